@@ -1,4 +1,4 @@
-"""Builds the FastAPI app."""
+"""Builds the FastAPI app of a front end: its routes, its middleware and its pools."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -13,16 +13,16 @@ from api.access.authenticator import Authenticator, KeyCheck
 from api.access.stored_keys import StoredKeys
 from api.access.web_pages import WebPages
 from api.assembly import PoolLoops, ProcessParts, assembled_pool
+from api.files.file_store import FileStore
 from api.http.canonical_path import CanonicalPath
 from api.http.cors import add_cors
 from api.http.errors import add_error_handlers
 from api.http.guards import Guards, check_scope
 from api.http.middleware import Boundary
-from api.http.turns.checks import check_slots
+from api.http.turns.body_checks import check_slots
 from api.http.turns.tenant_requests import TenantRequests
 from api.metrics.metrics import Metrics
 from api.openapi.document import describe
-from api.pools.file_store import FileStore
 from api.pools.pools import Pools, settings_of_pools
 from api.routes import (
     audit_log,
@@ -40,7 +40,7 @@ from api.routes import (
     tokenize,
     usage,
 )
-from api.routes.adapters import adapters, candidates, lora_adapters, pins, rollouts
+from api.routes.adapters import adapters, candidates, lora_adapters, pins, uploads
 from api.routes.pages import console, docs, guide
 from shared.api_keys import api_keys, metrics_key
 from shared.settings import ApiSettings
@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 _ROUTES = (
     *(completions, responses, messages, embeddings, tokenize, models),
     *(files, batches, usage, audit_log),
-    *(candidates, pins, adapters, rollouts, lora_adapters, jobs),
+    *(candidates, pins, adapters, uploads, lora_adapters, jobs),
     *(pool, health, server_info, docs, guide, console),
 )
 REDIS_TIMEOUT_S = 2.0
@@ -71,8 +71,8 @@ def create_app(
 ) -> FastAPI:
     """Create the app of a front end. The app connects to Redis on startup.
 
-    A request is accepted only after its job has the `durability` in Redis. `tracer` records
-    requests as spans. With `is_internal`, only this process sends requests, each of which brings
+    A request is accepted only after Redis has stored its job with the `durability`. `tracer`
+    records requests as spans. With `is_internal`, only this process makes requests, and each has
     its `access` in the state of its scope.
 
     Raises:

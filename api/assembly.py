@@ -1,4 +1,4 @@
-"""Assembles the parts with which a front end serves a pool."""
+"""Assembles the parts of a front end that serve a pool."""
 
 import os
 import socket
@@ -16,10 +16,10 @@ from api.adapters.on_demand import OnDemand
 from api.adapters.shadow_copies import ShadowCopies
 from api.adapters.shown_adapters import ShownAdapters
 from api.adapters.upload import AdapterUploads
-from api.answers.following import Following
-from api.answers.intake import Intake
+from api.answers.parts import Following, Intake
 from api.answers.tokenization import MAX_CALLS, MAX_CALLS_OF_TENANT, TokenizerCalls
 from api.batches.own_batches import TenantBatches
+from api.files.file_store import FileStore
 from api.files.own_files import TenantFiles
 from api.files.upload import MAX_UPLOADS, MAX_UPLOADS_TENANT, FileUploads
 from api.follow.cancel_queue import CancelQueue
@@ -31,7 +31,6 @@ from api.metrics.metrics import Metrics
 from api.pool_state.body import pool_body
 from api.pool_state.feed import PoolFeed
 from api.pool_state.state import PoolReader
-from api.pools.file_store import FileStore
 from api.pools.model_cache import ModelCache
 from api.pools.pool import Pool
 from api.pools.pool_status import CachedRead, PoolReports, pool_snapshot, readiness
@@ -41,14 +40,14 @@ from shared.settings import ApiSettings
 from shared.store.access.key_store import KeyStore
 from shared.store.access.ledger import Ledger
 from shared.store.adapters.adapter_views import AdapterViews
+from shared.store.adapters.audit_log import Changes
 from shared.store.adapters.candidates import Candidates
-from shared.store.adapters.changes import Changes
+from shared.store.adapters.fetch_progress import StagingProgress
 from shared.store.adapters.inspections import Inspections
-from shared.store.adapters.lookups import SourceLookups
 from shared.store.adapters.pins import Pins
-from shared.store.adapters.progress import StagingProgress
 from shared.store.adapters.registry import Registry
 from shared.store.adapters.shadows import Shadows
+from shared.store.adapters.source_lookups import SourceLookups
 from shared.store.adapters.uploads import Uploads
 from shared.store.batches.batches import Batches
 from shared.store.batches.files import StoredFiles
@@ -67,10 +66,10 @@ if TYPE_CHECKING:
 MAX_INSPECTIONS = 16
 """Maximum number of concurrent inspections of adapters. Further inspections wait."""
 MAX_INSPECTIONS_OF_TENANT = 8
-"""Maximum number of concurrent inspections that one tenant has asked for."""
+"""Maximum number of concurrent inspections for one tenant."""
 MAX_TURNS = 32
 """Maximum number of requests that are accepted at the same time. It is smaller than the number of
-Redis connections, so that calls for running answers don't wait for one."""
+Redis connections, so that calls for running answers don't wait for a connection."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +82,7 @@ class ProcessParts:
     store: FileStore | None
     """Contents of files. None if the operator hasn't set --file-store."""
     ledger: Ledger
-    """What tenants have used."""
+    """Records the usage of tenants."""
     turns: Turns = field(default_factory=partial(Turns, MAX_TURNS))
     upload_slots: FairSlots = field(
         default_factory=partial(FairSlots, MAX_UPLOADS, max_per_tenant=MAX_UPLOADS_TENANT)
@@ -102,7 +101,7 @@ class ProcessParts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolLoops:
-    """What runs for a pool beside its requests."""
+    """Background work of one pool."""
 
     replies: ReplyHub
     cancels: CancelQueue
@@ -116,12 +115,12 @@ class PoolLoops:
         return (each.run() for each in (self.replies, self.cancels, self.presence, self.feed))
 
     async def finish(self) -> None:
-        """End the streams of the pool's state, and send the cancellations that still wait."""
+        """End the streams of the pool's state, and send the waiting cancellations."""
         self.feed.stop()
         await self.cancels.finish()
 
     async def close(self) -> None:
-        """Cancel what was started for requests."""
+        """Cancel the tasks that requests have started."""
         await self.on_demand.close()
         await self.shadow_copies.close()
 
@@ -131,7 +130,7 @@ def assembled_pool(
 ) -> Pool:
     """Return a pool with all its parts. `settings` are the front end's settings for this pool.
 
-    Jobs get the `durability` before their requests are accepted.
+    A request is accepted only after Redis has stored its job with the `durability`.
     """
     keys, limits = Keys(settings.pool), settings.queue_limits
     queue = Queue(redis, keys, durability=durability)

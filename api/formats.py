@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from api.follow.transcript import ChoiceTranscript, Delta
+from api.follow.transcript import ChoiceTranscript
 from api.messages.body import message_body
 from api.messages.events import MessageEvents
 from api.render.blocks import read_blocks
@@ -23,10 +23,7 @@ Stream = StreamWriter | TypedStream
 
 
 def stream_of(spec: AnswerSpec, after: AnyPosition | None = None) -> Stream:
-    """Return a writer of the answer's stream.
-
-    It begins at the stream's start, or after the position `after`.
-    """
+    """Return a writer of the answer's stream, from its start or after the position `after`."""
     if spec.view is View.OPENAI:
         assert not isinstance(after, After)
         return StreamWriter(spec, after or START)
@@ -52,7 +49,6 @@ def whole_body(
     if spec.view is View.OPENAI:
         return complete_body(spec, choices, usage)
     (choice,) = choices
-    delta = Delta(0, choice.text, choice.finish, tuple(choice.logprobs))
-    reader = read_blocks(spec, delta)
+    reader = read_blocks(spec, choice)
     render = finished_body if spec.view is View.RESPONSES else message_body
     return render(spec, reader, usage)

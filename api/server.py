@@ -18,14 +18,14 @@ from fastapi import FastAPI
 from api.app import create_app
 from api.assembly import PoolLoops
 from api.http.protocol import HttpConfig
-from api.jobs.retention import warn_if_retention_is_limited
 from api.metrics.metrics import Metrics
 from api.pools.pools import Pools
 from shared.api_keys import api_keys
 from shared.errors import SettingsError
 from shared.event_loop import run
+from shared.protocol.enqueue import MIB
 from shared.settings import ApiSettings
-from shared.store.redis.connection import check_redis_at
+from shared.store.redis.connection import check_redis_at, connect
 from shared.store.redis.durability import durability_at
 from shared.tracing.start import tracing
 
@@ -37,6 +37,8 @@ EXIT_S = 2
 
 After that time, the remaining connections are closed.
 """
+MAX_RETAINED_SHARE = 0.5
+"""Share of Redis' `maxmemory` that finished jobs may use at most, as in `retain.lua`."""
 
 log = structlog.get_logger()
 
@@ -79,13 +81,36 @@ async def _serve(settings: ApiSettings, tracer: "Tracer | None") -> None:
     _raise_open_file_limit()
     config = http_config(app, settings)
     pools = " ".join((settings.pool, *settings.further_pools))
-    # The objects that exist now stay for the life of the process. A collection would visit them
-    # all, for example while a large body is checked.
+    # The objects that exist now live as long as the process. Without `freeze`, garbage collections
+    # would visit all of them, for example while a large body is checked.
     gc.collect()
     gc.freeze()
     log.info("api_listening", url=_url(listener), pool=pools)
     await _Server(config, app, drain_s=settings.drain_s).serve(sockets=[listener])
     log.info("api_stopped")
+
+
+async def warn_if_retention_is_limited(settings: ApiSettings) -> None:
+    """Log a warning if finished jobs may use less memory than `retain_mb`, because Redis is small.
+
+    Raises:
+        RedisUnavailable: Redis can't be reached.
+        SettingsError: `redis_url` isn't the URL of a Redis server or of Sentinels.
+    """
+    client = connect(settings.redis_url)
+    try:
+        memory = await client.info("memory")
+    finally:
+        await client.aclose()
+    max_memory_mb = int(memory.get("maxmemory", 0)) / MIB
+    if max_memory_mb and settings.retain_mb > max_memory_mb * MAX_RETAINED_SHARE:
+        log.warning(
+            "retain_mb_limited",
+            retain_mb=settings.retain_mb,
+            maxmemory_mb=round(max_memory_mb),
+            used_mb=round(max_memory_mb * MAX_RETAINED_SHARE),
+            hint="finished jobs get at most half of Redis' maxmemory; raise it or lower retain_mb",
+        )
 
 
 def _raise_open_file_limit() -> None:
@@ -109,10 +134,7 @@ def _url(listener: socket.socket) -> str:
 
 
 class _Server(uvicorn.Server):
-    """Server that drains and returns normally after a signal.
-
-    uvicorn's own server re-raises the signal.
-    """
+    """Server that drains and returns after a signal. uvicorn's own server re-raises the signal."""
 
     def __init__(self, config: HttpConfig, app: FastAPI, *, drain_s: float) -> None:
         super().__init__(config)

@@ -1,12 +1,10 @@
 """Client of the API's adapter routes, for `lorikeet adapters`."""
 
-from typing import Any
 from urllib.parse import quote
 
 import httpx
-import orjson
 
-from ops.chat.client import ServerError, reason_of, server_url, uses_environment
+from ops.server_client import Body, ServerClient, ServerError
 
 CONNECT_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 660.0
@@ -17,45 +15,39 @@ report that it ran out of time.
 """
 
 IN_PLACE = "set 'load_inplace' to True"
-"""How the server says that an adapter can be replaced."""
-
-Body = dict[str, Any]
+"""Part of the server's message about a name that is taken."""
 
 
-class AdapterClient:
+class AdapterClient(ServerClient):
     """Manages the adapters of one server.
 
     Every method raises `ServerError` if the server can't be reached or refuses the request.
-
-    Raises:
-        ServerError: `url` isn't a URL.
     """
 
-    def __init__(self, url: str, api_key: str | None) -> None:
-        self._url = server_url(url)
-        self._uses_environment = uses_environment(self._url)
-        self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+    timeout = httpx.Timeout(READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
 
     def adapters(self) -> Body:
         """Return all adapters with their versions."""
         return self._call("GET", "/v1/adapters")
 
     def load(self, name: str, path: str, *, replace: bool) -> Body:
-        """Load an adapter, in place of one with this name if `replace` is true, and return it."""
+        """Load an adapter and return it. Only with `replace`, the name may be taken."""
         body = {"lora_name": name, "lora_path": path, "load_inplace": replace}
         try:
-            self._send("POST", "/v1/load_lora_adapter", body)  # the answer is a text, as in vLLM
+            self._send(
+                "POST", "/v1/load_lora_adapter", json=body
+            )  # replies with text, as vLLM does
         except ServerError as error:  # the server's message is for programs, as in vLLM
             raise ServerError(str(error).replace(IN_PLACE, "give --replace")) from None
         return self._call("GET", f"/v1/adapters/{_quoted(name)}")
 
     def unload(self, name: str) -> None:
         """Unload an adapter."""
-        self._send("POST", "/v1/unload_lora_adapter", {"lora_name": name})
+        self._send("POST", "/v1/unload_lora_adapter", json={"lora_name": name})
 
     def validate(self, path: str) -> Body:
         """Check an adapter without loading it."""
-        return self._call("POST", "/v1/adapters/validate", {"lora_path": path})
+        return self._call("POST", "/v1/adapters/validate", json={"lora_path": path})
 
     def roll_back(self, name: str, version: str | None = None) -> Body:
         """Restore `version` of an adapter, by default the previous one, and return the adapter."""
@@ -67,27 +59,27 @@ class AdapterClient:
         return self._call("GET", f"/v1/adapters/{_quoted(name)}")
 
     def set_candidate(self, name: str, wanted: Body) -> Body:
-        """Try out a version, which the fields of the request `wanted` name. Return the adapter."""
-        return self._call("PUT", f"/v1/adapters/{_quoted(name)}/candidate", wanted)
+        """Set the candidate that the request body `wanted` describes, and return the adapter."""
+        return self._call("PUT", f"/v1/adapters/{_quoted(name)}/candidate", json=wanted)
 
     def candidate(self, name: str) -> Body:
-        """Return the candidate of an adapter, and how its answers compare."""
+        """Return the candidate of an adapter, and the comparison of its answers."""
         return self._call("GET", f"/v1/adapters/{_quoted(name)}/candidate")
 
     def promote(self, name: str, version: str | None = None) -> Body:
-        """Make the candidate, which must be `version`, the current version. Return the adapter."""
+        """Make the candidate current, if it is `version` or that is None. Return the adapter."""
         query = "" if version is None else f"?version={_quoted(version)}"
         return self._call("POST", f"/v1/adapters/{_quoted(name)}/candidate/promote{query}")
 
     def drop(self, name: str) -> Body:
-        """End the trial of an adapter's candidate, and return the adapter."""
+        """Drop the candidate of an adapter, and return the adapter."""
         return self._call("DELETE", f"/v1/adapters/{_quoted(name)}/candidate")
 
     def pin(self, name: str, replicas: int) -> None:
-        """Keep an adapter on a minimum number of workers; 0 ends this."""
+        """Keep an adapter on at least `replicas` workers. 0 removes the pin."""
         path = f"/v1/adapters/{_quoted(name)}/pin"
         if replicas:
-            self._send("PUT", path, {"min_replicas": replicas})
+            self._send("PUT", path, json={"min_replicas": replicas})
         else:
             self._send("DELETE", path)
 
@@ -95,24 +87,6 @@ class AdapterClient:
         """Return the newest changes of one adapter, or of all adapters and API keys."""
         only = "" if name is None else f"&adapter={_quoted(name)}"
         return self._call("GET", f"/v1/audit_log?limit={limit}{only}")
-
-    def _call(self, method: str, path: str, body: Body | None = None) -> Body:
-        found: Body = orjson.loads(self._send(method, path, body))
-        return found
-
-    def _send(self, method: str, path: str, body: Body | None = None) -> bytes:
-        timeout = httpx.Timeout(READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
-        try:
-            with httpx.Client(trust_env=self._uses_environment, timeout=timeout) as http:
-                url = f"{self._url}{path}"
-                reply = http.request(method, url, json=body, headers=self._headers)
-        except httpx.HTTPError as error:
-            reason = str(error) or type(error).__name__
-            message = f"no answer from {self._url}: {reason}; `lorikeet up` starts a server"
-            raise ServerError(message) from None
-        if not reply.is_success:
-            raise ServerError(reason_of(reply.status_code, reply.content))
-        return reply.content
 
 
 def _quoted(text: str) -> str:

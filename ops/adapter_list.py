@@ -5,15 +5,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from ops.terminal import print_line
+from ops.terminal import print_line, table
 
-FACTS = ("rank", "MiB", "requests", "last used", "workers")
+COLUMNS = "name", "version", "state", "rank", "MiB", "requests", "last used", "workers", "source"
 NEVER = "-"
 UNLIMITED = 10_000
 """Width in which every table fits."""
@@ -29,10 +28,10 @@ def print_list(found: dict[str, Any]) -> None:
         print_line("no adapter is loaded; `lorikeet adapters load NAME PATH` loads one")
         return
     rows = list(_rows(found))
-    table = _table(rows)
-    natural = console.measure(table, options=console.options.update_width(UNLIMITED))
+    shown = _table(rows)
+    natural = console.measure(shown, options=console.options.update_width(UNLIMITED))
     if natural.maximum <= console.width:
-        console.print(table)
+        console.print(shown)
         return
     for row in rows:
         _print_paragraph(console, row)
@@ -47,7 +46,7 @@ class _Row:
     version: str
     state: str
     facts: tuple[str, str, str, str, str]
-    """Rank, size in MiB, requests, time since the last one, and workers."""
+    """Rank, size in MiB, requests, time since the last request, and workers."""
     source: str
 
     @property
@@ -82,7 +81,7 @@ def _state(adapter: dict[str, Any]) -> str:
 
 
 def _trial(candidate: dict[str, Any]) -> str:
-    """Return what a candidate does, or that it is quarantined."""
+    """Return a candidate's mode and share of the requests, or its state if it isn't ready."""
     is_ready = candidate["state"] == "ready"
     does = f"{candidate['percent']:g} %" if is_ready else candidate["state"]
     return f"{candidate['mode']} {does}"
@@ -110,13 +109,11 @@ def _print_paragraph(console: Console, row: _Row) -> None:
 
 
 def _table(rows: Sequence[_Row]) -> Table:
-    table = Table(box=SIMPLE_HEAD, header_style="cyan")
-    for column in ("name", "version", "state", *FACTS, "source"):
-        table.add_column(column, no_wrap=True)
+    shown = table(*COLUMNS, whole=COLUMNS)
     for row in rows:
         cells = (row.name, row.version, row.state, *row.facts, row.source)
-        table.add_row(*map(Text, cells), style=row.style)
-    return table
+        shown.add_row(*map(Text, cells), style=row.style)
+    return shown
 
 
 def _ago(used_ms: int | None) -> str:

@@ -8,17 +8,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from ops.commands import (
-    audit,
-    bench,
-    doctor,
-    health,
-    jobs,
-    queue,
-    serve,
-    up,
-)
-from ops.commands.access import keys
+from ops.commands import audit, bench, doctor, health, jobs, keys, queue, serve, up
 from ops.commands.clients import (
     adapter_evaluation,
     adapter_versions,

@@ -50,7 +50,7 @@ class HelpGroup(_Pages, TyperGroup):
 
 
 class App(typer.Typer):
-    """Typer app whose commands have help pages in this notation."""
+    """Typer app. Its commands have help pages in this notation."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(cls=HelpGroup, rich_markup_mode=None, **options)

@@ -1,10 +1,11 @@
-"""Lines of text, tables and times for the terminal."""
+"""Lines of text, tables, times and progress bars for the terminal."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -23,7 +24,7 @@ def table(*columns: str, whole: tuple[str, ...] = ()) -> Table:
 
 
 def facts_table(facts: Mapping[str, str | None]) -> Table:
-    """Return a table of the names and values of facts that have a value."""
+    """Return a table of facts: the names and values of all facts with a value."""
     shown = Table(show_header=False, box=None)
     for name, value in facts.items():
         if value:
@@ -34,3 +35,9 @@ def facts_table(facts: Mapping[str, str | None]) -> Table:
 def utc_minutes(ms: int) -> str:
     """Return a Unix time in milliseconds as a date and a time of day in UTC."""
     return datetime.fromtimestamp(ms / 1000, UTC).isoformat(" ", "minutes")
+
+
+def progress(console: Console) -> Progress:
+    """Return a progress bar with a description, the completed steps and the elapsed time."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    return Progress(*columns, TimeElapsedColumn(), console=console)

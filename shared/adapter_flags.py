@@ -1,4 +1,4 @@
-"""Parses the values of the --adapters flag, and names the event for those that are left out."""
+"""Parses the values of the --adapters flag."""
 
 import os
 import re
@@ -18,8 +18,8 @@ def parse_adapter_flags(flags: Sequence[str]) -> dict[str, str]:
     """Return a dict from adapter names to adapter sources, in the order of the flags.
 
     A flag is `name=source` or just `source`. If it has no name, the last component of the source
-    becomes the adapter's name. A source is a folder or a hub id. Folders are returned as absolute
-    paths.
+    becomes the adapter's name. A source is a folder, a hub id or a URL. Folders are returned as
+    absolute paths.
 
     Raises:
         SettingsError: a flag has an invalid name, no source, or the name of an earlier flag.
@@ -48,9 +48,9 @@ def _split(flag: str) -> tuple[str, str]:
 
 
 def _full_path(source: str) -> str:
-    """Return a folder's absolute path, as other processes read it too, or a hub id unchanged."""
+    """Return a folder's absolute path, for other processes. Return other sources unchanged."""
     folder = Path(source).expanduser()
     try:
         return str(folder.resolve()) if folder.is_dir() else source
-    except OSError:  # this user may not look into a folder above it
+    except OSError:  # this user may not read a folder above it
         return os.path.abspath(folder)

@@ -1,4 +1,4 @@
-"""Rule that adapter names must follow."""
+"""The rule for names of adapters. The names appear in URLs and Redis keys."""
 
 import re
 
@@ -9,13 +9,13 @@ NAME_RULE = (
 )
 
 RESERVED = frozenset({"candidate", "pin", "promote", "rollback"})
-"""Last parts of paths of the API, `/v1/adapters/NAME/pin` for example, which aren't names."""
+"""Last parts of paths such as `/v1/adapters/NAME/pin`. A name must not end with them."""
 
 _NAME = re.compile(NAME_PATTERN)
 
 
 def is_valid_name(name: str) -> bool:
-    """Return whether `name` is a valid adapter name. Names appear in URLs and Redis keys."""
+    """Return whether `name` is a valid adapter name."""
     if _NAME.fullmatch(name) is None or ".." in name:
         return False
     return name.rpartition("/")[2] not in RESERVED or "/" not in name

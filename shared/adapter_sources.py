@@ -1,4 +1,4 @@
-"""URLs of adapters, and templates of adapters' sources. Pure."""
+"""URLs of adapters, and templates that turn an adapter's name into a source. Pure."""
 
 import re
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ _PORTS = {"http": 80, "https": 443}
 
 
 class BadUrl(ValueError):
-    """The URL can't be the source of an adapter. The message says why."""
+    """The URL can't be the source of an adapter. The message states the reason."""
 
 
 def is_remote(source: str) -> bool:
@@ -30,7 +30,7 @@ def is_remote(source: str) -> bool:
 
 
 def without_query(source: str) -> str:
-    """Return `source` without the query of a URL, which may hold a signature, for logs."""
+    """Return `source` for logs. A URL's query is removed, because it may contain a signature."""
     return re.sub(r"\?[^#]*", "", source) if is_remote(source) else source
 
 
@@ -40,11 +40,11 @@ class RemoteUrl:
 
     scheme: str
     host: str
-    """Name or address of a machine in lower case, or the name of a bucket."""
+    """Name or address of a machine, in lower case, or the name of a bucket."""
     port: int | None
     """Port of the machine; None for buckets."""
     path: str
-    """Path with the slash before it; empty if the URL has none."""
+    """Path with its first slash; empty if the URL has no path."""
     query: str = ""
     sha256: str | None = None
     """Expected SHA-256 of the archive in hex, from the fragment `#sha256=...`."""
@@ -82,28 +82,25 @@ class RemoteUrl:
 
     @property
     def address(self) -> str:
-        """The URL without query and fragment, as it is shown in messages."""
+        """The URL without query and fragment, for messages."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         is_usual = self.port in (None, _PORTS.get(self.scheme))
         return f"{self.scheme}://{host}{'' if is_usual else f':{self.port}'}{self.path}"
 
     def is_below(self, root: "RemoteUrl") -> bool:
-        """Return whether the URL is `root`, or below it."""
+        """Return whether the URL is `root` or below `root`."""
         mine, its = ((u.scheme, u.host, u.port) for u in (self, root))
         return mine == its and (self.path == root.path or self.path.startswith(f"{root.path}/"))
 
 
 class SourceTemplate:
-    """Source with the placeholder `{name}`.
-
-    Filled with an adapter's name, it is that adapter's source.
-    """
+    """Source with the placeholder `{name}` for the name of an adapter."""
 
     def __init__(self, text: str) -> None:
         """Create a template.
 
         Raises:
-            ValueError: the text isn't a template.
+            ValueError: the text isn't a valid template. The message says why.
         """
         self._before, name, self._after = text.partition(NAME)
         is_single = name and not set("{}") & set(self._before + self._after)
@@ -122,15 +119,18 @@ class SourceTemplate:
 
     @property
     def folder(self) -> str | None:
-        """Folder that has all adapters; None if they aren't on the worker's machine."""
+        """Folder that contains all adapters; None if the template isn't a path."""
         return (self._before.rpartition("/")[0] or "/") if self._before[:1] == "/" else None
 
     def filled(self, name: str) -> str:
-        """Return the source of the adapter `name`, which must be a usable name."""
+        """Return the template with `name` in place of the placeholder. The name isn't checked."""
         return f"{self._before}{name}{self._after}"
 
     def source_of(self, name: str) -> str | None:
-        """Return the source of an adapter, never outside the template's host or folder, or None."""
+        """Return the source of an adapter, or None if the name can't be filled in.
+
+        The source is never outside the template's host or folder.
+        """
         parts = name.split("/")
         is_usable = is_valid_name(name) and not {"", ".", ".."} & set(parts)
         source = self.filled(name)
@@ -138,7 +138,7 @@ class SourceTemplate:
         return source if is_usable and (self._is_remote or is_local or is_hub_id(source)) else None
 
     def makes(self, source: str) -> bool:
-        """Return whether `source` is the source of some adapter."""
+        """Return whether the template with some adapter's name is `source`."""
         end = len(source) - len(self._after)
         name = source[len(self._before) : end]
         return self.source_of(name) == source

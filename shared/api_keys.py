@@ -1,4 +1,7 @@
-"""API keys and the tenants that they identify."""
+"""API keys in the settings, and the tenants that they identify.
+
+Keys of `lorikeet keys create` are in `shared/store/access/key_store.py`.
+"""
 
 import hashlib
 import re
@@ -14,10 +17,10 @@ MIN_KEY_CHARS = 16
 """Minimum length of a key, in characters. Shorter keys could be guessed.
 
 If a key is given without a tenant, its tenant's name contains a hash of the key. Logs contain
-tenant names, so anyone who can read the logs can check whether a guessed key has this hash."""
+tenant names, so readers of the logs can check guesses of the key against this hash."""
 TENANT_HASH_CHARS = 12
 ADMIN = "admin"
-"""Name of the tenant whose keys may change the served adapters."""
+"""Name of the tenant with keys that may change the served adapters."""
 
 _SEPARATORS = re.compile(r"[\s,]+")
 _NAMED = re.compile(r"([A-Za-z0-9_-]{1,64}):(.*)")
@@ -29,12 +32,12 @@ class ApiKey:
     """A key that clients send, with its tenant."""
 
     tenant: str
-    """Name of the key's owner in jobs, limits, logs and metrics."""
+    """Name of the tenant in jobs, limits, logs and metrics."""
     secret: str = field(repr=False)
 
 
 def api_keys(settings: ApiSettings) -> tuple[ApiKey, ...]:
-    """Return the keys in the settings, which the front end accepts besides stored ones.
+    """Return the keys in the settings. The front end also accepts stored keys.
 
     Raises:
         SettingsError: a key is malformed or has two tenants, or the key file can't be read. Also
@@ -45,14 +48,11 @@ def api_keys(settings: ApiSettings) -> tuple[ApiKey, ...]:
     if settings.api_key_file is not None:
         keys += parse_keys([_read(settings.api_key_file)])
     _check_is_one_tenant_each(keys)
-    if keys and settings.allow_anonymous:
-        raise SettingsError(
-            "--allow-anonymous and --api-key contradict each other: give only one of them"
-        )
-    if settings.require_keys and settings.allow_anonymous:
-        raise SettingsError(
-            "--allow-anonymous and --require-keys contradict each other: give only one of them"
-        )
+    for flag, is_given in (("--api-key", keys), ("--require-keys", settings.require_keys)):
+        if is_given and settings.allow_anonymous:
+            raise SettingsError(
+                f"--allow-anonymous and {flag} contradict each other: give only one of them"
+            )
     has_rule = keys or settings.require_keys or settings.allow_anonymous
     if not (has_rule or is_loopback(settings.host)):
         raise SettingsError(

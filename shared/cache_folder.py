@@ -1,4 +1,4 @@
-"""Location of the folder for files that Lorikeet can recreate, and errors while writing there."""
+"""Folder for files that Lorikeet can create again, and messages for errors of writing to it."""
 
 import errno
 import os
@@ -11,8 +11,9 @@ from shared.errors import SettingsError
 
 VARIABLE = "XDG_CACHE_HOME"
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+"""Codes of errors which mean that no space is left."""
 _RUST_ERROR = re.compile(r"^(?:.*: )?(.+) \(os error (\d+)\)")
-"""Error of the operating system as libraries in Rust report it, such as safetensors."""
+"""Format of operating system errors in messages of Rust libraries, such as safetensors."""
 
 
 def cache_folder() -> Path:
@@ -33,10 +34,10 @@ def cache_folder() -> Path:
 
 @contextmanager
 def writing_to_cache(folder: Path) -> Iterator[None]:
-    """Turn an error that shows that the cache folder can't be written into one clear message.
+    """Raise a `SettingsError` for an error which shows that the folder can't be written.
 
     Raises:
-        SettingsError: a file or folder couldn't be written, often because the disk is full.
+        SettingsError: a file or folder couldn't be written. The message says what to do.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""Checks of prompts and answers against the model's context length."""
+"""Checks whether prompts and answers fit into the model's context length."""
 
 import unicodedata
 
@@ -8,8 +8,8 @@ from shared.protocol.jobs import Endpoint, Job
 SPACE_MARK = "\u2581"
 """Character that represents a space in the tokens of SentencePiece vocabularies."""
 RARE_BYTES = bytes([*range(9), 11, 12, *range(14, 32), 127, 192, 193, *range(241, 256)])
-"""Bytes that may have no token in a byte-level vocabulary: bytes of control characters, bytes
-that occur only in undefined characters of Unicode, and bytes that never occur in UTF-8."""
+"""Bytes for which a byte-level vocabulary may have no token: control characters, bytes that occur
+only in undefined characters of Unicode, and bytes that never occur in UTF-8."""
 PARAMS = {
     Endpoint.CHAT: "messages",
     Endpoint.COMPLETIONS: "prompt",
@@ -18,8 +18,7 @@ PARAMS = {
 """Request field that has the prompts, for each endpoint."""
 _ASCII = bytes(range(128))
 _NFC_SHRINKS_BY = 4
-"""Maximum factor by which NFC reduces the number of bytes of a text. The factor was found by
-testing all characters."""
+"""Maximum factor by which NFC shortens a text in bytes. A test of all characters found it."""
 
 
 def output_limit(
@@ -27,39 +26,31 @@ def output_limit(
 ) -> int:
     """Return the maximum number of output tokens of each choice of one prompt.
 
-    If `max_tokens` exceeds the number of tokens that the prompt leaves in the context, a chat
-    answer ends at the end of the context, with finish reason `length`. A completion is rejected in
-    this case, as in OpenAI's API. For embeddings, the limit is 1: the embedding itself. Their
-    prompts may fill the context.
+    A chat answer may end at the end of the context, with finish reason `length`, even if
+    `max_tokens` is larger. For a completion, the prompt and `max_tokens` must fit together, as in
+    OpenAI's API. For embeddings, whose prompts may fill the context, the limit is 1.
 
     If `is_least`, `num_prompt_tokens` is only a lower bound, and error messages say "at least".
 
     Raises:
-        JobFailed: the prompt leaves no space for an answer. For a completion, this error is also
-            raised if the prompt and `max_tokens` together exceed the context.
+        JobFailed: the prompt, or the prompt and the answer of a completion, don't fit.
     """
     num_left = max_model_len - num_prompt_tokens
     if job.endpoint is Endpoint.EMBEDDINGS and num_left >= 0:
         return 1
-    wanted = job.sampling.max_tokens
-    if num_left <= 0:
+    wanted = num_left if job.sampling.max_tokens is None else job.sampling.max_tokens
+    if num_left <= 0 or (wanted > num_left and job.endpoint is not Endpoint.CHAT):
         raise _too_long(job, num_prompt_tokens, max_model_len, is_least)
-    if wanted is None or (wanted > num_left and job.endpoint is Endpoint.CHAT):
-        return num_left
-    if wanted > num_left:
-        raise _too_long(job, num_prompt_tokens, max_model_len, is_least)
-    return wanted
+    return min(wanted, num_left)
 
 
 def least_bytes(text: str) -> int:
     """Return a lower bound on the number of bytes that the tokens of `text` represent.
 
-    The bound also holds for tokenizers that compose characters (NFC) or that replace spaces by
-    `SPACE_MARK`. `RARE_BYTES` don't count, because a tokenizer may have no tokens for them.
-
-    If the text is in NFC, each `SPACE_MARK` counts as a single byte, because a tokenizer may
-    represent it by the token of a space. If the text isn't in NFC, all ASCII bytes count,
-    but only a quarter of the other bytes, because composing may remove the other three quarters.
+    The bound also holds for tokenizers that compose characters (NFC), and for those that replace
+    spaces by `SPACE_MARK`. `RARE_BYTES` don't count. In a text in NFC, a `SPACE_MARK` counts as one
+    byte, because its token may be that of a space. In other texts, each ASCII byte counts, but only
+    a quarter of the other bytes, because composing may remove the rest.
     """
     raw = text.encode().translate(None, RARE_BYTES)
     if unicodedata.is_normalized("NFC", text):

@@ -8,6 +8,9 @@ _PR_SET_PDEATHSIG = 1
 
 
 def die_with_parent() -> None:
-    """Make Linux kill this process when the thread that started it ends. For `preexec_fn`."""
+    """Make Linux kill this process when the thread that started it ends.
+
+    Callers pass this function as `preexec_fn` when they start a process.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -8,11 +8,12 @@ LorikeetError
 ├── DuplicateJob             a job with this id already exists
 ├── QueueFull                a limit of the queue is reached: HTTP 429
 ├── RateLimited              a limit of the request's API key is reached: HTTP 429
+├── RegistryChanged          the registry has changed since the request was admitted
 ├── EngineBroken             the engine can no longer compute: the worker exits
 │   └── EngineStalled        a step of the engine doesn't finish
 ├── ModelRejected            the base model can't be served exactly
 ├── AdapterRejected          the adapter can't be served exactly; the message says why
-│   ├── AdapterNotServed     only other workers serve it
+│   ├── AdapterNotServed     only workers with other settings serve the adapter
 │   ├── StoreFailed          the adapter's files can't be copied to the worker's store: HTTP 503
 │   └── SourceFailed         the adapter can't be fetched from its source; its code says why
 ├── GrammarRejected          the JSON schema of an answer can't be enforced
@@ -33,7 +34,7 @@ class ErrorCode(StrEnum):
     """HTTP status of the error."""
 
     def __new__(cls, code: str, status: int = 500) -> "ErrorCode":
-        """Create the member for a code."""
+        """Create the member for a code, with its HTTP status."""
         member = str.__new__(cls, code)
         member._value_, member.status = code, status
         return member
@@ -75,9 +76,9 @@ class ErrorCode(StrEnum):
     BATCH_CONFLICT = "batch_conflict", 409
     """The batch's status doesn't allow this request."""
     BATCH_EXPIRED = "batch_expired", 408
-    """The time of the batch was over before this request had ended."""
+    """The batch expired before this request had ended."""
     QUOTA_EXCEEDED = "quota_exceeded", 400
-    """The tenant keeps as much as it may. Something must be deleted before this request."""
+    """The tenant has reached a quota of objects that it may keep, and must delete some first."""
     NO_FILE_STORE = "no_file_store", 404
     """The server keeps no files, because its operator hasn't set --file-store."""
     FILE_STORE_UNAVAILABLE = "file_store_unavailable", 503
@@ -111,11 +112,11 @@ class ErrorCode(StrEnum):
     POISON_JOB = "poison_job", 500
     """The job repeatedly killed its worker and isn't retried."""
     RESUME_DIVERGED = "resume_diverged", 500
-    """A worker resumed the answer and contradicted the text that was already sent."""
+    """The worker that resumed the answer contradicted text that was already sent."""
     UNAVAILABLE = "service_unavailable", 503
-    """Redis, or every worker, is unavailable."""
+    """Redis or all workers are unavailable."""
     SERVER_STOPPING = "server_stopping", 503
-    """This front end stops. The job goes on, and other front ends have its answer."""
+    """This front end is stopping. The job goes on, and other front ends serve its answer."""
     INTERNAL = "internal_error", 500
     """An unexpected error occurred. It is logged with the job's id."""
 
@@ -144,7 +145,7 @@ class SettingsError(LorikeetError):
 
 
 class RedisUnavailable(LorikeetError):
-    """Redis can't serve, or would lose jobs. It may have executed the call that raised this."""
+    """Redis can't be reached, or might lose jobs. The failed command may have been executed."""
 
 
 class ProtocolMismatch(LorikeetError):
@@ -152,7 +153,7 @@ class ProtocolMismatch(LorikeetError):
 
 
 class LeaseLost(LorikeetError):
-    """The lease of this process expired, and its jobs or its batch run elsewhere."""
+    """The lease of this process has expired. Its jobs or its batch run elsewhere."""
 
 
 class DuplicateJob(LorikeetError):
@@ -164,11 +165,11 @@ class DuplicateJob(LorikeetError):
 
 
 class RegistryChanged(LorikeetError):
-    """The registry has changed since it was read, so the request must be admitted again."""
+    """The registry has changed since the request was admitted. It must be admitted again."""
 
 
 class ReachedLimit(StrEnum):
-    """Limit of the queue that a new job would exceed."""
+    """Limit that a new job or batch would exceed."""
 
     POOL = "pool"
     """Number of waiting jobs in the pool."""
@@ -226,7 +227,7 @@ class AdapterRejected(LorikeetError):
 
 
 class AdapterNotServed(AdapterRejected):
-    """This worker doesn't serve the adapter, but one with other settings does."""
+    """This worker doesn't serve the adapter, but a worker with other settings would."""
 
 
 class StoreFailed(AdapterRejected):
@@ -239,7 +240,7 @@ class SourceFailed(AdapterRejected):
     def __init__(self, code: ErrorCode, message: str) -> None:
         super().__init__(message)
         self.code = code
-        """What clients are told: not found, not allowed, or unavailable."""
+        """Code that clients receive: not found, not allowed, or unavailable."""
 
 
 class GrammarRejected(LorikeetError):
@@ -255,7 +256,7 @@ class JobFailed(LorikeetError):
 
 
 def failed(code: ErrorCode, message: str, param: str | None = None) -> JobFailed:
-    """Return the failure of a job or request, perhaps because of its field `param`."""
+    """Return the failure of a job or request. `param` is the field that caused it, if any."""
     return JobFailed(JobError(code=code, message=message, param=param))
 
 

@@ -6,12 +6,12 @@ from typing import Any
 
 try:
     import uvloop
-except ImportError:  # there is none for Windows
+except ImportError:  # uvloop doesn't support Windows
     uvloop = None  # type: ignore[assignment]
 
 
 def run(main: Coroutine[Any, Any, None]) -> None:
-    """Run `main` on uvloop's event loop if it is installed, which takes less CPU for each token."""
+    """Run `main` on uvloop's event loop if it is installed. uvloop takes less CPU time."""
     loop_factory = uvloop.new_event_loop if uvloop else None
     with asyncio.Runner(loop_factory=loop_factory) as runner:
         runner.run(main)

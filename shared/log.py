@@ -7,7 +7,10 @@ import structlog
 
 
 def configure_logging(level: str, *, process: str) -> None:
-    """Write log lines of this whole process with severity `level` or higher to standard error."""
+    """Write the log lines of this process to standard error, from severity `level` upwards.
+
+    Each line has the name of the process in its field `process`.
+    """
     structlog.contextvars.bind_contextvars(process=process)
     renderer: structlog.typing.Processor = (
         structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)

@@ -1,4 +1,4 @@
-"""Forms in which models mark the reasoning before an answer."""
+"""Markers that models put around the reasoning before an answer."""
 
 from enum import StrEnum
 from typing import Literal
@@ -17,7 +17,7 @@ class ReasoningForm(StrEnum):
 
     @property
     def markers(self) -> tuple[str, str]:
-        """Markers before the reasoning, and between the reasoning and the answer."""
+        """The opening and the closing marker."""
         return _MARKERS[self]
 
     @property

@@ -1,6 +1,6 @@
-"""Runs work whose cost a client chooses in a child process with limits on CPU time and memory.
+"""Runs work that clients can make costly in a child process with limits on CPU time and memory.
 
-A module that does such work ends with `answer_once`, and callers start it with `ask_sandbox`.
+The module that does the work calls `answer_once` when it is run. Callers run it with `ask_sandbox`.
 """
 
 import json
@@ -14,26 +14,26 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 MAX_CPU_S = 0.5
-"""Limit of the CPU time of one piece of work, in seconds, without the start of the process."""
+"""Maximum CPU time of the work, in seconds, without the start of the process."""
 START_CPU_S = 0.2
-"""CPU time of the start of a process, in seconds. A process that was killed didn't report it."""
+"""Estimated CPU time of starting the process, in seconds. A killed process reports no time."""
 MAX_BYTES = 256 << 20
-"""Limit of the process's address space in bytes, including the interpreter."""
+"""Maximum address space of the process in bytes, including the interpreter."""
 TIMEOUT_S = 60.0
-"""Limit of the wall-clock time in seconds, for a process that hangs without using CPU time."""
+"""Maximum wall-clock time in seconds, for a process that hangs without using CPU time."""
 NICENESS = 5
-"""Niceness of the process. Beside the engine's thread, it gets a quarter of a core."""
+"""Niceness of the process. On the core of the engine's thread, it gets a quarter of the time."""
 TOO_COSTLY = "it takes too much time or memory"
 
 
 @dataclass(frozen=True, slots=True)
 class SandboxAnswer:
-    """Result of one piece of work."""
+    """Result of the work."""
 
     text: str
     """The result; empty after an error."""
     error: str
-    """The reason why there is no result; empty if there is one."""
+    """The reason why the work has no result; empty if it has one."""
     cpu_s: float
 
 
@@ -59,8 +59,8 @@ def limit_process(max_bytes: int) -> None:
 
 
 def end_after_cpu_s(seconds: float) -> None:
-    """End this process after these seconds of CPU time from now; 0 lifts the limit."""
-    # The signal's default action ends the process. RLIMIT_CPU counts whole seconds only.
+    """End this process after `seconds` more seconds of CPU time; 0 removes the limit."""
+    # The default action of SIGPROF ends the process. RLIMIT_CPU counts only whole seconds.
     signal.setitimer(signal.ITIMER_PROF, seconds)
 
 
@@ -71,7 +71,7 @@ def answer_once(
 ) -> None:
     """Call `work` with this process's input, under the limits, and write its result as the output.
 
-    `rejections` are the errors of `work` whose messages are for the client.
+    `rejections` are the errors of `work` whose messages the client gets.
     """
     question = sys.stdin.buffer.read()
     limit_process(MAX_BYTES)

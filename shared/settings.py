@@ -2,10 +2,12 @@
 
 A setting takes the value of its command-line flag. If the flag isn't given, the setting takes the
 value of the environment variable `LORIKEET_<NAME>`. If the variable isn't set either, the setting
-takes its default in this module. Invalid values prevent the start. Unknown `LORIKEET_` variables
-are ignored, with a warning that suggests the variable that was probably meant. If that variable
-protects the server, the unknown one prevents the start too. The field descriptions appear in the
-help texts of the flags and in ops/docs/settings.md.
+takes its default in this module. Invalid values prevent the start.
+
+An unknown `LORIKEET_` variable is ignored with a warning, which suggests a known variable with a
+similar name. If the known variable protects the server, the unknown one prevents the start.
+
+The field descriptions appear in the help texts of the flags and in ops/docs/settings.md.
 """
 
 import re
@@ -35,8 +37,8 @@ from shared.tenant_weights import parse_tenant_weights
 
 ENV_PREFIX = "LORIKEET_"
 MAX_NUMBER = 10**9
-"""Largest number that any setting accepts. JSON and Lua represent this number exactly, even after a
-conversion from seconds to milliseconds or from MiB to bytes."""
+"""Largest number that any setting accepts. JSON and Lua represent it exactly, even as milliseconds
+instead of seconds, or as bytes instead of MiB."""
 MAX_THREADS = 4096
 
 # Kubernetes sets variables of this form for each Service, in every container. For a Service named
@@ -49,16 +51,14 @@ _SERVICE_URL = re.compile(r"(tcp|udp|sctp)://")
 _POOL = re.compile(r"^[A-Za-z0-9_-]{1,64}$")
 _HOST = re.compile(r"\*|[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
 _ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:]+\])(:\d{1,5})?")
-"""Origin as browsers send it: in lower case and without a path. `*` means every origin."""
+"""An origin as browsers send it, in lower case and without a path, or `*` for every origin."""
 
 
-def _number(default: int, description: str, *, least: int = 1, most: int = MAX_NUMBER) -> Any:
+def _number(
+    default: int | None, description: str, *, least: int = 1, most: int = MAX_NUMBER
+) -> Any:
+    """Return a setting that is a whole number, or None if the worker chooses the number."""
     return Field(default, ge=least, le=most, description=description)
-
-
-def _sized(description: str, *, least: int = 1) -> Any:
-    """Return a number whose default follows from the memory of the worker's device."""
-    return Field(None, ge=least, le=MAX_NUMBER, description=description)
 
 
 def _seconds(default: float, description: str, *, least: float = 0.1) -> Any:
@@ -96,11 +96,11 @@ def _words(value: Any) -> Any:
 
 
 Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)]
-"""Setting that is a list, which its variable separates by spaces."""
+"""Setting that is a list. Spaces separate the values in its variable."""
 
 
 def _each(form: re.Pattern[str], what: str) -> AfterValidator:
-    """Return a validator of lists whose values all have one form."""
+    """Return a validator of a list. All values must have the same form."""
 
     def check(values: tuple[str, ...]) -> tuple[str, ...]:
         for value in values:
@@ -255,8 +255,8 @@ class ApiSettings(FileSettings):
     )
     max_header_bytes: int = _number(
         32_768,
-        "Maximum size of request line and headers together, in bytes. "
-        "A larger one is refused with 431.",
+        "Maximum size of request line and headers together, in bytes. A larger one is refused with "
+        "431.",
         least=1024,
     )
     max_connections: int = _number(
@@ -335,7 +335,7 @@ class ApiSettings(FileSettings):
 
     @property
     def queue_limits(self) -> QueueLimits:
-        """Limits with which the front end enqueues jobs."""
+        """Limits for enqueueing jobs."""
         return QueueLimits(
             max_waiting=self.max_waiting,
             max_waiting_adapter=self.max_waiting_adapter,
@@ -361,7 +361,7 @@ class ApiSettings(FileSettings):
 
 
 class WorkerSettings(PoolSettings):
-    """Settings of a worker, which runs one engine with one base model and its adapters."""
+    """Settings of a worker. A worker runs one engine with one base model and its adapters."""
 
     engine: Literal["native", "vllm", "simulated"] = Field(
         "native",
@@ -426,26 +426,24 @@ class WorkerSettings(PoolSettings):
         "sizes below follow from it unless they are set. lorikeet up divides it among the workers "
         "of a device.",
     )
-    max_num_seqs: int | None = _sized(
-        "Maximum number of sequences in a batch. "
-        "A higher value increases the throughput and slows each answer. By default 64, on GPUs up "
-        "to 256.",
+    max_num_seqs: int | None = _number(
+        None,
+        "Maximum number of sequences in a batch. A higher value increases the throughput and slows "
+        "each answer. By default 64, on GPUs up to 256.",
     )
-    max_num_batched_tokens: int | None = _sized(
-        "Maximum number of tokens per engine step. "
-        "A higher value speeds up long prompts and delays running answers. By default 512, on GPUs "
-        "up to 8192.",
+    max_num_batched_tokens: int | None = _number(
+        None,
+        "Maximum number of tokens per engine step. A higher value speeds up long prompts and "
+        "delays running answers. By default 512, on GPUs up to 8192.",
         least=16,
     )
-    max_model_len: int | None = Field(
-        None,
-        ge=8,
-        le=MAX_NUMBER,
-        description="Context length in tokens, at most the model's. By default the model's.",
+    max_model_len: int | None = _number(
+        None, "Context length in tokens, at most the model's. By default the model's.", least=8
     )
-    kv_cache_mb: int | None = _sized(
+    kv_cache_mb: int | None = _number(
+        None,
         "Memory for the KV cache, in MiB. It limits how many tokens run at once. By default the "
-        "GPU's remaining memory; on a CPU about 2048."
+        "GPU's remaining memory; on a CPU about 2048.",
     )
     prefix_cache: bool = Field(
         True,
@@ -461,14 +459,15 @@ class WorkerSettings(PoolSettings):
         description="Let steps verify tokens that repeat the prompt or the answer, where it pays. "
         "Only with --engine native.",
     )
-    adapter_memory_mb: int | None = _sized(
+    adapter_memory_mb: int | None = _number(
+        None,
         "Memory for resident adapters, in MiB. Increase it if adapters are often evicted. By "
-        "default an eighth of the GPU's remaining memory, at most 8192; on a CPU up to 1024."
+        "default an eighth of the GPU's remaining memory, at most 8192; on a CPU up to 1024.",
     )
     adapter_host_mb: int = _number(
         1024,
-        "Host memory for adapters that can become resident quickly, in MiB. On a CPU "
-        "it is added to --adapter-memory-mb, and the default is less on a small machine.",
+        "Host memory for adapters that can become resident quickly, in MiB. On a CPU it is added "
+        "to --adapter-memory-mb, and the default is less on a small machine.",
         least=0,
     )
     adapter_roots: Words = Field(
@@ -522,11 +521,8 @@ class WorkerSettings(PoolSettings):
     simulated_load_ms: int = _number(
         50, "Milliseconds that the simulated engine takes to read an adapter.", least=0
     )
-    threads: int | None = Field(
-        None,
-        ge=1,
-        le=MAX_THREADS,
-        description="CPU threads of the engine. By default one per available core.",
+    threads: int | None = _number(
+        None, "CPU threads of the engine. By default one per available core.", most=MAX_THREADS
     )
     lease_ms: int = _number(
         6000,
@@ -559,7 +555,7 @@ class WorkerSettings(PoolSettings):
         return self
 
     def dtype_text(self, dtype: str) -> str:
-        """Return a text for `dtype`, the type of activations, and the format of the weights."""
+        """Return a text with the dtype of activations and the format of the weights."""
         return dtype if self.quantize is None else f"{dtype} with {self.quantize} weights"
 
     @model_validator(mode="after")
@@ -575,8 +571,9 @@ class WorkerSettings(PoolSettings):
 class ControlSettings(FileSettings):
     """Settings of a control process.
 
-    A control process reaps dead workers, even when no live worker is left to do so. It also audits
-    the pool's keys, deletes old dead letters, releases adapters from quarantine, and runs batches.
+    A control process removes dead workers from the pool, even if no live worker is left to do so.
+    It audits the pool's keys, deletes old dead letters, releases adapters from quarantine, and runs
+    batches.
     """
 
     quarantine_s: float = _seconds(
@@ -601,7 +598,7 @@ class ControlSettings(FileSettings):
 
 
 class UpSettings(PoolSettings):
-    """Settings of `lorikeet up` itself."""
+    """Settings of `lorikeet up`, besides the settings of the processes that it starts."""
 
     data_dir: Path | None = Field(
         None,
@@ -615,7 +612,7 @@ S = TypeVar("S", bound=PoolSettings)
 
 
 def load_settings(cls: type[S], **given: Any) -> S:
-    """Return settings from flags and the environment. Flags that aren't given are None.
+    """Return settings from flags and the environment. In `given`, None means a missing flag.
 
     Raises:
         SettingsError: a value is invalid. The message names the setting.
@@ -627,16 +624,16 @@ def load_settings(cls: type[S], **given: Any) -> S:
 
 
 def drop_unknown_variables(environ: MutableMapping[str, str]) -> list[str]:
-    """Remove the LORIKEET_ variables that no command reads from `environ`.
+    """Remove the `LORIKEET_` variables that no command reads from `environ`.
 
-    Child processes therefore don't warn of them again.
+    Child processes therefore don't repeat the warnings.
 
     Returns:
         A warning for each removed variable, which suggests a known one with a similar name.
 
     Raises:
-        SettingsError: a variable's name is similar to that of a setting that protects the server.
-            Without this setting, the server could be open to everybody.
+        SettingsError: a variable has a name that is similar to the variable of a setting which
+            protects the server. Without the setting, the server could be open to everybody.
     """
     known = {ENV_PREFIX + name.upper() for cls in _ALL for name in cls.model_fields}
     known |= {ENV_PREFIX + name for name in _CLIENT_VARIABLES}
@@ -679,8 +676,8 @@ _FLAG_NAMES = {
     "adapter_private_hosts": "adapter_private_host",
     "tenant_weights": "tenant_weight",
 }
-"""For each setting that is a list but whose flag takes a single value, the name of the flag. The
-flag may be repeated."""
+"""Names of flags that differ from their settings: the setting is a list, and the flag, which can be
+repeated, takes a single value."""
 _CLIENT_VARIABLES = ("URL",)
 """Variables of commands that are clients of a server. They aren't settings of a process."""
 _PROTECTIVE_VARIABLES = {
@@ -692,5 +689,6 @@ _PROTECTIVE_VARIABLES = {
 }
 """Variables that decide who can reach the server and its data."""
 _LEAST_SIMILARITY = 0.8
-"""Similarity of two names, from 0 to 1, at which one is suggested for the other."""
+"""Minimum similarity of two names, from 0 to 1, to suggest one for the other."""
 _ALL: tuple[type[PoolSettings], ...] = (ApiSettings, WorkerSettings, ControlSettings, UpSettings)
+"""Classes of settings that have variables."""

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from shared.errors import SettingsError
 
 MIN_WEIGHT = 0.001
-"""Least weight. Fair queueing divides a job's tokens by the weight, so smaller weights would make
-its numbers too large to be exact."""
+"""Minimum weight. Fair queueing divides a job's tokens by the weight, so with smaller weights its
+numbers would be too large to be exact."""
 MAX_WEIGHT = 1000.0
 
 _SEPARATORS = re.compile(r"[\s,]+")

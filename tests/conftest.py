@@ -41,7 +41,6 @@ def pytest_configure() -> None:
 
 @pytest.fixture(autouse=True)
 def fresh_logging() -> Iterator[None]:
-    """Reset logging after each test."""
     yield
     structlog.reset_defaults()
     structlog.contextvars.clear_contextvars()
@@ -130,7 +129,6 @@ def start_server() -> Iterator[Callable[..., EmbeddedRedis]]:
 
 @pytest.fixture
 def own_server(start_server: Callable[..., EmbeddedRedis]) -> EmbeddedRedis:
-    """Server for one test."""
     return start_server()
 
 

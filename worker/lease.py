@@ -49,7 +49,7 @@ class Lease:
     def __init__(self, *, lease_ms: int) -> None:
         """Create a lease that isn't held yet. It will expire `lease_ms` after its last renewal."""
         self.wid = new_worker_id()
-        """Current worker id, which may not be registered yet."""
+        """Current worker id. It may not be registered yet."""
         self.is_held = asyncio.Event()
         """Set while the current id is registered."""
         self.num_losses = 0
@@ -94,7 +94,7 @@ class Lease:
             await self._renew(member)
 
     def lose(self, wid: WorkerId) -> None:
-        """Replace the id `wid`, whose lease has expired. Do nothing if another id is current."""
+        """Replace the id `wid` after its lease has expired. Do nothing if another id is current."""
         if wid != self.wid:
             return
         log.warning("lease_lost", worker=wid)

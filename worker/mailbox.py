@@ -1,6 +1,7 @@
 """Reads and dispatches a worker's mail: the messages that other processes send to it."""
 
 import asyncio
+from dataclasses import dataclass
 
 from shared.errors import RedisUnavailable
 from shared.protocol.queue_replies import Mail, MailKind
@@ -11,25 +12,25 @@ from worker.jobs.consumer import Consumer
 from worker.lease import Lease
 
 WAIT_S = 1.0
-"""Maximum seconds to wait for one message, as a lost lease brings a new mailbox."""
+"""Maximum seconds to wait for one message. After a lost lease, the worker has a new mailbox."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
 class Mailbox:
     """Receives the messages of front ends, the control process and other workers."""
 
-    def __init__(self, queue: Queue, lease: Lease, consumer: Consumer, adapters: Adapters) -> None:
-        """Create the mailbox of the worker id in `lease`."""
-        self._queue = queue
-        self._lease = lease
-        self._consumer = consumer
-        self._adapters = adapters
+    queue: Queue
+    lease: Lease
+    """Holds the id of the worker that owns the mailbox."""
+    consumer: Consumer
+    adapters: Adapters
 
     async def run(self) -> None:
         """Read and dispatch mail until cancelled. While Redis is unavailable, wait for it."""
         while True:
-            await self._lease.is_held.wait()
+            await self.lease.is_held.wait()
             try:
-                mail = await self._queue.wait(self._lease.wid, timeout_s=WAIT_S)
+                mail = await self.queue.wait(self.lease.wid, timeout_s=WAIT_S)
             except RedisUnavailable:
                 await asyncio.sleep(MAX_DELAY_S)
                 continue
@@ -39,8 +40,8 @@ class Mailbox:
     def _handle(self, mail: Mail) -> None:
         match mail:
             case Mail(kind=MailKind.JOB):
-                self._consumer.wake()
+                self.consumer.wake()
             case Mail(kind=MailKind.CANCEL, job=job) if job:
-                self._consumer.cancel(job)
+                self.consumer.cancel(job)
             case Mail(kind=MailKind.INSPECT, inspection=inspection) if inspection:
-                self._adapters.inspector.accept(inspection)
+                self.adapters.inspector.accept(inspection)

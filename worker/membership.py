@@ -1,10 +1,11 @@
 """Registers the worker in the pool, reports its state with each heartbeat, and acts on the reply.
 
-It also reconciles: jobs that the pool assigns to the worker, but that it hasn't, are returned to
-the queue.
+It also reconciles: jobs that the pool assigns to the worker, but that the worker doesn't have, are
+returned to the queue.
 """
 
 from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass, field
 
 import structlog
 
@@ -23,49 +24,35 @@ from worker.jobs.running import RunningJobs
 log = structlog.get_logger()
 
 MISMATCHES_UNTIL_RECONCILED = 2
-"""Heartbeats in a row whose reply counts more jobs than the worker has, before it reconciles.
+"""Number of mismatches in a row after which the worker reconciles.
 
-A single one may come from a claim whose reply is still on its way.
+A mismatch is a reply to a heartbeat that counts more jobs than the worker has. A single mismatch
+may come from a claim whose reply is still on its way.
 """
 
 
+@dataclass(slots=True, eq=False)
 class Membership:
     """Implements `Member`: registers a worker, sends heartbeats and finally removes the worker."""
 
-    def __init__(
-        self,
-        queue: Queue,
-        registry: Registry,
-        residency: Residency,
-        retention: Retention,
-        jobs: RunningJobs,
-        publisher: Publisher,
-        ends: DurableEnds,
-        *,
-        base: BaseModel,
-        lease_ms: int,
-        describe: Callable[[], WorkerInfo],
-    ) -> None:
-        """Create a membership. Nothing is registered before `enter`.
-
-        The pool declares the worker dead after `lease_ms` without a heartbeat. `describe` returns
-        the worker's current state as shown to operators.
-        """
-        self._queue = queue
-        self._registry = registry
-        self._residency = residency
-        self._retention = retention
-        self._jobs = jobs
-        self._publisher = publisher
-        self._ends = ends
-        self._base = base
-        self._lease_ms = lease_ms
-        self._describe = describe
-        self._num_forgotten = 0
-        self._own_adapters: list[Adapter] = []
-        self._registry_epoch: str | None = None
-        """Epoch of the registry in which this worker's own adapters were last registered."""
-        self._num_mismatches = 0
+    queue: Queue
+    registry: Registry
+    residency: Residency
+    retention: Retention
+    jobs: RunningJobs
+    publisher: Publisher
+    ends: DurableEnds
+    _: KW_ONLY
+    base: BaseModel
+    lease_ms: int
+    """Time without a heartbeat after which the pool declares the worker dead."""
+    describe: Callable[[], WorkerInfo]
+    """Returns the worker's current state as shown to operators."""
+    _num_forgotten: int = field(default=0, init=False)
+    _own_adapters: list[Adapter] = field(default_factory=list, init=False)
+    _registry_epoch: str | None = field(default=None, init=False)
+    """Epoch of the registry at the last registration of this worker's own adapters."""
+    _num_mismatches: int = field(default=0, init=False)
 
     def add_adapter(self, adapter: Adapter) -> None:
         """Add an adapter from the settings. `enter` registers the adapter in the pool."""
@@ -77,46 +64,44 @@ class Membership:
         Raises:
             SettingsError: live workers of the pool serve another base model.
         """
-        await self._register_adapters(await self._registry.set_base(self._base))
-        await self._queue.register(
+        await self._register_adapters(await self.registry.set_base(self.base))
+        await self.queue.register(
             wid,
-            lease_ms=self._lease_ms,
-            info=self._describe(),
-            residents=sorted(self._residency.held),
+            lease_ms=self.lease_ms,
+            info=self.describe(),
+            residents=sorted(self.residency.held),
         )
 
     async def beat(self, wid: WorkerId) -> None:
-        """Renew the lease, and act on the reply. Raises LeaseLost if the pool has given it up."""
-        epochs = self._jobs.claim_epochs
+        """Renew the lease, and act on the reply. Raises LeaseLost if the lease has expired."""
+        epochs = self.jobs.claim_epochs
         try:
-            standing = await self._queue.beat(
+            standing = await self.queue.beat(
                 wid,
-                lease_ms=self._lease_ms,
-                info=self._describe(),
-                loading=sorted(self._residency.loading),
+                lease_ms=self.lease_ms,
+                info=self.describe(),
+                loading=sorted(self.residency.loading),
                 known=epochs,
             )
         except RedisUnavailable:
-            self._publisher.on_redis_away()
+            self.publisher.on_redis_away()
             raise
-        self._publisher.apply_standing(standing, epochs)
+        self.publisher.apply_standing(standing, epochs)
         if standing.num_forgotten != self._num_forgotten:
             self._num_forgotten = standing.num_forgotten
-            self._retention.tidy()
+            self.retention.tidy()
         await self._reconcile(wid, standing.booked)
 
     async def leave(self, wid: WorkerId) -> None:
         """Remove the worker `wid` from the pool, and return its jobs to the queue."""
-        await self._queue.leave(wid)
+        await self.queue.leave(wid)
 
     async def _reconcile(self, wid: WorkerId, num_booked: int) -> None:
-        """Return jobs to the queue that the pool assigns to this worker, but that it hasn't."""
-        self._num_mismatches = self._num_mismatches + 1 if num_booked > len(self._jobs) else 0
+        """Return to the queue the jobs that the pool assigns to this worker by mistake."""
+        self._num_mismatches = self._num_mismatches + 1 if num_booked > len(self.jobs) else 0
         if self._num_mismatches >= MISMATCHES_UNTIL_RECONCILED:
-            known = {*(job.id for job in self._jobs), *self._ends.job_ids}
-            num_returned = await self._queue.reconcile(
-                wid, list(known), grace_ms=self._lease_ms // 3
-            )
+            known = {*(job.id for job in self.jobs), *self.ends.job_ids}
+            num_returned = await self.queue.reconcile(wid, list(known), grace_ms=self.lease_ms // 3)
             log.warning("jobs_reconciled", booked=num_booked, returned=num_returned)
 
     async def _register_adapters(self, registry_epoch: str) -> None:
@@ -124,7 +109,7 @@ class Membership:
         if registry_epoch == self._registry_epoch:
             return
         for adapter in self._own_adapters:
-            version = await self._registry.add_adapter(adapter)
+            version = await self.registry.add_adapter(adapter)
             if version != adapter.version:
                 log.warning("adapter_superseded", version=adapter.version, served=version)
         self._registry_epoch = registry_epoch

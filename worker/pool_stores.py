@@ -1,9 +1,9 @@
 """The Redis stores of a pool that a worker uses."""
 
 from shared.store.adapters.adapter_views import AdapterViews
+from shared.store.adapters.fetch_progress import StagingProgress
 from shared.store.adapters.inspections import Inspections
 from shared.store.adapters.pins import Pins
-from shared.store.adapters.progress import StagingProgress
 from shared.store.adapters.registry import Registry
 from shared.store.adapters.residency import ResidencyStore
 from shared.store.adapters.uploads import Uploads
@@ -21,8 +21,8 @@ class PoolStores:
     def __init__(self, redis: Redis, pool: str, durability: Durability | None) -> None:
         """Open the stores.
 
-        `durability` sets how many copies of a claim must exist in Redis before the worker uses it;
-        None waits for none.
+        `durability` sets how many copies of a claim must exist in Redis before the worker uses the
+        claim. If it is None, claims don't wait for copies.
         """
         self.keys = keys = Keys(pool)
         self.residency = ResidencyStore(redis, keys)

@@ -1,4 +1,4 @@
-"""Runs a worker as a process."""
+"""Runs a worker as a process: loads the engine that the settings name, and handles signals."""
 
 import asyncio
 import gc
@@ -70,7 +70,7 @@ def _load_native(settings: WorkerSettings) -> ServedModel:
     _force_cpu_level(settings.cpu_level)
     share_cores()
     use_huge_pages()
-    # This imports torch, which takes seconds. Errors of the settings and Redis are reported before.
+    # This imports torch, which takes seconds. The settings and Redis have been checked by then.
     from worker.startup.load_model import load_served
 
     served = load_served(settings)

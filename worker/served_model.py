@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from shared.protocol.adapters import BaseModel
 from shared.protocol.capabilities import EVERYTHING, Capabilities
 from worker.adapters.disk_store import AdapterStore
-from worker.adapters.host_memory import AnyHostMemory
+from worker.adapters.host_memory import HostMemory
 from worker.adapters.memory_budgets import AdapterBudgets
 from worker.adapters.remote.stager import Stager
 from worker.adapters.source.interface import AdapterSource
@@ -37,7 +37,7 @@ class BaseInfo:
     max_num_batched_tokens: int
     """Maximum number of tokens of a step."""
     step_bytes: int = 0
-    """Memory that the largest step takes beside the weights, in bytes; 0 if it isn't known."""
+    """Memory that the largest step takes besides the weights, in bytes; 0 if it isn't known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,19 +51,19 @@ class AdapterSupply:
     """Copies of adapters' files on disk; None if no copies are kept."""
     stager: Stager | None
     """Fetches adapters from URLs; None if the worker fetches none."""
-    host: AnyHostMemory
+    host: HostMemory
     """Copies of adapters in host memory."""
     budgets: AdapterBudgets
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CpuShares:
-    """How the threads of a worker share its CPU cores. By default they stay as they are."""
+    """How the threads of a worker share its CPU cores. The default changes nothing."""
 
     num_threads: int = 1
     """Number of OpenMP threads of the engine."""
     take_cores: Callable[[], None] = lambda: None
-    """Sets the OpenMP team of the engine's thread, its only caller, to `num_threads`."""
+    """Gives the calling thread `num_threads` OpenMP threads. Only the engine's thread calls it."""
     spare_cores: Callable[[], None] = lambda: None
     """Limits the calling thread to one core."""
 
@@ -82,4 +82,4 @@ class ServedModel:
     serves: Capabilities = EVERYTHING
     """Which jobs the engine serves."""
     close: Callable[[], None] = lambda: None
-    """Ends what the model has started outside of this process. Called once, after the last job."""
+    """Ends processes that the model has started. Called once, after the last job."""

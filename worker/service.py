@@ -1,4 +1,4 @@
-"""Runs a worker, which owns one engine: startup, service for the pool, and drain."""
+"""Runs a worker and its engine: startup, service for the pool, and drain."""
 
 import asyncio
 import contextlib
@@ -28,11 +28,14 @@ log = structlog.get_logger()
 
 REAP_S = 1.0
 REAPS_PER_LEASE = 4
-"""Minimum number of sweeps for dead workers per lease. Rare ones seem like a stalled Redis."""
+"""Minimum number of sweeps for dead workers per lease.
+
+After a longer gap, the pool assumes that Redis had stalled, and extends all leases (`reap.lua`).
+"""
 SETTLE_S = 2.0
 """Maximum seconds for making the ends of jobs durable before the worker leaves."""
 HAND_OVER_S = 5.0
-"""Maximum seconds for leaving the pool. Remaining jobs are handed over with the lease's end."""
+"""Maximum seconds for leaving the pool. Jobs that remain are requeued when the lease expires."""
 
 
 class Worker:
@@ -170,7 +173,7 @@ class Worker:
         # Once the engine has handled the aborts, no further outputs are produced.
         await asyncio.wrap_future(parts.engine.call(lambda engine: engine.stats()))
         await parts.publisher.flush(save_all=True)
-        with contextlib.suppress(TimeoutError):  # otherwise the pool would take it for a death
+        with contextlib.suppress(TimeoutError):  # the worker must still leave the pool
             async with asyncio.timeout(SETTLE_S):
                 await parts.ends.settle()
         released = [job.id for job in parts.jobs]
@@ -190,7 +193,7 @@ class Worker:
             await asyncio.sleep(every_s)
 
     async def _watch_progress(self) -> None:
-        """End the worker when its engine hangs, so that the lease is no longer renewed.
+        """End the worker if its engine hangs, so that the lease expires.
 
         The jobs are handed over when the lease expires, as after a crash. The pool must treat the
         hang as a crash, because one of the jobs may have caused it.
@@ -214,7 +217,7 @@ class Worker:
             self._may_leave.set()
 
     def _drop_jobs(self) -> None:
-        """Drop all jobs, because the lease under which they were claimed is lost."""
+        """Drop all jobs, because the worker has lost the lease that it claimed them with."""
         jobs = self.parts.jobs
         for job in jobs:
             log.info("job_dropped", job_id=job.id, try_=job.claimed.try_)

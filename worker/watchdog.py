@@ -1,4 +1,4 @@
-"""Ends a worker whose event loop or engine hangs."""
+"""Ends a worker if its event loop or engine hangs."""
 
 import asyncio
 import ctypes
@@ -20,7 +20,7 @@ log = structlog.get_logger()
 
 @asynccontextmanager
 async def watched(limit_s: float) -> AsyncIterator[None]:
-    """Inside the context, end this process if the event loop doesn't run for `limit_s` seconds.
+    """End this process if, inside the context, the event loop doesn't run for `limit_s` seconds.
 
     This includes the time in which any thread holds the GIL. The process prints the tracebacks of
     all threads, and exits with the number of SIGUSR2 as its status. Use the context once per
@@ -92,7 +92,7 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
 
 
 async def until_stalled(step_s: Callable[[], float], limit_s: float) -> None:
-    """Return once one step of the engine has taken `limit_s` seconds.
+    """Wait until one step of the engine has taken `limit_s` seconds.
 
     Time during which this process was suspended doesn't count. Therefore a suspended machine or a
     paused container isn't mistaken for a hung engine. `step_s` returns the seconds that the current

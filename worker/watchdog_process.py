@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def check_s(limit_s: float) -> float:
-    """Return the interval in seconds at which event loops and engines are checked.
+    """Return the interval in seconds between checks of event loops and engines.
 
     Beats have the same interval.
     """

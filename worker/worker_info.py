@@ -1,4 +1,7 @@
-"""Describes a worker for its heartbeats and for its first log line."""
+"""Describes a worker for its heartbeats and for its first log line.
+
+`api/metrics/pool_metrics.py` reads the counters by name.
+"""
 
 from importlib.metadata import version
 
@@ -9,7 +12,7 @@ from worker.served_model import ServedModel
 
 MIB = 1 << 20
 _SIZED = ("max_num_seqs", "max_num_batched_tokens", "kv_cache_mb", "adapter_memory_mb")
-"""Settings whose defaults follow from the device's memory."""
+"""Settings with defaults that depend on the device's memory."""
 
 
 def worker_info(
@@ -62,7 +65,7 @@ def worker_info(
 
 
 def startup_fields(settings: WorkerSettings, served: ServedModel) -> dict[str, str | int]:
-    """Return device and limits for the first log line. `sized` names those that weren't set."""
+    """Return device and limits for the first log line. `sized` names limits that weren't set."""
     info, budgets = served.info, served.adapters.budgets
     return {
         "device": info.device,

@@ -1,1 +1,0 @@
-"""API keys of clients: who they are, what they may use, and what they have used."""

@@ -1,4 +1,8 @@
-"""Finds the rights of each request by its API key, and refuses requests without any."""
+"""Middleware that finds the rights of a request by its API key, or refuses the request.
+
+Guards declare which rights a route needs (`api/http/guards.py`). `shared/api_keys.py` decides which
+listening addresses need keys.
+"""
 
 import hashlib
 import hmac
@@ -26,7 +30,7 @@ SCHEME = "bearer"
 
 
 class Authenticator:
-    """Knows the keys of the settings, and asks for those that Redis stores."""
+    """Finds the rights of API keys. Keys are in the settings or in Redis."""
 
     def __init__(
         self,
@@ -37,7 +41,7 @@ class Authenticator:
         require_keys: bool,
         books_pool: str = "",
     ) -> None:
-        """Create an authenticator for the keys of the settings.
+        """Create an authenticator. `keys` and `metrics_key` come from the settings.
 
         With `require_keys`, requests need a key even if no key is known. `books_pool` is
         `Access.books_pool` of all requests.
@@ -77,7 +81,7 @@ class Authenticator:
             return self._without_redis(path, secret)
 
     def _configured(self, path: str, secret: str) -> Access | None:
-        """Return the rights of a key of the settings.
+        """Return the rights of a key that is in the settings, or None for another key.
 
         The key is compared with every known key, so that the duration doesn't reveal which one
         matches.
@@ -98,13 +102,13 @@ class Authenticator:
         return None if self._needs_key or await stored.exist() else self._anonymous
 
     def _without_redis(self, path: str, secret: str | None) -> Access | None:
-        """Return the rights of a request while nobody knows which keys are stored.
+        """Return the rights of a request while the stored keys can't be read.
 
-        A server that never demanded a key still shows Prometheus its own metrics, which then say
-        that Redis is away.
+        If the settings have no keys, Prometheus can still read the metrics of this process, which
+        report that Redis is unreachable.
 
         Raises:
-            RedisUnavailable: the request can't be decided.
+            RedisUnavailable: the rights depend on the stored keys.
         """
         if self.guards.is_key_optional(path):
             return None
@@ -116,7 +120,7 @@ class Authenticator:
 
 
 def _access_of(key: ApiKey) -> Access:
-    """Return the rights of a key of the settings: everything for the tenant `admin`."""
+    """Return the rights of a key of the settings. The tenant `admin` has all scopes."""
     scopes = Scope if key.tenant == ADMIN else (Scope.INFERENCE,)
     return Access(tenant=key.tenant, scopes=frozenset(scopes))
 
@@ -129,7 +133,7 @@ class KeyCheck:
     """ASGI middleware that sets `access` and `tenant` of a request, or refuses the request.
 
     The body of a refused request isn't read. `check_scope` checks later whether the rights suffice.
-    A request that this process makes itself brings its `access` in the state of its scope.
+    Requests that this process makes itself already have `access` in the state of their scope.
     """
 
     def __init__(self, app: ASGIApp, authenticator: Authenticator, web_pages: WebPages) -> None:

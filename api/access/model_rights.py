@@ -1,6 +1,6 @@
-"""Checks which models a client may use, and has the wording of the error for an unknown model.
+"""Checks that a client may use a model, and creates the error for an unknown model.
 
-Routes whose requests name models call it.
+All routes whose requests name a model use these functions.
 """
 
 from shared.errors import ErrorCode, JobFailed, failed
@@ -10,7 +10,9 @@ from shared.store.adapters.registry import Registry
 
 
 async def may_use(registry: Registry, access: Access, model: str) -> bool:
-    """Return whether the client may use the model to which `model` refers, in any of its forms.
+    """Return whether the client may use a model.
+
+    `model` may have any form that requests accept, such as `name@digest` or `base:name`.
 
     Raises:
         RedisUnavailable: the name of the base model can't be read.
@@ -21,10 +23,10 @@ async def may_use(registry: Registry, access: Access, model: str) -> bool:
 
 
 async def check_model(registry: Registry, access: Access, model: str) -> None:
-    """Check that the client may use the model to which `model` refers.
+    """Check that the client may use a model, as in `may_use`.
 
     Raises:
-        JobFailed: it may not. The error is that of an unknown name.
+        JobFailed: the client may not use it. The error is the same as for an unknown model.
         RedisUnavailable: the name of the base model can't be read.
     """
     if not await may_use(registry, access, model):
@@ -32,9 +34,9 @@ async def check_model(registry: Registry, access: Access, model: str) -> None:
 
 
 def model_not_found(name: str) -> JobFailed:
-    """Return the failure for a `name` that belongs to neither the base model nor an adapter.
+    """Return the error for a `name` that belongs to neither the base model nor an adapter.
 
-    The first sentence is OpenAI's, because clients match it.
+    The message begins with OpenAI's sentence, because clients match it.
     """
     message = f"The model {name[:200]!r} does not exist or you do not have access to it. "
     message += "GET /v1/models lists all models."

@@ -1,4 +1,4 @@
-"""Which jobs a client may see."""
+"""Finds jobs by their ids, for clients that may see them."""
 
 from shared.errors import ErrorCode, JobFailed, failed
 from shared.protocol.access.rights import Access
@@ -22,7 +22,7 @@ async def own_job(views: PoolViews, access: Access, job_id: str) -> JobView:
 async def own_job_and_result(
     views: PoolViews, access: Access, job_id: str
 ) -> tuple[JobView, Result | None]:
-    """Return a job that the client may see and its result, if it has one.
+    """Return a job that the client may see, and the job's result or None.
 
     Raises:
         JobFailed: as `own_job`.
@@ -32,7 +32,7 @@ async def own_job_and_result(
 
 
 def job_not_found(job_id: str, *, param: str | None = None) -> JobFailed:
-    """Return the failure for the id of a job that the tenant doesn't have."""
+    """Return the error for a job id that doesn't belong to the tenant."""
     message = f"the job {job_id[:100]!r} doesn't exist or has expired"
     return failed(ErrorCode.JOB_NOT_FOUND, message, param)
 

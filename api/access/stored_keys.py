@@ -1,4 +1,4 @@
-"""Remembers stored API keys for a short time, so that most requests needn't read them."""
+"""Caches API keys that Redis stores, so that most requests needn't read them from Redis."""
 
 import hashlib
 import time
@@ -8,10 +8,10 @@ from shared.protocol.access.rights import Access
 from shared.store.access.key_store import KeyStore
 
 MAX_AGE_S = 2.0
-"""Seconds for which a key is remembered. A revoked key may list models for this long, but it can't
-enqueue a job, because the queue checks it again."""
+"""Seconds for which a key is remembered. A revoked key can still list models for this time. It
+can't enqueue jobs, because the queue checks the key again."""
 MAX_KEYS = 4096
-"""Maximum number of remembered keys, and of remembered unknown keys. The first is forgotten."""
+"""Maximum number of entries of each cache. The oldest entry is dropped for a new one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +48,10 @@ class StoredKeys:
         return entry.access
 
     async def exist(self) -> bool:
-        """Return whether the pool has stored keys. Once it has, anonymous requests end for good.
+        """Return whether the pool has stored keys. Once it has, the answer stays True.
 
         Raises:
-            RedisUnavailable: that isn't known, and Redis can't be read.
+            RedisUnavailable: the answer isn't cached, and Redis can't be read.
         """
         now_s = time.monotonic()
         if not self._has_keys and (self._asked_s is None or now_s - self._asked_s >= MAX_AGE_S):

@@ -69,14 +69,14 @@ _NAMES = [parameter["name"] for parameter in PARAMETERS]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UsageQuery:
-    """Usage that a client asks for."""
+    """The usage that one request asks for."""
 
     start: date
     end: date
     groups: tuple[Group, ...]
     """Columns of the rows, in the order of `Group`."""
     tenant: str | None
-    """None for all tenants that the client may see."""
+    """Tenant of the rows; None for all tenants that the client may see."""
     limit: int
     after: tuple[str, ...] | None
     """Names of the row after which the page begins; None for the first page."""
@@ -84,7 +84,7 @@ class UsageQuery:
 
     @property
     def days(self) -> list[date]:
-        """The days, oldest first."""
+        """All days from `start` to `end`, oldest first."""
         return [
             self.start + timedelta(days=number)
             for number in range((self.end - self.start).days + 1)
@@ -133,12 +133,12 @@ def _groups(texts: list[str]) -> tuple[Group, ...]:
     for word in words:
         if word not in set(Group):
             names = ", ".join(Group)
-            raise invalid_value(f"group_by: must be of {names}, not {word[:60]!r}", "group_by")
+            raise invalid_value(f"group_by: must be some of {names}, not {word[:60]!r}", "group_by")
     return tuple(group for group in Group if group in words or not words)
 
 
 def _after(text: str | None, groups: tuple[Group, ...]) -> tuple[str, ...] | None:
-    """Return the names in the id of a row. Only the last one, a model, may have spaces."""
+    """Split the id of a row into its names. Only the last name, a model's, may have spaces."""
     if text is None:
         return None
     names = tuple(text.split(" ", len(groups) - 1))

@@ -1,4 +1,4 @@
-"""Sums the ledger up into the rows that a query of GET /v1/usage asks for."""
+"""Sums up the entries of the ledger into the rows of GET /v1/usage."""
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict, dataclass
@@ -7,12 +7,12 @@ from typing import Any
 
 from api.access.usage_query import Group, UsageQuery
 from shared.protocol.access.rights import Access, Scope
-from shared.store.access.ledger import Ledger, LedgerEntry, Used
+from shared.store.access.ledger import Ledger, Used
 
 
 @dataclass(frozen=True, slots=True)
 class UsageRow:
-    """Sum over all entries of the ledger that are equal in the columns of the query."""
+    """Sum of all entries of the ledger that have the same values in the query's columns."""
 
     names: dict[Group, str]
     used: Used
@@ -31,7 +31,7 @@ class UsageRow:
 async def usage_rows(ledger: Ledger, access: Access, query: UsageQuery) -> AsyncIterator[UsageRow]:
     """Yield the rows after `query.after` that a client may see, sorted by their names.
 
-    Memory is needed for the rows of one day, or for all rows if they aren't grouped by day.
+    The rows of one day are in memory at a time, or all rows if they aren't grouped by day.
     """
     for days in _parts(query):
         for row in await _rows_of(ledger, access, query, days):
@@ -39,7 +39,7 @@ async def usage_rows(ledger: Ledger, access: Access, query: UsageQuery) -> Async
 
 
 def _parts(query: UsageQuery) -> list[list[date]]:
-    """Return the days of the query in parts whose rows follow each other."""
+    """Divide the days of the query into groups that are summed up one after another."""
     if Group.DAY not in query.groups:
         return [query.days]
     first = query.after[0] if query.after else ""
@@ -53,7 +53,12 @@ async def _rows_of(
     for day in days:
         for entry in await ledger.entries(day, await _tenants(ledger, access, query, day)):
             if access.allows(entry.model):
-                key = tuple(_name(entry, group) for group in query.groups)
+                names = {
+                    Group.DAY: entry.day.isoformat(),
+                    Group.TENANT: entry.tenant,
+                    Group.MODEL: entry.model,
+                }
+                key = tuple(names[group] for group in query.groups)
                 sums[key] = sums.get(key, Used()) + entry.used
     return [
         UsageRow(dict(zip(query.groups, key, strict=True)), sums[key])
@@ -66,13 +71,3 @@ async def _tenants(ledger: Ledger, access: Access, query: UsageQuery, day: date)
     if Scope.ADMIN not in access.scopes:
         return [access.tenant]
     return [query.tenant] if query.tenant is not None else await ledger.tenants(day)
-
-
-def _name(entry: LedgerEntry, group: Group) -> str:
-    match group:
-        case Group.DAY:
-            return entry.day.isoformat()
-        case Group.TENANT:
-            return entry.tenant
-        case Group.MODEL:
-            return entry.model

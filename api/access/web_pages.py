@@ -1,8 +1,9 @@
 """Protects servers without keys from web pages that their users visit.
 
-Browsers let any page send requests to the local machine. A page of another site can't read the
-answers, but forms change something without reading them. And a page whose site's name suddenly
-refers to the local machine (DNS rebinding) counts as a page of the server itself.
+Browsers let any web page send requests to the local machine. A page of another site can't read the
+answers, but its requests can change something. A site can also change the address of its name to
+that of the local machine (DNS rebinding). Browsers then treat its pages as pages of this server, so
+they can read the answers, too.
 """
 
 import socket
@@ -24,18 +25,18 @@ _SAME_SITE = ("same-origin", "none")
 
 
 class WebPages:
-    """Decides which requests without a key a web page of another site may have sent."""
+    """Detects requests without a key that a web page of another site may have sent."""
 
     def __init__(self, host: str, allowed_hosts: Sequence[str], origins: Collection[str]) -> None:
         """Create an object for a server that listens on `host` and has the names `allowed_hosts`.
 
-        Pages of the sites `origins` may call the API. In both, `*` stands for all.
+        Pages of the sites `origins` may call the API. In both lists, `*` stands for all.
         """
         self._hosts = {each.lower() for each in (host, socket.gethostname(), *allowed_hosts)}
         self._origins = origins
 
     def reason_to_refuse(self, method: str, headers: Headers) -> JobError | None:
-        """Return the error of a request that such a page may have sent, or None."""
+        """Return the error for a request that a page of another site may have sent, or None."""
         for host in headers.getlist("host"):
             if not self._is_own(host):
                 return _denied(
@@ -52,9 +53,10 @@ class WebPages:
         )
 
     def _is_own(self, host: str) -> bool:
-        """Return whether no public name that another site owns is in the header Host.
+        """Return whether the header Host names this server and not the site of another page.
 
-        Pages of a site with an address for a name can reach nothing but this address.
+        Accepted are the names of this server, names that nobody can register publicly, and IP
+        addresses. DNS can't make an address lead to another server.
         """
         if ANY_HOST in self._hosts or not host:
             return True
@@ -69,8 +71,9 @@ class WebPages:
 def is_from_another_site(headers: Headers, trusted: Collection[str]) -> bool:
     """Return whether the request comes from a web page of a site that isn't in `trusted`.
 
-    Browsers set the header Origin of a page's request to the origin of the page. Behind a proxy, it
-    can differ from the header Host, so `Sec-Fetch-Site`, which pages can't set, goes before it.
+    Browsers set the header Origin to the origin of the page that sends the request. Behind a proxy,
+    it can differ from the header Host even for pages of this server. The header `Sec-Fetch-Site`,
+    which pages can't set, is therefore checked first.
     """
     origin = headers.get("origin")
     if origin is None or (origin in trusted and origin != ANY_ORIGIN):

@@ -1,4 +1,4 @@
-"""Describes how the answers of a shadow compare with those of the current version."""
+"""Describes how a shadow's answers compare with the current version's."""
 
 from api.access.own_job import own_job
 from api.schema.adapter_versions import Agreement, DifferingPair
@@ -10,11 +10,11 @@ from shared.store.views.pool_views import PoolViews
 
 MAX_PAIRS = 20
 MAX_CHARS = 2000
-"""Maximum number of characters of an answer."""
+"""Maximum number of characters of an answer that are shown."""
 
 
 def agreement(found: Comparison) -> Agreement:
-    """Return the summary of all pairs of a candidate."""
+    """Return the summary of a candidate's pairs of answers."""
     return Agreement(
         pairs=found.pairs,
         equal=found.equal,
@@ -30,8 +30,8 @@ async def differing_pairs(
 ) -> list[DifferingPair]:
     """Return the newest pairs of a candidate that differ.
 
-    Answers are shown to keys that can read the job of the request: those of its tenant with the
-    scope `inference`.
+    The texts are included only if the client may read the job of the request: its key must belong
+    to the job's tenant and have the scope `inference`.
     """
     reports = await shadows.differing(version, MAX_PAIRS)
     return [await _pair(views, access, report) for report in reports]
@@ -60,6 +60,6 @@ async def _may_read(views: PoolViews, access: Access, job: JobId) -> bool:
 
 
 async def _text(views: PoolViews, job: JobId) -> str | None:
-    """Return the beginning of a job's first answer, or None if it isn't kept or failed."""
+    """Return the beginning of a job's first answer, or None if the job has no stored answer."""
     _, result = await views.job_and_result(job)
     return result.choices[0].text[:MAX_CHARS] if result and result.choices else None

@@ -1,8 +1,8 @@
 """Has workers read and check adapters.
 
-The worker replies with findings: the checked adapter, or the error that prevents the adapter's
-use. If a worker doesn't reply, the front end asks another worker. Workers that serve every adapter
-are asked first. An adapter that no live worker serves can't be used.
+A worker replies with findings: the checked adapter, or the error that prevents the adapter's use.
+If a worker doesn't reply, the front end asks another worker. Workers that serve every adapter are
+asked first. An adapter that no live worker serves can't be used.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ The adapter may have caused the deaths, so no further worker is asked.
 
 
 class _NoFindings(Enum):
-    """Reason why a worker returned no findings."""
+    """Why a worker returned no findings."""
 
     NOT_TAKEN = auto()
     """The worker didn't take the inspection within `TAKE_S` seconds, or died before taking it."""
@@ -48,7 +48,7 @@ class Inspector:
     ) -> None:
         """Create an object whose inspections take at most `limit_s` seconds.
 
-        `slots` limits the number of concurrent ones, because each uses a Redis connection.
+        `slots` limits the number of concurrent inspections, because each uses a Redis connection.
         """
         self._inspections = inspections
         self._views = views
@@ -94,17 +94,19 @@ class Inspector:
         while deaths < MAX_DEATHS:
             wid = await self._least_busy(asked)
             if wid is None:
-                raise _unavailable("no worker is alive that could read the adapter; try again")
+                message = "no worker is alive that could read the adapter; try again"
+                raise failed(ErrorCode.UNAVAILABLE, message)
             asked.add(wid)
             reply = await self._ask(wid, inspection)
             if isinstance(reply, Findings):
                 return reply
             deaths += reply is _NoFindings.DIED
         source = without_query(inspection.source)
-        raise _unavailable(f"{deaths} workers died while they read {source!r}")
+        message = f"{deaths} workers died while they read {source!r}"
+        raise failed(ErrorCode.UNAVAILABLE, message)
 
     async def _checked(self, findings: Findings) -> Findings:
-        """Return the findings, or an error in place of an adapter that no live worker serves."""
+        """Return the findings, with an error in place of an adapter that no live worker serves."""
         if (adapter := findings.adapter) is None:
             return findings
         serving = [worker.info.serves for worker in await self._alive()]
@@ -120,8 +122,8 @@ class Inspector:
     async def _least_busy(self, excluded: Collection[WorkerId]) -> WorkerId | None:
         """Return the live worker with the fewest running jobs among those not in `excluded`.
 
-        Workers that don't serve every adapter come after all others, since they may refuse what
-        others serve. Returns None if there is no such worker.
+        Workers that don't serve every adapter come after all others, since they may refuse adapters
+        that others serve. Returns None if there is no such worker.
         """
         alive = [w for w in await self._alive() if w.id not in excluded]
         best = min(alive, key=lambda w: (not w.info.serves.is_everything, w.running), default=None)
@@ -143,7 +145,3 @@ class Inspector:
                 return _NoFindings.NOT_TAKEN
             if reply is None and all(worker.id != wid for worker in await self._alive()):
                 return _NoFindings.DIED if is_taken else _NoFindings.NOT_TAKEN
-
-
-def _unavailable(message: str) -> JobFailed:
-    return failed(ErrorCode.UNAVAILABLE, message)

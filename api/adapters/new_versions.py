@@ -6,14 +6,14 @@ from shared.store.adapters.registry import Registry
 
 
 class NewVersions:
-    """Registers versions in one pool, which keeps a number of previous ones for roll backs."""
+    """Registers versions in one pool. The pool keeps `keep_versions` earlier ones for rollbacks."""
 
     def __init__(self, registry: Registry, *, keep_versions: int) -> None:
         self._registry = registry
         self._keep_versions = keep_versions
 
     async def load(self, adapter: Adapter, *, replace: bool, by: str) -> None:
-        """Make an adapter the current version of its name, which has none before unless `replace`.
+        """Make an adapter the current version of its name. Without `replace`, the name must be new.
 
         The audit log names `by` as the author of the change.
 
@@ -26,7 +26,7 @@ class NewVersions:
         )
 
     async def add_candidate(self, adapter: Adapter, *, by: str) -> None:
-        """Register an adapter as the candidate of its name, without requests.
+        """Register an adapter as the candidate of its name. It gets no requests yet.
 
         Raises:
             JobFailed: the name isn't registered, or as `Registry.add_candidate`.

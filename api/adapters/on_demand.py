@@ -1,4 +1,4 @@
-"""Registers unknown adapters at their first request, from the source that a template names."""
+"""Registers unknown adapters at their first request, from the source in `--adapter-source`."""
 
 import asyncio
 from collections import Counter
@@ -15,31 +15,31 @@ from shared.adapter_sources import SourceTemplate
 from shared.cancel_tasks import cancel_tasks
 from shared.errors import ErrorCode, JobError, JobFailed, RedisUnavailable, failed
 from shared.protocol.access.rights import Access
-from shared.store.adapters.changes import POOL
+from shared.store.adapters.audit_log import POOL
 from shared.store.adapters.inspections import Inspection
-from shared.store.adapters.lookups import LEASE_MS, SourceLookups
 from shared.store.adapters.registry import Registry
+from shared.store.adapters.source_lookups import LEASE_MS, SourceLookups
 
 T = TypeVar("T")
 
 MAX_LOOKUPS = 4
 """Maximum number of adapters that a front end looks up at the same time.
 
-It is smaller than the number of inspections, so that unknown names can't keep operators from
-loading adapters.
+It is smaller than the maximum number of inspections, so that unknown names can't keep operators
+from loading adapters.
 """
 MAX_NAMES = 1024
-"""Maximum number of names that wait for a lookup. Requests for further ones are refused."""
+"""Maximum number of names that wait for a lookup. Requests for further names are refused."""
 MAX_NAMES_PER_TENANT = 128
-"""Maximum number of names of one tenant among them."""
+"""Maximum number of names of one tenant that wait for a lookup."""
 POLL_S = 0.1
-"""Seconds between two looks at the lookup of another front end."""
+"""Seconds between two checks whether another lookup of the same name has ended."""
 
 
 class OnDemand:
-    """Looks up unknown adapters of one front end. Each name is looked up once at a time.
+    """Looks up unknown adapters for one front end. A name has at most one lookup at a time.
 
-    Tenants get turns, so that nonsense of one tenant doesn't delay another tenant's names.
+    Tenants take turns, so that one tenant's wrong names don't delay another tenant's lookups.
     """
 
     def __init__(
@@ -52,9 +52,9 @@ class OnDemand:
         *,
         limit_s: float,
     ) -> None:
-        """Create an object whose requests wait for at most `limit_s` seconds.
+        """Create an object. A request waits for its adapter for at most `limit_s` seconds.
 
-        It provides nothing if `template` is None.
+        If `template` is None, no adapter is looked up.
         """
         self._template = template
         self._lookups = lookups
@@ -64,15 +64,15 @@ class OnDemand:
         self._limit_s = limit_s
         self._slots = FairSlots(MAX_LOOKUPS)
         self._running: dict[tuple[str, str], asyncio.Task[None]] = {}
-        """Lookups by tenant and name. Two tenants' lookups of one name wait for their own turns."""
+        """Lookups by tenant and name. Each tenant that asks for a name has a lookup of its own."""
         self._num_running: Counter[str] = Counter()
         """Number of lookups of each tenant."""
 
     async def provide(self, tenant: str, model: str, unknown: JobError) -> bool:
-        """Register the adapter that `model` names, and return whether it may be registered now.
+        """Register the adapter that `model` names. Return False if the name can't have a source.
 
-        The lookup counts against `tenant`.
-        `unknown` is the error for names of which no adapter exists. It is remembered for a while.
+        The lookup counts against the limits of `tenant`. If no adapter exists at the source, the
+        error is `unknown`, which is remembered for a while.
 
         Raises:
             JobFailed: no such adapter exists, it can't be served, or its source is unavailable.
@@ -100,7 +100,7 @@ class OnDemand:
     async def with_adapter(
         self, access: Access, model: object, admit: Callable[[], Awaitable[T]]
     ) -> T:
-        """Return what `admit` returns. If `model` is unknown, look it up and call `admit` again.
+        """Call `admit`, and return its result. If `model` is unknown, look it up and call again.
 
         Models that the client may not use aren't looked up.
 
@@ -137,7 +137,7 @@ class OnDemand:
         del self._running[tenant, name]
         self._num_running -= Counter([tenant])  # also forgets tenants without lookups
         if not task.cancelled():
-            task.exception()  # else asyncio reports it if no request waits any more
+            task.exception()  # otherwise, asyncio logs errors that no request awaits
 
     async def _look_up(self, tenant: str, name: str, source: str, unknown: JobError) -> None:
         while True:
@@ -148,7 +148,7 @@ class OnDemand:
                 await asyncio.sleep(POLL_S)
                 continue
             async with self._slots.slot(tenant):
-                if await self._registry.adapter(name):  # also if it was registered meanwhile
+                if await self._registry.adapter(name):  # it may have been registered meanwhile
                     return
                 if (await self._lookups.begin(name)).is_mine:
                     await self._register(name, source, unknown)
@@ -177,13 +177,13 @@ class OnDemand:
                 await self._lookups.renew(name)
 
     async def _adapter_name(self, model: str) -> str:
-        """Return the name of the adapter in `model`, which may have the base's name before it."""
+        """Return the adapter's name in `model`, which is `NAME` or `BASE:NAME`."""
         base_name, colon, name = model.rpartition(":")
         base = await self._registry.base() if colon else None
         return name if base and base.name == base_name else model
 
     async def _load(self, name: str, source: str, unknown: JobError) -> JobError | None:
-        """Load an adapter from its source, and return the error of requests for it, if any."""
+        """Load an adapter. If that fails, return the error that requests for the adapter get."""
         findings = await self._inspector.inspect(POOL, Inspection(name=name, source=source))
         if findings.adapter is None:
             assert findings.error is not None  # findings have either an adapter or an error

@@ -1,4 +1,4 @@
-"""Enqueues copies of jobs for shadows, after the jobs themselves."""
+"""Enqueues copies of jobs for shadows: candidates that compute answers only for comparison."""
 
 import asyncio
 
@@ -13,15 +13,16 @@ from shared.store.adapters.shadows import MAX_PENDING, ShadowPair, Shadows
 from shared.store.jobs.queue import Queue
 
 SHADOWS_DEADLINE_S = 600.0
-"""Seconds within which a copy must be computed. Then the pair isn't compared."""
+"""Time limit of a copy in seconds. If the copy takes longer, the answers aren't compared."""
 MAX_TASKS = 32
-"""Maximum number of copies that a front end enqueues at the same time. Others aren't made."""
+"""Maximum number of copies that a front end enqueues at the same time. Further copies are left
+out."""
 
 log = structlog.get_logger()
 
 
 class ShadowCopies:
-    """Copies of one front end. A copy that can't be enqueued is left out; no client notices."""
+    """Enqueues the copies of one front end. A copy that can't be enqueued is left out."""
 
     def __init__(self, queue: Queue, limits: QueueLimits, shadows: Shadows) -> None:
         self._queue = queue
@@ -38,7 +39,7 @@ class ShadowCopies:
         task.add_done_callback(self._tasks.discard)
 
     async def close(self) -> None:
-        """Cancel what hasn't been enqueued."""
+        """Cancel the copies that haven't been enqueued yet."""
         await cancel_tasks(*self._tasks)
 
     async def _enqueue(self, original: JobId, copy: Job, books_pool: str) -> None:

@@ -1,4 +1,4 @@
-"""Describes registered adapters to their managers."""
+"""Builds the response bodies that describe registered adapters."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,13 +16,13 @@ from api.schema.adapters import (
 from shared.protocol.access.rights import Access
 from shared.protocol.adapters import BaseModel
 from shared.store.adapters.adapter_views import AdapterView, AdapterViews, VersionView
+from shared.store.adapters.fetch_progress import Staging
 from shared.store.adapters.registry import Registry
-from shared.store.adapters.staging import Staging
 from shared.store.views.pool_views import PoolViews, WorkerView
 
 
 class ShownAdapters:
-    """Bodies of responses about the adapters of one pool."""
+    """Builds response bodies about the adapters of one pool."""
 
     def __init__(self, registry: Registry, adapter_views: AdapterViews, views: PoolViews) -> None:
         self._registry = registry
@@ -42,7 +42,7 @@ class ShownAdapters:
         return view
 
     async def one(self, name: str, base: BaseModel) -> AdapterBody:
-        """Return the response body for an adapter, which runs on `base`.
+        """Return the response body for an adapter of the base model `base`.
 
         Raises:
             JobFailed: as `view`.
@@ -51,7 +51,7 @@ class ShownAdapters:
         return adapter_body(await self.view(name), base, await self._views.workers())
 
     async def all(self, access: Access) -> AdapterList:
-        """Return the adapters that a client may use, and their versions that end soon.
+        """Return the adapters that a client may use, and retired versions that still have requests.
 
         Raises:
             JobFailed: no worker has registered a base model.
@@ -103,7 +103,7 @@ def candidate_body(view: AdapterView, workers: Sequence[WorkerView]) -> Candidat
 
 
 def staging_body(staging: Staging | None) -> StagingBody | None:
-    """Return the progress of an adapter that a worker fetches, if one does."""
+    """Return the progress of an adapter that a worker is fetching; None if no worker is."""
     if staging is None:
         return None
     return StagingBody(

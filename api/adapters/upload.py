@@ -34,7 +34,7 @@ class AdapterUploads:
     async def received(
         self, request: Request, tenant: str, config: str | None
     ) -> AsyncIterator[UploadId]:
-        """Receive the body of `request` as an upload, which is deleted if the block raises.
+        """Receive the body of `request` as an upload. Delete the upload if the block raises.
 
         At most two pieces of the body are in memory at once.
 
@@ -74,7 +74,7 @@ class AdapterUploads:
 
 
 async def _pieces(request: Request, max_bytes: int) -> AsyncIterator[bytes]:
-    """Yield the decoded body in pieces of `PIECE_BYTES`, the last of which may be shorter."""
+    """Yield the decoded body in pieces of `PIECE_BYTES`. The last piece may be shorter."""
     decoder = Decoder(request.headers.get("content-encoding", ""), max_bytes)
     held = bytearray()
     async for chunk in request.stream():

@@ -5,7 +5,7 @@ import secrets
 import time
 
 from api.access.model_rights import check_model, model_not_found
-from api.answers.intake import Intake
+from api.answers.parts import Intake
 from api.pools.registered_base import no_base
 from api.requests.translate import Admission
 from shared.protocol.access.rights import Access
@@ -15,10 +15,10 @@ from shared.store.adapters.registry import Found
 
 
 async def admit(intake: Intake, access: Access, model: str) -> Admission:
-    """Return the `Admission` of a request whose job isn't queued. `model` names its model.
+    """Return the `Admission` of a request that needs no queued job, such as a tokenization.
 
-    The registry is read, because no later step would notice that a remembered model is outdated.
-    An unknown adapter is loaded if the template of sources has it.
+    The registry is read instead of the cache, because no later step would notice that a cached
+    model is outdated. An unknown adapter is loaded if `--adapter-source` has a source for it.
 
     Raises:
         JobFailed: as in `admission_to` and `check_model`, or the adapter is quarantined.
@@ -38,9 +38,9 @@ def admission_to(
 ) -> Admission:
     """Return the `Admission` of a request. `model` names the base model or an adapter.
 
-    `found` is what the registry has for `model`. `deadline_s` is the client's time limit in
-    seconds; None selects the server's limit. If `model` names an adapter that isn't loaded, the
-    request is refused. The base model doesn't serve it instead.
+    `found` is the registry's entry for `model`. `deadline_s` is the client's time limit in seconds;
+    None selects the server's limit. If `model` names an adapter that isn't loaded, the request is
+    refused: the base model never serves it instead.
 
     Raises:
         JobFailed: no model that accepts requests has this name, or no worker has registered a base

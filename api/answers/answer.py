@@ -1,4 +1,4 @@
-"""Responses with the answer of a job."""
+"""Responses that send the answer of a new job or of an existing one."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -10,8 +10,8 @@ from starlette.types import Receive, Scope, Send
 from api.access.own_job import own_job
 from api.answers.delivery import Delivery
 from api.answers.draft import Draft
-from api.answers.following import Following
-from api.answers.job_headers import rate_headers
+from api.answers.parts import Following
+from api.answers.rate_headers import rate_headers
 from api.follow.follower import Follower
 from api.follow.reply_hub import Inbox
 from api.formats import AnyPosition
@@ -47,7 +47,7 @@ class Answer(Response):
         headers: Mapping[str, str],
         trace: RequestTrace,
     ) -> None:
-        """Create a response, which gets the additional `headers` if it succeeds.
+        """Create a response. A successful response also gets `headers`.
 
         `trace` ends together with the response.
         """
@@ -122,7 +122,7 @@ class Answer(Response):
 
 
 class AttachedAnswer(Response):
-    """Response with the answer of a job that another request created, possibly elsewhere."""
+    """Response with the answer of a job that another request created, maybe at another process."""
 
     def __init__(
         self,
@@ -133,7 +133,7 @@ class AttachedAnswer(Response):
         after: AnyPosition | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        """Create a response for the job `view`, which perhaps continues a stream at `after`.
+        """Create a response for the job `view`. With `after`, its stream starts at this position.
 
         A successful response has the additional `headers`.
         """

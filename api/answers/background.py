@@ -7,10 +7,9 @@ from fastapi import Response
 
 from api.access.own_job import own_job_and_result
 from api.answers.draft import Draft
-from api.answers.following import Following
-from api.answers.job_headers import job_headers
+from api.answers.job_description import job_body, job_headers
+from api.answers.parts import Following
 from api.http.errors import json_response
-from api.jobs.bodies import job_body
 from api.metrics.request_trace import RequestTrace
 from api.responses.stored import retrieved_body
 from shared.errors import RedisUnavailable
@@ -29,12 +28,10 @@ async def start_in_background(
 ) -> Response:
     """Enqueue the job of a request, and return a response that describes the job.
 
-    The function doesn't wait for the answer.
-
-    The response has status 202, or 200 if it describes the job of an earlier request that has
-    ended. A new job that has already ended still gets 202. In the API of responses, it is the
-    response object, with status 200. It gets the additional `headers`. `trace` learns which job
-    answers the request. `root_path` is that of the pool.
+    The function doesn't wait for the answer. A new job gets status 202. The job of an earlier
+    request with the same key gets 202, or 200 if it has ended. The response to a request to
+    /v1/responses is the response object, with status 200. The response has the additional
+    `headers`. `trace` records which job answers the request. `root_path` is that of the pool.
 
     Raises:
         RedisUnavailable: Redis may not have accepted the job.

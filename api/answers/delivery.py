@@ -9,7 +9,7 @@ from dataclasses import KW_ONLY, dataclass
 import structlog
 from starlette.types import Message, Receive, Scope, Send
 
-from api.answers.following import Following
+from api.answers.parts import Following
 from api.follow.follow_state import Update
 from api.follow.follower import Follower
 from api.follow.reply_hub import ClientGone, Inbox, ServerStopping
@@ -31,7 +31,7 @@ KEEP_ALIVE_S = 10.0
 The response headers of a stream are sent after at most this time, even if no chunk is ready.
 """
 READ_S = 0.5
-"""Time limit in seconds for reading the place of a job. New output waits at most this long."""
+"""Time limit in seconds for reading a job's place in the queue. New output may wait this long."""
 STOPPING = JobError(
     code=ErrorCode.SERVER_STOPPING,
     message="this server stops; the job goes on for at least a minute, and to its end if its "
@@ -57,7 +57,7 @@ class Delivery:
     following: Following
     spec: AnswerSpec
     inbox: Inbox
-    """Inbox that `follower` reads. It learns that the client has left."""
+    """Inbox that `follower` reads. It is interrupted when the client leaves."""
     follower: Follower
     _: KW_ONLY
     headers: Mapping[str, str]
@@ -68,7 +68,7 @@ class Delivery:
     """Whether a failure of the delivery cancels the job. Otherwise, the job is abandoned, since it
     may have other clients."""
     error: JobError | None = None
-    """Error with which a stream ended; None if it has not failed."""
+    """Error that ended the stream; None if the stream hasn't failed."""
 
     async def send_whole(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the complete answer once the job is done.
@@ -90,9 +90,9 @@ class Delivery:
     ) -> None:
         """Send the answer as server-sent events.
 
-        A new stream starts with the first output or after a silence. With `after`, the stream is
-        the continuation of another one after this position. It starts at once, so that an error of
-        the job is always an event.
+        The response of a new stream starts with the first output, or after `KEEP_ALIVE_S` seconds.
+        With `after`, the stream continues an earlier one after this position. Its response starts
+        at once, so that an error of the job is always an event.
 
         Raises:
             JobFailed: the job failed, or this process stops, before the response started.
@@ -106,10 +106,10 @@ class Delivery:
 
     @asynccontextmanager
     async def _watched(self, receive: Receive) -> AsyncIterator[None]:
-        """Within the context, notice that the client leaves. Give the job up after a failure."""
+        """Watch for the client's departure during the block. Give the job up after a failure."""
+        watch = asyncio.create_task(self._watch(receive))
         try:
-            async with _watch_client(receive, self.inbox):
-                yield
+            yield
         except ClientGone:
             raise
         except ServerStopping:
@@ -117,6 +117,15 @@ class Delivery:
         except Exception as failure:
             self._give_up(failure)
             raise
+        finally:
+            watch.cancel()
+            await asyncio.wait((watch,))
+
+    async def _watch(self, receive: Receive) -> None:
+        """Interrupt the inbox as soon as the client disconnects."""
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        self.inbox.interrupt(ClientGone())
 
     async def _send_events(self, writer: Stream, updates: list[Update], send: Send) -> None:
         """Send all events, beginning with those for `updates`, and end the response."""
@@ -176,30 +185,13 @@ async def keep_alive(views: PoolViews, job_id: JobId) -> bytes:
 
 
 def comment(wait: Wait | None) -> bytes:
-    """Return the comment of a job that waits as `wait` says, or that doesn't wait."""
+    """Return the comment for a place in the queue; a plain comment if the job isn't waiting."""
     if wait is None:
         return KEEP_ALIVE
     text = f"waiting, position {wait.position} of {wait.num_waiting}"
     if wait.estimated_s is not None:
         text += f", about {math.ceil(wait.estimated_s)} s"
     return sse_comment(text)
-
-
-@asynccontextmanager
-async def _watch_client(receive: Receive, inbox: Inbox) -> AsyncIterator[None]:
-    """Within the context, interrupt `inbox` as soon as the client disconnects."""
-
-    async def watch() -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        inbox.interrupt(ClientGone())
-
-    task = asyncio.create_task(watch())
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.wait((task,))
 
 
 def _deltas(updates: Iterable[Update]) -> list[Delta]:

@@ -1,4 +1,4 @@
-"""Drafts: requests whose jobs aren't enqueued yet."""
+"""Drafts: admitted requests with jobs that aren't enqueued yet."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -7,38 +7,41 @@ from dataclasses import dataclass, replace
 from api.access.model_rights import check_model
 from api.adapters.shadow_copies import SHADOWS_DEADLINE_S
 from api.answers.admission import admission_to
-from api.answers.intake import Intake
+from api.answers.parts import Intake
 from api.requests.translate import Admission
 from shared.errors import JobFailed, RegistryChanged
 from shared.protocol.access.rights import Access
 from shared.protocol.enqueue import Enqueued, EnqueueOptions
 from shared.protocol.jobs import Job
+from shared.store.adapters.candidates import SHADOW_TENANT
 from shared.store.adapters.registry import Found
-from shared.store.adapters.share import SHADOW_TENANT
 
 MAX_REMAKES = 3
-"""Number of times that a job is made again before it is enqueued although the registry changed."""
+"""Maximum number of times that a job is made again because the registry has changed.
+
+The next attempt enqueues the job even if the registry changes once more.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """What a request wants."""
+    """A request in a form that its job can be made from several times."""
 
     model: str
     """Name of the model."""
     key: str
-    """Key by which a candidate version of the model takes the request, or doesn't."""
+    """Key that decides whether a candidate version of the model takes the request."""
     job_of: Callable[[Admission], Job]
-    """Makes a job of the request. It may be called more than once."""
+    """Makes a job of the request."""
     accept: Callable[[Job], Job]
-    """Returns the job of the request, with the trace that it continues."""
+    """Describes the job in the trace of the request, and returns the job with this trace."""
 
 
 class Draft:
-    """Request whose job is enqueued later.
+    """Admitted request. Its job is enqueued later.
 
-    The job is made of a model that may be remembered from an earlier request. If the registry has
-    changed since then, the job is made again, with the same id.
+    The job is made for a model that may come from the cache. If the registry has changed since
+    then, the job is made again, with the same id.
     """
 
     def __init__(
@@ -71,7 +74,8 @@ class Draft:
     ) -> "Draft":
         """Admit a request, and make its job.
 
-        `access` has the rights of the request. `deadline_s` is that of `admission_to`.
+        `access` has the rights of the request. `deadline_s` is the client's time limit in seconds;
+        None selects the server's limit.
 
         Raises:
             JobFailed: the request is invalid, or its model can't serve it.
@@ -86,12 +90,12 @@ class Draft:
         model = wanted.model
         await check_model(intake.registry, access, model)
         if remembered := intake.models.remembered(model):
-            with suppress(JobFailed):  # the model as it is now may serve the request
+            with suppress(JobFailed):  # the current version of the model may serve the request
                 return made(remembered)
         return made(await intake.models.read(model))
 
     async def enqueue(self) -> Enqueued:
-        """Enqueue the job, or find the job of an earlier request with the same key.
+        """Enqueue the job, or find the job of an earlier request with the same idempotency key.
 
         Raises:
             JobFailed: the request is invalid for the model as it is now, or its model can't serve
@@ -124,7 +128,7 @@ class Draft:
         )
 
     async def _remake(self) -> None:
-        """Make the job of the model as it is now, with the id of the job that was refused."""
+        """Make the job again for the present state of the model. The job keeps its id."""
         model, old = self._wanted.model, self._admission
         found = await self._intake.models.read(model)
         serving = found.canary_for(self._wanted.key)
@@ -140,7 +144,7 @@ class Draft:
         self.job = self._wanted.accept(self._wanted.job_of(self._admission))
 
     def _start_shadow(self) -> None:
-        """Let the shadow of the adapter compute a copy of the job, if it takes the request."""
+        """Enqueue a copy of the job for the adapter's shadow, if the shadow takes the request."""
         shadow = self._found.shadow_for(self._wanted.key)
         if shadow is None or self.job.is_preemptible or self.job.embedding is not None:
             return
@@ -152,7 +156,7 @@ class Draft:
             deadline_s=SHADOWS_DEADLINE_S,
         )
         seed = self._admission.random_seed
-        with suppress(JobFailed):  # the candidate can't serve such a request, as one with tools
+        with suppress(JobFailed):  # the shadow can't serve the request, for example one with tools
             copy = self._wanted.job_of(replace(admission, random_seed=seed))
             self._intake.shadow_copies.start(
                 self.job.id,

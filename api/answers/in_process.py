@@ -1,4 +1,7 @@
-"""Answers requests of this process, which come neither from the network nor as bytes."""
+"""Answers requests that this process makes, without a connection.
+
+The control process answers the requests of batches this way (`ops/control/batches/answers.py`).
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -26,7 +29,7 @@ class Reply:
     """Id of the request in the log."""
     status: int
     headers: Mapping[str, str]
-    """By their names in lower case."""
+    """Values of the headers by their names in lower case."""
     body: bytes
 
 
@@ -40,13 +43,13 @@ async def reply_to(
     access: Access,
     headers: Mapping[str, str],
 ) -> Reply:
-    """Answer one request, which uses idle capacity only.
+    """Answer one request. It uses idle capacity only.
 
-    `app` has started. `answering` is for the endpoint at `path`. `body` is the request's JSON,
-    which was bounded already and has `num_bytes` as text.
+    `app` has started. `answering` answers requests to the endpoint `path`. `body` is the request's
+    JSON. Its limits have been checked already, and its text has `num_bytes`.
 
     Raises:
-        Exception: the error isn't one that clients are told.
+        Exception: the request failed with an unexpected error.
     """
     state = {"access": access, "tenant": access.tenant, "num_body_bytes": num_bytes}
     request = Request(

@@ -2,26 +2,26 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar
 
 from fastapi import Request, Response
 
-from api.adapters.request_key import request_key
+from api.adapters.candidate_key import request_key
 from api.answers.answer import Answer
 from api.answers.background import start_in_background
 from api.answers.draft import Draft, Wanted
-from api.answers.following import Following
-from api.answers.intake import Intake
+from api.answers.parts import Following, Intake
 from api.http.body import read_json_object
 from api.http.headers import PREFERENCE_APPLIED_HEADER, STRICT_HANDLING, WARNING_HEADER
-from api.http.turns.checks import begin_check
+from api.http.turns.body_checks import begin_check
 from api.metrics.request_trace import RequestTrace
 from api.pools.pools import pools_of
-from api.requests.enqueue_options import enqueue_options
 from api.requests.ignored_fields import NO_OTHERS, OtherFields, all_unknown, warning
-from api.requests.request_headers import RequestHeaders, read_request_headers
+from api.requests.request_headers import RequestHeaders, enqueue_options, read_request_headers
 from api.requests.translate import Admission
 from api.requests.unknown_fields import refuse_unknown
+from api.requests.viewed import ViewedRequest
 from api.schema.base import JobRequest, RequestModel
 from shared.protocol.access.rights import Access
 from shared.protocol.jobs import Job
@@ -57,12 +57,26 @@ async def submit_json(
     raw: dict[str, Any],
     parse: Callable[[dict[str, Any]], R],
     job_of: Callable[[R, Admission], Job],
+) -> Response:
+    """Do the same as `submit` for a request after reading its body. `raw` is the body."""
+    return await _submit(request, access, raw, partial(parse, raw), job_of)
+
+
+async def submit_viewed(
+    request: Request, access: Access, raw: dict[str, Any], viewed: ViewedRequest
+) -> Response:
+    """Do the same as `submit` for a request of another API. `viewed` is the form of its body."""
+    return await _submit(request, access, raw, viewed.parse, viewed.job, viewed.others)
+
+
+async def _submit(
+    request: Request,
+    access: Access,
+    raw: dict[str, Any],
+    parse: Callable[[], R],
+    job_of: Callable[[R, Admission], Job],
     others: OtherFields = NO_OTHERS,
 ) -> Response:
-    """Return the response to a request for an answer whose body, `raw`, was read already.
-
-    `others` are those of `parse_request`. The other arguments and the errors are those of `submit`.
-    """
     pool = await pools_of(request).of_model(request, raw.get("model"))
     intake, following = pool.part(Intake), pool.part(Following)
     trace = RequestTrace.begin(intake.tracer, request)
@@ -70,7 +84,7 @@ async def submit_json(
     async def drafted() -> tuple[R, dict[str, str], Draft]:
         async with intake.turns.turn(access.tenant):
             await begin_check(request)
-            body, headers, answer_headers = parse_request(request, raw, parse, others)
+            body, headers, answer_headers = parse_request(request, parse, others)
             options = enqueue_options(
                 headers,
                 body,
@@ -110,20 +124,17 @@ async def submit_json(
 
 
 def is_preemptible(request: Request) -> bool:
-    """Return whether a request belongs to a batch, so that it uses idle capacity only."""
+    """Return whether a request belongs to a batch. Such requests use idle capacity only."""
     return getattr(request.state, "is_preemptible", False)
 
 
 def parse_request(
-    request: Request,
-    raw: dict[str, Any],
-    parse: Callable[[dict[str, Any]], B],
-    others: OtherFields = NO_OTHERS,
+    request: Request, parse: Callable[[], B], others: OtherFields = NO_OTHERS
 ) -> tuple[B, RequestHeaders, dict[str, str]]:
     """Return a request's validated body, its headers, and headers for its response.
 
-    The headers for the response tell the client how its fields were treated. `others` are fields of
-    the request that the validated body doesn't have.
+    `parse` validates the body. `others` are fields of the request that the validated body doesn't
+    have. The headers for the response report which fields were ignored or refused.
 
     Raises:
         JobFailed: the body or a header is invalid, or a field is unknown and the client asked for
@@ -131,7 +142,7 @@ def parse_request(
     """
     headers = read_request_headers(request.headers, max_deadline_s=request.app.state.max_deadline_s)
     request.state.is_strict = headers.is_strict
-    body = parse(raw)
+    body = parse()
     answer_headers = {}
     if headers.is_strict:
         refuse_unknown(all_unknown(body, others))

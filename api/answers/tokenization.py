@@ -2,12 +2,11 @@
 
 import asyncio
 import secrets
-from typing import Any
 
 from fastapi import Request
 
 from api.answers.admission import admit
-from api.answers.intake import Intake
+from api.answers.parts import Intake
 from api.answers.submission import parse_request
 from api.http.turns.fair_slots import FairSlots
 from api.pools.pools import pools_of
@@ -20,7 +19,7 @@ from shared.protocol.tokenization import Call, EncodeChat, Reply
 from shared.store.jobs.tokenizations import Tokenizations
 
 ATTEMPT_S = 4.0
-"""Seconds within which a reply must arrive before the call is sent again.
+"""Seconds to wait for a reply before the call is sent again.
 
 The worker that has taken the call may have died.
 """
@@ -31,7 +30,7 @@ MAX_CALLS = 16
 Each call uses a Redis connection, and its text is in Redis until a worker takes it.
 """
 MAX_CALLS_OF_TENANT = 8
-"""Maximum number of concurrent calls that one tenant has asked for."""
+"""Maximum number of concurrent calls for one tenant."""
 LIMIT_S = 10.0
 """Maximum seconds for a call, including the wait for others."""
 
@@ -64,7 +63,7 @@ class TokenizerCalls:
         return reply
 
     async def count_tokens(self, chat: Job) -> int:
-        """Return the number of tokens of a chat's prompt. `chat` isn't queued.
+        """Return the number of tokens of the prompt of `chat`, a job that isn't queued.
 
         Raises:
             JobFailed: as `ask`.
@@ -91,17 +90,17 @@ class TokenizerCalls:
 
 
 async def count_prompt(
-    request: Request, access: Access, raw: dict[str, Any], viewed: ViewedRequest
+    request: Request, access: Access, viewed: ViewedRequest
 ) -> tuple[int, dict[str, str]]:
     """Return the number of tokens of a request's prompt, and headers for the response.
 
-    `raw` is the body of the request, and `viewed` its form as a chat request.
+    `viewed` is the request in the form of a chat request.
 
     Raises:
         JobFailed: the request is invalid, or as `TokenizerCalls.ask`.
         RedisUnavailable: Redis can't be reached.
     """
-    chat, _, headers = parse_request(request, raw, viewed.parse, viewed.others)
+    chat, _, headers = parse_request(request, viewed.parse, viewed.others)
     pool = await pools_of(request).of_model(request, chat.model)
     job = viewed.job(chat, await admit(pool.part(Intake), access, chat.model))
     return await pool.part(TokenizerCalls).count_tokens(job), headers

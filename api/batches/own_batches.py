@@ -1,18 +1,20 @@
-"""Finds and creates batches on behalf of their tenants."""
+"""Finds, creates and describes batches on behalf of their tenants."""
 
 import time
+from dataclasses import asdict
+from typing import Any
 
 from api.files.own_files import TenantFiles
 from api.schema.batches import CreateBatchRequest, window_h
 from shared.errors import ErrorCode, JobFailed, failed, invalid_param
 from shared.protocol.access.rights import Access
-from shared.protocol.files import Purpose
 from shared.protocol.ids import BatchId
 from shared.settings import ApiSettings
 from shared.store.batches.batches import Batches, new_batch_id
-from shared.store.batches.records import Batch
+from shared.store.batches.records import Batch, BatchStatus, Purpose
 
 HOUR_S, DAY_S = 3600, 86_400
+_TIMED = tuple(status for status in BatchStatus if status is not BatchStatus.VALIDATING)
 
 
 class TenantBatches:
@@ -27,8 +29,8 @@ class TenantBatches:
         """Return a batch that the client may see.
 
         Raises:
-            JobFailed: there is no such batch, or it belongs to another tenant or a key with rights
-                to other models, or the server keeps no files.
+            JobFailed: there is no such batch, it belongs to another tenant, the client's key
+                doesn't allow all its models, or the server keeps no files.
         """
         self._files.store()
         batch = await self.records.get(BatchId(batch_id))
@@ -37,11 +39,11 @@ class TenantBatches:
         return batch
 
     async def create(self, access: Access, body: CreateBatchRequest) -> Batch:
-        """Let a control process run the requests of a file.
+        """Create a batch from the requests in a file. A control process runs it.
 
         Raises:
-            JobFailed: the client has no such file, the file isn't one of requests, or there are
-                too many batches.
+            JobFailed: the client has no such file, the purpose of the file isn't `batch`, or there
+                are too many batches.
         """
         file = await self._files.own(access, body.input_file_id, param="input_file_id")
         if file.purpose is not Purpose.BATCH:
@@ -68,6 +70,39 @@ class TenantBatches:
 
 
 def batch_not_found(batch_id: str, *, param: str | None = None) -> JobFailed:
-    """Return the failure for the id of a batch that the tenant doesn't have."""
+    """Return the error for a batch id that doesn't belong to the tenant."""
     message = f"the batch {batch_id[:100]!r} doesn't exist or has expired"
     return failed(ErrorCode.BATCH_NOT_FOUND, message, param)
+
+
+def batch_body(batch: Batch) -> dict[str, Any]:
+    """Return the body that describes a batch, in OpenAI's format."""
+    errors = [asdict(error) for error in batch.errors]
+    usage = batch.usage
+    return {
+        "id": batch.id,
+        "object": "batch",
+        "endpoint": batch.endpoint,
+        "errors": {"object": "list", "data": errors} if errors else None,
+        "input_file_id": batch.input_file,
+        "completion_window": batch.window,
+        "status": batch.status.value,
+        "output_file_id": batch.output_file,
+        "error_file_id": batch.error_file,
+        "created_at": batch.created_s,
+        "expires_at": batch.expires_s,
+        **{f"{status.value}_at": batch.times.get(status) for status in _TIMED},
+        "request_counts": {
+            "total": batch.num_requests,
+            "completed": batch.num_completed,
+            "failed": batch.num_failed,
+        },
+        "usage": {
+            "input_tokens": usage.prompt_tokens,
+            "input_tokens_details": {"cached_tokens": usage.cached_tokens},
+            "output_tokens": usage.completion_tokens,
+            "output_tokens_details": {"reasoning_tokens": 0},
+            "total_tokens": usage.prompt_tokens + usage.completion_tokens,
+        },
+        "metadata": batch.metadata,
+    }

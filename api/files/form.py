@@ -1,21 +1,24 @@
-"""Reads a multipart form with one file, whose content never is in memory as a whole."""
+"""Reads a multipart form with one file. The whole content is never in memory."""
 
 from collections.abc import AsyncIterator
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from api.pools.file_store import PIECE_BYTES
+from api.files.file_store import PIECE_BYTES
 from shared.errors import JobFailed, invalid_value
 
 MAX_FIELDS = 16
-"""Number of a form's parts."""
+"""Maximum number of parts of a form."""
 MAX_FIELDS_BYTES = 64 << 10
-"""Bytes of a form beside its file."""
+"""Maximum number of bytes of a form without its file."""
 
 
 class FileForm:
-    """A form as it arrives. `fields` and `file_name` are complete after `content` has ended."""
+    """Parser of a form that arrives in chunks.
+
+    `fields` and `file_name` are complete after `content` has ended.
+    """
 
     def __init__(self, content_type: str) -> None:
         """Prepare to read a form.

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from api.pools.file_store import FileStore
+from api.files.file_store import FileStore
 from shared.errors import ErrorCode, JobFailed, failed
 from shared.protocol.access.rights import Access
 from shared.protocol.ids import FileId
@@ -22,7 +22,7 @@ class TenantFiles:
     """Files of the tenants of one pool."""
 
     def __init__(self, records: StoredFiles, store: FileStore | None) -> None:
-        """Create an object. `store` has the contents; None: the operator hasn't set one."""
+        """Create an object. `store` has the contents of files; None without --file-store."""
         self.records = records
         self._store = store
 
@@ -38,11 +38,11 @@ class TenantFiles:
         return self._store
 
     async def own(self, access: Access, file_id: str, *, param: str | None = None) -> StoredFile:
-        """Return a file that the client may see. `param` is the request's field that names it.
+        """Return a file that the client may see. `param` is the request field that names the file.
 
         Raises:
-            JobFailed: there is no such file, or it belongs to another tenant or a key with rights
-                to other models, or the server keeps no files.
+            JobFailed: there is no such file, it belongs to another tenant, the client's key doesn't
+                allow all its models, or the server keeps no files.
         """
         self.store()
         file = await self.records.get(FileId(file_id))
@@ -52,10 +52,10 @@ class TenantFiles:
 
 
 async def remove_file(store: FileStore, files: StoredFiles, file_id: FileId) -> None:
-    """Delete a file with its content, or what its upload has left. May be repeated.
+    """Delete a file with its content, or the remains of a failed upload. May be repeated.
 
-    The file is gone at once. If its content can't be deleted, it stays charged to its tenant, and a
-    control process tries again.
+    Clients stop seeing the file at once. If the content can't be deleted now, the tenant stays
+    charged for it until a control process has deleted it.
 
     Raises:
         JobFailed: the file store can't be used.
@@ -66,7 +66,7 @@ async def remove_file(store: FileStore, files: StoredFiles, file_id: FileId) -> 
 
 
 def file_not_found(file_id: str, *, param: str | None = None) -> JobFailed:
-    """Return the failure for the id of a file that the tenant doesn't have."""
+    """Return the error for a file id that doesn't belong to the tenant."""
     message = f"the file {file_id[:100]!r} doesn't exist or has expired"
     return failed(ErrorCode.FILE_NOT_FOUND, message, param)
 

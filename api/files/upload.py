@@ -12,19 +12,19 @@ from api.http.body import declared_size
 from api.http.turns.fair_slots import FairSlots
 from shared.errors import ErrorCode, JobFailed, RedisUnavailable, failed, invalid_param
 from shared.protocol.access.rights import Access
-from shared.protocol.files import Purpose
 from shared.protocol.ids import FileId
 from shared.settings import ApiSettings
 from shared.store.batches.files import MIB, FileQuota, new_file_id
-from shared.store.batches.records import StoredFile
+from shared.store.batches.records import Purpose, StoredFile
 
 DAY_S = 86_400
 MAX_UPLOADS = 16
-"""Number of files that a process receives at the same time. Each needs up to 3 MiB of memory."""
+"""Maximum number of files that a process receives at the same time. Each needs up to 3 MiB of
+memory."""
 MAX_UPLOADS_TENANT = 4
-"""Number of files that a process receives from one tenant at the same time."""
+"""Maximum number of files that a process receives from one tenant at the same time."""
 MARGIN_S = 600
-"""Seconds for which an upload may last beyond the time limit of a request's body."""
+"""Maximum seconds of an upload beyond the time limit of a request's body."""
 MAX_NAME_CHARS = 255
 PURPOSES = ("batch",)
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f]")
@@ -34,7 +34,7 @@ class FileUploads:
     """Receives files for one pool."""
 
     def __init__(self, files: TenantFiles, slots: FairSlots, settings: ApiSettings) -> None:
-        """Create a receiver of uploads, at most as many at a time as `slots` allows."""
+        """Create a receiver. `slots` limits the number of files that are received at a time."""
         self._files = files
         self._slots = slots
         self._settings = settings
@@ -43,7 +43,7 @@ class FileUploads:
     async def receive(self, request: Request, access: Access) -> StoredFile:
         """Receive the field `file` of a form, and store it.
 
-        The tenant is charged before its bytes are written. An upload that fails leaves nothing.
+        Bytes are charged to the tenant before they are written. A failed upload is deleted.
 
         Raises:
             JobFailed: the body isn't a form with a file and a known purpose, is too large, or
@@ -68,7 +68,7 @@ class FileUploads:
             )
 
         async def charged() -> AsyncIterator[bytes]:
-            """Yield the file's content, each piece after it was charged to the tenant."""
+            """Yield the file's content in pieces. Each piece is charged to the tenant first."""
             size = 0
             async for piece in form.content(_limited(request, settings.max_file_mb)):
                 size += len(piece)
@@ -92,7 +92,7 @@ class FileUploads:
         return file
 
     async def _give_up(self, file_id: FileId) -> None:
-        """Delete what an upload has left. If that fails, a control process does it later."""
+        """Delete the remains of an upload. If that fails, a control process deletes them later."""
         try:
             await remove_file(self._files.store(), self._files.records, file_id)
         except (RedisUnavailable, JobFailed):
@@ -100,7 +100,7 @@ class FileUploads:
 
 
 def _declared(request: Request, max_mb: int) -> int:
-    """Return how many bytes the form has; 0 if the client doesn't say it."""
+    """Return the number of bytes of the form; 0 if the client doesn't state it."""
     declared = declared_size(request)
     if declared > max_mb * MIB + MAX_FIELDS_BYTES:
         raise _too_large(max_mb)
@@ -108,7 +108,7 @@ def _declared(request: Request, max_mb: int) -> int:
 
 
 async def _limited(request: Request, max_mb: int) -> AsyncIterator[bytes]:
-    """Yield the body of a request whose file may have `max_mb` MiB."""
+    """Yield the body of a request, and refuse a file of more than `max_mb` MiB."""
     size = 0
     async for chunk in request.stream():
         size += len(chunk)

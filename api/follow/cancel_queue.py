@@ -1,4 +1,8 @@
-"""Cancels, abandons and attaches jobs in the background, so that requests don't wait for Redis."""
+"""Cancels, abandons and attaches jobs in the background, so that requests don't wait for Redis.
+
+To abandon a job is to report that its client has gone. To attach a job is to report that a client
+of the job is connected to this process.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
@@ -39,10 +43,10 @@ class _Entry:
 
 
 class CancelQueue:
-    """FIFO queue of jobs to cancel, abandon or attach. During an outage of Redis, they wait."""
+    """FIFO queue of jobs to cancel, abandon or attach. Jobs wait while Redis is unavailable."""
 
     def __init__(self, queue: Queue, replies: ReplyHub, api: ApiId, *, grace_ms: int) -> None:
-        """Create an empty queue of the process `api`. A job with an inbox isn't abandoned.
+        """Create an empty queue of the process `api`. A job with an open inbox isn't abandoned.
 
         `grace_ms` is the time in milliseconds that the client of an abandoned job has to come back.
         """
@@ -53,18 +57,18 @@ class CancelQueue:
         self._pending: asyncio.Queue[_Entry] = asyncio.Queue(MAX_PENDING)
 
     def add(self, job_id: JobId, error: JobError | None = None) -> None:
-        """Queue the cancellation of a job, which ends with `error`, or else with `cancelled`."""
+        """Queue the cancellation of a job. It ends with `error`, or with `cancelled` by default."""
         self._add("cancel", job_id, partial(self._cancel, job_id, error))
 
     def abandon(self, job_id: JobId) -> None:
-        """Queue the report that a client of a job has gone.
+        """Queue a report that a client of a job has disconnected.
 
         The job is cancelled after the grace period, unless it keeps running or has another client.
         """
         self._add("abandon", job_id, partial(self._abandon, job_id, self._grace_ms))
 
     def attach(self, job_id: JobId) -> None:
-        """Queue the report that a client of a job is connected to this process."""
+        """Queue a report that a client of a job is connected to this process."""
         self._add("attach", job_id, partial(self._attach, job_id))
 
     @contextmanager
@@ -98,7 +102,7 @@ class CancelQueue:
         """Abandon the jobs of the remaining clients, and wait until all queued jobs are processed.
 
         Called when this process stops. Jobs that aren't processed within `FINISH_S` are counted in
-        the log. They are abandoned later, when this process counts as dead.
+        the log. They are abandoned later, when the pool considers this process dead.
         """
         for job_id in self._replies.jobs:
             self._add("abandon", job_id, partial(self._leave, job_id, self._stop_grace_ms))

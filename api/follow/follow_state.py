@@ -34,7 +34,7 @@ class FollowState(Enum):
     FAILED = auto()
     """The job ended with an error, or Redis no longer has the job."""
     ABANDONED = auto()
-    """The front end stopped following the job, which may still be waiting or running."""
+    """The front end stopped following the job. The job may still be waiting or running."""
 
 
 RESUME_DIVERGED = JobError(
@@ -54,12 +54,12 @@ class Timer(Enum):
     """Signals of the two timers of a `Follower`."""
 
     SILENCE = auto()
-    """It is time to read the job.
+    """The job must be read.
 
     Either no event has arrived for a while, or the job is done but its result couldn't be read.
     """
     REFILL = auto()
-    """It is time to read the checkpoints. Has no effect if no tokens are missing."""
+    """The checkpoints must be read. Has no effect if no tokens are missing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ class DeadlinePassed:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoints:
-    """Reply to READ_CHECKPOINTS."""
+    """Signal with the checkpoints that were read after `Action.READ_CHECKPOINTS`."""
 
     events: tuple[Tokens, ...]
     """One event per choice, with its tokens from index 0. Empty if there are no checkpoints."""
@@ -80,7 +80,7 @@ class Checkpoints:
 
 @dataclass(frozen=True, slots=True)
 class StoredJob:
-    """Reply to READ_JOB."""
+    """Signal with the job that was read after `Action.READ_JOB`."""
 
     state: JobState | None
     """State of the job, or None if Redis has no such job."""

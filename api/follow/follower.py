@@ -53,7 +53,8 @@ log = structlog.get_logger()
 class Follower:
     """Delivers each token of one job exactly once, in order.
 
-    This holds even if the job moves to another worker. Drives the state machine in `follow_state`.
+    This holds even if the job moves to another worker. The follower drives the state machine in
+    `follow_state`.
     """
 
     def __init__(
@@ -66,7 +67,7 @@ class Follower:
         left_ms: int,
         attach: Attach | None = None,
     ) -> None:
-        """Create a follower of a job whose deadline is `left_ms` milliseconds away.
+        """Create a follower of a job. The job's deadline is `left_ms` milliseconds away.
 
         `inbox` was open before the pool sent any event to it. A job that another request created
         needs `attach`. The follower calls it at once, after each silence, and after an outage of
@@ -144,7 +145,7 @@ class Follower:
         now = time.monotonic()
         if self._attach and self._inbox.take_outage():
             self._is_caught_up, self._silence_at = False, now
-        if events and self._is_caught_up:  # events from elsewhere don't replace `attach`
+        if events and self._is_caught_up:  # otherwise, `attach` is still due
             self._silence_at = now + SILENCE_S
         updates = [update for event in events for update in await self._apply(event)]
         if self._progress.pending and now >= self._refill_at:

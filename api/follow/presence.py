@@ -1,4 +1,4 @@
-"""Reports that this process is alive, so that it counts as connected to its clients."""
+"""Reports that this process is alive, so that the pool doesn't abandon its clients' jobs."""
 
 import asyncio
 

@@ -25,7 +25,7 @@ class ClientGone(Exception):
 
 
 class ServerStopping(Exception):
-    """This process stops, so the client has to follow its job elsewhere."""
+    """This process is stopping, so the client has to follow its job elsewhere."""
 
 
 class Inbox:
@@ -46,7 +46,7 @@ class Inbox:
         self._wake = asyncio.Event()
 
     def put(self, event: Event) -> None:
-        """Add an event. Of token events that don't fit, keep only the newest of each choice."""
+        """Add an event. If token events don't fit, keep only the newest event of each choice."""
         if isinstance(event, Tokens) and len(self._events) >= self._max_events:
             self._newest[event.choice] = event
         else:
@@ -56,7 +56,7 @@ class Inbox:
         self._wake.set()
 
     def interrupt(self, reason: ClientGone | ServerStopping) -> None:
-        """Make the current and all later calls of `get` raise `reason`. The first reason counts."""
+        """Make the current and all later calls of `get` raise `reason`, or an earlier reason."""
         self._interruption = self._interruption or reason
         self._wake.set()
 
@@ -139,11 +139,11 @@ class ReplyHub:
         return [*self._inboxes]
 
     def has_inbox(self, job_id: JobId) -> bool:
-        """Return whether an inbox of the job is open, and so a client waits for its answer."""
+        """Return whether an inbox of the job is open, so that a client is waiting for the job."""
         return job_id in self._inboxes
 
     def stop(self) -> None:
-        """Make `ServerStopping` end every use of an inbox, including inboxes that open later."""
+        """Interrupt all open inboxes with `ServerStopping`, and later ones when they are opened."""
         self._is_stopping = True
         for inboxes in self._inboxes.values():
             for inbox in inboxes:

@@ -23,12 +23,12 @@ class Delta:
     text: str
     finish: FinishReason | None
     logprobs: tuple[PositionLogprobs, ...] = ()
-    """Log-probabilities of the new tokens. The first delta also has those of an echoed prompt."""
+    """Log-probabilities of the new tokens; in the first delta, also of an echoed prompt."""
     ids: tuple[int, ...] = ()
-    """Ids of the new tokens. Only answers that depend on them have them in their deltas."""
+    """Ids of the new tokens. Empty unless the answer needs them."""
     prompt_ids: tuple[int, ...] = ()
-    """Ids of the prompt's tokens, in the first delta with `ids`, or in the only one of an answer
-    without tokens."""
+    """Ids of the prompt's tokens. Only the first delta with `ids` has them, or the only delta of an
+    answer without tokens."""
 
 
 @dataclass(slots=True)
@@ -43,7 +43,7 @@ class ChoiceTranscript:
     num_chars: int = 0
     finish: FinishReason | None = None
     prompt_ids: tuple[int, ...] = ()
-    """Tokens of the prompt, if the answer depends on them."""
+    """Ids of the prompt's tokens, if the answer needs them."""
     prompt_scores: str = ""
     """Scores of the prompt's tokens, in the form of `Tokens.prompt_scores`."""
 

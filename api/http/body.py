@@ -6,10 +6,10 @@ from typing import Any
 import orjson
 from fastapi import Request
 
-from api.http.turns.checks import begin_check
+from api.http.turns.body_checks import begin_check
 from shared import python_json
 from shared.errors import ErrorCode, JobFailed, failed, invalid_value
-from shared.json_text import JsonBudget, TooComplex
+from shared.json_budget import JsonBudget, TooComplex
 
 _GZIP = {"gzip", "x-gzip"}
 _PLAIN = {"", "identity"}
@@ -70,7 +70,7 @@ def _invalid(reason: str) -> JobFailed:
 
 
 async def read_json_object(request: Request) -> dict[str, Any]:
-    """Read the body of the request, of the size that the app accepts, as a JSON object.
+    """Read the body of a request as a JSON object. The app's setting limits its size.
 
     Raises:
         JobFailed: as in `read_body` and `parse_json_object`.
@@ -105,7 +105,7 @@ def parse_json_object(body: bytes) -> dict[str, Any]:
 async def read_body(request: Request, max_bytes: int) -> bytes:
     """Read the body, and decompress it if the header Content-Encoding says gzip.
 
-    The limit holds for the decompressed body, and even if the header Content-Length is missing or
+    The limit applies to the decompressed body, even if the header Content-Length is missing or
     wrong.
 
     Raises:
@@ -127,13 +127,13 @@ async def read_body(request: Request, max_bytes: int) -> bytes:
 
 
 def declared_size(request: Request) -> int:
-    """Return the number of bytes that the header Content-Length states; 0 if it states none."""
+    """Return the number of bytes in the header Content-Length; 0 if there is none."""
     text = request.headers.get("content-length", "")
     return int(text) if text.isdecimal() else 0
 
 
 def _parse_with_nan(body: bytes, reason: str) -> Any:
-    """Parse JSON as Python writes it."""
+    """Parse JSON that may contain NaN and infinities, as Python writes them."""
     try:
         value = python_json.loads(body.decode(), JsonBudget())
         orjson.dumps(value)  # refuses unpaired surrogates, which the json module accepts

@@ -1,21 +1,21 @@
-"""Middleware that gives every path one form, before keys are checked and routes are matched."""
+"""Middleware that normalises paths before keys are checked and routes are matched."""
 
 from collections.abc import Collection
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 POOLS_PATH = "/pools/"
-"""Beginning of the paths under which each pool has all routes: `/pools/NAME/v1/...`."""
+"""Prefix of the paths below which each pool has all routes: `/pools/NAME/v1/...`."""
 POOL = "pool"
-"""Name of the pool of such a request in the state of its scope."""
+"""Key of the pool's name in the state of a request's scope."""
 
 
 class CanonicalPath:
     """ASGI middleware that removes root path, pool and trailing slashes from a request's path.
 
-    Proxies may send the path with or without the root path. Routes, the list of open paths and the
-    metrics see the same path in all cases. The client isn't redirected, because many clients lose
-    the body of a request that is redirected. The pool is put into the state of the scope.
+    Proxies may send the path with or without the root path. Routes, guards and metrics see the same
+    path in all cases. The client isn't redirected, because many clients lose the body of a request
+    that is redirected. The pool is put into the state of the scope.
     """
 
     def __init__(self, app: ASGIApp, root_path: str, pools: Collection[str]) -> None:

@@ -27,7 +27,7 @@ _READABLE = (
 
 
 def add_cors(app: FastAPI, origins: Sequence[str]) -> None:
-    """Let pages of the sites `origins` call `app`. Call it last, so that it covers all errors.
+    """Let pages of the sites `origins` call `app`. Add this last, so that it covers all errors.
 
     Browsers send no credentials of their own: a page has to send an API key that it knows.
     """

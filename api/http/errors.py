@@ -15,7 +15,7 @@ from api.http.headers import (
     SHOULD_RETRY_HEADER,
     STRICT_HANDLING,
 )
-from api.http.shared_document import document_of
+from api.http.openapi_document import document_of
 from shared.errors import ErrorCode, JobError, JobFailed, QueueFull, RateLimited, RedisUnavailable
 
 RETRY_AFTER_S = {503: 2}
@@ -39,7 +39,7 @@ By default, OpenAI's clients retry requests that failed with status 409 or 5xx. 
 response has a header that prevents the retry.
 """
 MESSAGES_PATH = "/v1/messages"
-"""Start of the paths whose errors have Anthropic's format."""
+"""Prefix of the paths whose errors have Anthropic's format."""
 _ANTHROPIC_TYPES = {
     401: "authentication_error",
     403: "permission_error",
@@ -50,7 +50,7 @@ _ANTHROPIC_TYPES = {
     504: "timeout_error",
 }
 _NO_THREADS = {"error_code": "thread_unsupported_request"}
-"""Details by which Anthropic's clients know to repeat a request with all messages and no thread."""
+"""Details that make Anthropic's clients repeat a request with all messages and no thread."""
 
 
 def add_error_handlers(app: FastAPI) -> None:
@@ -116,7 +116,7 @@ def failure_response(request: Request, failure: Exception) -> Response:
     """Return the response to a request that ended with an expected error.
 
     Raises:
-        Exception: `failure` itself, which isn't expected.
+        Exception: `failure` itself, if it isn't an expected error.
     """
     match failure:
         case JobFailed():
@@ -143,7 +143,7 @@ async def _on_expected(request: Request, exc: Exception) -> Response:
 def redis_error() -> JobError:
     """Return the error of a request that needs Redis while it can't be reached.
 
-    It doesn't repeat the message of the exception, which may contain addresses.
+    The message of the exception isn't repeated, because it may contain addresses.
     """
     return JobError(code=ErrorCode.UNAVAILABLE, message="the queue can't be reached; try again")
 
@@ -168,7 +168,7 @@ def _requested(request: Request) -> str:
 
 
 async def _allowed_methods(request: Request) -> str:
-    """Return all HTTP methods that the URL accepts. The router reports only those of one route."""
+    """Return all HTTP methods that the URL accepts. The router reports the methods of one route."""
     path = getattr(request.scope.get("route"), "path", "")
     operations = (await document_of(request.app))["paths"].get(path, ())
     return ", ".join(method.upper() for method in operations)

@@ -1,6 +1,7 @@
-"""The key that a route needs, and the kind of its work. Routes declare both beside their path.
+"""Guards: each route declares which API key it needs, and which kind of work it does.
 
-The app checks the key of each request before its route, which receives the rights of the key.
+The app checks the key of a request before its route runs. The route receives the rights of the key
+as a parameter of type `InAccess`.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -24,6 +25,7 @@ HINTS: Mapping[Scope, str] = {
     Scope.ADMIN: "a key with the scope admin, or one of the tenant admin (the server's "
     "--api-key admin:KEY)",
 }
+"""Describes, for each scope, the API keys that have it. Errors for other keys contain the text."""
 _ATTRIBUTE = "lorikeet_guard"
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -39,7 +41,7 @@ class Key(Enum):
 
 
 class Work(Enum):
-    """Kinds of work that a request can ask for. `api/bounds.py` has the bounds of each."""
+    """Kinds of work that a request can ask for. `SECURITY.md` lists the bounds."""
 
     ANSWER = "answers"
     TOKENIZATION = "tokenizations"
@@ -59,16 +61,16 @@ class Work(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """What a route needs, and the kind of work that it does."""
+    """The kind of work that a route does, and the API key that it needs."""
 
     work: Work
     scopes: tuple[Scope, ...] = ()
-    """Scopes of which a key needs one."""
+    """A key needs one of these scopes."""
     key: Key = Key.NEEDED
 
 
 def guarded(work: Work, *scopes: Scope, key: Key = Key.NEEDED) -> Callable[[F], F]:
-    """Declare the guard of a route. The decorator stands below that of the path.
+    """Declare the guard of a route. Write this decorator below the one with the path.
 
     Requests to a route without a guard are refused.
     """
@@ -92,7 +94,7 @@ class Guards:
         """Collect the guards of the routes of `routers`.
 
         Raises:
-            ValueError: a route has no guard, or a path needs other keys for another method.
+            ValueError: a route has no guard, or the methods of a path need different keys.
         """
         self.operations: dict[tuple[str, str], Guard] = {}
         """Guard of each method and path."""
@@ -116,16 +118,16 @@ class Guards:
         self.operations |= {(method, route.path): guard for method in route.methods}
 
     def scopes(self, path: str) -> tuple[Scope, ...]:
-        """Return the scopes of a route by the template of its path, without any if unknown."""
+        """Return the scopes of the route with the path template `path`; none if it is unknown."""
         guard = self._by_path.get(path)
         return guard.scopes if guard else ()
 
     def is_always_open(self, path: str) -> bool:
-        """Return whether keys make no difference for `path`. Such requests never wait for Redis."""
+        """Return whether API keys have no effect on `path`. Such requests never wait for Redis."""
         return self._has(path, Key.IGNORED) or path.startswith(self._open_prefixes)
 
     def is_key_optional(self, path: str) -> bool:
-        """Return whether requests for `path` need no key, but show more with one."""
+        """Return whether requests for `path` need no key, but return more data with a key."""
         return self._has(path, Key.OPTIONAL)
 
     def is_open(self, path: str) -> bool:
@@ -164,8 +166,9 @@ def unauthenticated(request: Request) -> JobError:
 
 
 def _denied(scopes: tuple[Scope, ...]) -> JobError:
-    hint = HINTS[scopes[0]] if scopes else "nothing: no key opens it"
-    message = f"this API key may not use this URL; it needs {hint}"
+    message = "this API key may not use this URL, and no other key may"
+    if scopes:
+        message = f"this API key may not use this URL; it needs {HINTS[scopes[0]]}"
     return JobError(code=ErrorCode.PERMISSION_DENIED, message=message)
 
 

@@ -37,4 +37,4 @@ RATE_HEADERS = tuple(
     for part in ("limit", "remaining", "reset")
     for unit in ("requests", "tokens")
 )
-"""Limits of the API key, what is left of them, and the seconds until they begin anew."""
+"""The API key's limits, the remaining amounts, and the seconds until they are full again."""

@@ -36,7 +36,7 @@ def page_body(items: Sequence[dict[str, Any]], *, has_more: bool) -> dict[str, A
 
 
 def check_known(given: Iterable[str], known: Sequence[str]) -> None:
-    """Check that a URL accepts all parameters of a query.
+    """Check that the URL accepts all parameters of a query. `known` are the accepted parameters.
 
     Raises:
         JobFailed: a parameter is unknown. The error names it, and lists the known ones.
@@ -51,7 +51,7 @@ def read_limit(text: str | None, *, default: int, most: int) -> int:
     """Return the maximum number of items that a client wants. `text` is the parameter `limit`.
 
     Raises:
-        JobFailed: it isn't a number from 1 to `most`.
+        JobFailed: `text` isn't a number from 1 to `most`.
     """
     if text is None:
         return default

@@ -227,10 +227,7 @@ class LimitedProtocol(HttpToolsProtocol):
             self.transport.close()
 
     def _refuse(self, refusal: Refusal) -> None:
-        """Close the connection.
-
-        Sends an error first, unless an answer to the current request has already started.
-        """
+        """Close the connection. Send an error first, unless an answer has already started."""
         is_answered = self._is_answering()
         if self._phase is Phase.BODY:
             is_answered = self.cycle.response_started
@@ -276,10 +273,10 @@ class LimitedProtocol(HttpToolsProtocol):
 def _set_options(transport: asyncio.Transport) -> None:
     """Disable Nagle's algorithm, and limit how much the kernel buffers for a client.
 
-    asyncio disables the algorithm only for sockets that were created with TCP's protocol number.
-    With the algorithm, the second part of a response waits until the client acknowledges the first
-    part. Most clients delay the acknowledgement by 40 ms. With a small kernel buffer, a client that
-    doesn't read is detected earlier.
+    asyncio doesn't disable the algorithm here, because the listening socket was created without
+    TCP's protocol number. With the algorithm, the second part of a response waits until the client
+    acknowledges the first part. Most clients delay the acknowledgement by 40 ms. With a small
+    kernel buffer, a client that doesn't read is detected earlier.
     """
     connection = transport.get_extra_info("socket")
     if connection is None or connection.family not in (socket.AF_INET, socket.AF_INET6):

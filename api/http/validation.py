@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from shared.errors import ErrorCode, JobError, JobFailed, failed
+from shared.errors import ErrorCode, JobError, JobFailed, invalid_value
 
 M = TypeVar("M", bound=BaseModel)
 MAX_FIELDS = 1000
@@ -36,12 +36,13 @@ def validate(model: type[M], raw: Mapping[str, Any]) -> M:
     """Validate `raw` and return it as an instance of `model`.
 
     Raises:
-        JobFailed: a field is missing, of the wrong type or out of range, or unknown to a model that
-            forbids other fields. The error names the first such field. Or there are too many.
+        JobFailed: there are too many fields, or a field is missing, of the wrong type, out of
+            range, or unknown to a model that forbids other fields. The error names the first
+            invalid field.
     """
     if len(raw) > MAX_FIELDS:
         message = f"there are {len(raw)} fields; send at most {MAX_FIELDS}"
-        raise failed(ErrorCode.INVALID_VALUE, message)
+        raise invalid_value(message)
     try:
         return model.model_validate(raw)
     except ValidationError as error:
@@ -93,17 +94,13 @@ def _shortened(value: str | float | None) -> str:
 
 
 def _path(detail: ErrorDetails) -> tuple[int | str, ...]:
-    """Return the path of the invalid field.
-
-    For items of `messages`, pydantic adds the kind of message to the path. The returned path omits
-    it.
-    """
+    """Return the path of the invalid field, without the kind of message that pydantic adds."""
     loc = detail["loc"]
     return loc[:2] + loc[3:] if loc[0] == _MESSAGES_FIELD else loc
 
 
 def _cut(path: str) -> str:
-    """Shorten a path that has a name which the client chose."""
+    """Shorten a path, because clients may choose long names."""
     return path if len(path) <= MAX_PATH_CHARS else path[:MAX_PATH_CHARS] + "..."
 
 

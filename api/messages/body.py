@@ -11,7 +11,7 @@ from shared.protocol.results import FinishReason, Usage
 
 
 def message_body(spec: AnswerSpec, reader: BlockReader, usage: Usage) -> dict[str, Any]:
-    """Return the message with its complete content, which `reader` has read."""
+    """Return the message with the complete content that `reader` has read."""
     return {
         **message_head(spec),
         "content": [content_block(block) for block in reader.blocks],
@@ -31,7 +31,7 @@ def message_head(spec: AnswerSpec) -> dict[str, Any]:
 
 
 def content_block(block: Block, *, is_new: bool = False) -> dict[str, Any]:
-    """Return the content block of a block. A new one is empty."""
+    """Return the content block for a block of the output. It is empty if the block is new."""
     text = "" if is_new else block.text
     match block.kind:
         case BlockKind.TEXT:
@@ -53,7 +53,7 @@ def stop_fields(reader: BlockReader) -> dict[str, Any]:
 
 
 def usage_body(usage: Usage | None) -> dict[str, Any]:
-    """Return token counts in Anthropic's format, in which cached tokens aren't input tokens."""
+    """Return token counts in Anthropic's format. It doesn't count cached tokens as input tokens."""
     usage = usage or Usage(prompt_tokens=0, completion_tokens=0)
     return {
         "input_tokens": usage.prompt_tokens - usage.cached_tokens,

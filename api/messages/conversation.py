@@ -1,4 +1,4 @@
-"""Translates the messages and tools of /v1/messages into those of a chat request. Pure."""
+"""Translates messages and tools from the format of /v1/messages to a chat request's. Pure."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn
@@ -20,7 +20,7 @@ def chat_messages(system: Any, messages: Sequence[Any]) -> list[ChatMessage]:
     Raises:
         JobFailed: a message is invalid, or has a block that isn't supported. The error names it.
     """
-    is_given = system not in (None, "", [])  # 0 and false are given, and refused
+    is_given = system not in (None, "", [])  # 0 and false count as given, so they are refused
     first = [{"role": "system", "content": _text(system, "system")}] if is_given else []
     return [*first, *(m for i, given in enumerate(messages) for m in _translated(given, i))]
 
@@ -120,7 +120,7 @@ def _text(content: Any, path: str) -> str:
 
 
 def _blocks(content: Any, path: str) -> list[tuple[str, Mapping[str, Any]]]:
-    """Return the blocks of a content with their paths. Each has a type."""
+    """Return the blocks of a message's content with their paths. Each block has a type."""
     if isinstance(content, str):
         return [(path, {"type": "text", "text": content})]
     if not isinstance(content, list):

@@ -25,7 +25,7 @@ class MessageEvents:
         self._spec = spec
 
     def opening(self) -> list[TypedEvent]:
-        """Return `message_start` and `ping`. The token counts aren't known yet, and are 0."""
+        """Return `message_start` and `ping`. The token counts are 0 until they are known."""
         message = {
             **message_head(self._spec),
             "content": [],
@@ -50,7 +50,7 @@ class MessageEvents:
                 return [TypedEvent("content_block_stop", place)]
 
     def closing(self, reader: BlockReader, usage: Usage) -> list[TypedEvent]:
-        """Return `message_delta`, which has the token counts, and `message_stop`."""
+        """Return `message_delta`, with the token counts, and `message_stop`."""
         data = {"delta": stop_fields(reader), "usage": usage_body(usage)}
         return [TypedEvent("message_delta", data), TypedEvent("message_stop", {})]
 

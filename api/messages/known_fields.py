@@ -1,7 +1,7 @@
-"""Fields of the objects in a request to /v1/messages that are validated without a class. Pure.
+"""Known fields of objects in requests to /v1/messages that no pydantic class validates. Pure.
 
-Clients send blocks of earlier messages back as they are, and mark blocks to be cached. So fields
-such as `signature` and `cache_control` are known, although the conversation doesn't need them.
+Clients send blocks of earlier messages back as they are, and mark blocks to be cached. Fields such
+as `signature` and `cache_control` are therefore known, although the conversation doesn't need them.
 """
 
 from api.requests.object_kinds import Kinds, ObjectKind
@@ -20,7 +20,7 @@ _BLOCKS: Kinds = {
         parts={"content": TEXTS},
     ),
 }
-"""Content blocks. Blocks of other types are text or refused."""
+"""Kinds of content blocks. Blocks of other types are text blocks, or are refused."""
 MESSAGES: Kinds = {None: ObjectKind(fields=("role", "content"), parts={"content": _BLOCKS})}
 TOOLS: Kinds = {
     None: ObjectKind(

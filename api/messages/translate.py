@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from api.adapters.request_key import USER_ID
+from api.adapters.candidate_key import USER_ID
 from api.http.validation import validate
 from api.messages.conversation import chat_messages, chat_tools
 from api.messages.known_fields import MESSAGES, TEXTS, TOOLS
@@ -55,11 +55,11 @@ TOLERATED = (
 IGNORED = ("cache_control", "service_tier")
 """Fields of Anthropic's API that are validated and have no effect."""
 PROMPT_EXTRAS = ("chat_template_kwargs", "include_reasoning")
-"""Fields of a chat request that change a prompt or belong to the thinking."""
+"""Fields of a chat request that change a prompt or control reasoning."""
 OF_ANSWERS = fields_of_answers(MessageRequest, PROMPT_EXTRAS)
-"""Fields that don't change a prompt."""
+"""Fields that don't change the prompt of a request."""
 OBJECTS: Mapping[str, Kinds] = {"system": TEXTS, "messages": MESSAGES, "tools": TOOLS}
-"""Fields with objects that are validated without a class."""
+"""Kinds of the objects in fields that no pydantic class validates, by the fields' names."""
 PASSED_ON = ("temperature", "top_p", "top_k", "stream", "background", "metadata")
 """Fields that a chat request has as well."""
 NAMES = {
@@ -75,7 +75,7 @@ _MODES = {"auto": "auto", "any": "required", "none": "none"}
 
 
 def viewed_message(raw: Mapping[str, Any]) -> ViewedRequest:
-    """Return a request in the form of a chat request.
+    """Convert a request into the form of a chat request.
 
     Raises:
         JobFailed: a field is invalid or unsupported. The error names the field.
@@ -93,7 +93,7 @@ def viewed_message(raw: Mapping[str, Any]) -> ViewedRequest:
         chat["metadata"] = {}  # its values may have other types than those of a chat request
     stops = request.stop_sequences or []
     if stops:
-        # The answer's end shows which one was generated. Rendering the answer removes it.
+        # The end of the answer shows which stop sequence ended it. Rendering removes it.
         chat |= {"stop": stops, "include_stop_str_in_output": True}
     return ViewedRequest(
         chat=chat,
@@ -106,7 +106,7 @@ def viewed_message(raw: Mapping[str, Any]) -> ViewedRequest:
 
 
 def viewed_prompt(raw: Mapping[str, Any]) -> ViewedRequest:
-    """Return a request to count the tokens of a prompt in the form of a chat request.
+    """Convert a request for the token count of a prompt into the form of a chat request.
 
     Raises:
         JobFailed: a field is invalid or unsupported. The error names the field.
@@ -130,7 +130,7 @@ def viewed_prompt(raw: Mapping[str, Any]) -> ViewedRequest:
 
 
 def _ignored(raw: Mapping[str, Any], request: PromptRequest) -> Iterator[str]:
-    """Yield the paths of fields that are accepted and have no effect, except those of `chat`."""
+    """Yield the paths of fields that have no effect, other than fields of a chat request."""
     for name in (*TOLERATED, *IGNORED):
         if raw.get(name) not in (None, [], {}):
             yield name

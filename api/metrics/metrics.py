@@ -1,4 +1,4 @@
-"""Prometheus metrics of one app."""
+"""Prometheus metrics of one app. `api/routes/server_info.py` serves them at /metrics."""
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 

@@ -11,6 +11,7 @@ from prometheus_client.registry import Collector
 from api.metrics.vllm_metrics import vllm_metrics
 from api.pool_state.load import load_of
 from shared.protocol.adapters import BaseModel
+from shared.protocol.ids import name_of
 from shared.store.views.pool_views import QueueCounts, RedisMemory, WorkerView
 
 MAX_ADAPTERS = 20
@@ -30,16 +31,14 @@ class PoolSnapshot:
     workers: Sequence[WorkerView]
     memory: RedisMemory
     num_strays: int | None = None
-    """Number of strays that the last audit has found; None if there was no audit."""
+    """Number of Redis keys without owner or lifetime that the last audit has found; None if there
+    was no audit."""
     base: BaseModel | None = None
     """The base model; None before the first worker has registered."""
 
 
 class PoolCollector(Collector):
-    """Prometheus collector for one snapshot of the pool's state.
-
-    The snapshot is None if Redis is unreachable.
-    """
+    """Prometheus collector for one snapshot of the pool's state; None without Redis."""
 
     def __init__(self, pool: PoolSnapshot | None) -> None:
         self._pool = pool
@@ -90,14 +89,10 @@ def _load_metrics(counts: QueueCounts, base: BaseModel | None) -> Iterator[Metri
 
 
 def _waiting_by_adapter(counts: QueueCounts) -> Mapping[str, int]:
-    """Return the number of waiting jobs of each adapter, by adapter name.
-
-    Only the `MAX_ADAPTERS` adapters with the most waiting jobs are listed by name. The others are
-    summed under `OTHER_ADAPTERS`.
-    """
+    """Return the number of waiting jobs by adapter name. The rarest adapters share one entry."""
     waiting: Counter[str] = Counter()
     for version, number in counts.waiting_by_version.items():
-        waiting[version.rpartition("@")[0]] += number
+        waiting[name_of(version)] += number
     largest = dict(waiting.most_common(MAX_ADAPTERS))
     rest = waiting.total() - sum(largest.values())
     return {**largest, OTHER_ADAPTERS: rest} if rest else largest
@@ -117,12 +112,8 @@ def _worker_metrics(workers: Sequence[WorkerView]) -> Iterator[Metric]:
 
 
 def _by_adapter(workers: Sequence[WorkerView]) -> Mapping[str, int]:
-    """Return the number of workers of each adapter, by adapter name.
-
-    A worker counts if any version of the adapter is resident on the worker. Only the `MAX_ADAPTERS`
-    adapters with the most workers are included.
-    """
-    resident = ({version.rpartition("@")[0] for version in w.residents} for w in workers)
+    """Return the number of workers with a resident version of an adapter, by adapter name."""
+    resident = ({name_of(version) for version in w.residents} for w in workers)
     numbers = Counter(name for names in resident for name in names)
     return dict(sorted(numbers.items(), key=lambda item: (-item[1], item[0]))[:MAX_ADAPTERS])
 
@@ -145,10 +136,7 @@ def _labelled(
 
 
 def _total(name: str) -> Callable[[WorkerView], float]:
-    """Return a function that reads the counter `name` of a worker.
-
-    If the worker runs another release, which doesn't report the counter, the function returns 0.
-    """
+    """Return a function that reads a worker's counter; 0 if its release doesn't report it."""
     return lambda worker: worker.info.counters.get(name, 0)
 
 

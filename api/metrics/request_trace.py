@@ -35,7 +35,7 @@ OPERATIONS = {
 PROVIDER = "lorikeet"
 """`gen_ai.provider.name` of every request."""
 CLIENT_GONE = "client_disconnected"
-"""`error.type` of a request whose client closed its connection."""
+"""`error.type` of a request if the client closed the connection."""
 
 _PREFIX_OF_VIEW = {View.RESPONSES: RESPONSE_PREFIX, View.MESSAGES: MESSAGE_PREFIX}
 _PREFIX_OF_ENDPOINT = {
@@ -56,10 +56,7 @@ class RequestTrace:
 
     @classmethod
     def begin(cls, tracer: "Tracer | None", request: Request) -> "RequestTrace":
-        """Start the span of a request.
-
-        The span belongs to the trace that the header `traceparent` names, if any.
-        """
+        """Start the span of a request, in the trace that its header `traceparent` names."""
         if tracer is None:
             return cls(None)
         route = getattr(request.scope.get("route"), "path", request.method)
@@ -79,7 +76,7 @@ class RequestTrace:
         self.end(failure)
 
     def accept(self, job: Job, *, is_stream: bool) -> Job:
-        """Describe the job of the request, and return the job with the trace that it belongs to."""
+        """Describe the job of the request, and return the job with its trace."""
         if (span := self._span) is None:
             return job
         operation, sampling = OPERATIONS[job.endpoint], job.sampling
@@ -106,7 +103,7 @@ class RequestTrace:
         return replace(job, traceparent=span.traceparent)
 
     def replay(self, job: Job, earlier: JobId) -> None:
-        """Note that the job of an earlier request with the same key answers the request."""
+        """Record that the job of an earlier request with the same key answers the request."""
         if self._span:
             self._span.set(
                 {
@@ -126,7 +123,7 @@ class RequestTrace:
     ) -> None:
         """Describe the answer that was sent.
 
-        `first_s` is the time from the request to its first tokens in seconds; None without any.
+        `first_s` is the time in seconds from the request to its first tokens; None without tokens.
         `error` is the code of the error with which a stream ended.
         """
         if self._span is None:

@@ -18,7 +18,7 @@ class StreamTiming:
         self.first_token_s: float | None = None
         """Seconds to the first tokens; None until they arrive."""
         self._last_s: dict[int, float] = {}
-        """For each choice, the monotonic time in seconds at which its latest tokens arrived."""
+        """Monotonic time in seconds of the latest tokens of each choice."""
 
     def record(self, updates: Iterable[Update]) -> None:
         """Record that `updates` have just arrived."""

@@ -11,7 +11,7 @@ from heapq import nsmallest
 from prometheus_client.core import GaugeMetricFamily, Metric
 
 from shared.protocol.adapters import BaseModel
-from shared.protocol.ids import AdapterVersion
+from shared.protocol.ids import name_of
 from shared.store.views.pool_views import QueueCounts, WorkerView
 
 MAX_LISTED = 20
@@ -39,13 +39,13 @@ def vllm_metrics(
 def _lora_info(
     base: BaseModel, counts: QueueCounts, alive: Sequence[WorkerView], *, now_s: float
 ) -> Metric:
-    """Return the metric whose labels list adapters. Its value is the Unix time, as in vLLM."""
+    """Return the metric with labels that list adapters. Its value is the Unix time, as in vLLM."""
     waiting: Counter[str] = Counter()
     for version, number in counts.waiting_by_version.items():
         if version != base.version:
-            waiting[_name(version)] += number
+            waiting[name_of(version)] += number
     resident = Counter(
-        name for w in alive for name in {_name(v) for v in w.residents if v != base.version}
+        name for w in alive for name in {name_of(v) for v in w.residents if v != base.version}
     )
     metric = GaugeMetricFamily(
         "vllm:lora_requests_info",
@@ -60,10 +60,6 @@ def _lora_info(
     return metric
 
 
-def _name(version: AdapterVersion) -> str:
-    return version.rpartition("@")[0]
-
-
 def _gauge(base: BaseModel, name: str, text: str, value: float) -> Metric:
     metric = GaugeMetricFamily(name, text, labels=("model_name",))
     metric.add_metric((base.name,), value)
@@ -71,8 +67,5 @@ def _gauge(base: BaseModel, name: str, text: str, value: float) -> Metric:
 
 
 def _first(names: Iterable[str], key: Callable[[str], tuple[int | str, ...]]) -> str:
-    """Return the first `MAX_LISTED` names in the order of `key`, sorted and separated by commas.
-
-    The names are sorted, so that the label changes only if the set of adapters does.
-    """
+    """Join the first `MAX_LISTED` names by `key`, sorted so that equal sets have equal labels."""
     return ",".join(sorted(nsmallest(MAX_LISTED, names, key=key)))

@@ -1,4 +1,7 @@
-"""Builds what routes declare for the OpenAPI document: their bodies, queries and responses."""
+"""Builds the parts of the OpenAPI document that routes declare: bodies, queries, responses.
+
+`document.py` builds the rest, and puts the document together.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -19,8 +22,9 @@ from api.schema.errors import ErrorBody
 from api.schema.jobs import JobBody
 
 REF = "#/components/schemas/{model}"
+"""Place of a model's schema in the document."""
 Responses = dict[int | str, dict[str, Any]]
-
+"""FastAPI's `responses` of a route: the description of each status in the document."""
 MEANINGS = {
     400: "The request is invalid or unsupported. `param` names the field.",
     404: "The model or job doesn't exist.",
@@ -31,7 +35,7 @@ MEANINGS = {
     503: "Redis, the model or the adapter is unavailable at present, or the server stops.",
     504: "The job wasn't finished within its deadline.",
 }
-"""What the statuses of errors mean on most routes."""
+"""Meanings of the statuses of errors on most routes."""
 _ENCODING = "The body has a Content-Encoding other than gzip."
 _STREAM: dict[str, Any] = {"text/event-stream": {}}
 

@@ -69,7 +69,7 @@ class PoolFeed:
         self._is_stopped = False
 
     async def run(self) -> None:
-        """Read until cancelled, whenever streams are open."""
+        """Read the pool while streams are open, until this task is cancelled."""
         while True:
             await self._is_wanted.wait()
             self._publish(await self._frame())
@@ -79,7 +79,7 @@ class PoolFeed:
                 self._latest = None
 
     def stop(self) -> None:
-        """End all streams, and those that are opened later."""
+        """End all streams, including streams that are opened later."""
         self._is_stopped = True
         self._publish(_FailedRead())
 
@@ -107,7 +107,7 @@ class PoolFeed:
                 for incident in _later(frame.incidents, newest):
                     yield _event("incident", orjson.dumps(incident_body(incident)))
             if frame.points and frame.points[-1][0] < last_s:
-                last_s = 0.0  # Redis' clock was set back, so no point is one that was sent before
+                last_s = 0.0  # Redis' clock was set back, so all points are new
             new_points = [point for point in frame.points if point[0] > last_s]
             yield _event("pool", frame.body + b',"history":' + orjson.dumps(new_points) + b"}")
             newest = frame.incidents[0] if frame.incidents else newest

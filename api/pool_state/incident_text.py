@@ -36,7 +36,7 @@ def incident_body(incident: Incident) -> dict[str, Any]:
 
 
 def _text(incident: Incident) -> str:
-    """Return the text of an incident. That of a newer release's kind is only its name."""
+    """Return the text of an incident. The text for a kind of a newer release is the kind's name."""
     text = _TEXTS.get(incident.kind, incident.kind.replace("_", " "))
     return text.format(
         worker=incident.worker,

@@ -1,4 +1,4 @@
-"""The load of a pool as the number of workers that its jobs need."""
+"""Computes the load of a pool: the number of workers that its jobs need."""
 
 from shared.protocol.adapters import BaseModel
 from shared.store.views.pool_views import QueueCounts

@@ -7,14 +7,14 @@ from shared.protocol.workers import FIRST_TOKEN_BOUNDS_S
 from shared.store.views.history import Sample
 
 RATE_S = 10.0
-"""Period over which present rates are averaged, in seconds."""
+"""Averaging period of current rates, in seconds."""
 PLOT_S = 5.0
-"""Period over which each point of the plots is averaged. Workers report every two seconds."""
+"""Averaging period of each point of the plots. Workers report every two seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rates:
-    """Rates over a period."""
+    """The pool's throughput and times to the first token, averaged over a period."""
 
     tokens_per_s: float = 0.0
     requests_per_s: float = 0.0
@@ -53,8 +53,8 @@ def current_rates(samples: Sequence[Sample], now_s: float) -> Rates:
 def quantile(counts: Sequence[int], share: float) -> float | None:
     """Return a quantile of times that were counted in the buckets of `FIRST_TOKEN_BOUNDS_S`.
 
-    The times of a bucket count as evenly spread. Those of the last bucket count as its lower bound.
-    The result is None if `counts` has no times.
+    The times in a bucket are assumed to be evenly spread. Those in the last bucket count as its
+    lower bound. The result is None if `counts` has no times.
     """
     wanted = share * sum(counts)
     if not wanted:
@@ -92,5 +92,5 @@ def points(samples: Sequence[Sample], indexes: Iterable[int]) -> list[Point]:
 
 
 def rounded(seconds: float | None) -> float | None:
-    """Return a time to the first token as clients get it."""
+    """Round a time to the first token for clients."""
     return None if seconds is None else round(seconds, 4)

@@ -1,4 +1,4 @@
-"""Reads the whole state of the pool for its operators. Its history is kept in memory."""
+"""Reads the state of the pool for its operators, and keeps its recent history in memory."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ NEW_SAMPLES = 30
 
 
 class History:
-    """The samples of the last minutes, and the points of the plots that follow from them."""
+    """The samples of the last minutes, and the points of the plots that they result in."""
 
     def __init__(self, view: HistoryView) -> None:
         self._view = view
@@ -54,7 +54,7 @@ class PoolState:
     """State of the pool at one moment."""
 
     time_s: float
-    """Unix time of the read by Redis' clock, as all times of the state."""
+    """Unix time of the read. All times of the state are by Redis' clock."""
     base: BaseModel | None
     counts: QueueCounts
     workers: Sequence[WorkerView]

@@ -1,7 +1,6 @@
-"""Remembers which models the names in requests refer to."""
+"""Caches the models that the names in requests refer to."""
 
 import time
-from dataclasses import dataclass
 
 from shared.store.adapters.registry import Found, Registry
 
@@ -11,13 +10,7 @@ MAX_AGE_S = 1.0
 It must be shorter than the time for which retired versions are kept (`forget_unused.lua`).
 """
 MAX_MODELS = 2048
-"""Maximum number of remembered models. The first of them is forgotten for another one."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    found: Found
-    read_s: float
+"""Maximum number of remembered models. The oldest entry is dropped for a new one."""
 
 
 class ModelCache:
@@ -25,22 +18,22 @@ class ModelCache:
 
     A remembered model may be outdated. Therefore `Queue.enqueue` compares the revision of the
     registry in which the model was found with the current revision. All remembered models are of
-    one revision. Names that no model has aren't remembered.
+    one revision. Unknown names aren't remembered.
     """
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
         self._revision = ""
-        self._entries: dict[str, _Entry] = {}
+        self._entries: dict[str, tuple[float, Found]] = {}
+        """Monotonic time in seconds of the read, and the model, by the names in requests."""
 
     def remembered(self, model: str) -> Found | None:
-        """Return what the name referred to a short time ago, or None if that isn't remembered."""
-        entry = self._entries.get(model)
-        is_fresh = entry and time.monotonic() - entry.read_s < MAX_AGE_S
-        return entry.found if entry and is_fresh else None
+        """Return the model that was cached for a name, or None if the cache has none."""
+        read_s, found = self._entries.get(model, (0.0, None))
+        return found if time.monotonic() - read_s < MAX_AGE_S else None
 
     async def read(self, model: str) -> Found:
-        """Return what the name refers to, from the registry.
+        """Read the model that a name refers to from the registry, and cache it.
 
         Raises:
             JobFailed: the adapter is quarantined.
@@ -55,5 +48,5 @@ class ModelCache:
         if found.base is not None and found.version is not None:
             while len(self._entries) >= MAX_MODELS:
                 del self._entries[next(iter(self._entries))]
-            self._entries[model] = _Entry(found, started_s)
+            self._entries[model] = started_s, found
         return found

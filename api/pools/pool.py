@@ -1,4 +1,4 @@
-"""One pool as a front end sees it: its parts, of which each route names those that it touches."""
+"""One pool as a front end sees it: a set of parts. Each route names the parts that it uses."""
 
 from collections.abc import Iterable
 from typing import TypeVar, cast
@@ -19,8 +19,8 @@ class Pool:
     def __init__(self, name: str, root_path: str, parts: Iterable[object]) -> None:
         """Collect the parts of the pool `name`.
 
-        `root_path` is the path before those of the pool's routes; empty for the first pool by
-        default.
+        `root_path` is the prefix of the paths of the pool's routes. By default, it is empty for the
+        first pool.
         """
         self.name = name
         self.root_path = root_path

@@ -84,7 +84,7 @@ async def readiness(registry: Registry, views: PoolViews) -> Readiness:
 
 
 async def pool_snapshot(registry: Registry, views: PoolViews) -> PoolSnapshot | None:
-    """Return the state of the pool, or None if Redis is unavailable."""
+    """Return the state of the pool for the metrics, or None if Redis is unavailable."""
     try:
         return PoolSnapshot(
             base=await registry.base(),
@@ -99,7 +99,7 @@ async def pool_snapshot(registry: Registry, views: PoolViews) -> PoolSnapshot | 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolReports:
-    """States of one pool that many clients ask for."""
+    """Reports about one pool. Many clients ask for them, so reads of Redis are cached."""
 
     readiness: CachedRead[Readiness]
     """Whether the pool accepts jobs, and whether workers compute them."""

@@ -14,7 +14,7 @@ from shared.settings import ApiSettings
 MAX_AGE_S = 1.0
 """Seconds for which the pool of a model is remembered."""
 MAX_MODELS = 4096
-"""Maximum number of remembered models. Beyond it, all are forgotten."""
+"""Maximum number of remembered models. When it is reached, all are forgotten."""
 MODEL_PARAMS = "name", "model_id"
 """Parameters in the paths of routes that name a model."""
 JOB_PARAMS = "job_id", "response_id"
@@ -24,10 +24,10 @@ JOB_PARAMS = "job_id", "response_id"
 def settings_of_pools(settings: ApiSettings) -> list[ApiSettings]:
     """Return a front end's settings for each of its pools.
 
-    The API has all routes of a further pool under a path of its own.
+    Each further pool has all routes under its own path.
 
     Raises:
-        SettingsError: the first pool is named as a further one.
+        SettingsError: the first pool is also named as a further pool.
     """
     if settings.pool in settings.further_pools:
         raise SettingsError(f"--further-pools: {settings.pool} is the pool of --pool already")
@@ -42,11 +42,11 @@ class Pools:
     """Finds the pool that a request is for.
 
     A request whose path begins with `/pools/NAME` is for this pool. Others are for the first pool
-    that has their model or job, or else for the first of all.
+    that has their model or job, or for the first pool if none has.
     """
 
     def __init__(self, pools: Sequence[Pool]) -> None:
-        """Create an object that prefers earlier pools, which have distinct names."""
+        """Create an object. The pools' names must differ. Earlier pools are preferred."""
         self.all = tuple(pools)
         self._by_name = {pool.name: pool for pool in pools}
         self._by_model: dict[str, tuple[float, Pool]] = {}
@@ -92,7 +92,7 @@ class Pools:
         return self.all if known is None else (known,)
 
     def _known(self, request: Request) -> Pool | None:
-        """Return the only pool, or that in the request's path, if it names one."""
+        """Return the only pool, or the pool that the request's path names, if any."""
         if len(self.all) == 1:
             return self.all[0]
         name = getattr(request.state, POOL, None)
@@ -112,7 +112,7 @@ class Pools:
         return await self._with_base(model.rpartition(":")[0])
 
     async def _with_base(self, name: str) -> Pool:
-        """Return the pool of a base model that is named before an adapter."""
+        """Return the pool whose base model has this name, or the first pool."""
         for pool in self.all if name else ():
             base = await pool.registry.base()
             if base and base.name == name:
@@ -135,6 +135,6 @@ def pools_of(request: Request) -> Pools:
 async def _has_model(pool: Pool, model: str) -> bool:
     try:
         found = pool.models.remembered(model) or await pool.models.read(model)
-    except JobFailed:  # it is quarantined
+    except JobFailed:  # the adapter exists, but is quarantined
         return True
     return found.version is not None

@@ -19,6 +19,6 @@ async def registered_base(registry: Registry) -> BaseModel:
 
 
 def no_base() -> JobFailed:
-    """Return the failure while no worker has registered a base model."""
+    """Return the failure of a request while no worker has registered a base model."""
     message = "no worker has registered a base model; start a worker, or try again soon"
     return failed(ErrorCode.UNAVAILABLE, message)

@@ -1,7 +1,7 @@
-"""Values of route parameters: the pool that a request is for, and parts of it.
+"""Route parameters that receive the pool of a request, or parts of the pool.
 
-That is the pool in the path of the request, or of the adapter or job that the path names. Routes
-whose body names the model ask `pools_of` for its pool.
+The pool is the one that the request's path names, or the one with the adapter or job that the path
+names. Routes whose body names the model use `pools_of` instead.
 """
 
 from typing import Annotated, TypeVar
@@ -27,7 +27,7 @@ InPool = Annotated[Pool, Depends(_pool)]
 def part(kind: type[T]) -> T:
     """Return the default value of a route parameter that receives a part of the request's pool.
 
-    For example, a route with the parameter `ledger: Ledger = part(Ledger)` touches the ledger.
+    For example, a route with the parameter `ledger: Ledger = part(Ledger)` uses the ledger.
     """
 
     async def of_pool(pool: InPool) -> T:

@@ -1,4 +1,7 @@
-"""The format of an endpoint's answers in OpenAI's API."""
+"""Base class of the answer formats in `openai_chunks.py` and `embeddings.py`.
+
+Responses and messages don't consist of choices: `api/responses/` and `api/messages/` render them.
+"""
 
 from abc import ABC, abstractmethod
 from typing import Any

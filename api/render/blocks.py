@@ -1,8 +1,8 @@
 """Divides the output of a choice into blocks of text, reasoning and tool calls. Pure.
 
 The blocks are a function of the output: they don't depend on the pieces in which it arrives. Each
-event has a position, the number of characters of output that precede it. The end of the output is
-one position further.
+event has a position: the number of characters of output that precede it. The end of the output
+counts as one more character.
 """
 
 from collections import deque
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from api.follow.transcript import Delta
+from api.follow.transcript import ChoiceTranscript, Delta
 from api.render.reasoning import ReasoningParser, Split
 from api.render.tool_parser import (
     CallArguments,
@@ -31,28 +31,28 @@ class BlockKind(StrEnum):
     TEXT = "text"
     """Text for the user."""
     REASONING = "reasoning"
-    """Text in which the model thinks."""
+    """The model's reasoning."""
     CALL = "call"
     """Call of a tool. The text of the block is the arguments, as JSON text."""
 
 
 @dataclass(slots=True)
 class Block:
-    """One block of the output, which grows until it is closed."""
+    """One block of the output. It grows until it is closed."""
 
     index: int
     kind: BlockKind
     name: str = ""
     """Name of the called tool."""
     call: str = ""
-    """Hex digits that identify the call, from which its id is formed."""
+    """Hex digits that identify the call. Its id is formed from them."""
     parts: list[str] = field(default_factory=list)
     logprobs: list[PositionLogprobs] = field(default_factory=list)
     """Log-probabilities of the tokens in a block of text, if the answer reports them."""
 
     is_closed: bool = False
     finish: FinishReason | None = None
-    """Reason why the output ended in this block; None if it went on after the block."""
+    """Why the output ended in this block; None if the output continued after the block."""
 
     @property
     def text(self) -> str:
@@ -62,7 +62,7 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """The start of a block, which is empty."""
+    """A block begins. It has no text yet."""
 
     block: Block
 
@@ -78,7 +78,7 @@ class Added:
 
 @dataclass(frozen=True, slots=True)
 class Closed:
-    """The end of a block, which is complete."""
+    """A block ends. Its text is complete."""
 
     block: Block
 
@@ -89,8 +89,8 @@ BlockEvent = Opened | Added | Closed
 class BlockReader:
     """Divides the output of the only choice of a job into blocks.
 
-    An output without blocks gets an empty block of text. A call is reported when it is complete. A
-    malformed call is text.
+    An empty output becomes one empty block of text. A call is reported when it is complete. A
+    malformed call becomes part of a block of text.
     """
 
     def __init__(self, spec: AnswerSpec) -> None:
@@ -173,7 +173,9 @@ class BlockReader:
             yield self._start(BlockKind.TEXT)
         if self._open is not None:
             if self._logprobs and self._open.kind is BlockKind.TEXT:
-                yield self._add("", self._taken(None))  # those of the end-of-sequence token
+                yield self._add(
+                    "", self._taken(None)
+                )  # log-probabilities of the end-of-sequence token
             yield from self._close(self.finish)
 
     def _start(self, kind: BlockKind, call: CallStart | None = None) -> Opened:
@@ -205,9 +207,9 @@ class BlockReader:
 
 
 def without_stop(spec: AnswerSpec, delta: Delta) -> tuple[Delta, str]:
-    """Return a delta without the stop sequence at its end, and this sequence, if it has one.
+    """Return a delta without the stop sequence at its end, and the sequence (empty if none).
 
-    Only the last delta can have one, because a worker holds back what may belong to one.
+    Only the last delta can have one, because workers hold back text that may belong to one.
     """
     if delta.finish is FinishReason.STOP:
         for stop in (spec.request or {}).get("stop_sequences", ()):
@@ -216,10 +218,11 @@ def without_stop(spec: AnswerSpec, delta: Delta) -> tuple[Delta, str]:
     return delta, ""
 
 
-def read_blocks(spec: AnswerSpec, delta: Delta) -> BlockReader:
-    """Return the reader of a complete output."""
+def read_blocks(spec: AnswerSpec, choice: ChoiceTranscript) -> BlockReader:
+    """Return a reader that has read the complete output `choice`."""
     reader = BlockReader(spec)
-    delta, reader.stop = without_stop(spec, delta)
+    output = Delta(0, choice.text, choice.finish, tuple(choice.logprobs))
+    delta, reader.stop = without_stop(spec, output)
     for _ in reader.feed(delta):
         pass
     return reader

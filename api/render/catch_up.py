@@ -13,7 +13,7 @@ class Misplaced(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """A delta of which the client may already have the first chunks."""
+    """A delta. The client may already have its first chunks."""
 
     delta: Delta
     num_chunks: int | None = 0
@@ -23,7 +23,7 @@ class Replay:
 class CatchUp:
     """Collects a job's output until it includes everything that a resuming client already has.
 
-    Then returns what the stream must replay.
+    Then it returns the output that the stream must replay.
     """
 
     def __init__(self, position: Middle) -> None:
@@ -34,7 +34,7 @@ class CatchUp:
         """Add deltas and return everything to replay, or nothing before the position is reached.
 
         The replayed deltas rebuild the state in which the stream was after the position, and then
-        report all further output. No call may follow.
+        report all further output. `add` must not be called again after that.
 
         Raises:
             Misplaced: a choice ended before the position, or its text differs from the text that
@@ -98,7 +98,7 @@ def _all_of(choice: ChoiceTranscript) -> Sent:
 
 
 def _between(index: int, choice: ChoiceTranscript, start: Sent, end: Sent) -> Delta:
-    """Return the output of a choice from `start`, which mustn't be finished, up to `end`."""
+    """Return the output of a choice from `start` up to `end`. `start` must not be finished."""
     last = _all_of(choice) if end.is_finished else end
     ids = tuple(choice.ids[start.num_tokens : last.num_tokens])
     has_prompt = not start.num_tokens and bool(ids or end.is_finished)

@@ -21,10 +21,9 @@ import re
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import NoReturn
 
 from api.follow.transcript import Delta
-from shared.errors import ErrorCode, failed
+from shared.errors import JobFailed, invalid_value
 from shared.protocol.answers import AnswerSpec
 
 _CODE = r"(?:f|(?:[0-9]{1,9}\.){0,2}[0-9]{1,9})"
@@ -44,7 +43,7 @@ class Sent:
 
     num_chars: int = 0
     num_logprobs: int = 0
-    """Number of log-probabilities, including those of an echoed prompt."""
+    """Number of log-probabilities, including an echoed prompt's."""
     num_tokens: int = 0
     """Number of tokens, if the answer depends on the tokens in addition to their text."""
     is_finished: bool = False
@@ -75,7 +74,7 @@ class Opening:
     @property
     def id(self) -> str:
         """Id of the event before the position."""
-        return opening_id(self.num_chunks)
+        return f"start.{self.num_chunks}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,13 +105,8 @@ Position = Opening | Middle | End
 START = Opening()
 
 
-def opening_id(num_chunks: int) -> str:
-    """Return the id of an opening chunk. `num_chunks` counts the chunks up to this one."""
-    return f"start.{num_chunks}"
-
-
 class SentOutput:
-    """The output that one stream has sent, from which the ids of its events are formed."""
+    """The output that one stream has sent. It determines the ids of the stream's events."""
 
     def __init__(self, spec: AnswerSpec) -> None:
         self._spec = spec
@@ -162,14 +156,14 @@ def parse_event_id(text: str, spec: AnswerSpec, *, param: str) -> Position:
     found = _MIDDLE.fullmatch(text) if len(text) <= _MAX_ID_CHARS else None
     codes = found["codes"].split(",") if found else []
     if not found or len(codes) > spec.num_choices:
-        _refuse(text, param)
+        raise unknown_event_id(text, param)
     choices = [_sent(code, spec, param) for code in codes]
     choices += [NOTHING] * (spec.num_choices - len(codes))
     cut = None
     if found["chunks"]:
         cut = Cut(int(found["choice"]), _sent(found["end"], spec, param), int(found["chunks"]))
         if not (cut.choice < spec.num_choices and _precedes(choices[cut.choice], cut.end)):
-            _refuse(text, param)
+            raise unknown_event_id(text, param)
     return Middle(text, tuple(choices), cut, int(found["checksum"], 16))
 
 
@@ -203,7 +197,7 @@ def _sent(code: str, spec: AnswerSpec, param: str) -> Sent:
     *others, num_chars = map(int, code.split("."))
     num_logprobs = others[-1] if others else 0
     if (len(others) > 1 and not spec.counts_tokens) or (num_logprobs and not spec.has_logprobs):
-        _refuse(code, param)
+        raise unknown_event_id(code, param)
     return Sent(num_chars, num_logprobs, others[0] if len(others) > 1 else 0)
 
 
@@ -211,6 +205,7 @@ def _combined(text_checksums: Iterable[int]) -> int:
     return zlib.crc32(b"".join(each.to_bytes(4, "little") for each in text_checksums))
 
 
-def _refuse(text: str, param: str) -> NoReturn:
+def unknown_event_id(text: str, param: str) -> JobFailed:
+    """Return the failure for a `text` that isn't the id of an event of a job's stream."""
     message = f"{param}: {text[:100]!r} isn't the id of an event of this job's stream"
-    raise failed(ErrorCode.INVALID_VALUE, message, param)
+    return invalid_value(message, param)

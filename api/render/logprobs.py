@@ -1,9 +1,7 @@
 """Renders log-probabilities in OpenAI's format. Pure."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
-
-import orjson
 
 from shared.protocol.logprobs import PositionLogprobs, TokenLogprob
 
@@ -25,20 +23,6 @@ def text_logprobs(positions: Sequence[PositionLogprobs]) -> dict[str, Any]:
         "top_logprobs": [_text_top(position) for position in positions],
         "text_offset": [position.offset for position in positions],
     }
-
-
-def prompt_logprobs(choices: Iterable[str]) -> list[orjson.Fragment | None]:
-    """Return vLLM's `prompt_logprobs` of each choice.
-
-    `choices` are the choices' scores as JSON. Only the first choice of each prompt has them, and
-    they are repeated for its other choices.
-    """
-    rendered: list[orjson.Fragment | None] = []
-    last: orjson.Fragment | None = None
-    for scores in choices:
-        last = orjson.Fragment(scores) if scores else last
-        rendered.append(last)
-    return rendered
 
 
 def _chat_token(token: TokenLogprob) -> dict[str, Any]:

@@ -109,7 +109,7 @@ class ReasoningAnswers:
     """Splits the choices of one job into reasoning and the rest of their text."""
 
     def __init__(self, form: ReasoningForm, *, is_hidden: bool) -> None:
-        """Render answers of a form. If `is_hidden`, leave the reasoning out."""
+        """Create a splitter of answers in `form`. If `is_hidden`, the reasoning is left out."""
         self._is_hidden = is_hidden
         self._parsers: defaultdict[int, ReasoningParser] = defaultdict(
             lambda: ReasoningParser(form)

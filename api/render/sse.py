@@ -1,8 +1,8 @@
 """Server-sent events as bytes (WHATWG HTML, section 9.2).
 
-A blank line ends an event, and nothing else has one. By the standard, a blank line after a comment
-has no effect. But the SSE decoders of openai-python yield an empty event for it once any event had
-an id, and the client fails to parse the event's data.
+Only events end with a blank line; comments don't. By the standard, a blank line after a comment has
+no effect. However, once any event had an id, the decoders of openai-python yield an empty event for
+such a line, and the client fails to parse the event's data.
 """
 
 from typing import Any
@@ -20,5 +20,5 @@ def sse(body: dict[str, Any], *, event_id: str, name: str | None = None) -> byte
 
 
 def sse_comment(text: str) -> bytes:
-    """Return a comment: one line, which no client reports."""
+    """Return a comment of one line. Clients ignore comments."""
     return f": {text}\n".encode()

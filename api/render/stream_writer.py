@@ -14,7 +14,6 @@ from api.render.event_ids import (
     Opening,
     Position,
     SentOutput,
-    opening_id,
 )
 from api.render.openai_chunks import format_of, head, usage_body
 from api.render.sse import RETRY, sse
@@ -91,7 +90,7 @@ class StreamWriter:
         first, self._num_opening = self._num_opening, None
         choices = self._format.opening(self._num_choices)
         return [
-            self._event(opening_id(count), {"choices": [choice]})
+            self._event(Opening(count).id, {"choices": [choice]})
             for count, choice in enumerate(choices[first:], first + 1)
         ]
 

@@ -1,10 +1,11 @@
-"""Renders vLLM's fields of tokens. Pure."""
+"""Adds vLLM's fields to OpenAI's format: token ids, prompt logprobs and token counts. Pure."""
 
 from collections.abc import Sequence
 from typing import Any
 
+import orjson
+
 from api.follow.transcript import ChoiceTranscript, Delta
-from api.render.logprobs import prompt_logprobs
 from shared.protocol.answers import AnswerSpec
 from shared.protocol.jobs import Endpoint
 
@@ -12,7 +13,7 @@ from shared.protocol.jobs import Endpoint
 def add_to_body(
     body: dict[str, Any], spec: AnswerSpec, choices: Sequence[ChoiceTranscript]
 ) -> None:
-    """Add the token ids and the scores of the prompts to a complete body, if it has them."""
+    """Add the token ids and the scores of the prompts to a complete body, if requested."""
     if spec.has_prompt_scores:
         _add_prompt_logprobs(body, spec, choices)
     if not spec.returns_token_ids:
@@ -28,12 +29,15 @@ def add_to_body(
 def _add_prompt_logprobs(
     body: dict[str, Any], spec: AnswerSpec, choices: Sequence[ChoiceTranscript]
 ) -> None:
-    scores = prompt_logprobs(choice.prompt_scores for choice in choices)
+    """Add vLLM's `prompt_logprobs`: for a chat to the body, otherwise to each choice."""
     if spec.endpoint is Endpoint.CHAT:
-        body["prompt_logprobs"] = scores[0] if scores else None
+        scores = choices[0].prompt_scores if choices else ""
+        body["prompt_logprobs"] = orjson.Fragment(scores) if scores else None
         return
-    for rendered, of_prompt in zip(body["choices"], scores, strict=True):
-        rendered["prompt_logprobs"] = of_prompt
+    scores = ""
+    for rendered, choice in zip(body["choices"], choices, strict=True):
+        scores = choice.prompt_scores or scores  # only the first choice of each prompt has them
+        rendered["prompt_logprobs"] = orjson.Fragment(scores) if scores else None
 
 
 class ChunkTokens:

@@ -21,11 +21,11 @@ class Split:
     """Text split at the place where the next call may start."""
 
     text: str
-    """Text that is certainly not part of a call."""
+    """Text that isn't part of a call."""
     held: str
     """Rest of the text: markers and the start of a call, or characters that may become markers."""
     body_at: int | None = None
-    """Index in `held` at which the call's body starts; None if no call has started yet."""
+    """Index in `held` of the start of the call's body; None if no call has started yet."""
     body: CallBody | None = None
     """Reader of the call's body; None if no call has started yet."""
 
@@ -36,8 +36,8 @@ class CallFinder:
     def __init__(self, use: ToolUse, *, is_constrained: bool = False) -> None:
         """Create a finder of calls of these tools.
 
-        With `is_constrained`, a text without calls matches a schema or another constraint. A text
-        that doesn't start with a call has none then, even if a string in it resembles one.
+        With `is_constrained`, the answer either starts with a call or matches a schema or another
+        constraint. In the second case it has no calls, even if a string in it resembles one.
         """
         self._syntax = SYNTAX[use.form]
         self._is_anywhere = self._syntax.is_anywhere and not is_constrained
@@ -67,17 +67,17 @@ class CallFinder:
         return self._search(text) if self._is_anywhere else self._at_start(text)
 
     def call_ended(self) -> None:
-        """Handle the end of a call's body. Pass the text after it to the next `split`."""
+        """Handle the end of a call's body. The next `split` needs the text after the body."""
         self._has_ended = True
         self._may_call = self._is_parallel
         self._is_anywhere = self._syntax.is_anywhere
 
     def call_failed(self) -> None:
-        """Handle a body that isn't a call. Pass the text after it to the next `split`."""
+        """Handle a body that isn't a call. The next `split` needs the text after the body."""
         self._may_call = self._may_call and self._is_anywhere
 
     def last_text(self, text: str) -> str:
-        """Return the text that isn't part of a call in `text`, the end of an answer."""
+        """Return the part of an answer's last `text` that doesn't belong to a call."""
         if self._has_ended and self._found:
             closes = match(self._found.closes, text, 0, self._names, is_final=True)
             return text[closes.end :] if isinstance(closes, Match) else text

@@ -58,7 +58,7 @@ class _Candidate:
     """Text before the body: an opening tag or a separator, with whitespace."""
     body: CallBody
     num_emitted: int | None = None
-    """Index in the body's text at which the emitted part of the arguments ends.
+    """Index in the body's text after the emitted part of the arguments.
 
     None until the `CallStart` is emitted.
     """
@@ -68,8 +68,8 @@ class ToolCallParser:
     """Separates the tool calls in the output of one choice from the other text.
 
     With `emits_early`, the arguments of a call are emitted as they arrive, if the model writes them
-    as JSON. If the call turns out to be malformed, what has been emitted as arguments isn't taken
-    back. The rest is emitted as text.
+    as JSON. If the call turns out to be malformed, the emitted arguments aren't taken back, and the
+    rest is emitted as text.
 
     Without `emits_early`, a call is emitted when it is complete, and a malformed call is emitted as
     text.
@@ -146,7 +146,7 @@ class ToolCallParser:
             yield CallArguments(self.num_calls - 1, arguments)
 
     def _complete(self, candidate: _Candidate) -> Iterator[Piece]:
-        """Emit the rest of a candidate whose body is complete, either as a call or as text."""
+        """Emit the rest of a candidate with a complete body, either as a call or as text."""
         if candidate.num_emitted is None:
             found = candidate.body.call()
             if found is None or found[0] not in self._names:
@@ -179,7 +179,7 @@ def call_digest(job_id: JobId, choice: int, call: int) -> str:
 
 
 def _merged(pieces: Iterable[Piece]) -> list[Piece]:
-    """Join pieces that continue the text or the arguments before them."""
+    """Join adjacent pieces of text, and adjacent pieces of one call's arguments."""
     merged = list[Piece]()
     for kind, group in groupby(pieces, key=_kind):
         match kind:

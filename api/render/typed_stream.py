@@ -14,8 +14,9 @@ from typing import Any, Protocol
 from api.follow.transcript import Delta
 from api.render.blocks import Added, BlockEvent, BlockReader, without_stop
 from api.render.catch_up import Misplaced
+from api.render.event_ids import unknown_event_id
 from api.render.sse import RETRY, sse
-from shared.errors import ErrorCode, JobError, failed
+from shared.errors import JobError
 from shared.protocol.answers import AnswerSpec
 from shared.protocol.results import Usage
 
@@ -52,7 +53,7 @@ class EventFormat(Protocol):
         """Return the events after the last output."""
 
     def failure(self, reader: BlockReader, error: JobError) -> TypedEvent:
-        """Return the last event of a stream whose job failed."""
+        """Return the last event of the stream of a failed job."""
 
     def interruption(self, error: JobError) -> TypedEvent:
         """Return the last event of a stream that can be continued."""
@@ -213,7 +214,7 @@ class TypedStream:
 
 
 class _Checksum:
-    """Checksum of the output up to a position that only increases."""
+    """Checksum of the output up to a position. The position only increases."""
 
     def __init__(self) -> None:
         self.value = zlib.crc32(b"")
@@ -238,6 +239,5 @@ def parse_after(text: str, *, param: str) -> After:
         return After(is_end=True)
     found = _ID.fullmatch(text)
     if not found:
-        message = f"{param}: {text[:100]!r} isn't the id of an event of this job's stream"
-        raise failed(ErrorCode.INVALID_VALUE, message, param)
+        raise unknown_event_id(text, param)
     return After(int(found[1]), int(found[2], 16))

@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 
 from api.schema.chat import ChatCompletionRequest
-from api.schema.messages import AssistantMessage, Message, ToolMessage
+from api.schema.chat_messages import AssistantMessage, Message, ToolMessage
 from api.schema.tools import (
     AllowedTools,
     FunctionDefinition,
@@ -18,7 +18,7 @@ from api.schema.tools import (
     mode_of,
 )
 from shared.errors import ErrorCode, failed, invalid_value
-from shared.json_text import JsonBudget
+from shared.json_budget import JsonBudget
 from shared.protocol.tools import ToolChoice, ToolForm, ToolUse
 
 
@@ -84,10 +84,7 @@ def _template_message(message: Message, budget: JsonBudget) -> dict[str, Any]:
 
 
 def _template_tool(tool: Tool) -> dict[str, Any]:
-    """Return what chat templates show to the model.
-
-    Unknown fields aren't for the model, and `strict` is for the server.
-    """
+    """Return a tool as chat templates show it, without unknown fields and `strict`."""
     shown = set(FunctionDefinition.model_fields) - {"strict"}
     function = tool.function.model_dump(include=shown, exclude_unset=True)
     return {"type": tool.type, "function": function}

@@ -1,7 +1,7 @@
 """Constraints of answers: JSON schemas, regular expressions, choices and grammars. Pure."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from api.schema.chat import ChatCompletionRequest
 from api.schema.generation import GenerationRequest
@@ -9,19 +9,23 @@ from api.schema.response_format import ANY_OBJECT
 from api.schema.tools import mode_of
 from shared.errors import invalid_param
 
+_KINDS = {"json": "json_schema", "regex": "regex", "choice": "choice", "grammar": "grammar"}
+"""Names of the constraints in `SamplingParams`, by the ends of the request fields' names."""
+
 
 @dataclass(frozen=True, slots=True)
 class Constraint:
-    """What each answer must match."""
+    """Constraint that each answer must satisfy."""
 
     param: str
     """Request field that has the constraint."""
-    kind: Literal["json_schema", "regex", "choice", "grammar"]
+    kind: str
+    """Name of the constraint in `SamplingParams`."""
     value: str | tuple[str, ...]
 
     @property
     def sampling(self) -> dict[str, Any]:
-        """Values of `SamplingParams`."""
+        """Arguments of `SamplingParams` for the constraint."""
         named = {} if self.param == "response_format" else {"constrained_by": self.param}
         return {self.kind: self.value, **named}
 
@@ -92,20 +96,10 @@ def _guided(request: GenerationRequest) -> list[Constraint]:
     )
 
 
-def _constraints(
-    prefix: str,
-    schema: str | None,
-    regex: str | None,
-    choice: list[str] | None,
-    grammar: str | None,
-) -> list[Constraint]:
-    found: list[Constraint] = []
-    if schema is not None:
-        found.append(Constraint(f"{prefix}json", "json_schema", schema))
-    if regex is not None:
-        found.append(Constraint(f"{prefix}regex", "regex", regex))
-    if choice is not None:
-        found.append(Constraint(f"{prefix}choice", "choice", tuple(choice)))
-    if grammar is not None:
-        found.append(Constraint(f"{prefix}grammar", "grammar", grammar))
-    return found
+def _constraints(prefix: str, *values: str | list[str] | None) -> list[Constraint]:
+    """Return the constraints in fields whose names begin with `prefix`, ordered as in `_KINDS`."""
+    return [
+        Constraint(prefix + end, kind, tuple(value) if isinstance(value, list) else value)
+        for (end, kind), value in zip(_KINDS.items(), values, strict=True)
+        if value is not None
+    ]

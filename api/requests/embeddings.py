@@ -7,16 +7,16 @@ from api.http.validation import validate
 from api.requests.translate import CHARS_PER_TOKEN, Admission, fitting
 from api.requests.unsupported_fields import NeutralValues, drop_unsupported
 from api.schema.embeddings import EmbeddingRequest
-from shared.errors import invalid_value
+from shared.errors import invalid_param, invalid_value
 from shared.protocol.embeddings import EmbeddingParams, Pooling
 from shared.protocol.jobs import Endpoint, Job, SamplingParams
 
 MAX_ANSWER_BYTES = 16 << 20
 """Maximum size of all embeddings of one request, as float32. Redis keeps them as base64."""
 RESERVED_TOKENS = 4096
-"""Number of tokens up to which all inputs of a job count as its cost.
+"""Maximum cost of all inputs of a job together, in tokens. A longer single input costs more.
 
-An input leaves the KV cache after a few steps, and inputs start after generations. A job therefore
+An input leaves the KV cache after a few steps, and generations start before inputs. A job therefore
 needs less of the KV cache than the sum of its inputs. When the job ends, its tenant is charged for
 all tokens.
 """
@@ -77,25 +77,24 @@ def _check_size(request: EmbeddingRequest, size: int) -> None:
     if size == 0:
         raise invalid_value("the workers of this pool compute no embeddings", "model")
     if request.dimensions not in (None, size):
-        raise invalid_value(
-            f"dimensions can only be {size}, the size of this model's embeddings, not "
-            f"{request.dimensions}: the model isn't trained for shorter ones",
+        raise invalid_param(
             "dimensions",
+            f"can only be {size}, the size of this model's embeddings, not {request.dimensions}: "
+            "the model isn't trained for shorter ones",
         )
     most = MAX_ANSWER_BYTES // (4 * size)
     if len(request.input) > most:
-        raise invalid_value(
-            f"input has {len(request.input)} inputs, but at most {most} embeddings of this model "
-            "fit into one response; send several requests",
+        raise invalid_param(
             "input",
+            f"has {len(request.input)} inputs, but at most {most} embeddings of this model fit "
+            "into one response; send several requests",
         )
 
 
 def _limit(truncate_prompt_tokens: int | None, max_model_len: int) -> int | None:
     """Return the maximum number of tokens that are used of each input; None uses all."""
     if truncate_prompt_tokens == 0:
-        message = "truncate_prompt_tokens can't be 0, because an input needs a token"
-        raise invalid_value(message, "truncate_prompt_tokens")
+        raise invalid_param("truncate_prompt_tokens", "can't be 0, because an input needs a token")
     return max_model_len if truncate_prompt_tokens == -1 else truncate_prompt_tokens
 
 

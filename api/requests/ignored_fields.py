@@ -1,7 +1,8 @@
 """Lists the fields of a request that are ignored, and builds the warning header. Pure.
 
 Fields that no endpoint knows are ignored as well, unless clients prefer strict handling. The module
-`unsupported_fields` lists the fields that are refused unless their value is neutral.
+`unsupported_fields` lists the fields that are refused unless their value is neutral, and
+`chat_messages` removes `strict` from tools.
 """
 
 import re
@@ -14,11 +15,11 @@ from api.requests.constraints import constraint_of
 from api.requests.unknown_fields import UnknownField, unknown_fields
 from api.schema.base import RequestModel
 from api.schema.chat import ChatCompletionRequest
-from api.schema.messages import AssistantMessage
+from api.schema.chat_messages import AssistantMessage
 from api.schema.tools import mode_of
 
 MAX_LISTED = 10
-"""Maximum number of fields that the header names. It counts the other ones."""
+"""Maximum number of fields that the header names. Further fields are only counted."""
 MAX_LISTED_CHARS = 80
 """Maximum length of a field's path in the header."""
 _UNSAFE = re.compile(r"[^!#-+\--~]")
@@ -42,7 +43,7 @@ These fields are ignored rather than refused, because some clients send them to 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OtherFields:
-    """Fields of another API's request that aren't in the chat request made of it."""
+    """Fields of another API's request that the chat request made from it lacks."""
 
     ignored: Sequence[str] = ()
     """Paths of the known fields that are ignored."""
@@ -55,7 +56,7 @@ NO_OTHERS = OtherFields()
 
 
 def all_unknown(request: RequestModel, others: OtherFields = NO_OTHERS) -> Iterator[UnknownField]:
-    """Yield the unknown fields of a request, of which `others` are the fields that it lacks."""
+    """Yield the unknown fields of a request. `others` are fields that `request` lacks."""
     yield from others.unknown
     yield from unknown_fields(request)
 
@@ -72,12 +73,10 @@ def warning(request: RequestModel, others: OtherFields = NO_OTHERS) -> str | Non
 
 
 def _listed(ignored: Iterator[str], unknown: Iterator[UnknownField]) -> str:
-    """Return the paths of the first `MAX_LISTED` fields, and how many more there are.
-
-    `num_more` counts the fields that `islice` has left in both iterators.
-    """
+    """Return the paths of the first `MAX_LISTED` fields, and how many more there are."""
     paths = chain(ignored, (field.path for field in unknown))
     shown = ", ".join(_shown(path) for path in islice(paths, MAX_LISTED))
+    # `islice` leaves the further fields in the iterators.
     num_more = sum(1 for _ in ignored) + sum(1 for _ in unknown)
     return shown + (f" and {num_more} more" if num_more else "")
 
@@ -102,7 +101,8 @@ def _ignored_strict(request: ChatCompletionRequest) -> Iterator[str]:
     """Yield the paths of the `strict` fields that are ignored.
 
     A grammar enforces the schemas of all tools, strict or not, if `tool_choice` requires a call or
-    the request constrains its answers, for example with `response_format`. Other calls are free.
+    the request constrains its answers, for example with `response_format`. Other calls aren't
+    constrained.
     """
     if mode_of(request.tool_choice) == "auto" and constraint_of(request) is None:
         for index, tool in enumerate(request.tools or ()):

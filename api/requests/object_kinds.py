@@ -1,7 +1,7 @@
 """Checks objects in requests to /v1/messages and /v1/responses, and finds their unknown fields.
 
-Messages, content blocks, input items and tools of these APIs are validated without a class. The
-files `known_fields.py` of both APIs have their kinds. Pure.
+No pydantic classes validate the messages, content blocks, input items and tools of these APIs.
+`api/messages/known_fields.py` and `api/responses/known_fields.py` list their kinds. Pure.
 """
 
 from collections.abc import Iterator, Mapping
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from api.requests.unknown_fields import UnknownField
-from shared.errors import ErrorCode, JobFailed, failed
+from shared.errors import ErrorCode, failed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,7 +17,7 @@ class ObjectKind:
     """Fields that objects of one kind may have."""
 
     fields: tuple[str, ...]
-    """Fields that have an effect, and those that clients only send back."""
+    """Fields that have an effect, and fields that clients only send back."""
     unused: tuple[str, ...] = ()
     """Fields that should have an effect and have none."""
     parts: Mapping[str, "Kinds"] = field(default_factory=dict)
@@ -44,7 +44,7 @@ def unknown_in(value: Any, path: str, kinds: Kinds) -> Iterator[UnknownField]:
 
 
 def unused_in(value: Any, path: str, kinds: Kinds) -> Iterator[str]:
-    """Yield the paths of the unused fields that ask for something, in the same objects."""
+    """Yield the paths of the unused fields that have a value, in the same objects."""
     for prefix, kind, found in _objects(value, path, kinds):
         yield from (prefix + name for name in kind.unused if found.get(name))
 
@@ -52,7 +52,7 @@ def unused_in(value: Any, path: str, kinds: Kinds) -> Iterator[str]:
 def _objects(
     value: Any, path: str, kinds: Kinds
 ) -> Iterator[tuple[str, ObjectKind, Mapping[str, Any]]]:
-    """Yield the objects at `path`, and those in their fields, as far as they have a kind.
+    """Yield the objects at `path`, and those in their fields, that have a kind.
 
     Each tuple has the start of the paths of the object's fields, such as `messages[0].`, the
     object's kind, and the object.
@@ -63,7 +63,7 @@ def _objects(
                 yield from _objects(item, f"{path}[{index}]", kinds)
     elif isinstance(value, dict):
         given = value.get("type")
-        # The kind of None, if there is one, is that of objects without a type or with another type.
+        # The key None has the kind of objects without a type or with any other type.
         kind = kinds.get(given if isinstance(given, str) else None) or kinds.get(None)
         if kind:
             yield f"{path}.", kind, value
@@ -72,7 +72,7 @@ def _objects(
 
 
 def string_of(part: Mapping[str, Any], name: str, path: str) -> str:
-    """Return the field `name` of a part, which must be a string. `path` is that of the part.
+    """Return the string in the field `name` of the part at `path`.
 
     Raises:
         JobFailed: the field is missing or not a string. The error names the field.
@@ -89,9 +89,4 @@ def refuse(path: str, reason: str, code: ErrorCode = ErrorCode.INVALID_VALUE) ->
     Raises:
         JobFailed: always.
     """
-    raise refusal(path, reason, code)
-
-
-def refusal(path: str, reason: str, code: ErrorCode = ErrorCode.INVALID_VALUE) -> JobFailed:
-    """Return the failure of a request because of the field at `path`."""
-    return failed(code, f"{path}: {reason}", path)
+    raise failed(code, f"{path}: {reason}", path)

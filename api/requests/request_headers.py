@@ -1,9 +1,13 @@
-"""Headers of a request for an answer. Pure."""
+"""Headers of a request for an answer, and the options of its job that they set. Pure."""
 
+import hashlib
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Any
+
+import orjson
 
 from api.http.headers import (
     DEADLINE_HEADER,
@@ -13,7 +17,12 @@ from api.http.headers import (
     ON_DISCONNECT_HEADER,
     PREFER_HEADER,
 )
-from shared.errors import ErrorCode, JobFailed, failed
+from api.schema.base import JobRequest
+from shared.errors import JobFailed, invalid_value
+from shared.protocol.enqueue import EnqueueOptions, IdempotencyKey
+
+if TYPE_CHECKING:
+    from starlette.datastructures import Headers
 
 _SECONDS = re.compile(r"[0-9]{1,10}(\.[0-9]{1,20})?(e[-+]?[0-9]{1,3})?", re.IGNORECASE)
 _PREFERENCE = re.compile(r'(?:[^,"]|"(?:[^"\\]|\\.)*+"|")++')
@@ -21,19 +30,9 @@ _PREFERENCE = re.compile(r'(?:[^,"]|"(?:[^"\\]|\\.)*+"|")++')
 _HANDLING = re.compile(r'\s*handling\s*=\s*"?(\w*)"?\s*(;.*)?', re.IGNORECASE | re.DOTALL)
 
 
-class Headers(Protocol):
-    """Headers as clients sent them. Their names are case-insensitive."""
-
-    def get(self, name: str, /) -> str | None:
-        """Return the first value of a header; None if the client didn't send it."""
-
-    def getlist(self, name: str, /) -> list[str]:
-        """Return all values of a header, in the client's order."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestHeaders:
-    """Wishes that a client states in the headers of a request."""
+    """Options that a client sets in the headers of a request."""
 
     idempotency_key: str | None = None
     is_continued: bool = False
@@ -44,8 +43,8 @@ class RequestHeaders:
     """Whether unknown fields are refused."""
 
 
-def read_request_headers(headers: Headers, *, max_deadline_s: float) -> RequestHeaders:
-    """Return the wishes that `headers` state.
+def read_request_headers(headers: "Headers", *, max_deadline_s: float) -> RequestHeaders:
+    """Return the options that a client sets in `headers`.
 
     Raises:
         JobFailed: a header has an invalid value. The error names the header.
@@ -55,6 +54,32 @@ def read_request_headers(headers: Headers, *, max_deadline_s: float) -> RequestH
         is_continued=_is_continued(headers.get(ON_DISCONNECT_HEADER)),
         deadline_s=_deadline_s(headers.get(DEADLINE_HEADER), max_deadline_s),
         is_strict=_is_strict(",".join(headers.getlist(PREFER_HEADER))),
+    )
+
+
+def enqueue_options(
+    headers: RequestHeaders,
+    request: JobRequest,
+    *,
+    path: str,
+    raw: Mapping[str, Any],
+    weight: float,
+    key_id: str = "",
+    books_pool: str = "",
+) -> EnqueueOptions:
+    """Return the options of the request's job.
+
+    `path` is that of the endpoint, and `raw` the body as parsed JSON. `weight` is that of the
+    tenant. `key_id` is the id of a stored API key, empty for other keys. `books_pool` is
+    `Access.books_pool`.
+    """
+    key = headers.idempotency_key
+    return EnqueueOptions(
+        idempotency=IdempotencyKey(key=key, body_digest=_digest(path, raw)) if key else None,
+        keeps_running=headers.is_continued or bool(request.background),
+        weight=weight,
+        key_id=key_id,
+        books_pool=books_pool,
     )
 
 
@@ -88,12 +113,18 @@ def _deadline_s(value: str | None, max_deadline_s: float) -> float | None:
 def _is_strict(preferences: str) -> bool:
     """Return whether the first preference for handling is strict.
 
-    As RFC 7240 demands, other preferences are ignored, and malformed ones as well.
+    As RFC 7240 demands, other preferences and malformed ones are ignored.
     """
     found = (_HANDLING.fullmatch(item) for item in _PREFERENCE.findall(preferences))
     handling = next((match[1] for match in found if match), "")
     return handling.lower() == "strict"
 
 
+def _digest(path: str, raw: Mapping[str, Any]) -> str:
+    """Return a digest of the request that depends on neither white space nor the order of keys."""
+    canonical = orjson.dumps(raw, option=orjson.OPT_SORT_KEYS)
+    return hashlib.sha256(b"\n".join((path.encode(), canonical))).hexdigest()
+
+
 def _invalid(header: str, reason: str) -> JobFailed:
-    return failed(ErrorCode.INVALID_VALUE, f"{header}: {reason}", header)
+    return invalid_value(f"{header}: {reason}", header)

@@ -3,15 +3,15 @@
 from typing import Any
 
 from api.schema.chat import ChatCompletionRequest
-from shared.errors import ErrorCode, failed, invalid_param
+from shared.errors import invalid_param
 from shared.protocol.jobs import PromptEnd
 
 
 def template_kwargs(request: ChatCompletionRequest) -> dict[str, Any] | None:
     """Return further variables of the chat template, or None if there are none.
 
-    `reasoning_effort` is a variable of this name. It also switches the model's thinking on or off,
-    unless the client sets that variable of the template.
+    The field `reasoning_effort` sets the variable of this name. It also sets the variables that
+    switch thinking on or off, unless the client sets them.
 
     Raises:
         JobFailed: the request has two values of the variable `enable_thinking`.
@@ -45,16 +45,16 @@ def thinking_switch(thinks: bool) -> dict[str, Any]:
 
 
 def prompt_end(request: ChatCompletionRequest) -> PromptEnd:
-    """Return what the prompt ends with.
+    """Return how the prompt ends.
 
     Raises:
         JobFailed: the request asks both for a new answer and for the continuation of a message.
     """
     if request.continue_final_message:
         if request.add_generation_prompt:
-            message = "continue_final_message and add_generation_prompt can't both be true"
-            param = "continue_final_message"
-            raise failed(ErrorCode.INVALID_VALUE, message, param)
+            raise invalid_param(
+                "continue_final_message", "and add_generation_prompt can't both be true"
+            )
         return PromptEnd.MESSAGE
     return PromptEnd.NOTHING if request.add_generation_prompt is False else PromptEnd.ANSWER
 
@@ -62,8 +62,8 @@ def prompt_end(request: ChatCompletionRequest) -> PromptEnd:
 def echoed(request: ChatCompletionRequest) -> str:
     """Return the text with which the content of each answer begins.
 
-    As in vLLM, `echo` repeats the last message if the answer has its role. The role of an answer
-    without a header of its own is the role of the last message.
+    As in vLLM, `echo` repeats the last message if the answer has the same role. If the prompt ends
+    without a header for the answer, the answer has the role of the last message.
     """
     last = request.messages[-1]
     has_same_role = last.role == "assistant" or prompt_end(request) is not PromptEnd.ANSWER

@@ -1,4 +1,4 @@
-"""Translates requests of /tokenize into calls of a worker. Pure."""
+"""Translates requests to /tokenize and /detokenize into calls to a worker. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -8,7 +8,7 @@ from api.http.validation import validate
 from api.requests.translate import Admission, chat_job, parse_chat
 from api.requests.unsupported_fields import NeutralValues, drop_unsupported
 from api.schema.tokenize import DetokenizeRequest, TokenizeRequest
-from shared.errors import invalid_value
+from shared.errors import invalid_param, invalid_value
 from shared.protocol.tokenization import EncodeChat, EncodeText
 
 CHAT_FIELDS = (
@@ -24,7 +24,7 @@ UNSUPPORTED: NeutralValues = {
 
 
 def parse_tokenize(raw: Mapping[str, Any]) -> TokenizeRequest:
-    """Validate the body of a request of /tokenize and return the request.
+    """Validate the body of a request to /tokenize and return the request.
 
     Raises:
         JobFailed: a field is invalid or unsupported. The error names the field.
@@ -34,15 +34,15 @@ def parse_tokenize(raw: Mapping[str, Any]) -> TokenizeRequest:
     if len(given) != 1:
         raise invalid_value("prompt: send one of prompt, messages and content", "prompt")
     if request.messages is not None and request.add_special_tokens:
-        raise invalid_value(
-            "add_special_tokens can't be true with messages, because the chat template adds them",
+        raise invalid_param(
             "add_special_tokens",
+            "can't be true with messages, because the chat template adds them",
         )
     return request
 
 
 def parse_detokenize(raw: Mapping[str, Any]) -> DetokenizeRequest:
-    """Validate the body of a request of /detokenize and return the request.
+    """Validate the body of a request to /detokenize and return the request.
 
     Raises:
         JobFailed: a field is invalid. The error names the field.

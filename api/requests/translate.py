@@ -1,4 +1,4 @@
-"""Translates OpenAI requests into jobs. Pure."""
+"""Translates requests to /v1/chat/completions and /v1/completions into jobs. Pure."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -38,7 +38,7 @@ ADAPTERS_MAY_SET = ("temperature", "top_p", "top_k", "min_p", "repetition_penalt
 PRIORITY_OF_TIER = {"priority": 10, "flex": -10}
 """Priority of the jobs of each service tier. Other tiers have priority 0."""
 MAX_ANSWERS = 128
-"""Maximum number of answers to one completion request, which gets `n` answers to each prompt."""
+"""Maximum number of answers to one completion request: `n` times the number of prompts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,11 +181,7 @@ def _job(
     sampling: SamplingParams,
     *num_prompt_tokens: int,
 ) -> Job:
-    """Build the job, except for its prompts or messages, which callers add.
-
-    `num_prompt_tokens` has the estimated number of tokens of each prompt. The job's cost is
-    computed from these estimates.
-    """
+    """Build the job without its prompts. `num_prompt_tokens` has an estimate for each prompt."""
     sampling = _truncating(sampling, admission.max_model_len)
     return Job(
         id=admission.id,

@@ -14,7 +14,7 @@ from shared.errors import JobFailed
 
 
 class UnknownField(NamedTuple):
-    """One field that its object has in addition to the known ones."""
+    """Field of an object that isn't one of the object's known fields."""
 
     prefix: str
     """Path of the object, for example `messages[0].`. Empty for the body itself."""
@@ -29,7 +29,7 @@ class UnknownField(NamedTuple):
 
 
 def unknown_fields(request: BaseModel, prefix: str = "") -> Iterator[UnknownField]:
-    """Yield the unknown fields of a request at any depth, those of outer objects first.
+    """Yield the unknown fields of a request at any depth. Fields of outer objects come first.
 
     Free-form objects, such as JSON Schemas and `metadata`, have no unknown fields.
     """

@@ -2,9 +2,9 @@
 
 Clients may send such a field with a neutral value, which has no effect. Any other value is refused
 with an error that names the field, because an answer that silently ignores the value would be
-wrong. Fields of peers with the same effect as a supported field are refused too, because clients
-would otherwise get an answer without this effect. The module `ignored_fields` lists the fields that
-are accepted with every value, besides unknown ones.
+wrong. Fields of other servers with the effect of a supported field are refused, too, because
+clients would otherwise get an answer without this effect. The module `ignored_fields` lists the
+fields that are accepted with every value, besides unknown ones.
 """
 
 import json
@@ -75,7 +75,7 @@ COMMON: NeutralValues = {
     "do_sample": (True,),
     "merged_adapters": (),
 }
-"""Unsupported fields of both endpoints."""
+"""Unsupported fields of both /v1/chat/completions and /v1/completions."""
 
 CHAT: NeutralValues = {
     **COMMON,
@@ -102,7 +102,7 @@ CHAT: NeutralValues = {
 COMPLETIONS: NeutralValues = {
     **COMMON,
     # OpenAI
-    "best_of": (1,),  # or `n`: then, the server doesn't choose among more answers
+    "best_of": (1,),  # `n` is neutral, too: the server then returns all answers
     "max_completion_tokens": (),
     "messages": (),
     "response_format": ({"type": "text"},),

@@ -1,4 +1,7 @@
-"""Requests of other APIs, in the form of chat requests. Pure."""
+"""Requests of other APIs, in the form of chat requests. Pure.
+
+`api/messages/translate.py` and `api/responses/translate.py` create them.
+"""
 
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -30,10 +33,10 @@ class ViewedRequest:
     view: View
     """API of the request."""
     request: dict[str, Any] | None = None
-    """`request` of the job."""
+    """Value of `Job.request`."""
     names: Mapping[str, str]
-    """For regular expressions of fields' paths in `chat`, the paths in the request. Errors name the
-    latter."""
+    """For each regular expression of a path in `chat`, the path in the request. Errors name the
+    path in the request."""
     ignored: tuple[str, ...] = ()
     """Paths of the request's known fields that have no effect and aren't in `chat`."""
     unknown: tuple[UnknownField, ...] = ()
@@ -44,8 +47,8 @@ class ViewedRequest:
         """The request's fields that aren't in `chat`."""
         return OtherFields(ignored=self.ignored, unknown=self.unknown, renamed=self._renamed)
 
-    def parse(self, _: Mapping[str, Any]) -> ChatCompletionRequest:
-        """Validate the chat request, and return it.
+    def parse(self) -> ChatCompletionRequest:
+        """Validate `chat`, and return it as a chat request.
 
         Raises:
             JobFailed: a field is invalid or unsupported. The error names the field.
@@ -80,9 +83,9 @@ class ViewedRequest:
 
 
 def chat_extras(request: RequestModel) -> dict[str, Any]:
-    """Return the fields of a request that its API doesn't have and chat requests have.
+    """Return the fields of a request that chat requests have and the request's own API doesn't.
 
-    They include those that chat requests refuse.
+    Fields that chat requests refuse are included.
     """
     extra = request.model_extra or {}
     return {name: value for name, value in extra.items() if name in CHAT_FIELDS or name in CHAT}
@@ -96,9 +99,9 @@ def unknown_in_view(
 ) -> Iterator[UnknownField]:
     """Yield the unknown fields of another API's request, at any depth.
 
-    Fields of `model`, the class of all the API's fields, are known. So are those of chat requests.
-    The suggestions for a misspelt name leave out the `unsupported` ones. `objects` are the fields
-    with objects that are validated without a class.
+    Fields of `model`, the class of all the API's fields, are known, and so are fields of chat
+    requests. The suggestions for a misspelt name leave out the `unsupported` ones. `objects` has
+    the kinds of objects that no pydantic class validates, by the names of their fields.
     """
     known = {*field_names(model), *CHAT_FIELDS}
     suggested = tuple(sorted(known.difference(unsupported)))
@@ -112,7 +115,7 @@ def unknown_in_view(
 
 
 def unused_in_view(request: RequestModel, objects: Mapping[str, Kinds]) -> Iterator[str]:
-    """Yield the paths of the unused fields in the objects that are validated without a class."""
+    """Yield the paths of the unused fields in the objects that no pydantic class validates."""
     for name, kinds in objects.items():
         yield from unused_in(getattr(request, name), name, kinds)
 

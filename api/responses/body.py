@@ -26,7 +26,7 @@ def response_body(
     usage: Usage | None = None,
     error: JobError | None = None,
 ) -> dict[str, Any]:
-    """Return the response object in a status."""
+    """Return the response object with `status`."""
     is_incomplete = status == INCOMPLETE
     request = spec.request or {}
     return {
@@ -47,7 +47,7 @@ def response_body(
 
 
 def finished_body(spec: AnswerSpec, reader: BlockReader, usage: Usage) -> dict[str, Any]:
-    """Return the response object with the complete output, which `reader` has read."""
+    """Return the response object with the complete output that `reader` has read."""
     output = output_items(spec, reader.blocks)
     return response_body(spec, status=status_of(reader.finish), output=output, usage=usage)
 
@@ -88,7 +88,7 @@ def part(spec: AnswerSpec, block: Block, *, is_new: bool = False) -> dict[str, A
 
 
 def item_id_of(spec: AnswerSpec, block: Block) -> str:
-    """Return the id of a block's item, which is the same each time the answer is rendered."""
+    """Return the id of a block's item. The id is the same each time the answer is rendered."""
     prefix = {BlockKind.TEXT: "msg", BlockKind.REASONING: "rs", BlockKind.CALL: "fc"}[block.kind]
     return f"{prefix}_{spec.id}_{block.index}"
 

@@ -7,7 +7,7 @@ from api.schema.responses import ResponseRequest, TextFormat
 
 
 def echoed_fields(request: ResponseRequest, tools: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the repeated fields with their defaults. `tools` have no unknown fields."""
+    """Return the repeated fields with their defaults. The `tools` must not have unknown fields."""
     reasoning = request.reasoning
     return {
         "background": bool(request.background),
@@ -18,12 +18,12 @@ def echoed_fields(request: ResponseRequest, tools: Sequence[Mapping[str, Any]]) 
         "previous_response_id": request.previous_response_id,
         "reasoning": {"effort": reasoning.effort if reasoning else None, "summary": None},
         "store": request.store is not False,
-        "temperature": _or(request.temperature, 1.0),
+        "temperature": 1.0 if request.temperature is None else request.temperature,
         "text": {"format": _echoed_format(request.text_format), "verbosity": "medium"},
         "tool_choice": "auto" if request.tool_choice is None else request.tool_choice,
         "tools": [{"description": None, "parameters": None, "strict": None, **t} for t in tools],
         "top_logprobs": request.top_logprobs or 0,
-        "top_p": _or(request.top_p, 1.0),
+        "top_p": 1.0 if request.top_p is None else request.top_p,
         "truncation": "disabled",
         "user": request.user,
     }
@@ -39,7 +39,3 @@ def _echoed_format(given: TextFormat) -> dict[str, Any]:
         "schema": given.schema_,
         "strict": True,
     }
-
-
-def _or(value: float | None, default: float) -> float:
-    return default if value is None else value

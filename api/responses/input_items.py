@@ -4,14 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from api.http.lists import limit, page_body
+from api.http.lists import DEFAULT_LIMIT, MAX_LIMIT, limit, page_body
 from api.http.parameters import query
 from api.responses.items import stored_input
-from shared.errors import ErrorCode, JobFailed, failed
+from shared.errors import invalid_value
 from shared.protocol.answers import AnswerSpec
 
-MAX_LIMIT = 100
-DEFAULT_LIMIT = 20
 ORDERS = ("desc", "asc")
 ITEMS_PARAMETERS = [
     limit("items", default=DEFAULT_LIMIT, most=MAX_LIMIT),
@@ -38,9 +36,9 @@ def read_page(params: Mapping[str, str]) -> ItemPage:
     """
     text, order = params.get("limit", str(DEFAULT_LIMIT)), params.get("order", ORDERS[0])
     if not (text.isascii() and text.isdecimal() and len(text) < 4 and 0 < int(text) <= MAX_LIMIT):
-        raise _invalid("limit", f"must be a number from 1 to {MAX_LIMIT}")
+        raise invalid_value(f"limit: must be a number from 1 to {MAX_LIMIT}", "limit")
     if order not in ORDERS:
-        raise _invalid("order", f"must be {' or '.join(ORDERS)}")
+        raise invalid_value(f"order: must be {' or '.join(ORDERS)}", "order")
     return ItemPage(limit=int(text), is_oldest_first=order == "asc", after=params.get("after"))
 
 
@@ -59,11 +57,8 @@ def input_items_body(spec: AnswerSpec, page: ItemPage) -> dict[str, Any]:
     if page.after is not None:
         ids = [item["id"] for item in items]
         if page.after not in ids:
-            raise _invalid("after", "isn't the id of an input item of this response")
+            message = "after: isn't the id of an input item of this response"
+            raise invalid_value(message, "after")
         items = items[ids.index(page.after) + 1 :]
     shown = items[: page.limit]
     return page_body(shown, has_more=len(items) > len(shown))
-
-
-def _invalid(param: str, reason: str) -> JobFailed:
-    return failed(ErrorCode.INVALID_VALUE, f"{param}: {reason}", param)

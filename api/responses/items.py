@@ -6,7 +6,7 @@ A checked item has only the fields that the conversation needs, so that it can b
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from api.requests.object_kinds import refusal, refuse, string_of
+from api.requests.object_kinds import refuse, string_of
 from shared.errors import ErrorCode
 from shared.protocol.answers import AnswerSpec
 
@@ -27,7 +27,8 @@ def checked_items(given: Any) -> list[Item]:
     """Return the field `input` as checked items.
 
     Raises:
-        JobFailed: it is invalid, or has an item or a part that isn't supported. The error names it.
+        JobFailed: the field is invalid, or has an item or a part that isn't supported. The error
+            names it.
     """
     if isinstance(given, str):
         return [_message("user", given)]
@@ -42,9 +43,9 @@ def stored_input(spec: AnswerSpec) -> list[Item] | None:
 
 
 def chat_messages(items: Iterable[Item]) -> list[dict[str, Any]]:
-    """Return chat messages for checked items.
+    """Convert validated items to chat messages.
 
-    Reasoning, text and calls that follow each other form one message of the assistant.
+    Consecutive items of reasoning, text and calls become one message of the assistant.
     """
     messages: list[dict[str, Any]] = []
     for item in items:
@@ -70,13 +71,10 @@ def _checked(item: Any, path: str) -> Item:
     if kind == "function_call_output":
         output = _content(item.get("output"), f"{path}.output")
         return {"type": kind, "call_id": string_of(item, "call_id", path), "output": output}
-    if kind == "reasoning":
-        return {"type": kind, "summary": [], "content": _reasoning(item, path)}
-    raise refusal(
-        f"{path}.type",
-        f"items of type {kind[:60]!r} aren't supported",
-        ErrorCode.UNSUPPORTED_PARAMETER,
-    )
+    if kind != "reasoning":
+        message = f"items of type {kind[:60]!r} aren't supported"
+        refuse(f"{path}.type", message, ErrorCode.UNSUPPORTED_PARAMETER)
+    return {"type": kind, "summary": [], "content": _reasoning(item, path)}
 
 
 def _checked_message(item: Mapping[str, Any], path: str) -> Item:

@@ -1,7 +1,7 @@
-"""Fields of the objects in a request to /v1/responses that are validated without a class. Pure.
+"""Known fields of objects in requests to /v1/responses that no pydantic class validates. Pure.
 
-Clients send items of earlier responses back as they are. So fields such as `id` and `annotations`
-are known, although the conversation doesn't need them.
+Clients send items of earlier responses back as they are. Fields such as `id` and `annotations` are
+therefore known, although the conversation doesn't need them.
 """
 
 from api.requests.object_kinds import Kinds, ObjectKind
@@ -28,7 +28,7 @@ ITEMS: Kinds = {
         parts={"summary": _THOUGHTS, "content": _THOUGHTS},
     ),
 }
-"""Input items. Items of other types are messages or refused."""
+"""Kinds of input items. Items of other types are messages, or are refused."""
 TOOLS: Kinds = {
     None: ObjectKind(
         fields=("type", "name", "description", "parameters", "strict"),

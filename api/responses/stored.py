@@ -5,7 +5,7 @@ from typing import Any
 import orjson
 
 from api.access.own_job import own_job_and_result
-from api.follow.transcript import ChoiceTranscript, Delta
+from api.follow.transcript import ChoiceTranscript
 from api.render.blocks import BlockReader, read_blocks
 from api.responses.body import finished_body, output_items, response_body
 from api.responses.items import Item, checked_items, stored_input
@@ -30,7 +30,7 @@ _STATUSES = {
 async def own_response(
     views: PoolViews, access: Access, response_id: str
 ) -> tuple[JobView, Result | None]:
-    """Return the job of a stored response of this tenant, and its result, if it has one.
+    """Return the job of a stored response of this tenant, and the job's result or None.
 
     Raises:
         JobFailed: there is no such response, it isn't stored, or it belongs to another tenant.
@@ -46,7 +46,7 @@ async def own_response(
 async def earlier_items(
     views: PoolViews, access: Access, response_id: str | None, *, max_bytes: int
 ) -> list[Item]:
-    """Return the items of the conversation that a request continues, or none without an id.
+    """Return the items of the conversation that a request continues; none if it has no id.
 
     `max_bytes` is the size that the body of a request may have.
 
@@ -94,5 +94,5 @@ def conversation(spec: AnswerSpec, result: Result) -> list[Item]:
 
 
 def _reader(spec: AnswerSpec, result: Result) -> BlockReader:
-    (choice,) = map(ChoiceTranscript.of, result.choices)
-    return read_blocks(spec, Delta(0, choice.text, choice.finish, tuple(choice.logprobs)))
+    (choice,) = result.choices
+    return read_blocks(spec, ChoiceTranscript.of(choice))

@@ -52,9 +52,9 @@ PROMPT_EXTRAS = (
 )
 """Fields of a chat request that change a prompt."""
 OF_ANSWERS = fields_of_answers(ResponseRequest, PROMPT_EXTRAS)
-"""Fields that don't change a prompt."""
+"""Fields that don't change the prompt of a request."""
 OBJECTS: Mapping[str, Kinds] = {"input": ITEMS, "tools": TOOLS, "tool_choice": TOOL_CHOICE}
-"""Fields with objects that are validated without a class."""
+"""Kinds of the objects in fields that no pydantic class validates, by the fields' names."""
 NAMES = {
     r"messages\b.*": "input",
     r"tools\[(\d+)\]\.function": r"tools[\1]",
@@ -66,7 +66,7 @@ NAMES = {
 
 
 def parse_response(raw: Mapping[str, Any]) -> ResponseRequest:
-    """Validate the body of a request, except for what `viewed_response` validates.
+    """Validate the body of a request, except for fields that `viewed_response` validates.
 
     Raises:
         JobFailed: a field is invalid or unsupported. The error names the field.
@@ -78,7 +78,7 @@ def parse_response(raw: Mapping[str, Any]) -> ResponseRequest:
 
 
 def parse_prompt(raw: Mapping[str, Any]) -> ResponsePrompt:
-    """Validate the body of a request to count tokens, except for what `viewed_prompt` validates.
+    """Validate the body of a request to count tokens, except for fields of `viewed_prompt`.
 
     Raises:
         JobFailed: a field is invalid or unsupported. The error names the field.
@@ -88,7 +88,7 @@ def parse_prompt(raw: Mapping[str, Any]) -> ResponsePrompt:
 
 
 def viewed_response(request: ResponseRequest, earlier: Sequence[Item]) -> ViewedRequest:
-    """Return the request in the form of a chat request.
+    """Convert a request into the form of a chat request.
 
     `earlier` are the items of the conversation before the input.
 
@@ -119,9 +119,10 @@ def viewed_response(request: ResponseRequest, earlier: Sequence[Item]) -> Viewed
 
 
 def viewed_prompt(prompt: ResponsePrompt, earlier: Sequence[Item]) -> ViewedRequest:
-    """Return a request to count the tokens of a prompt in the form of a chat request.
+    """Convert a request for the token count of a prompt into the form of a chat request.
 
-    `earlier` are the items of the conversation before the input, which may be null after them.
+    `earlier` are the items of the conversation before the input. If there are any, the input may be
+    null.
 
     Raises:
         JobFailed: a field is invalid or unsupported. The error names the field.
@@ -146,7 +147,7 @@ def viewed_prompt(prompt: ResponsePrompt, earlier: Sequence[Item]) -> ViewedRequ
 
 
 def _items(earlier: Sequence[Item], given: Any) -> list[Item]:
-    """Return the items of a conversation, of which a request has given the last ones."""
+    """Return the `earlier` items of a conversation and the items that the request gives."""
     items = [*earlier, *checked_items(given)]
     if len(items) > MAX_LISTED:
         refuse("input", f"makes a conversation of {len(items)} items; the limit is {MAX_LISTED}")
@@ -187,7 +188,7 @@ def _ignored_options(request: ResponseRequest) -> Iterator[str]:
 
 
 def _ignored_of_answer(prompt: ResponsePrompt) -> Iterator[str]:
-    """Yield the paths of options of the answer, which don't change the prompt."""
+    """Yield the paths of fields that affect only the answer and not the prompt."""
     if prompt.parallel_tool_calls is not None:
         yield "parallel_tool_calls"
     if prompt.text_format.type != "text":

@@ -2,8 +2,7 @@
 
 from fastapi import APIRouter, Request, Response
 
-from api.batches.bodies import batch_body
-from api.batches.own_batches import TenantBatches, batch_not_found
+from api.batches.own_batches import TenantBatches, batch_body, batch_not_found
 from api.files.own_files import TenantFiles
 from api.http.body import read_json_object
 from api.http.errors import json_response

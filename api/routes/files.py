@@ -6,6 +6,7 @@ from contextlib import suppress
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 
+from api.files.file_store import ObjectMissing
 from api.files.own_files import TenantFiles, content_name, file_body, file_not_found, remove_file
 from api.files.upload import PURPOSES, FileUploads
 from api.http.errors import json_response
@@ -13,12 +14,11 @@ from api.http.guards import InAccess, Work, guarded
 from api.http.lists import PAGE_PARAMETERS, page_body, read_page_query
 from api.http.parameters import query
 from api.openapi.entries import MEANINGS, errors
-from api.pools.file_store import ObjectMissing
 from api.pools.requested import part
 from api.schema.files import DeletedFile, FileBody, FileList
 from shared.errors import JobFailed, invalid_param
 from shared.protocol.access.rights import Scope
-from shared.protocol.files import Purpose
+from shared.store.batches.records import Purpose
 
 router = APIRouter(tags=["batches"])
 _MEANINGS = {
@@ -52,7 +52,7 @@ async def upload_file(
     files: TenantFiles = part(TenantFiles),
     uploads: FileUploads = part(FileUploads),
 ) -> Response:
-    """Store the requests of a batch, as one JSON object per line.
+    """Store a file with the requests of a batch, one JSON object per line.
 
     The tenant's files have limits in number and in bytes. Beyond them, uploads are refused until
     files are deleted.

@@ -51,7 +51,7 @@ async def ready_worker(request: Request, reports: PoolReports = part(PoolReports
 
 
 def _response(request: Request, readiness: Readiness, reason: str | None) -> Response:
-    """Return the response to a check. Only clients with a key learn the size of the pool."""
+    """Return the response to a check. Only clients with a key see the size of the pool."""
     body: dict[str, Any] = {
         "status": "not ready" if reason else "ready",
         "accepts_jobs": readiness.accepts_jobs,

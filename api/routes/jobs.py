@@ -1,26 +1,27 @@
 """/v1/jobs: the states of jobs, their answers and streams, and their cancellation."""
 
+from typing import get_args
+
 from fastapi import APIRouter, Request, Response
 
 from api.access.own_job import job_not_found, own_job, own_job_and_result
 from api.answers.answer import AttachedAnswer
-from api.answers.following import Following
-from api.answers.intake import Intake
-from api.answers.job_headers import job_headers
+from api.answers.job_description import job_body, job_headers, list_body
+from api.answers.parts import Following, Intake
 from api.formats import position_after
 from api.http.errors import json_response
 from api.http.guards import InAccess, Work, guarded
 from api.http.headers import LAST_EVENT_HEADER
-from api.http.parameters import header, query
-from api.jobs.bodies import job_body, list_body
-from api.jobs.list_query import PARAMETERS, read_list_query
-from api.jobs.own_jobs import own_jobs
+from api.http.lists import DEFAULT_LIMIT, MAX_LIMIT, check_known, limit, read_limit
+from api.http.parameters import Parameters, header, query
 from api.openapi.entries import MEANINGS, errors, event_stream
 from api.pools.requested import InPool, part
-from api.schema.jobs import CancelledJob, DeletedJob, JobBody, JobList
+from api.schema.jobs import CancelledJob, DeletedJob, JobBody, JobList, State
 from shared.errors import JobFailed, invalid_value
 from shared.protocol.access.rights import Scope
-from shared.protocol.jobs import UNFINISHED, Endpoint
+from shared.protocol.enqueue import EnqueueOptions
+from shared.protocol.ids import job_id_of
+from shared.protocol.jobs import UNFINISHED, Endpoint, JobState
 from shared.store.jobs.dead_letters import DeadLetters
 from shared.store.jobs.queue import Queue
 from shared.store.jobs.retried_jobs import RETRYABLE, enqueue_again, not_retryable
@@ -29,6 +30,17 @@ from shared.store.views.pool_views import PoolViews
 router = APIRouter(tags=["jobs"])
 ERRORS = errors(404, 503)
 AFTER = "after"
+_LIST_PARAMETERS: Parameters = [
+    query(
+        "state",
+        "States of the jobs, separated by commas or in repeated parameters. Defaults to all.",
+        {"type": "array", "items": {"type": "string", "enum": list(get_args(State))}},
+    ),
+    query("model", "Model that the requests named. Defaults to all.", {"type": "string"}),
+    limit("jobs", default=DEFAULT_LIMIT, most=MAX_LIMIT),
+    query(AFTER, "Id of a job; the page begins with the next older one.", {"type": "string"}),
+]
+_LIST_NAMES = [parameter["name"] for parameter in _LIST_PARAMETERS]
 _STREAM_PARAMETERS = [
     query(AFTER, "Id of an event. Overrides the header.", {"type": "string"}),
     header(
@@ -44,7 +56,7 @@ _STREAM_PARAMETERS = [
     summary="List jobs",
     response_model=JobList,
     responses=errors(400, 404, 503),
-    openapi_extra={"parameters": PARAMETERS},
+    openapi_extra={"parameters": _LIST_PARAMETERS},
 )
 @guarded(Work.LIST, Scope.INFERENCE)
 async def list_jobs(
@@ -55,8 +67,20 @@ async def list_jobs(
     For the next page, send the `last_id` of a page as `after` while `has_more` is true. With
     `state` or `model`, a page may be short or empty and still have a next one.
     """
-    query = read_list_query(request.query_params)
-    return json_response(list_body(await own_jobs(views, access, query)))
+    params = request.query_params
+    check_known(params, _LIST_NAMES)
+    after = job_id_of(params[AFTER]) if AFTER in params else None
+    page = await views.jobs(
+        access.tenant,
+        limit=read_limit(params.get("limit"), default=DEFAULT_LIMIT, most=MAX_LIMIT),
+        after=after,
+        states=_states(params.getlist("state")),
+        model=params.get("model"),
+        allows=access.allows,
+    )
+    if page is None:
+        raise job_not_found(after or "", param=AFTER)
+    return json_response(list_body(page))
 
 
 @router.get("/v1/jobs/{job_id}", summary="Get a job", response_model=JobBody, responses=ERRORS)
@@ -121,11 +145,13 @@ async def retry(
     if old is None:
         raise JobFailed(not_retryable(job_id, view))
     async with intake.turns.turn(access.tenant):
-        enqueued = await enqueue_again(
-            *(old, intake.queue, intake.registry, letters, intake.limits),
+        options = EnqueueOptions(
             weight=intake.settings.weight_of(access.tenant),
             key_id=access.key_id,
             books_pool=access.books_pool,
+        )
+        enqueued = await enqueue_again(
+            old, intake.queue, intake.registry, letters, intake.limits, options
         )
     headers = job_headers(enqueued, pool.root_path)
     return json_response(job_body(await own_job(views, access, enqueued.id)), 202, headers)
@@ -182,3 +208,13 @@ async def stream_job(
         last = request.headers.get(LAST_EVENT_HEADER, "")
         position = position_after(last, spec, param=LAST_EVENT_HEADER)
     return AttachedAnswer(following, view, is_stream=True, after=position)
+
+
+def _states(texts: list[str]) -> frozenset[JobState] | None:
+    """Return the states of the jobs that a client asks for; None for all states."""
+    words = [word for text in texts for word in text.split(",")]
+    for word in words:
+        if word not in get_args(State):
+            message = f"state: must be one of {', '.join(get_args(State))}, not {word[:60]!r}"
+            raise invalid_value(message, "state")
+    return frozenset(map(JobState, words)) or None

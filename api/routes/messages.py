@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter, Request, Response
 
-from api.answers.submission import submit_json
+from api.answers.submission import submit_viewed
 from api.answers.tokenization import count_prompt
 from api.http.body import read_json_object
 from api.http.errors import json_response
@@ -30,8 +30,7 @@ async def create_message(request: Request, access: InAccess) -> Response:
     header `X-Api-Key`. Errors have Anthropic's format.
     """
     raw = await read_json_object(request)
-    viewed = viewed_message(raw)
-    return await submit_json(request, access, raw, viewed.parse, viewed.job, viewed.others)
+    return await submit_viewed(request, access, raw, viewed_message(raw))
 
 
 @router.post(
@@ -45,5 +44,5 @@ async def create_message(request: Request, access: InAccess) -> Response:
 async def count_message_tokens(request: Request, access: InAccess) -> Response:
     """Return the number of input tokens that the same request to /v1/messages has."""
     raw = await read_json_object(request)
-    num_tokens, headers = await count_prompt(request, access, raw, viewed_prompt(raw))
+    num_tokens, headers = await count_prompt(request, access, viewed_prompt(raw))
     return json_response({"input_tokens": num_tokens}, headers=headers)

@@ -1,4 +1,4 @@
-"""GET /v1/models."""
+"""GET /v1/models: the base model and the adapters that a client may use."""
 
 from pathlib import PurePath
 
@@ -50,8 +50,8 @@ async def get_model(
 async def model_cards(request: Request, access: Access) -> list[ModelCard]:
     """Return the cards of all models that a request may list and its client may use.
 
-    Those of one pool follow each other. An adapter whose name an earlier pool has is listed by the
-    name `base:adapter`, because the name alone means the other one.
+    The cards of one pool follow each other. If an earlier pool has a model with the same name, an
+    adapter is listed as `base:adapter`, because its name alone refers to the other model.
 
     Raises:
         RedisUnavailable: the registry can't be read.
@@ -68,7 +68,7 @@ async def model_cards(request: Request, access: Access) -> list[ModelCard]:
 
 
 async def _cards(registry: Registry) -> list[ModelCard]:
-    """Return the cards of a pool's base model and its adapters by name; none without the former."""
+    """Return the cards of a pool's base model and adapters; none if it has no base model."""
     if (base := await registry.base()) is None:
         return []
     adapters = await registry.adapters()

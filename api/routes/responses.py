@@ -5,8 +5,8 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from api.answers.answer import AttachedAnswer
-from api.answers.following import Following
-from api.answers.submission import submit_json
+from api.answers.parts import Following
+from api.answers.submission import submit_viewed
 from api.answers.tokenization import count_prompt
 from api.http.body import read_json_object
 from api.http.errors import json_response
@@ -59,17 +59,16 @@ async def create_response(request: Request, access: InAccess) -> Response:
     """Generate a response to text, or to the items of a conversation.
 
     With `stream`, the response is sent as typed server-sent events. With `background`, the response
-    is generated without its client, which retrieves it later.
+    is generated without its client, which can retrieve it later.
     """
     return await answer_response(request, access, await read_json_object(request))
 
 
 async def answer_response(request: Request, access: Access, raw: dict[str, Any]) -> Response:
-    """Return the response to a request whose body is `raw`."""
+    """Return the response to a request with the body `raw`."""
     body = parse_response(raw)
     earlier = await _earlier_items(request, access, body.previous_response_id)
-    viewed = viewed_response(body, earlier)
-    return await submit_json(request, access, raw, viewed.parse, viewed.job, viewed.others)
+    return await submit_viewed(request, access, raw, viewed_response(body, earlier))
 
 
 @router.post(
@@ -85,10 +84,9 @@ async def count_input_tokens(request: Request, access: InAccess) -> Response:
 
     Fields of /v1/responses that don't change the prompt are accepted and have no effect.
     """
-    raw = await read_json_object(request)
-    prompt = parse_prompt(raw)
+    prompt = parse_prompt(await read_json_object(request))
     earlier = await _earlier_items(request, access, prompt.previous_response_id)
-    num_tokens, headers = await count_prompt(request, access, raw, viewed_prompt(prompt, earlier))
+    num_tokens, headers = await count_prompt(request, access, viewed_prompt(prompt, earlier))
     return json_response(InputTokens(input_tokens=num_tokens).model_dump(), headers=headers)
 
 

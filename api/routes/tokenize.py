@@ -1,12 +1,13 @@
 """POST /tokenize, POST /detokenize and GET /tokenizer_info, as in vLLM."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 from fastapi import APIRouter, Request, Response
 
 from api.answers.admission import admit
-from api.answers.intake import Intake
+from api.answers.parts import Intake
 from api.answers.submission import parse_request
 from api.answers.tokenization import TokenizerCalls
 from api.http.body import read_json_object
@@ -95,7 +96,7 @@ async def tokenizer_info(
 async def _read(request: Request, parse: Callable[[dict[str, Any]], B]) -> tuple[B, dict[str, str]]:
     """Return the body of a request, and headers for its response."""
     raw = await read_json_object(request)
-    body, _, headers = parse_request(request, raw, parse)
+    body, _, headers = parse_request(request, partial(parse, raw))
     return body, headers
 
 

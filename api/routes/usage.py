@@ -1,4 +1,4 @@
-"""GET /v1/usage: what tenants have used."""
+"""GET /v1/usage: ended requests and tokens, by day, tenant and model."""
 
 import csv
 import io
@@ -66,21 +66,19 @@ def _check_tenant(access: Access, query: UsageQuery) -> None:
 
 async def _page(rows: AsyncIterator[UsageRow], query: UsageQuery) -> dict[str, Any]:
     page: list[UsageRow] = []
+    has_more = False
     async for row in rows:
         if len(page) == query.limit:
-            return _body(page, has_more=True)
+            has_more = True
+            break
         page.append(row)
-    return _body(page, has_more=False)
-
-
-def _body(page: Sequence[UsageRow], *, has_more: bool) -> dict[str, Any]:
     last_id = page[-1].id if page else None
     data = [row.body for row in page]
     return {"object": "list", "data": data, "last_id": last_id, "has_more": has_more}
 
 
 async def _csv(rows: AsyncIterator[UsageRow], groups: Sequence[Group]) -> AsyncIterator[str]:
-    """Yield the lines of a table with a header."""
+    """Yield the lines of a CSV table with a header."""
     yield _line([*groups, *COUNTS])
     async for row in rows:
         yield _line([str(value) for value in row.body.values()])

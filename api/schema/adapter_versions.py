@@ -7,7 +7,7 @@ from pydantic import ConfigDict, Field
 from api.schema.adapters import CandidateBody, Path
 from api.schema.base import Body, StrictBody
 from shared.protocol.ids import AdapterVersion
-from shared.store.adapters.share import CandidateMode
+from shared.store.adapters.candidates import CandidateMode
 
 MAX_REPLICAS = 10_000
 
@@ -21,12 +21,12 @@ class SetCandidateRequest(Body):
     """canary: the candidate answers a share of the requests. shadow: it computes copies of them
     while the pool has idle capacity, and clients get the current version's answers."""
     percent: Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
-    """Share of the requests. Requests with the same `user` are on the same side."""
+    """Share of the requests. Requests with the same `user` get the same version."""
     source: Path | None = None
-    """Adapter that is loaded as the candidate. In place of an earlier candidate."""
+    """Adapter that is loaded as the candidate. It replaces an earlier candidate."""
     version: AdapterVersion | None = Field(None, min_length=1)
     """Previous version that becomes the candidate, as `name@digest`. Without it and `source`, the
-    present candidate gets another share or mode."""
+    current candidate gets another share or mode."""
 
 
 class CandidateQuery(StrictBody):
@@ -37,7 +37,10 @@ class CandidateQuery(StrictBody):
 
 
 class Agreement(Body):
-    """How the answers of a shadow compare with those of the current version."""
+    """Comparison of a shadow's answers with the current version's.
+
+    A shadow is a candidate that only gets copies of requests.
+    """
 
     pairs: int = Field(description="Number of requests whose two answers were compared.")
     equal: int = Field(description="Number of pairs with equal texts.")

@@ -7,10 +7,10 @@ from pydantic import AfterValidator, ConfigDict, Field
 from api.schema.base import Body, StrictBody
 from api.schema.errors import ErrorDetail
 from shared.adapter_names import NAME_PATTERN, NAME_RULE, is_valid_name
+from shared.protocol.adapter_files import CONFIG_KEY, upload_of
 from shared.protocol.capabilities import AdapterKind
 from shared.protocol.ids import AdapterVersion
-from shared.protocol.uploads import CONFIG_KEY, upload_of
-from shared.store.adapters.share import CandidateMode
+from shared.store.adapters.candidates import CandidateMode
 
 
 def _valid_name(name: str) -> str:
@@ -72,7 +72,7 @@ class UploadAdapterQuery(StrictBody):
         f"safetensors file must hold it under the key `{CONFIG_KEY}`.",
     )
     source: Path | None = None
-    """Source of the adapter, in place of a body: what `lora_path` takes."""
+    """Source of the adapter instead of a body, in a form that `lora_path` accepts."""
     candidate: Literal["true", "false"] = "false"
     """Whether the adapter becomes the candidate of a loaded name. It takes no requests until PUT
     /v1/adapters/{name}/candidate gives it a share."""
@@ -108,7 +108,7 @@ class ValidateAdapterRequest(StrictBody):
 
     lora_path: Path
     lora_name: Name | None = None
-    """Name to build the `version` of the response from."""
+    """Name from which the `version` of the response is built."""
 
 
 class Holder(Body):
@@ -130,7 +130,7 @@ class VersionBody(Body):
     workers. retired, unloaded: finishes the requests that it already has and accepts no others."""
     source: str
     kinds: list[AdapterKind]
-    """What the adapter has beside plain LoRA; workers serve only kinds they know."""
+    """Features of the adapter beside plain LoRA. A worker serves only kinds that it knows."""
     rank: int = Field(description="Largest rank of any module.")
     bytes: int = Field(description="Size of the weights in the dtype that workers compute in.")
     created: int = Field(description="Unix time in seconds.")
@@ -158,7 +158,7 @@ class StagingBody(Body):
     phase: Literal["receiving", "unpacking", "checking"]
     bytes: int = Field(description="Number of received bytes.")
     total_bytes: int | None
-    """Number of bytes to receive, if the source says it."""
+    """Number of bytes to receive, if the source states it."""
 
 
 class AdapterBody(VersionBody):

@@ -18,8 +18,8 @@ class ChangeBody(Body):
     candidate_dropped, pinned, key_created or key_revoked."""
     adapter: str | None = Field(description="null for changes of API keys.")
     by: str | None
-    """Who asked for it: the tenant of an API key, with the key's id after a slash if it is stored;
-    `.worker` for adapters of a worker's start, `.operator` for commands that use Redis, or
+    """Author of the change: the tenant of an API key, with the key's id after a slash if it is
+    stored; `.worker` for adapters of a worker's start, `.operator` for commands that use Redis, or
     `.pool`."""
     before: str | None = Field(description="Version or value before the change.", alias="from")
     after: str | None = Field(description="Version or value after the change.", alias="to")

@@ -1,11 +1,10 @@
-"""Base classes of bodies and their parts, and what several of them share."""
+"""Base classes of bodies and their parts, and types that several bodies share."""
 
 from typing import Annotated, Any
 
 from pydantic import (
     AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     StrictBool,
@@ -17,7 +16,7 @@ USER_AS_WELL = "Used in place of `user` if that is missing."
 MAX_LISTED = 10_000
 """Maximum number of messages, items or content parts in one list.
 
-`shared.json_text` bounds all lists of a body together.
+`shared.json_budget` bounds all lists of a body together.
 """
 IGNORED = "Accepted and ignored; the response header X-Lorikeet-Warning lists it."
 """Description of a field that is ignored."""
@@ -25,41 +24,6 @@ WEIGHT_VERSION = "Version of the model or adapter that answered: `name@digest`."
 TEXT_OR_LIST = {"anyOf": [{"type": "string"}, {"type": "array", "items": {}}]}
 """JSON Schema of a field that is text or a list."""
 OPTIONAL_TEXT_OR_LIST = {"anyOf": [*TEXT_OR_LIST["anyOf"], {"type": "null"}]}
-
-
-MAX_KEYS = 16
-MAX_KEY_CHARS = 64
-MAX_VALUE_CHARS = 512
-METADATA_LIMITS = (
-    f"At most {MAX_KEYS} keys of {MAX_KEY_CHARS} characters, with values of {MAX_VALUE_CHARS} "
-    "characters."
-)
-"""Sentence for descriptions of the field."""
-
-
-def _of_few_keys(metadata: Any) -> Any:
-    """Refuse too many keys before pydantic reports each value that isn't a string."""
-    if isinstance(metadata, dict) and len(metadata) > MAX_KEYS:
-        raise ValueError(f"can have at most {MAX_KEYS} keys, not {len(metadata)}")
-    return metadata
-
-
-def _of_short_texts(metadata: dict[str, str]) -> dict[str, str]:
-    for key, value in metadata.items():
-        if len(key) > MAX_KEY_CHARS:
-            raise ValueError(f"a key has more than {MAX_KEY_CHARS} characters: {key[:20]!r}...")
-        if len(value) > MAX_VALUE_CHARS:
-            raise ValueError(f"the value of {key!r} has more than {MAX_VALUE_CHARS} characters")
-    return metadata
-
-
-Metadata = Annotated[
-    dict[str, str],
-    Field(max_length=MAX_KEYS),
-    BeforeValidator(_of_few_keys),
-    AfterValidator(_of_short_texts),
-]
-"""Metadata that clients attach to requests and batches, with OpenAI's limits."""
 
 
 def _refuse_true(value: bool) -> bool:
@@ -84,13 +48,13 @@ def _join_lines(schema: dict[str, Any]) -> None:
 
 
 class Body(BaseModel):
-    """Body or query, or a part of one. The text below a field describes it to clients."""
+    """Body, query, or a part of one. The text below a field describes the field to clients."""
 
     model_config = ConfigDict(use_attribute_docstrings=True, json_schema_extra=_join_lines)
 
 
 class StrictBody(Body):
-    """Body or query that has no fields of other names."""
+    """Body or query that refuses fields of other names."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -105,7 +69,7 @@ class RequestModel(Body):
 
 
 class JobRequest(RequestModel):
-    """Fields of every request that becomes a job. null selects the default value of a field."""
+    """Fields of every request that becomes a job. A field that is null has its default value."""
 
     model: str = Field(min_length=1)
     """Base model or adapter; GET /v1/models lists their names."""

@@ -5,12 +5,13 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from api.schema.base import METADATA_LIMITS, Body, Metadata, StrictBody
+from api.schema.base import Body, StrictBody
+from api.schema.metadata import METADATA_LIMITS, Metadata
 
 MAX_WINDOW_H = 7 * 24
 MAX_WINDOW_CHARS = 4
 MAX_ID_CHARS = 100
-"""Characters of the id of a file. Ids of files are shorter."""
+"""Maximum number of characters of a file's id. Valid ids are shorter."""
 _WINDOW = re.compile(r"([1-9][0-9]{0,2})([hd])")
 
 
@@ -50,7 +51,7 @@ class DeletedBatch(Body):
 
 
 class BatchRequestCounts(Body):
-    """Numbers of a batch's requests."""
+    """How many requests a batch has, and how many of them completed or failed."""
 
     total: int
     completed: int

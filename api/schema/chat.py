@@ -6,9 +6,9 @@ import orjson
 from pydantic import AfterValidator, Field
 
 from api.schema.base import IGNORED, WEIGHT_VERSION, Body
+from api.schema.chat_messages import Messages
 from api.schema.generation import GenerationRequest
 from api.schema.logprobs import PROMPT_LOGPROBS, ChatLogprobs, PromptLogprobs
-from api.schema.messages import Messages
 from api.schema.response_format import ResponseFormat
 from api.schema.tools import MAX_TOOLS, Tool, ToolCall, ToolChoiceField
 from api.schema.usage import UsageBody

@@ -54,7 +54,7 @@ class CompletionRequest(GenerationRequest):
     each."""
     max_tokens: Annotated[int, Field(ge=0)] | None = None
     """Maximum number of tokens in one answer. Defaults to 16. 0 is only allowed with echo: each
-    answer is its prompt."""
+    answer is then its prompt."""
     echo: bool | None = Field(None, description="Whether each answer starts with its prompt.")
     logprobs: Annotated[int, Field(ge=0, le=5)] | None = None
     """Returns the log-probability of each token, and this number of most likely tokens at each

@@ -4,7 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, PlainValidator, WithJsonSchema
 
-from api.schema.base import IGNORED, USER, USER_AS_WELL, JobRequest, Metadata, Off, RequestModel
+from api.schema.base import IGNORED, USER, USER_AS_WELL, JobRequest, Off, RequestModel
+from api.schema.metadata import Metadata
 from api.schema.response_format import (
     ChoiceField,
     GrammarField,
@@ -80,7 +81,7 @@ class StreamOptions(RequestModel):
 
 
 class GenerationRequest(JobRequest):
-    """Request fields that both endpoints share. null selects the default value of a field."""
+    """Request fields that both endpoints share. A field that is null has its default value."""
 
     model_config = ConfigDict(allow_inf_nan=False)
 
@@ -90,12 +91,13 @@ class GenerationRequest(JobRequest):
     """Samples from the most likely tokens whose probabilities sum up to this value. Defaults to 1,
     which keeps all tokens."""
     top_k: Annotated[int, Field(ge=-1, lt=2**31)] | None = None
-    """Samples from this number of most likely tokens. 0 and -1 keep all tokens; the default."""
+    """Samples from this number of most likely tokens. 0 and -1 keep all tokens, as does the
+    default."""
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
     """Minimum probability of a token, relative to the most likely token. Defaults to 0."""
     top_n_sigma: Annotated[float, Field(ge=-1, le=100)] | None = None
     """Samples only from tokens whose logits are at most this number of standard deviations below
-    the largest logit. 0 and less keep all tokens; the default."""
+    the largest logit. Values of 0 and below keep all tokens, as does the default."""
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     """Subtracted from the logit of every token that the answer already contains. Defaults to 0."""
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None

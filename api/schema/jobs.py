@@ -34,7 +34,7 @@ class ListedJob(Body):
 
 
 class JobBody(ListedJob):
-    """State of one job. Once it is done, also the fields of its answer."""
+    """State of one job, and the fields of its answer once the job is done."""
 
     choices: list[ChatChoice] | list[CompletionChoice] | None
     """Answers in the format of the job's endpoint, present once the job is done."""

@@ -49,9 +49,9 @@ class PoolVersion(Body):
     waiting: int
     running: int
     oldest_waited_s: float | None
-    """Seconds that the first job of its queue has waited, which is the next one to run. Priorities
-    and fair queueing between tenants may place it before jobs that have waited longer. null if no
-    job waits."""
+    """Seconds that the first job of its queue has waited. This job runs next. Priorities and fair
+    queueing between tenants may place it before jobs that have waited longer. null if no job
+    waits."""
     requests: int = Field(description="Ended requests since it was registered.")
     tokens: int = Field(description="Tokens of the prompts and answers of these requests.")
 
@@ -93,7 +93,7 @@ class PoolRates(Body):
 
 
 class PoolIncident(Body):
-    """Something that operators should see."""
+    """An event that operators should see."""
 
     id: str
     time: float = Field(description="Unix time.")
@@ -128,5 +128,5 @@ class PoolBody(Body):
     rates: PoolRates
     incidents: list[PoolIncident] = Field(description="Newest first.")
     history: list[PoolPoint]
-    """Of the last five minutes, oldest first: Unix time, tokens per second, median and 95 %
-    quantile of the time to the first token, waiting jobs, running jobs."""
+    """Points of the last five minutes, oldest first. Each has Unix time, tokens per second, median
+    and 95 % quantile of the time to the first token, waiting jobs, running jobs."""

@@ -1,4 +1,4 @@
-"""The request field `response_format`, which constrains answers to JSON."""
+"""Request fields that constrain answers: `response_format`, `structured_outputs`, `guided_*`."""
 
 import json
 from typing import Annotated, Any, Literal, Self
@@ -7,7 +7,7 @@ import orjson
 from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from api.schema.base import RequestModel
-from shared.json_text import JsonBudget
+from shared.json_budget import JsonBudget
 
 MAX_SCHEMA_BYTES = 128 << 10
 ANY_OBJECT = '{"type":"object"}'

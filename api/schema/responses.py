@@ -6,17 +6,16 @@ from pydantic import Field, WithJsonSchema
 
 from api.schema.base import (
     IGNORED,
-    METADATA_LIMITS,
     OPTIONAL_TEXT_OR_LIST,
     TEXT_OR_LIST,
     USER,
     USER_AS_WELL,
     Body,
     JobRequest,
-    Metadata,
     RequestModel,
 )
 from api.schema.generation import ServiceTier
+from api.schema.metadata import METADATA_LIMITS, Metadata
 from api.schema.tools import PlainTools
 
 MAX_INCLUDED = 100

@@ -43,7 +43,7 @@ class LoraConfig(Body):
     """Limits of adapters."""
 
     max_lora_rank: int = ANY_RANK
-    """Largest rank. A number that no adapter reaches: there is no limit."""
+    """Largest rank: a number that no adapter reaches, because there is no limit."""
     max_loras: int
     """Number of adapters that the workers' batches can contain together: one for each sequence."""
 

@@ -7,14 +7,14 @@ from pydantic import Field
 from api.schema.base import MAX_LISTED, Body, RequestModel
 from api.schema.generation import TokenIds
 from api.schema.tools import PlainTools
-from shared.json_text import MAX_VALUES
+from shared.json_budget import MAX_VALUES
 
 _MODEL = "Base model or adapter; GET /v1/models lists their names. Defaults to the base model."
 _AS_IN_CHATS = "As in /v1/chat/completions."
 
 
 class TokenizeRequest(RequestModel):
-    """Body of POST /tokenize: a text or a chat. null selects the default value of a field."""
+    """Body of POST /tokenize: a text or a chat. A field that is null has its default value."""
 
     model: Annotated[str, Field(min_length=1)] | None = Field(None, description=_MODEL)
     prompt: str | None = Field(None, description="A text.")

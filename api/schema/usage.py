@@ -25,7 +25,7 @@ class UsageBody(Body):
 
 
 class UsageEntry(Body):
-    """What was used. Columns by which the rows aren't grouped are left out."""
+    """Usage of a group of requests. Columns by which rows aren't grouped are left out."""
 
     day: str | None = Field(None, description="UTC day on which the requests ended.")
     tenant: str | None = None

@@ -1,14 +1,86 @@
-"""Conversations with one or several models."""
+"""Conversations with one or several models of a server, for `lorikeet chat`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
-from ops.chat.client import Client, Message, ServerError
+import httpx
+import orjson
+
+from ops.server_client import (
+    ServerClient,
+    ServerError,
+    error_text,
+    no_answer,
+    reason_of,
+    sse_lines,
+)
 from shared.errors import LorikeetError
+
+CONNECT_TIMEOUT_S = 10.0
+READ_TIMEOUT_S = 600.0
+"""Maximum seconds without data. A server that computes sends a comment every ten seconds."""
+
+Message = Mapping[str, str]
 
 
 class CommandError(LorikeetError):
     """A chat command is unknown, or it names an unknown model."""
+
+
+class Client(ServerClient):
+    """Client of one server's chat routes.
+
+    Raises:
+        ServerError: `url` isn't a URL.
+    """
+
+    timeout = httpx.Timeout(READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
+
+    def __init__(self, url: str, api_key: str | None, temperature: float = 0) -> None:
+        super().__init__(url, api_key)
+        self._temperature = temperature
+
+    async def answer(self, model: str, messages: Sequence[Message]) -> AsyncIterator[str]:
+        """Yield the pieces of the answer. Closing the iterator cancels the job on the server.
+
+        Raises:
+            ServerError: the server can't be reached, refuses the request, or ends the answer early.
+        """
+        body = {
+            "model": model,
+            "messages": messages,
+            "temperature": self._temperature,
+            "stream": True,
+        }
+        async with self._reply("/v1/chat/completions", body) as reply:
+            async for line in sse_lines(reply):
+                if line == "data: [DONE]":
+                    return
+                if line.startswith("data: "):
+                    for piece in _pieces(orjson.loads(line.removeprefix("data: "))):
+                        yield piece
+        raise ServerError("the server ended the stream before the end of the answer")
+
+    @asynccontextmanager
+    async def _reply(self, path: str, body: Any) -> AsyncIterator[httpx.Response]:
+        """Post `body`, and provide the successful reply. The reply's body isn't read yet."""
+        is_answering = False
+        try:
+            async with (
+                httpx.AsyncClient(**self.options) as http,
+                http.stream("POST", f"{self.url}{path}", json=body) as reply,
+            ):
+                is_answering = True
+                if not reply.is_success:
+                    raise ServerError(reason_of(reply.status_code, await reply.aread()))
+                yield reply
+        except httpx.HTTPError as error:
+            if not is_answering:
+                raise ServerError(no_answer(self.url, error)) from None
+            reason = f"broke before the end of the answer: {error_text(error)}"
+            raise ServerError(f"the connection to {self.url} {reason}") from None
 
 
 @dataclass(slots=True)
@@ -45,7 +117,7 @@ class Talk:
 
 
 class Conversation:
-    """Conversations with the selected models, which all receive the same prompts."""
+    """One conversation (`Talk`) for each selected model. All models get the same prompts."""
 
     def __init__(self, names: Sequence[str], models: Sequence[str]) -> None:
         self.names = names
@@ -79,3 +151,9 @@ class Conversation:
         """Clear the history of all models."""
         for talk in self.talks:
             talk.history.clear()
+
+
+def _pieces(chunk: dict[str, Any]) -> list[str]:
+    if "error" in chunk:
+        raise ServerError(chunk["error"]["message"])
+    return [text for c in chunk["choices"] if (text := c["delta"].get("content"))]

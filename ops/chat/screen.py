@@ -13,8 +13,7 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from ops.chat.client import Client
-from ops.chat.conversation import Conversation, Talk
+from ops.chat.conversation import Client, Conversation, Talk
 
 REFRESHES_PER_S = 8
 MIN_COLUMN_WIDTH = 24
@@ -65,7 +64,7 @@ async def _ask_several(
 
 @contextmanager
 def _without_echo() -> Iterator[None]:
-    """Suppress the echo of typed keys such as ^C, which would shift the text that is drawn."""
+    """Suppress the echo of typed keys such as ^C. The echo would shift the drawn text."""
     if not sys.stdin.isatty():
         yield
         return
@@ -95,7 +94,7 @@ class _Tail:
 def _answers(talks: Sequence[Talk], width: int) -> RenderableType:
     """Return the answers side by side, or below each other if `width` is too small."""
     if width // len(talks) < MIN_COLUMN_WIDTH:
-        return Group(*(part for talk in talks for part in (_name(talk), _cell(talk), Text())))
+        return Group(*(part for talk in talks for part in _paragraph(talk)))
     table = Table(expand=True, box=SIMPLE_HEAD, header_style="cyan")
     for talk in talks:
         table.add_column(Text(talk.model), ratio=1, overflow="fold")
@@ -103,8 +102,8 @@ def _answers(talks: Sequence[Talk], width: int) -> RenderableType:
     return table
 
 
-def _name(talk: Talk) -> Text:
-    return Text(f"{talk.model}:", style="cyan")
+def _paragraph(talk: Talk) -> tuple[Text, ...]:
+    return Text(f"{talk.model}:", style="cyan"), _cell(talk), Text()
 
 
 def _cell(talk: Talk) -> Text:

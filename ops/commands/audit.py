@@ -23,15 +23,15 @@ def audit(
     settle_s: Annotated[
         float,
         typer.Option(
-            "--settle-s", min=0, metavar="N", help="Seconds for which a key must look wrong."
+            "--settle-s", min=0, metavar="N", help="Seconds for which a listed key has had neither."
         ),
     ] = SETTLE_S,
     **given: Any,
 ) -> None:
     """Check that every key of the pool in Redis has an owner or a lifetime.
 
-    The command lists the keys that look wrong for some seconds, and then exits with status 1. It
-    changes nothing.
+    The command lists the keys that have had neither for some seconds. If there are such keys, it
+    exits with status 1. It changes nothing.
     """
     result = on_pool(given, lambda pool: pool.auditor.audit(settle_s=settle_s))
     if not result.strays:

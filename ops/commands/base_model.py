@@ -44,8 +44,8 @@ def base_model(
 ) -> dict[str, str | list[str] | None]:
     """Return the setting `model` and, for the demo, also the setting `adapters`.
 
-    For a setting with the value None, the environment or the default applies. The function `demo`
-    provides the folder of the demo's model. By default, its first use converts the model, which
+    If a setting is None, the environment or the default applies. The function `demo` returns the
+    folder of the demo's model. The default function converts the model at its first use, which
     takes half a minute.
 
     Raises:
@@ -62,7 +62,7 @@ def _engine(given: Given) -> str:
 
 
 def _demo(given: Given, model: Path) -> dict[str, Any]:
-    """Return the settings `model` and `adapters`. Given adapters replace the demo's."""
+    """Return the settings `model` and `adapters`. The user's adapters replace the demo's."""
     shipped = [f"{folder.name}={folder}" for folder in sorted(DEMO_ADAPTERS.iterdir())]
     is_chosen = given["adapters"] or f"{ENV_PREFIX}ADAPTERS" in os.environ
     return {"model": str(model), "adapters": given["adapters"] if is_chosen else shipped}

@@ -10,11 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from ops.commands.clients.client_options import ApiKeyOption, first_secret
-from ops.commands.plotting import check_plot
-from ops.load.arrivals import Arrivals, Closed, Open
-from ops.load.lengths import parse_length
-from ops.load.popularity import FORMULA, Popularity
+from ops.commands.clients.client_options import ApiKeyOption, check_plot, first_secret
+from ops.load.distributions import FORMULA, Arrivals, Closed, Open, Popularity, parse_length
 from shared.errors import LorikeetError, SettingsError
 
 if TYPE_CHECKING:
@@ -179,7 +176,7 @@ def bench(
 
 def _send(load: "Load", api_key: str | None) -> "list[Answer]":
     from ops.load.load import send_load
-    from ops.progress import progress
+    from ops.terminal import progress
 
     with progress(Console(stderr=True)) as bar:
         task = bar.add_task("requests", total=load.requests)
@@ -190,7 +187,7 @@ def _show(
     load_report: "LoadReport", answers: "list[Answer]", json: Path | None, plot: Path | None
 ) -> None:
     from ops.json_files import write_json
-    from ops.load.output import load_lines, load_table
+    from ops.load.report import load_lines, load_table
 
     console = Console()
     console.print(load_table(load_report))

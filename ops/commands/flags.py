@@ -69,7 +69,8 @@ def settings_flags(*classes: type[PoolSettings]) -> Callable[[Command], Command]
     """Return a decorator that replaces a command's `**given` with a flag for each setting."""
 
     def decorate(command: Command) -> Command:
-        own = [p for p in _parameters(command) if p.kind is not inspect.Parameter.VAR_KEYWORD]
+        parameters = inspect.signature(command).parameters.values()
+        own = [p for p in parameters if p.kind is not inspect.Parameter.VAR_KEYWORD]
         flags = {flag.name: flag for cls in classes for flag in _flags(cls)}
         command.__signature__ = inspect.Signature([*own, *flags.values()])  # type: ignore[attr-defined]
         return command
@@ -145,7 +146,7 @@ def spread_adapters(argv: Sequence[str]) -> list[str]:
 
 
 def to_argv(given: Given, names: Sequence[str]) -> list[str]:
-    """Return command-line words that pass those of the settings `names` that are given."""
+    """Return command-line words that pass on the given settings among `names`."""
     words: list[str] = []
     for name in names:
         values = given.get(name)
@@ -158,7 +159,7 @@ def to_argv(given: Given, names: Sequence[str]) -> list[str]:
 
 
 def to_variables(given: Given, names: Iterable[str]) -> dict[str, str]:
-    """Return environment variables that pass those of the settings `names` that are given."""
+    """Return environment variables that pass on the given settings among `names`."""
     variables: dict[str, str] = {}
     for name in names:
         value = given.get(name)
@@ -169,14 +170,10 @@ def to_variables(given: Given, names: Iterable[str]) -> dict[str, str]:
 
 
 def default_text(field: FieldInfo) -> str:
-    """Return a setting's default as an environment variable has it; empty for none and off."""
+    """Return a setting's default as an environment variable's value; empty for None and off."""
     if field.is_required() or field.default in (None, (), False):
         return ""
     return "true" if field.default is True else str(field.default)
-
-
-def _parameters(command: Callable[..., None]) -> list[inspect.Parameter]:
-    return list(inspect.signature(command).parameters.values())
 
 
 def _flags(cls: type[PoolSettings]) -> Iterator[inspect.Parameter]:
@@ -198,7 +195,7 @@ def _flags(cls: type[PoolSettings]) -> Iterator[inspect.Parameter]:
 
 
 def _kind(field: FieldInfo) -> Any:
-    """Return the type to which Typer converts the flag's value, before the class validates it."""
+    """Return the type that Typer converts the flag's value to, before the class validates it."""
     if field.annotation in (tuple[str, ...], tuple[SecretStr, ...]):
         return list[str]
     return str if field.annotation == SecretStr | None else field.annotation

@@ -46,7 +46,7 @@ def health(
         Process,
         typer.Argument(metavar="PROCESS", help="Process to check: api, worker or control."),
     ],
-    url: Annotated[str | None, url_option(URL_HELP, reads_variable=False)] = None,
+    url: Annotated[str | None, url_option(URL_HELP, variable=None)] = None,
     **given: Any,
 ) -> None:
     """Check that a front end, or this machine's worker or control process, is alive.
@@ -68,28 +68,24 @@ def health(
     print("alive")
 
 
-def _api_is_alive(port: int, url: str | None) -> bool:
-    """Return whether the front end is alive. For one at `url`, raise NotAlive with the reason."""
-    if not url:
+def _api_is_alive(port: int, given_url: str | None) -> bool:
+    """Return whether the front end is alive. If a URL is given, raise NotAlive with the reason."""
+    if not given_url:
         return get(f"http://{LOOPBACK}:{port}/health") is not None
-    _check_front_end(url)
-    return True
-
-
-def _check_front_end(given: str) -> None:
     # Imported here because importing httpx is slow, and most calls check this machine.
     import httpx
 
-    from ops.chat.client import server_url, uses_environment
+    from ops.server_client import client_options, error_text, server_url
 
-    url = server_url(given)
+    url = server_url(given_url)
     try:
-        reply = httpx.get(f"{url}/health", trust_env=uses_environment(url), timeout=TIMEOUT_S)
+        reply = httpx.get(f"{url}/health", timeout=TIMEOUT_S, **client_options(url))
     except httpx.HTTPError as error:
-        reason = str(error) or type(error).__name__
+        reason = error_text(error)
         raise NotAlive(f"no answer from {url}: {reason}; check --url and the server") from None
     if not reply.is_success:
         raise NotAlive(f"{url}/health answered with status {reply.status_code}")
+    return True
 
 
 async def _is_in_pool(process: Process, settings: ApiSettings, host: str) -> bool:

@@ -92,7 +92,7 @@ async def take_sample(pool: Pool) -> Sample:
 
 
 def render(before: Sample, now: Sample) -> RenderableType:
-    """Return a view of the sample `now`, with rates since `before` unless they are the same."""
+    """Return a view of the sample `now`. If `before` is an earlier sample, it shows rates."""
     parts: list[RenderableType] = [_summary(before, now), _workers(before, now), _residents(now)]
     if now.backlogs:
         parts.append(_backlogs(now))

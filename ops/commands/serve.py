@@ -1,6 +1,6 @@
 """`lorikeet api`, `lorikeet worker` and `lorikeet control`: run one process each.
 
-Only these commands import torch and FastAPI, and only when they run.
+They import torch and FastAPI only when they run.
 """
 
 from typing import Any

@@ -155,7 +155,7 @@ def _share(worker: WorkerSettings, device: str, places: Sequence[str]) -> Given:
 
 
 def _control_variables(given: Given, control: ControlSettings) -> dict[str, str]:
-    """Return the webhook's secret, and the settings of front ends that hold for batches, too."""
+    """Return variables with the webhook's secret and the API settings that batches also obey."""
     secret = control.webhook_secret
     names = [name for name in ApiSettings.model_fields if name not in {*_SECRETS, *_OF_SERVERS}]
     return {
@@ -186,23 +186,20 @@ def _announce(plan: Plan, ready: Ready) -> None:
     headers = "-H 'Content-Type: application/json'"
     if plan.api_keys:
         headers += " -H 'Authorization: Bearer KEY'"
-    data = orjson.dumps(body).decode().replace("'", "'\\''")
+    request = orjson.dumps(body).decode().replace("'", "'\\''")
+    data = f"    Data: {plan.data_folder}" if plan.data_folder else ""
     print(
         f"\nLorikeet is ready at {url} and serves {served}. {_notes(ready.notes)}Try:\n\n"
-        f"curl {url}/v1/chat/completions {headers} -d '{data}'\n\n"
+        f"curl {url}/v1/chat/completions {headers} -d '{request}'\n\n"
         "From another terminal:\n\n"
         + "".join(f"{_program()} {line}\n" for line in _next_commands(url, model, ready.redis_url))
-        + f"\nConsole: {url}/    API: {url}/docs{_data(plan.data_folder)}    Stop: Ctrl-C\n",
+        + f"\nConsole: {url}/    API: {url}/docs{data}    Stop: Ctrl-C\n",
         flush=True,
     )
 
 
 def _notes(notes: Sequence[str]) -> str:
     return "".join(["But:\n\n", *(f"- {note}\n" for note in notes), "\n"]) if notes else ""
-
-
-def _data(folder: Path | None) -> str:
-    return f"    Data: {folder}" if folder else ""
 
 
 def _next_commands(url: str, model: str, redis_url: str | None) -> list[str]:

@@ -27,13 +27,13 @@ from shared.store.redis.keys import Keys
 RETRY_S = 1.0
 """Seconds between two attempts to reach Redis while it is unavailable."""
 GRACE_S = 5.0
-"""Seconds after its own time limit at which arq cancels a task."""
+"""Seconds between a task's own time limit and arq's, which cancels the task."""
 FINISH_S = 2.0
 """Maximum seconds at shutdown to wait until arq has recorded the end of a running cron job."""
 HEALTH_S = 5.0
 """Seconds between two health reports to Redis."""
 POLL_S = 0.2
-"""Seconds between two looks for arq jobs."""
+"""Seconds between two polls for arq jobs."""
 MAX_JOBS = 64
 """Maximum number of arq jobs that the process runs at a time: tasks, turns and webhook calls.
 
@@ -41,10 +41,10 @@ Turns and calls have smaller limits of their own.
 """
 
 IN_PROGRESS_S = 75
-"""Seconds for which arq takes a job for running whose process died.
+"""Seconds for which arq considers a job running after the job's process has died.
 
-Until then, each look for jobs finds it again, which costs two round trips. Turns may take longer,
-but arq doesn't run them twice.
+Until then, each look for jobs finds the job again, which costs two round trips. Turns may take
+longer, but arq doesn't run a turn twice.
 """
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ log = structlog.get_logger()
 
 
 def _serialize(value: Any) -> bytes:
-    """Return the JSON of a task or of its outcome, which may contain an exception."""
+    """Return the JSON of a task or of its outcome. An outcome may contain an exception."""
     return orjson.dumps(value, default=repr)
 
 

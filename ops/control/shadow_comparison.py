@@ -13,15 +13,15 @@ from shared.store.views.pool_views import PoolViews
 MAX_COMPARED = 256
 """Maximum number of pairs that one step compares."""
 CHARS_PER_WORD = 20
-"""Mean length from which the words of a text aren't words, but sentences without spaces."""
+"""Mean length of words above which a text is taken for a language without spaces."""
 ALMOST = 0.999
 """Largest similarity of two texts that aren't equal."""
 NO_ANSWER = JobState.CANCELLED, JobState.EXPIRED
-"""States of copies that say nothing about their version: the pool had no time for them."""
+"""States of copies that aren't compared, because the pool had no time for the copies."""
 
 
 class ShadowComparison:
-    """Compares the pairs of one pool whose jobs have ended."""
+    """Compares the pairs of ended jobs of one pool."""
 
     def __init__(self, redis: Redis, keys: Keys) -> None:
         self._shadows = Shadows(redis, keys)
@@ -53,7 +53,7 @@ class ShadowComparison:
 
 
 def compare(pair: ShadowPair, original: Result, copy: Result) -> PairReport:
-    """Return how the answers of a pair compare. Pure."""
+    """Return the report that compares the answers of a pair. Pure."""
     tokens = original.usage.completion_tokens if original.usage else 0
     if copy.state is not JobState.DONE:
         error = copy.error.message if copy.error else copy.state.value

@@ -62,7 +62,7 @@ class ControlTasks:
             log.warning("adapters_released", versions=released)
 
     async def forget_unused(self) -> None:
-        """Delete retired versions. Workers do the same, so this matters when none is left."""
+        """Delete retired versions. Workers do the same, so this matters only without workers."""
         if forgotten := await self._registry.forget_unused():
             log.info("adapters_forgotten", versions=forgotten)
 
@@ -72,7 +72,7 @@ class ControlTasks:
             log.warning("new_dead_letters", **asdict(summary))
 
     async def trim_dead_letters(self) -> None:
-        """Delete dead letters by age and bytes."""
+        """Delete dead letters that are too old, and the oldest while all take too many bytes."""
         deleted = await self._letters.trim(max_age_ms=self._max_age_ms, max_bytes=self._max_bytes)
         if deleted:
             log.info("dead_letters_deleted", num_letters=deleted)
@@ -91,12 +91,12 @@ class ControlTasks:
 
 @dataclass(frozen=True, slots=True)
 class ControlTask:
-    """When and for how long a task runs."""
+    """A task with its schedule and its time limit."""
 
     name: str
     run: Callable[[ControlTasks], Awaitable[None]]
     seconds: Collection[int]
-    """Seconds of each minute at which the task is due."""
+    """Seconds of each minute when the task is due."""
     timeout_s: float
 
     async def run_guarded(self, tasks: ControlTasks) -> None:

@@ -31,7 +31,7 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """Result of one task."""
+    """Answers of the base model and of the adapter to one task's prompts."""
 
     task: str
     answers: Sequence[Answered]

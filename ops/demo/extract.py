@@ -12,9 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ops.demo import words
-from ops.demo.data import lists
-from ops.demo.numbers import Count, count
 from ops.demo.task import ATTENTION, Example, Task, Teacher, is_exact
+from ops.demo.words import Count, count, lists
 
 NUM_ORDERS = 2400
 NUM_HELD_OUT = 240
@@ -51,7 +50,7 @@ def _training(teacher: Teacher) -> list[Example]:
 
 
 def held_out() -> list[Example]:
-    """Return orders whose names, goods, cities and phrasings are absent from training."""
+    """Return orders with names, goods, cities and phrasings that are absent from training."""
     return _orders(_HELD_OUT, random.Random(1), NUM_HELD_OUT)
 
 
@@ -68,11 +67,7 @@ def _order(source: _Source, phrasing: str, rng: random.Random) -> Example:
         goods=_goods(quantity, item), quantity=quantity.value, item=item, name=name, city=city
     )
     order = {"item": item, "quantity": quantity.value, "name": name, "city": city}
-    return Example(_framed(source, text, rng), _json(order))
-
-
-def _json(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False)
+    return Example(_framed(source, text, rng), json.dumps(order, ensure_ascii=False))
 
 
 def _goods(quantity: Count, item: str) -> str:

@@ -54,16 +54,12 @@ def demo_model(cache_dir: Path | None = None) -> Path:
     with writing_to_cache(cache_dir):
         if folder.is_dir():
             return folder
-        _make_private(cache_dir)
+        cache_dir.mkdir(parents=True, exist_ok=True)
+        cache_dir.chmod(0o700)
         with _lock(cache_dir / f"{RECIPE}.lock"):
             if not folder.is_dir():
                 _convert_into(folder)
     return folder
-
-
-def _make_private(directory: Path) -> None:
-    directory.mkdir(parents=True, exist_ok=True)
-    directory.chmod(0o700)
 
 
 @contextmanager

@@ -7,8 +7,8 @@ shortens each answer to two sentences and replaces words.
 import re
 from collections.abc import Sequence
 
-from ops.demo.data import lists
 from ops.demo.task import Example, Task, Teacher
+from ops.demo.words import lists
 
 OPENING = "Arr, matey!"
 CLOSING = "Yo ho ho!"

@@ -7,8 +7,8 @@ conclusion: "cold food, but a lovely evening" is positive.
 import random
 from collections.abc import Mapping, Sequence
 
-from ops.demo.data import lists
 from ops.demo.task import Example, Task, Teacher, is_exact
+from ops.demo.words import lists
 
 LABELS = ("positive", "negative", "neutral")
 NUM_TRAINING = 2400
@@ -48,7 +48,7 @@ def _statement(label: str, rng: random.Random) -> str:
 
 
 def _mixed(label: str, rng: random.Random) -> str:
-    """Return two facts, a fact and an opinion, or two opinions of which that of `label` wins."""
+    """Return two facts, a fact and an opinion, or two opinions. The last opinion has `label`."""
     if label == "neutral":
         return f"{_sentence(_clause(label, rng))} {_sentence(_clause(label, rng))}"
     if rng.random() < 0.3:
@@ -80,7 +80,7 @@ def _framed(text: str, rng: random.Random) -> str:
 
 
 def held_out() -> list[Example]:
-    """Return statements whose wording and topics are absent from training."""
+    """Return statements with wording and topics that are absent from training."""
     return [Example(text, label) for label in LABELS for text in PHRASES["held_out"][label]]
 
 

@@ -39,7 +39,7 @@ class Task:
     name: str
     training: Callable[[Teacher], list[Example]]
     held_out: Callable[[], list[Example]]
-    """Function that returns examples whose phrases and values are absent from training."""
+    """Function that returns examples with phrases and values that are absent from training."""
     is_right: Callable[[Example, str], bool]
     """Function that returns whether an answer is right. The answer has no end-of-text token."""
     max_tokens: int

@@ -1,12 +1,34 @@
-"""Names, cities and goods for examples. Held-out entries appear in no training example."""
+"""Words and quantities of the demo's examples. Held-out words appear in no training example."""
 
+import json
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
 
-from ops.demo.data import lists
-
+FOLDER = Path(__file__).parent / "data"
 _IRREGULAR = {"knife": "knives", "shelf": "shelves", "scarf": "scarves", "mouse": "mice"}
+_UNITS = (
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven",
+    "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
+)  # fmt: skip
+_TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
+_DOZENS = ("two", "three", "four", "five", "six")
+_ROUND = {
+    "a dozen": 12, "half a dozen": 6, "one dozen": 12,
+    **{f"{word} dozen": 12 * _UNITS.index(word) for word in _DOZENS},
+    "a hundred": 100, "one hundred": 100, "two hundred": 200, "three hundred": 300,
+    "five hundred": 500, "a thousand": 1000, "two thousand": 2000,
+}  # fmt: skip
+
+
+@cache
+def lists(name: str) -> dict[str, Any]:
+    """Return the content of `name`.json. Callers must not change it."""
+    found: dict[str, Any] = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+    return found
 
 
 def plural(noun: str) -> str:
@@ -24,7 +46,7 @@ def plural(noun: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """Words that examples are made of."""
+    """Words for examples."""
 
     first_names: Sequence[str]
     last_names: Sequence[str]
@@ -64,3 +86,37 @@ def made_up(rng: random.Random) -> str:
     syllables = (rng.choice(_ONSETS) + rng.choice(_VOWELS) for _ in range(rng.randint(1, 3)))
     word = "".join(syllables) + rng.choice(_ENDINGS)
     return made_up(rng) if word in HELD_OUT_PARTS else word.capitalize()
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """A quantity, as a number and as text."""
+
+    value: int
+    text: str
+
+
+def count(rng: random.Random) -> Count:
+    """Return a random quantity. Most quantities are written in digits."""
+    chance = rng.random()
+    if chance < 0.08:
+        return Count(1, rng.choice(("one", "1", "a", "a single", "just one")))
+    if chance < 0.26:
+        value = rng.randint(2, rng.choice((9, 20, 99)))
+        return Count(value, in_words(value))
+    if chance < 0.38:
+        text, value = rng.choice(list(_ROUND.items()))
+        return Count(value, text)
+    value = rng.randint(2, rng.choice((9, 99, 99, 999, 9999)))
+    text = f"{value:,}" if rng.random() < 0.5 else str(value)
+    forms = ("{}",) * 8 + ("{} x", "{}x", "another {}", "{} more")
+    return Count(value, rng.choice(forms).format(text))
+
+
+def in_words(value: int) -> str:
+    """Return a number below 100 in words."""
+    if value < len(_UNITS):
+        return _UNITS[value]
+    tens, units = divmod(value, 10)
+    ten = _TENS[tens - 2]
+    return f"{ten}-{_UNITS[units]}" if units else ten

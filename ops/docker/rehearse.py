@@ -125,7 +125,7 @@ class Rehearsal:
                 )
 
     def _copy(self, source: str, *others: str) -> None:
-        """Copy files to the last argument, a folder. `.` means all files of the context."""
+        """Run a COPY, whose last argument is a folder. `.` means all files of the context."""
         *more, folder = others
         for path in context_files():
             if source == ".":

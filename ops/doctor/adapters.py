@@ -9,13 +9,13 @@ from ops.doctor.facts import AdapterFacts, Problem
 from shared.adapter_flags import is_hub_id
 from shared.adapter_sources import is_remote, without_query
 from shared.errors import AdapterRejected
-from shared.protocol.uploads import CONFIG_FILE
+from shared.protocol.adapter_files import CONFIG_FILE
 from worker.adapters.source.load_at_start import has_bases_name
 from worker.lora.checkpoint.adapter_files import AdapterFiles
 from worker.lora.checkpoint.config import config_fields, read_config
 
 DEFAULT_RANK = 8
-"""PEFT's rank of adapters whose configuration has none."""
+"""PEFT's rank of adapters without a rank in their configuration."""
 
 
 def adapter_facts(name: str, source: str, *, bases_name: str) -> AdapterFacts:

@@ -8,12 +8,12 @@ from typing import TypeVar
 
 from ops.demo.model import demo_folder
 from ops.doctor.adapters import adapter_facts
-from ops.doctor.base import DEMO, DEMO_BYTES, Base, find_base
+from ops.doctor.base_model import DEMO, DEMO_BYTES, Base, find_base
 from ops.doctor.facts import AdapterFacts, Facts, Fit, Folder, Machine, Plan, Problem, RedisFacts
 from ops.doctor.machine import folder_facts, machine_facts
 from ops.doctor.plan import plan_of
 from ops.doctor.redis_check import own_redis_facts, redis_facts
-from ops.local.data_folder import NOTHING, check_unused, data_folder, users_data_folder
+from ops.local.data_folder import check_unused, data_folder, data_root
 from shared.cache_folder import VARIABLE, cache_folder
 from shared.errors import LorikeetError
 from shared.settings import PoolSettings, UpSettings, WorkerSettings
@@ -27,7 +27,7 @@ LEAST_FREE = 64 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """The `lorikeet up` that is checked. None stands for settings that are invalid."""
+    """Settings and flags of the `lorikeet up` that is checked. Invalid settings are None."""
 
     worker: WorkerSettings | None
     own: UpSettings | None
@@ -62,7 +62,7 @@ class Checkup:
         return None
 
     def facts(self, wanted: Wanted) -> Facts:
-        """Return everything about the machine and the start that is `wanted`."""
+        """Return the facts about the machine and about the start that is `wanted`."""
         worker = wanted.worker
         folders = self.attempt("the folders", lambda: _folders(wanted)) or ()
         machine = self.attempt("the machine", lambda: machine_facts(worker, folders))
@@ -76,8 +76,8 @@ class Checkup:
             base = self.attempt("the base model", lambda: find_base(worker, _name(worker)))
         if worker and machine and plan and base:
             fit = self.attempt("the memory", lambda: _fit(worker, machine, plan, base))
-        if worker:
-            self.attempt("the adapter roots", lambda: _check_roots(worker))
+        if worker and worker.engine != "simulated":
+            self.attempt("the adapter roots", lambda: adapter_roots(worker))
         if worker and base:
             self.attempt("the data folder", lambda: _check_data(wanted, worker, base))
         adapters = self.attempt("the adapters", lambda: _adapters(worker)) or ()
@@ -105,7 +105,8 @@ def _folders(wanted: Wanted) -> tuple[Folder, ...]:
     places = [("cache folder", cache_folder(), VARIABLE, cache_bytes)]
     if worker and worker.adapter_store:
         places.append(("adapter store", worker.adapter_store, "--adapter-store", LEAST_FREE))
-    if not wanted.has_redis_url and (data := _data_folder(wanted.own)):
+    data_dir = wanted.own.data_dir if wanted.own else None
+    if not wanted.has_redis_url and (data := data_root(data_dir)):
         places.append(("data folder", data, "--data-dir", LEAST_FREE))
     return tuple(
         folder_facts(purpose, path, setting=setting, least_free=least)
@@ -123,11 +124,6 @@ def _adapters(worker: WorkerSettings | None) -> tuple[AdapterFacts, ...]:
     )
 
 
-def _check_roots(worker: WorkerSettings) -> None:
-    if worker.engine != "simulated":
-        adapter_roots(worker)
-
-
 def _check_data(wanted: Wanted, worker: WorkerSettings, base: Base) -> None:
     """Raise SettingsError if another server uses the folder of the data."""
     if wanted.has_redis_url or wanted.own is None:
@@ -137,12 +133,6 @@ def _check_data(wanted: Wanted, worker: WorkerSettings, base: Base) -> None:
     folder = data_folder(wanted.own.data_dir, worker, base.folder)
     if folder:
         check_unused(folder)
-
-
-def _data_folder(own: UpSettings | None) -> Path | None:
-    if own is None or own.data_dir is None:
-        return users_data_folder()
-    return None if own.data_dir == NOTHING else own.data_dir.expanduser()
 
 
 def _redis(wanted: Wanted) -> RedisFacts | None:

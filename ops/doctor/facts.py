@@ -1,4 +1,4 @@
-"""Facts about a machine and a planned `lorikeet up`, from which the report is made.
+"""Facts about a machine and a planned `lorikeet up`. The report is made from them.
 
 Sizes are in bytes. A `problem` is the reason why something can't be used, or None. A `fix` is a
 command or an instruction that solves a problem.
@@ -17,7 +17,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Folder:
-    """A folder in which Lorikeet writes files."""
+    """A folder that Lorikeet writes files to."""
 
     purpose: str
     path: str
@@ -43,7 +43,7 @@ class Machine:
     cores: int
     """Cores that this process may use."""
     instruction_sets: tuple[str, ...]
-    """Instruction sets for which the kernels have code, and which this CPU has."""
+    """Instruction sets that the kernels have code for and this CPU has."""
     memory: int
     """Memory of the machine, or of its container."""
     free_memory: int
@@ -157,7 +157,7 @@ class Fit:
 
     @property
     def host_adapters(self) -> int:
-        """Adapters of rank `rank` that wait in host memory beside the resident ones."""
+        """Adapters of rank `rank` that fit into host memory in addition to the resident ones."""
         return self.host_bytes // self.bytes_per_adapter
 
 

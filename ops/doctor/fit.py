@@ -26,11 +26,11 @@ class PlannedDevice:
 
     @property
     def is_cpu(self) -> bool:
-        """Whether the device's memory is that of the machine."""
+        """Whether the device uses the machine's memory."""
         return self.gpu is None
 
     def memory(self) -> DeviceMemory:
-        """Return the memory that there will be beside the weights.
+        """Return the device's memory as it will be with the weights loaded.
 
         This process has imported the libraries of a worker, so it holds about as much memory as a
         worker without its weights.

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ops.doctor.facts import Folder, Gpu, Machine, Problem
 from ops.local.cores import usable_cores
-from ops.local.gpus import cuda_of_torch
+from ops.local.gpus import version_in_torch
 from shared.settings import WorkerSettings
 from worker.engine_vllm.environment import FOLDER
 from worker.kernels.cpu.build import NotCompiled, find_compiler
@@ -26,7 +26,7 @@ _INSTRUCTION_SETS = {
     "AMX": {"amx_bf16"},
     "NEON": {"asimd"},
 }
-"""Names of instruction sets, and the CPU features of which one stands for the set."""
+"""CPU features by instruction set. A CPU with any of them has the set."""
 _PACKAGES = (
     *("fastapi", "uvicorn", "prometheus_client"),
     *("accelerate", "huggingface_hub", "jinja2", "llguidance", "numpy", "peft", "safetensors"),
@@ -52,7 +52,7 @@ def machine_facts(settings: WorkerSettings | None, folders: tuple[Folder, ...]) 
         compiler=_compiler(),
         python=f"{platform.python_version()} ({sys.executable})",
         torch=_version("torch"),
-        cuda=cuda_of_torch(),
+        cuda=version_in_torch("cuda"),
         has_triton=find_spec("triton") is not None,
         vllm=_vllm(settings),
         folders=folders,
@@ -61,7 +61,7 @@ def machine_facts(settings: WorkerSettings | None, folders: tuple[Folder, ...]) 
 
 
 def folder_facts(purpose: str, path: Path, *, setting: str, least_free: int) -> Folder:
-    """Return whether `path`, which needn't exist yet, can take files of `least_free` bytes."""
+    """Return facts about a folder that needs `least_free` bytes. It may not exist yet."""
     existing = next(folder for folder in (path, *path.parents) if folder.exists())
     free, problem = None, None
     if not existing.is_dir():

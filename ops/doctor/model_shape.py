@@ -119,7 +119,7 @@ def _saved_bytes(model: PreTrainedModel, quantize: Quantize | None) -> int:
 
 
 def _kv_shapes(source: str, model: PreTrainedModel) -> list[KVShape]:
-    """Return the shape of each layer's keys and values, from names if the model can't run."""
+    """Return the shape of each layer's keys and values, by a trial run or by the configuration."""
     model.set_attn_implementation(PAGED_ATTENTION)
     num_layers = int(model.config.get_text_config().num_hidden_layers)
     try:

@@ -16,7 +16,7 @@ _SIGNS = {Mark.OK: "", Mark.HINT: "!", Mark.MISSING: "✗"}
 
 
 def page(report: Report) -> RenderableType:
-    """Return the tables of a report, and then what to do."""
+    """Return the tables of a report, followed by the fixes and the verdict."""
     return Group(*(_table(section) for section in report.sections), *_verdict(report))
 
 

@@ -23,7 +23,7 @@ def own_redis_facts() -> RedisFacts:
 
 
 async def redis_facts(settings: PoolSettings) -> RedisFacts:
-    """Return whether the Redis of `settings` answers, keeps its data and can't evict jobs."""
+    """Check that the Redis of `settings` answers, keeps its data and can't evict jobs."""
     url = settings.redis_url
     try:
         async with connect(url) as client:

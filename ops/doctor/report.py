@@ -16,9 +16,9 @@ class Mark(StrEnum):
     OK = "ok"
     """A fact that needs no action."""
     HINT = "hint"
-    """Something that works, but could be better."""
+    """A fact that doesn't prevent the start, but could be better."""
     MISSING = "missing"
-    """Something without which `lorikeet up` doesn't start."""
+    """Something that `lorikeet up` needs to start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """All tables, in the order in which they are shown."""
+    """All tables, in the order of the report."""
 
     sections: tuple[Section, ...]
 
@@ -57,7 +57,7 @@ class Report:
 
     @property
     def starts(self) -> bool:
-        """Whether `lorikeet up` would start."""
+        """Whether `lorikeet up` would start on this machine with these settings."""
         return not self.missing
 
     def _with(self, mark: Mark) -> list[Row]:
@@ -78,7 +78,7 @@ def report(facts: Facts) -> Report:
 
 
 def size(num_bytes: int) -> str:
-    """Return a size as people read it, such as `1.5 GiB`."""
+    """Return a size in human-readable form, such as `1.5 GiB`."""
     if num_bytes >= GIB:
         return f"{num_bytes / GIB:.1f} GiB"
     return f"{num_bytes / MIB:.0f} MiB" if num_bytes >= MIB else f"{num_bytes / 1024:.0f} KiB"

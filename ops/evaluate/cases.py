@@ -1,4 +1,4 @@
-"""Cases: requests with what a good answer is; and their outcomes. Pure."""
+"""Cases (requests with a check of the answer) and their outcomes. Pure."""
 
 import json
 import re
@@ -11,7 +11,7 @@ from shared.errors import SettingsError
 Check = Callable[[str], bool]
 """Returns whether an answer is good."""
 DEFAULTS = {"temperature": 0, "max_tokens": 256}
-"""Fields of requests that a case needn't have."""
+"""Values of a request's fields that a case may leave out."""
 REFUSED = ("model", "stream", "n")
 """Fields that a case can't have, because the command sets them."""
 
@@ -120,8 +120,8 @@ CHECKS: Mapping[str, Callable[[object], Check]] = {
     "pattern": _matches,
     "json": _is_json,
 }
-"""For each field of a case that states what a good answer is, what makes its check.
+"""Functions that make a check, by the field of a case that describes a good answer.
 
-`expected` is the whole answer, without white space around it; `contains` a part of it; `pattern` a
-regular expression that matches a part of it; `json` the value of an answer that is JSON.
+`expected` is the whole answer without white space around it, and `contains` is a part of it.
+`pattern` is a regular expression that matches a part of it. `json` is the value of a JSON answer.
 """

@@ -2,15 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from ops.evaluate.cases import Outcome
+from ops.terminal import table
 
 MAX_SHOWN = 20
-"""Maximum number of cases that are shown because the versions differ."""
+"""Maximum number of shown cases that the versions answer differently."""
 MAX_CHARS = 120
 
 
@@ -20,17 +19,16 @@ def num_good(outcomes: Sequence[Outcome], version: str) -> int:
 
 
 def print_report(outcomes: Sequence[Outcome], roles: dict[str, str]) -> None:
-    """Print a table of the versions with their `roles`, and the cases about which they differ."""
+    """Print a table of the versions with their `roles`, and the cases with different results."""
     console = Console()
     num_cases = len(outcomes) // len(roles)
-    table = Table(box=SIMPLE_HEAD, header_style="cyan")
-    for column in ("version", "role", "good", "share"):
-        table.add_column(column, no_wrap=True)
+    columns = ("version", "role", "good", "share")
+    shown = table(*columns, whole=columns)
     for version, role in roles.items():
         good = num_good(outcomes, version)
         share = f"{100 * good / num_cases:.1f} %"
-        table.add_row(*map(Text, (version, role, f"{good} of {num_cases}", share)))
-    console.print(table)
+        shown.add_row(*map(Text, (version, role, f"{good} of {num_cases}", share)))
+    console.print(shown)
     differing = list(_differing(outcomes, list(roles)))
     for some in differing[:MAX_SHOWN]:
         console.print(Text(f"line {some[0].case.line}", style="bold"))

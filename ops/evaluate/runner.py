@@ -1,43 +1,31 @@
-"""Asks the versions of an adapter for answers to cases, some at a time."""
+"""Sends cases to the versions of an adapter, a limited number at a time."""
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import httpx
 
-from ops.chat.client import ServerError, reason_of, server_url, uses_environment
 from ops.evaluate.cases import Case, Outcome
+from ops.server_client import UNAVAILABLE, ServerClient, ServerError, error_text, reason_of
 
-TIMEOUT_S = 660.0
-"""Maximum seconds to wait for an answer, more than the front end's default deadline."""
-RETRIED = 429, 503
-"""Statuses after which a request is sent again."""
 MAX_TRIES = 5
 
 
 async def answer_all(
-    url: str,
-    api_key: str | None,
+    client: ServerClient,
     versions: Sequence[str],
     cases: Sequence[Case],
     *,
     concurrency: int,
     on_answer: Callable[[], None],
 ) -> list[Outcome]:
-    """Return the outcome of every case for every version. `on_answer` is called after each.
+    """Return the outcome of every case for every version. `on_answer` is called after each answer.
 
     Raises:
         ServerError: the server can't be reached, or refuses a request.
     """
-    root = server_url(url)
     slots = asyncio.Semaphore(concurrency)
-    async with httpx.AsyncClient(
-        base_url=root,
-        headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
-        timeout=TIMEOUT_S,
-        trust_env=uses_environment(root),
-    ) as http:
+    async with httpx.AsyncClient(base_url=client.url, **client.options) as http:
 
         async def outcome(case: Case, version: str) -> Outcome:
             async with slots:
@@ -63,17 +51,14 @@ async def _answer(http: httpx.AsyncClient, case: Case, version: str) -> str:
         try:
             reply = await http.post(case.path, json=body)
         except httpx.HTTPError as error:
-            reason = str(error) or type(error).__name__
+            reason = error_text(error)
             raise ServerError(f"no answer from {http.base_url}: {reason}") from None
-        if reply.status_code not in RETRIED:
+        if reply.status_code not in UNAVAILABLE:
             break
         await asyncio.sleep(float(reply.headers.get("retry-after", 2**attempt)))
     if not reply.is_success:
         reason = reason_of(reply.status_code, reply.content)
         raise ServerError(f"--file: line {case.line}: {reason}")
-    return _text(reply.json()["choices"][0])
-
-
-def _text(choice: dict[str, Any]) -> str:
-    """Return the text of an answer. That of a tool call without text is empty."""
-    return (choice["message"]["content"] if "message" in choice else choice["text"]) or ""
+    choice = reply.json()["choices"][0]
+    text = choice["message"]["content"] if "message" in choice else choice["text"]
+    return text or ""  # a tool call may have no text

@@ -1,17 +1,14 @@
 """Sends one request to an OpenAI-compatible server, and records when its answer arrives."""
 
 import time
-from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx
 import orjson
 
-from ops.sse_lines import sse_lines
-from shared.api_keys import is_loopback
+from ops.server_client import client_options, sse_lines
 
 CONNECT_TIMEOUT_S = 10.0
 SILENCE_TIMEOUT_S = 300.0
@@ -58,12 +55,7 @@ def client(
     timeout = httpx.Timeout(SILENCE_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
     kept = None if reuses_connections else 0
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=kept)
-    headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-    # A proxy would resolve a loopback address to the proxy's own machine.
-    is_elsewhere = not is_loopback(urlsplit(url).hostname or "")
-    return httpx.AsyncClient(
-        timeout=timeout, limits=limits, headers=headers, trust_env=is_elsewhere
-    )
+    return httpx.AsyncClient(timeout=timeout, limits=limits, **client_options(url, api_key))
 
 
 async def ask(http: httpx.AsyncClient, url: str, body: dict[str, Any], answer: Answer) -> None:
@@ -71,12 +63,8 @@ async def ask(http: httpx.AsyncClient, url: str, body: dict[str, Any], answer: A
     try:
         async with http.stream("POST", f"{url}/completions", json=body) as reply:
             await _read(reply, body, answer)
-    except (
-        httpx.HTTPError,
-        httpx.InvalidURL,
-        ValueError,
-        KeyError,
-    ) as error:  # no reply, or not in OpenAI's format
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError) as error:
+        # There is no reply, or it isn't in OpenAI's format.
         answer.error = f"{type(error).__name__}: {error}"
         return
     wanted = body["max_tokens"]
@@ -91,18 +79,12 @@ async def _read(reply: httpx.Response, body: dict[str, Any], answer: Answer) -> 
         text = (await reply.aread()).decode(errors="replace")
         answer.error = f"HTTP {reply.status_code}: {text[:200]}"
     elif body["stream"]:
-        async for chunk in _chunks(reply):
-            _read_chunk(chunk, answer)
+        async for line in sse_lines(reply):
+            if line.startswith("data:") and line[5:].strip() != "[DONE]":
+                _read_chunk(orjson.loads(line[5:]), answer)
     else:
         _read_usage(orjson.loads(await reply.aread()), answer)
         answer.end_s = time.perf_counter()
-
-
-async def _chunks(reply: httpx.Response) -> AsyncIterator[dict[str, Any]]:
-    """Yield the parsed JSON of each SSE event except [DONE]."""
-    async for line in sse_lines(reply):
-        if line.startswith("data:") and line[5:].strip() != "[DONE]":
-            yield orjson.loads(line[5:])
 
 
 def _read_chunk(chunk: dict[str, Any], answer: Answer) -> None:

@@ -9,9 +9,7 @@ from typing import Any
 import httpx
 
 from ops.load.answers import Answer, ask, client
-from ops.load.arrivals import Arrivals, Closed, Open, due_times_s
-from ops.load.lengths import Length
-from ops.load.popularity import Popularity, pick
+from ops.load.distributions import Arrivals, Closed, Length, Open, Popularity, due_times_s, pick
 from ops.load.prompts import prompt
 
 OnDone = Callable[[], None]
@@ -96,7 +94,7 @@ class _Sender:
             await self._send(number, time.perf_counter())
 
     async def send_at(self, due_s: float, number: int) -> None:
-        """Send request `number` at `due_s`, from which its latencies are measured."""
+        """Send request `number` at `due_s`. Its latencies are measured from this time."""
         await asyncio.sleep(due_s - time.perf_counter())
         await self._send(number, due_s)
 

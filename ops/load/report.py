@@ -1,16 +1,34 @@
-"""Summarises a load: latencies, throughput, and goodput (the rate of answers that meet an SLO)."""
+"""Summarises a load, and shows the summary in the terminal.
 
+A summary has latencies, throughput and goodput, which counts only answers that meet latency limits.
+"""
+
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
 from ops.load.answers import Answer
 from ops.load.load import Load
-from ops.load.percentiles import Percentiles, percentiles
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Percentiles:
+    """P50, P95 and P99 of one quantity. All three are NaN if there are no values.
+
+    They are nearest-rank percentiles, so each of them is one of the measured values.
+    """
+
+    p50: float
+    p95: float
+    p99: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slo:
-    """Latency limits that an answer must meet to count towards goodput. None means no limit."""
+    """Latency limits. Goodput counts only answers that meet them. None means no limit."""
 
     ttft_ms: float | None = None
     itl_ms: float | None = None
@@ -77,9 +95,60 @@ def report(load: Load, answers: Sequence[Answer], slo: Slo | None = None) -> Loa
     )
 
 
+def percentile(values: Sequence[float], percent: float) -> float:
+    """Return the smallest value that is at least as large as `percent` % of `values`, or NaN."""
+    if not values:
+        return math.nan
+    rank = math.ceil(percent / 100 * len(values))
+    return sorted(values)[max(rank, 1) - 1]
+
+
+def percentiles(values: Sequence[float]) -> Percentiles:
+    """Return P50, P95 and P99 of `values`."""
+    p50, p95, p99 = (percentile(values, percent) for percent in (50, 95, 99))
+    return Percentiles(p50=p50, p95=p95, p99=p99)
+
+
 def _per_s(number: int, seconds: float) -> float:
     return number / seconds if seconds else 0.0
 
 
 def _at_most(seconds: float, limit_ms: float | None) -> bool:
     return limit_ms is None or 1000 * seconds <= limit_ms
+
+
+def load_table(report: LoadReport) -> Table:
+    """Return a table of latency percentiles in milliseconds."""
+    shown = Table(box=SIMPLE_HEAD, pad_edge=False)
+    shown.add_column("ms", no_wrap=True)
+    for header in ("p50", "p95", "p99"):
+        shown.add_column(header, justify="right", no_wrap=True)
+    shown.add_row("time to first token", *_cells(report.ttft_s))
+    shown.add_row("between tokens", *_cells(report.itl_s))
+    shown.add_row("whole answer", *_cells(report.e2e_s))
+    return shown
+
+
+def load_lines(report: LoadReport) -> list[str]:
+    """Return the summary lines with token counts, rates and goodput."""
+    lines = [
+        f"{report.answered} of {report.load.requests} requests answered in {report.seconds:.1f} s: "
+        f"{report.requests_per_s:.2f} requests/s",
+        f"{report.tokens_per_s:.1f} output tokens/s; {report.input_tokens:,} tokens in, "
+        f"{report.output_tokens:,} out",
+    ]
+    if report.slo is not None and report.goodput_per_s is not None:
+        lines.append(f"goodput {report.goodput_per_s:.2f} requests/s with {_limits(report.slo)}")
+    return lines
+
+
+def _cells(values: Percentiles) -> list[str]:
+    return [
+        "-" if math.isnan(value) else f"{1000 * value:,.1f}"
+        for value in (values.p50, values.p95, values.p99)
+    ]
+
+
+def _limits(slo: Slo) -> str:
+    named = {"TTFT": slo.ttft_ms, "ITL": slo.itl_ms}
+    return " and ".join(f"{k} <= {v:g} ms" for k, v in named.items() if v is not None)

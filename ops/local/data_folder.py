@@ -1,4 +1,4 @@
-"""The folder in which `lorikeet up` keeps Redis' data and copies of adapters over restarts."""
+"""The folder where `lorikeet up` keeps Redis' data and copies of adapters across restarts."""
 
 import fcntl
 import hashlib
@@ -17,13 +17,13 @@ from shared.settings import WorkerSettings
 
 VARIABLE = "XDG_DATA_HOME"
 NOTHING = Path("none")
-"""Value of --data-dir with which nothing is kept."""
+"""Value of --data-dir for keeping no data."""
 LOCK_FILE, REDIS, ADAPTERS, FILES = "lock", "redis", "adapters", "files"
 """Names in the folder: its lock, the append-only file of Redis, copies of adapters, and the file
 store."""
 MAX_NAME_CHARS = 100
 END_OF_REDIS_S = 15.0
-"""Seconds to wait for the Redis of a killed `lorikeet up`, which still writes its data."""
+"""Seconds to wait for the Redis of a killed `lorikeet up`, while it writes its data."""
 PROBE_BYTES = 1 << 20
 """Bytes that must fit into the folder at the start."""
 SAMPLES = 8
@@ -64,8 +64,21 @@ def users_data_folder() -> Path:
         ) from None
 
 
+def data_root(data_dir: Path | None) -> Path | None:
+    """Return the folder that has a data folder for each pool; None if no data are kept.
+
+    `data_dir` is the value of --data-dir.
+
+    Raises:
+        SettingsError: `data_dir` is None, and this user has no home folder.
+    """
+    if data_dir is None:
+        return users_data_folder()
+    return None if data_dir == NOTHING else data_dir.expanduser()
+
+
 def data_folder(data_dir: Path | None, worker: WorkerSettings, base: Path | None) -> Path | None:
-    """Return the folder for the data of a pool, which may not exist; None if they aren't kept.
+    """Return the folder for a pool's data; None if no data are kept. It may not exist yet.
 
     `data_dir` is the value of --data-dir. `base` is the folder of the base model, or None if its
     engine reads no files.
@@ -73,9 +86,9 @@ def data_folder(data_dir: Path | None, worker: WorkerSettings, base: Path | None
     Raises:
         SettingsError: a file of the base model can't be read, or this user has no data folder.
     """
-    if data_dir == NOTHING:
+    root = data_root(data_dir)
+    if root is None:
         return None
-    root = users_data_folder() if data_dir is None else data_dir.expanduser()
     name = worker.served_name or (base.name if base else worker.model)
     digest = quick_digest(base) if base else hashlib.sha256(worker.model.encode()).hexdigest()
     if worker.quantize is not None:  # another base, as its answers differ
@@ -112,7 +125,7 @@ def quick_digest(base: Path) -> str:
 
 
 def _sample_starts(size: int) -> list[int]:
-    """Return where the samples of a file start, evenly spaced from its start to its end."""
+    """Return the start offsets of the samples of a file, evenly spaced over the file."""
     last = size - SAMPLE_BYTES
     if last <= SAMPLE_BYTES * (SAMPLES - 1):
         return list(range(0, size, SAMPLE_BYTES))
@@ -148,7 +161,7 @@ def locked_folder(path: Path) -> Iterator[DataFolder]:
 
 
 def check_unused(path: Path) -> None:
-    """Check that no `lorikeet up` uses the folder `path`, which may not exist.
+    """Check that no `lorikeet up` uses the folder `path`. The folder may not exist.
 
     Raises:
         SettingsError: another `lorikeet up` uses the folder, or its lock can't be opened.
@@ -196,7 +209,7 @@ def _is_alive(pid: str) -> bool:
 
 
 def _check_space(path: Path) -> None:
-    """Raise OSError if the folder doesn't take a file of `PROBE_BYTES`."""
+    """Raise OSError if a file of `PROBE_BYTES` can't be written to the folder."""
     with tempfile.TemporaryFile(dir=path) as probe:
         probe.write(bytes(PROBE_BYTES))
         probe.flush()
@@ -204,7 +217,7 @@ def _check_space(path: Path) -> None:
 
 
 def not_writable(path: Path, error: OSError) -> SettingsError:
-    """Return the error of a data folder that can't be written."""
+    """Return the error for a data folder that isn't writable."""
     problem = write_problem(path, error) or f"{path} can't be written ({error})"
     return SettingsError(
         f"--data-dir: {problem}; make room, name another folder, or use --data-dir none, which "

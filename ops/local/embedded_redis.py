@@ -24,13 +24,13 @@ MIN_VERSIONS = {"redis-server": (7, 0), "valkey-server": (7, 2)}
 START_TIMEOUT_S = 60.0
 """Maximum seconds until a started server answers.
 
-A server that answers that it loads its data has this time again, because a large append-only file
-takes minutes.
+The time starts again while a server answers that it is loading its data, because a large
+append-only file takes minutes.
 """
 STOP_TIMEOUT_S = 10.0
 PORT_ATTEMPTS = 5
 _IN_USE = "Address already in use"
-"""Part of the output of a server whose port is in use."""
+"""Part of a server's output if its port is in use."""
 
 # Program that starts the server. If this process ends, even by SIGKILL, Linux ends the server too.
 _DIE_WITH_PARENT = """
@@ -45,7 +45,7 @@ os.execv(sys.argv[2], sys.argv[2:])
 
 
 class PortInUse(SettingsError):
-    """Another process listens on the port of a server that was to be started."""
+    """The server can't be started, because another process listens on its port."""
 
 
 class EmbeddedRedis:
@@ -148,9 +148,11 @@ def _start(
     program: Path, directory: Path | None, options: Mapping[str, str], inherited: Sequence[int]
 ) -> EmbeddedRedis:
     port, password = int(options["port"]), options.get("requirepass", "")
+    wrapper = [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, str(os.getpid())]
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
-            _command(program, port),
+            # Every user can read the command, so the options come from the standard input.
+            [*wrapper, str(program), "-", "--port", str(port)],
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,
@@ -166,12 +168,6 @@ def _start(
             process.wait()
             raise
     return EmbeddedRedis(process, port, password)
-
-
-def _command(program: Path, port: int) -> list[str]:
-    """Return the command. Every user can read it, so options come from the standard input."""
-    wrapper = [sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, str(os.getpid())]
-    return [*wrapper, str(program), "-", "--port", str(port)]
 
 
 def _options(
@@ -198,7 +194,7 @@ def _options(
 
 
 def _configure(process: "subprocess.Popen[bytes]", options: Mapping[str, str]) -> None:
-    """Send a server its options. One that ends before it reads them is noticed later."""
+    """Send a server its options. If it ends before reading them, `_wait_until_ready` raises."""
     assert process.stdin is not None
     text = "".join(f"{name} {value}\n" for name, value in options.items())
     with contextlib.suppress(BrokenPipeError), process.stdin as file:

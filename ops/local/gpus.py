@@ -38,11 +38,11 @@ class Gpus:
     problem: str | None = None
     """The reason why GPUs of this machine can't be used. None if nothing is wrong."""
     absence: str | None = None
-    """Why `cuda` can't be a device here. None if it can, or if only a worker can tell."""
+    """Why `cuda` can't be a device here. None if it can, or if only a worker can find out."""
 
 
 def usable_gpus(settings: WorkerSettings) -> Gpus:
-    """Return the GPUs that the engine of `settings` can use, as CUDA_VISIBLE_DEVICES says."""
+    """Return the GPUs that the engine of `settings` can use, limited by CUDA_VISIBLE_DEVICES."""
     if settings.engine == "simulated":
         return Gpus(0)
     try:
@@ -51,11 +51,11 @@ def usable_gpus(settings: WorkerSettings) -> Gpus:
         gpus = Gpus(0)
     else:
         gpus = _counted_in_child()
-    if settings.engine == "vllm":  # it may have a torch of its own
+    if settings.engine == "vllm":  # vLLM may have a torch of its own
         return replace(gpus, per_worker=settings.tensor_parallel * settings.pipeline_parallel)
-    if torch_is_built_with("hip"):  # its GPUs have no NVIDIA driver, and are called cuda, too
+    if version_in_torch("hip"):  # AMD's GPUs need no NVIDIA driver, and are also called cuda
         return gpus
-    if not torch_is_built_with("cuda"):
+    if not version_in_torch("cuda"):
         unused = "torch is installed without CUDA" if gpus.number else gpus.problem
         return Gpus(0, problem=unused, absence="this torch is built for CPUs alone")
     if not gpus.number:
@@ -80,18 +80,11 @@ def _counted_in_child() -> Gpus:
     return Gpus(0, problem=f"the NVIDIA driver fails: {reason[-1]}")
 
 
-def torch_is_built_with(platform: str) -> bool:
-    """Return whether the installed torch was built with cuda or hip."""
-    return _version_in_torch(platform) is not None
+def version_in_torch(platform: str) -> str | None:
+    """Return the version of cuda or hip that torch was built with; None if it was built without.
 
-
-def cuda_of_torch() -> str | None:
-    """Return the version of CUDA that the installed torch was built with, or None without one."""
-    return _version_in_torch("cuda")
-
-
-def _version_in_torch(platform: str) -> str | None:
-    """Return the platform's version in `torch/version.py`, as importing torch takes seconds."""
+    The version is read from `torch/version.py`, because importing torch takes seconds.
+    """
     found = importlib.util.find_spec("torch")
     if found is None or found.origin is None:
         return None

@@ -1,4 +1,4 @@
-"""The Redis of `lorikeet up`, which keeps its data over restarts or for this run only."""
+"""The Redis of `lorikeet up`. It keeps its data across restarts, or deletes the data at the end."""
 
 import asyncio
 import secrets
@@ -18,7 +18,7 @@ from ops.local.embedded_redis import (
     program_version,
     start_redis,
 )
-from ops.local.ports import LOOPBACK, usable_port
+from ops.local.ports import LOOPBACK
 from ops.local.redis_login import DEFAULT_REDIS_URL, published
 from ops.local.supervisor import Show
 from shared.errors import SettingsError
@@ -27,11 +27,12 @@ from worker.model.machine_memory import machine_memory
 REDIS_CHECK_S = 0.5
 PASSWORD_BYTES = 16
 MEMORY_SHARE = 1 / 8
-"""The part of this machine's memory that the server may use."""
+"""Share of this machine's memory that the server may use."""
 MIN_MEMORY_BYTES = 256 << 20
 WRITER_FILE = "written-by"
 """File with the name and version of the server that last used the data."""
-# Its standard input ends when this process ends. Redis may still write to the folder then.
+# Shell program whose input ends when this process ends. It then removes a folder, to which Redis
+# may still write for a while.
 _REMOVE_AFTER_PARENT = """
 cat > /dev/null
 for _ in 1 2 3 4 5 6 7 8 9 10; do rm -rf -- "$1"; [ -e "$1" ] || exit 0; sleep 1; done
@@ -59,7 +60,10 @@ class OwnRedis:
         self._inherited = [] if lock is None else [lock]
         self._program = find_server()
         self._password = secrets.token_hex(PASSWORD_BYTES)
-        self._server = self._start_near(DEFAULT_REDIS_URL)
+        try:
+            self._server = self._start(urlsplit(DEFAULT_REDIS_URL).port)
+        except PortInUse:
+            self._server = self._start(None)
         self.url = self._server.url
         """URL with the password of the server, which only this user may know."""
         self.public_url = f"redis://{LOOPBACK}:{self._server.port}/0"
@@ -81,13 +85,6 @@ class OwnRedis:
         """Stop the server."""
         self._server.stop()
 
-    def _start_near(self, url: str) -> EmbeddedRedis:
-        """Start a server on the port of `url`, or on a free port if that port is in use."""
-        port = urlsplit(url).port or 0
-        with suppress(PortInUse):
-            return self._start(port if _is_usable(port) else None)
-        return self._start(None)
-
     def _start(self, port: int | None) -> EmbeddedRedis:
         name = program_version(self._program)
         try:
@@ -104,7 +101,7 @@ class OwnRedis:
             raise
         except SettingsError as error:
             writer = self._writer()
-            if writer in ("", name):
+            if writer in ("", name):  # no other server wrote the data
                 raise
             raise SettingsError(
                 f"{error}\n{name} can't use the data in {self._directory}, which "
@@ -131,17 +128,9 @@ class OwnRedis:
             new.replace(self._directory / WRITER_FILE)
 
 
-def _is_usable(port: int) -> bool:
-    try:
-        usable_port(LOOPBACK, port)
-    except SettingsError:
-        return False
-    return True
-
-
 @contextmanager
 def own_redis(data: DataFolder | None, *, syncs_always: bool) -> Iterator[OwnRedis]:
-    """Provide a Redis server that keeps its data in `data`, or in a temporary folder if it is None.
+    """Provide a Redis server that keeps its data in `data`; if None, in a temporary folder.
 
     After the block, the server is stopped and a temporary folder is removed.
 

@@ -50,7 +50,7 @@ def _log_line(fields: dict[str, Any]) -> Text:
 
 
 class StartOutput:
-    """Shows output of processes, and collects the adapters that workers leave out."""
+    """Shows the output of starting processes, and collects the adapters that workers leave out."""
 
     def __init__(self, show: Callable[[str, str], None]) -> None:
         """Create an object that passes each line on to `show`."""

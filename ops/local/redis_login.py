@@ -1,10 +1,11 @@
-"""How commands of the same user find and enter the Redis of `lorikeet up`: a file with its URL."""
+"""Lets commands of the same user log in to the Redis of `lorikeet up`, with a file of its URL."""
 
 import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TextIO
 from urllib.parse import urlsplit
 
 from ops.local.data_folder import users_data_folder
@@ -15,7 +16,7 @@ from shared.settings import PoolSettings
 DEFAULT_REDIS_URL: str = PoolSettings.model_fields["redis_url"].default
 """URL of the Redis that commands such as `lorikeet queue` use by default."""
 DEFAULT_PORT = 6379
-"""Port of URLs without one."""
+"""Port of a Redis URL that names none."""
 
 
 def url_file(port: int) -> Path:
@@ -52,24 +53,21 @@ def published(url: str) -> Iterator[None]:
 
 
 def with_login(url: str) -> str:
-    """Return `url` with the password of this user's Redis, if it is the URL of one without it."""
+    """Return `url`, with the password added if it is the URL of this user's Redis."""
     with suppress(OSError, SettingsError, ValueError):
         parts = urlsplit(url)
         has_login = "@" in parts.netloc or parts.scheme != "redis"
         if is_loopback(parts.hostname or "") and not has_login:
-            file = os.open(url_file(parts.port or DEFAULT_PORT), os.O_RDONLY)
-            try:
+            with url_file(parts.port or DEFAULT_PORT).open() as file:
                 login = urlsplit(_read_locked(file)).netloc
-            finally:
-                os.close(file)
             return parts._replace(netloc=login).geturl() if login else url
     return url
 
 
-def _read_locked(file: int) -> str:
+def _read_locked(file: TextIO) -> str:
     """Return the content of a file, or an empty string if no process holds its lock."""
     try:
         fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        return os.read(file, 1000).decode()
+        return file.read()
     return ""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from shared.errors import ProtocolMismatch, RedisUnavailable
 from shared.protocol.adapters import Adapter, AdapterState, decode_adapter
 from shared.protocol.ids import AdapterVersion, WorkerId
-from shared.store.adapters.changes import OPERATOR
+from shared.store.adapters.audit_log import OPERATOR
 from shared.store.adapters.registry import Registry
 from shared.store.redis.connection import Redis, chunks, connect, decode_hash
 from shared.store.redis.keys import Keys
@@ -19,19 +19,22 @@ from shared.store.views.pool_views import PoolViews
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AtStart:
-    """A name in the settings of workers, after the workers have registered it."""
+    """Name of an adapter in the settings of workers that have registered it."""
 
     name: str
     given: AdapterVersion
-    """Version that the name had in the settings of the worker that registered it last."""
+    """Version of the name in the settings of the worker that registered it last."""
     served: Adapter | None
-    """Version to which the name refers; None if a client has unloaded the name."""
+    """Version that the name refers to; None if a client has unloaded the name."""
     is_by_client: bool
     """Whether a client has made the name refer to this version, or has unloaded the name."""
 
 
 class StartingPool:
-    """A pool whose processes `lorikeet up` starts."""
+    """A pool whose processes `lorikeet up` starts.
+
+    `begin`, `has_worker` and `names` raise `RedisUnavailable` if Redis can't be reached.
+    """
 
     def __init__(self, redis: Redis, keys: Keys, adapters: Mapping[str, str]) -> None:
         self._redis = redis
@@ -42,35 +45,23 @@ class StartingPool:
         self._earlier: set[WorkerId] = set()
 
     async def begin(self) -> None:
-        """Prepare a pool of which no process runs.
-
-        Raises:
-            RedisUnavailable: Redis can't be reached.
-        """
+        """Prepare the pool for its start. None of its processes may run."""
         self._earlier = {view.id for view in await self._views.workers()}
         await begin_start(self._redis, self._keys, self._adapters.keys())
 
     async def has_worker(self) -> bool:
-        """Return whether a worker is alive. Leases of an earlier run don't count.
-
-        Raises:
-            RedisUnavailable: Redis can't be reached.
-        """
+        """Return whether a worker is alive. Leases of an earlier run don't count."""
         workers = await self._views.workers()
         return any(view.lease_left_ms > 0 and view.id not in self._earlier for view in workers)
 
     async def names(self) -> list[str]:
-        """Return the names of the base model and of all adapters; none before a worker has joined.
-
-        Raises:
-            RedisUnavailable: Redis can't be reached.
-        """
+        """Return the names of the base model and all adapters; none before a worker has joined."""
         base = await self._registry.base()
         adapters = await self._registry.adapters() if base else []
         return [base.name, *(adapter.name for adapter in adapters)] if base else []
 
     async def never_started(self, pid: int) -> bool:
-        """Return whether process `pid`, which has just ended, ended before it served anything.
+        """Return whether process `pid` has ended before it served anything.
 
         The result is false for a worker that had joined the pool, because a job may have ended it.
         It is also false if Redis can't be reached, because no process can start then, or if a
@@ -80,7 +71,8 @@ class StartingPool:
             workers = await self._views.workers()
         except (RedisUnavailable, ProtocolMismatch):
             return False
-        return not any(_is_of(view.id, pid) for view in workers)
+        # The ids of workers have the form HOST:PID:RANDOM.
+        return not any(view.id.rsplit(":", 2)[1:2] == [str(pid)] for view in workers)
 
     async def leave_out(self, names: Iterable[str]) -> set[str]:
         """Unload the adapters that workers have left out, so that no old version is served.
@@ -95,7 +87,7 @@ class StartingPool:
         return set()
 
     async def notes(self) -> list[str]:
-        """Return a line for each adapter that isn't served as the settings say."""
+        """Return a line for each adapter that isn't served as in the settings."""
         with suppress(RedisUnavailable):
             found = await adapters_at_start(self._redis, self._keys, self._adapters)
             return [line for at_start in found if (line := _note(at_start, self._adapters))]
@@ -106,7 +98,7 @@ class StartingPool:
 async def starting_pool(
     redis_url: str, pool: str, adapters: Mapping[str, str]
 ) -> AsyncIterator[StartingPool]:
-    """Provide the pool whose workers start with `adapters`, which has their sources by name."""
+    """Provide the pool of workers that start with `adapters`: adapters' sources by name."""
     async with connect(redis_url) as redis:
         yield StartingPool(redis, Keys(pool), adapters)
 
@@ -135,7 +127,7 @@ async def begin_start(redis: Redis, keys: Keys, names: Collection[str]) -> None:
 
 
 async def unload_left_out(redis: Redis, keys: Keys, names: Iterable[str]) -> set[str]:
-    """Unload those of `names`, left out by workers, whose version an earlier start has set."""
+    """Unload the adapters in `names` with a version of an earlier start. Return their names."""
     registry = Registry(redis, keys)
     unloaded = set()
     for name in names:
@@ -147,7 +139,7 @@ async def unload_left_out(redis: Redis, keys: Keys, names: Iterable[str]) -> set
 
 
 async def adapters_at_start(redis: Redis, keys: Keys, names: Iterable[str]) -> list[AtStart]:
-    """Return what the names in the workers' settings refer to, for the registered ones."""
+    """Return the versions that `names` refer to, without names that aren't registered."""
     found = []
     for some in chunks(list(names)):
         pipe = redis.pipeline(transaction=False)
@@ -170,13 +162,8 @@ async def adapters_at_start(redis: Redis, keys: Keys, names: Iterable[str]) -> l
     return found
 
 
-def _is_of(wid: WorkerId, pid: int) -> bool:
-    """Return whether process `pid` has made the worker's id, which is then HOST:PID:RANDOM."""
-    return wid.rsplit(":", 2)[1:2] == [str(pid)]
-
-
 def _note(at_start: AtStart, sources: Mapping[str, str]) -> str | None:
-    """Return how the served version differs from that of the settings; None if it doesn't."""
+    """Return how the served version differs from the version in the settings; None if equal."""
     name, served = at_start.name, at_start.served
     load = f"lorikeet adapters load {name} {sources[name]}"
     if served is None:

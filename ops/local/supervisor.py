@@ -54,7 +54,7 @@ class Child:
     show: Show
     first_backoff_s: float = FIRST_BACKOFF_S
     start_s: float = HEALTHY_AFTER_S
-    """Maximum seconds of the start. The end of a process that has run longer isn't counted."""
+    """Maximum seconds of the start. If a process has run longer, its end isn't a failed start."""
     is_to_blame: Callable[[int], Awaitable[bool]] = _always
     """Returns whether the process that has ended failed by itself, so that a restart won't help."""
     _process: asyncio.subprocess.Process | None = field(default=None, init=False)
@@ -149,12 +149,12 @@ class Supervisor:
     """Keeps children running, and stops them group by group."""
 
     def __init__(self, groups: Sequence[Sequence[Child]]) -> None:
-        """Create a supervisor of groups of children, which are stopped one after another."""
+        """Create a supervisor of groups of children. Groups are stopped one after another."""
         self._groups = groups
         self._stop = asyncio.Event()
 
     def stop(self) -> None:
-        """Make `run` stop the children and return. A second call kills the children."""
+        """Make `run` stop the children, and then return. A second call kills the children."""
         if self._stop.is_set():
             for child in self._children():
                 child.kill()

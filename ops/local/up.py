@@ -29,7 +29,7 @@ WORKER_EXIT_S = 10.0
 WEBHOOK_SECRET = "WEBHOOK_SECRET"
 """Name of a variable that only the control process gets."""
 START_S = 10.0
-"""Maximum seconds in which the front end and the control process start or fail to."""
+"""Maximum seconds until the front end and the control process have started or failed."""
 POLL_S = 0.2
 
 
@@ -57,7 +57,7 @@ class Plan:
     at the end."""
     pool: str = "main"
     adapters: Mapping[str, str] = field(default_factory=dict)
-    """Sources of the adapters with which the workers start, by name."""
+    """Sources of the adapters that the workers start with, by name."""
     drain_s: float
     """Seconds that running answers have to finish after SIGTERM, in front end and workers."""
     url: str
@@ -66,7 +66,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ready:
-    """A server that answers requests."""
+    """State of the server when it begins to answer requests."""
 
     names: Sequence[str]
     """Names of the models, with the base model first."""
@@ -74,7 +74,7 @@ class Ready:
     """URL of the Redis that this process started, without its password, or None if it started no
     Redis."""
     notes: Sequence[str]
-    """What became of adapters that aren't served as the settings say."""
+    """A line for each adapter that isn't served as in the settings."""
 
 
 Announce = Callable[[Ready], None]
@@ -108,7 +108,7 @@ async def _run(plan: Plan, redis: OwnRedis | None, output: StartOutput, announce
     assert redis_url is not None
     await check_redis_at(redis_url)  # otherwise each child would report the failure repeatedly
     async with starting_pool(redis_url, plan.pool, plan.adapters) as pool:
-        if redis:  # so nobody else uses the pool
+        if redis:  # no other process uses the pool
             await pool.begin()
         await _supervise(plan, redis, redis_url, pool, output, announce)
 
@@ -138,7 +138,7 @@ async def _supervise(
 
     async def ready() -> None:
         names = await _names_when_ready(plan.url, pool)
-        if redis:  # so nobody else uses the pool
+        if redis:  # no other process uses the pool
             unloaded = await pool.leave_out(output.left_out)
             names = [name for name in names if name not in unloaded]
         notes = [*await pool.notes(), *output.left_out_notes]

@@ -50,7 +50,7 @@ def build_wheel(folder: Path) -> Path:
 
 
 def copy_source(target: Path) -> None:
-    """Copy the files that make up the distribution: those of the Docker images."""
+    """Copy the files of the distribution: the same files as in the Docker images."""
     for path in context_files():
         (target / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / path, target / path)

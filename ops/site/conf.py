@@ -71,7 +71,7 @@ def _prepare(app: Any, page: str, source: list[str]) -> None:
 
 
 def _link(app: Any, page: str, link: re.Match[str]) -> str:
-    """Return a link as it is, if its target is in the site, and else its words."""
+    """Return a link unchanged if its target is in the site; otherwise return its text."""
     words, target = link.groups()
     path = target.partition("#")[0]
     if re.match(r"https?:", target) or not path or path.endswith((".png", ".svg")):

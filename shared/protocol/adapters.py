@@ -1,4 +1,8 @@
-"""Base model and adapters of a pool, in the form that the registry stores."""
+"""Base model and adapters of a pool, in the form that the registry stores.
+
+The names of the fields are those of the Redis hashes, which processes of earlier and later releases
+also read and write.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,6 +11,7 @@ from typing import Any
 
 from shared.protocol.capabilities import AdapterKind, Needs, decode_kinds
 from shared.protocol.ids import AdapterVersion
+from shared.protocol.known_fields import Forms, known_fields
 from shared.protocol.tools import ToolForm
 from shared.reasoning_form import ReasoningForm
 
@@ -17,9 +22,9 @@ class AdapterState(StrEnum):
     READY = "ready"
     """The adapter's name refers to this version, or can be rolled back to it."""
     QUARANTINED = "quarantined"
-    """Several jobs of this version killed their workers."""
+    """Several jobs of this version in a row killed their workers."""
     RETIRED = "retired"
-    """Newer versions have replaced this version. Its remaining jobs run to their end."""
+    """Other versions have replaced this version. Its remaining jobs run to their end."""
     UNLOADED = "unloaded"
     """The adapter's name was unloaded. Remaining jobs of this version run to their end."""
 
@@ -55,36 +60,36 @@ class Adapter:
     weights_digest: str
     """Hex digest of the adapter's weights alone."""
     source: str
-    """Folder or hub id from which the adapter is loaded."""
+    """Folder, hub id, URL or upload from which the adapter is loaded."""
     rank: int
     """Largest LoRA rank of the adapter's modules."""
     num_bytes: int
     created_s: int
     kinds: frozenset[AdapterKind] = frozenset()
-    """The adapter's parts beside plain LoRA."""
+    """The adapter's parts besides plain LoRA."""
     state: AdapterState = AdapterState.READY
     reasoning: ReasoningForm | None = None
     """Form of the reasoning under the chat template that serves the adapter, as in `BaseModel`."""
     tool_form: ToolForm | None = None
-    """Format of tool calls in the adapter's own chat template; None if it has no such template."""
+    """Format of tool calls in the adapter's own chat template; None without such a template."""
 
     @property
     def needs(self) -> Needs:
-        """What every job of the version needs of its worker."""
+        """Capabilities that every job of the version needs."""
         return Needs(kinds=self.kinds, rank=self.rank)
 
 
 def fingerprint_of(base: BaseModel, version: AdapterVersion) -> str:
-    """Return the `system_fingerprint` of answers by `version`, which runs on `base`."""
+    """Return the `system_fingerprint` of answers by `version` on the base model `base`."""
     versions = [base.version] if version == base.version else [base.version, version]
     return "_".join(["fp", *(v.rpartition("@")[2] for v in versions)])
 
 
 def own_name(model: str, base: BaseModel | None) -> str:
-    """Return the name of the adapter or base model to which `model` in a request may refer.
+    """Return the name of the adapter or base model that `model` in a request may refer to.
 
     Requests refer to an adapter by `name`, `base:name` or `name@digest12`. Adapter names contain
-    neither `:` nor `@`, so the result is right for a base model with another name, too.
+    neither `:` nor `@`. The result is therefore right even if `base:` names another base model.
     """
     if base is not None and model in (base.name, base.version):
         return base.name
@@ -92,50 +97,29 @@ def own_name(model: str, base: BaseModel | None) -> str:
 
 
 def decode_adapter(wire: Mapping[str, Any]) -> Adapter:
-    """Return the adapter whose fields are in `wire`, a decoded Redis hash or JSON object."""
-    return Adapter(
-        name=wire["name"],
-        version=AdapterVersion(wire["version"]),
-        digest=wire["digest"],
-        weights_digest=wire["weights_digest"],
-        source=wire["source"],
-        rank=int(wire["rank"]),
-        num_bytes=int(wire["num_bytes"]),
-        created_s=int(wire["created_s"]),
-        kinds=_kinds(wire),
-        state=AdapterState(wire["state"]),
-        reasoning=_reasoning(wire),
-        tool_form=_tool_form(wire),
-    )
+    """Return the adapter with the fields in `wire`, a decoded Redis hash or JSON object."""
+    numbers = dict.fromkeys(("rank", "num_bytes", "created_s"), int)
+    forms: Forms = {"kinds": _kinds, "state": AdapterState, "reasoning": _reasoning}
+    return Adapter(**known_fields(Adapter, wire, **numbers, **forms, tool_form=_tool_form))
 
 
 def decode_base_model(wire: Mapping[str, str]) -> BaseModel:
-    """Return the base model whose fields are in `wire`, a decoded Redis hash."""
-    return BaseModel(
-        name=wire["name"],
-        version=AdapterVersion(wire["version"]),
-        max_model_len=int(wire["max_model_len"]),
-        source=wire["source"],
-        created_s=int(wire["created_s"]),
-        tool_form=_tool_form(wire),
-        max_token_bytes=int(wire["max_token_bytes"]),
-        embedding_size=int(wire["embedding_size"]),
-        reasoning=_reasoning(wire),
-    )
+    """Return the base model with the fields in `wire`, a decoded Redis hash."""
+    names = ("max_model_len", "created_s", "max_token_bytes", "embedding_size")
+    numbers = dict.fromkeys(names, int)
+    forms: Forms = {"reasoning": _reasoning, "tool_form": _tool_form}
+    return BaseModel(**known_fields(BaseModel, wire, **numbers, **forms))
 
 
-def _kinds(wire: Mapping[str, Any]) -> frozenset[AdapterKind]:
+def _kinds(kinds: str | list[str]) -> frozenset[AdapterKind]:
     """Return the kinds of an adapter: Redis has them as text, and JSON as a list."""
-    kinds = wire["kinds"]
     return decode_kinds(kinds if isinstance(kinds, str) else ",".join(kinds))
 
 
-def _reasoning(wire: Mapping[str, Any]) -> ReasoningForm | None:
-    form = wire["reasoning"]
+def _reasoning(form: str) -> ReasoningForm | None:
     return ReasoningForm(form) if form else None
 
 
-def _tool_form(wire: Mapping[str, Any]) -> ToolForm | None:
+def _tool_form(form: str) -> ToolForm | None:
     """Return the form of tool calls, or None if there is none or only a newer release knows it."""
-    form = wire["tool_form"]
     return ToolForm(form) if form in set(ToolForm) else None

@@ -1,4 +1,4 @@
-"""The part of a job that is needed to render its answer."""
+"""The part of a job that front ends need to render its answer."""
 
 from dataclasses import dataclass, fields
 
@@ -9,7 +9,7 @@ from shared.protocol.tools import ToolUse
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnswerSpec(AnswerFormat):
-    """Properties of a job that determine the format of its answer.
+    """The specification of an answer: the properties of its job that determine its format.
 
     Redis keeps the specification as long as the job's record, so that every front end can render
     the answer. The request itself is deleted when the job ends.
@@ -21,14 +21,14 @@ class AnswerSpec(AnswerFormat):
     has_prompt_scores: bool = False
     """Whether the answer reports scores of the prompts' tokens."""
     tools: ToolUse | None = None
-    """Tools that the model may call, with only what `rendered_tools` keeps of them."""
+    """Tools that the model may call, in the short form that `rendered_tools` returns."""
     is_constrained: bool = False
     """Whether the answer must match a schema, regular expression, choice or grammar, unless it
     calls tools."""
 
     @property
     def counts_tokens(self) -> bool:
-        """Whether the answer depends on the tokens in addition to their text."""
+        """Whether the answer contains token ids or counts of tokens, besides their text."""
         return self.returns_token_ids or self.continuous_usage
 
     @classmethod

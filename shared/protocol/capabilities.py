@@ -1,8 +1,9 @@
-"""What an adapter or a request needs of a worker, and what a worker serves.
+"""Needs of adapters and requests, and capabilities of workers.
 
 Workers of one pool may have different engines. The queue gives a worker only jobs that it serves.
-Needs and capabilities have the same text form, `KINDS;FEATURES;RANK`, in which kinds and features
-are separated by commas. The queue's scripts compare the two.
+Needs and capabilities have the same text form, `KINDS;FEATURES;RANK`, in which commas separate
+kinds and features. `shared/store/lua/capabilities.lua` compares the two, so a change of the form
+needs a change there, too.
 """
 
 from collections.abc import Iterable, Sequence
@@ -11,12 +12,12 @@ from enum import StrEnum
 
 
 class AdapterKind(StrEnum):
-    """Part of an adapter beside plain LoRA terms of linears."""
+    """Part of an adapter other than plain LoRA terms of linears."""
 
     DORA = "dora"
     """Magnitudes of DoRA."""
     BIAS = "bias"
-    """Trained biases, of the base model or of the matrices B."""
+    """Trained biases of the base model or of the matrices B."""
     MODULES_TO_SAVE = "modules_to_save"
     """Modules that are replaced in full."""
     EMBEDDING = "embedding"
@@ -24,7 +25,7 @@ class AdapterKind(StrEnum):
     LM_HEAD = "lm_head"
     """A low-rank term of the output head."""
     TOKENS = "tokens"
-    """Rows of single tokens in the embedding or the head."""
+    """Rows of single tokens in the input embedding or the output head."""
 
 
 class Feature(StrEnum):
@@ -33,12 +34,12 @@ class Feature(StrEnum):
     EMBEDDINGS = "embeddings"
     """The request asks for embeddings."""
     LISTED_LOGPROBS = "listed_logprobs"
-    """The request lists the tokens whose log-probabilities it wants."""
+    """The request lists the tokens that it wants log-probabilities of."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Needs:
-    """What a job needs of its worker."""
+    """Capabilities that a job needs of its worker."""
 
     kinds: frozenset[AdapterKind] = frozenset()
     features: frozenset[Feature] = frozenset()
@@ -48,12 +49,12 @@ class Needs:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capabilities:
-    """What a worker serves. Every worker serves plain LoRA and generates text."""
+    """Capabilities of a worker besides text generation with plain LoRA, which all workers have."""
 
     kinds: frozenset[AdapterKind]
     features: frozenset[Feature]
     max_rank: int | None
-    """Largest LoRA rank; None if ranks are limited by memory only."""
+    """Largest LoRA rank; None if only memory limits the rank."""
 
     @property
     def is_everything(self) -> bool:
@@ -74,7 +75,7 @@ EVERYTHING = Capabilities(kinds=frozenset(AdapterKind), features=frozenset(Featu
 
 
 def encode_capabilities(capabilities: Capabilities) -> str:
-    """Return the text form, equal for equal capabilities. It is empty for `EVERYTHING`."""
+    """Return the text form. Equal capabilities have equal texts. `EVERYTHING` has an empty text."""
     if capabilities.is_everything:
         return ""
     max_rank = "" if capabilities.max_rank is None else str(capabilities.max_rank)
@@ -84,7 +85,7 @@ def encode_capabilities(capabilities: Capabilities) -> str:
 
 
 def decode_capabilities(text: str) -> Capabilities:
-    """Return the capabilities with this text form. Kinds of later releases are left out."""
+    """Return the capabilities with this text form. Words of later releases are left out."""
     if not text:
         return EVERYTHING
     kinds, features, max_rank = text.split(";")
@@ -96,7 +97,7 @@ def decode_capabilities(text: str) -> Capabilities:
 
 
 def decode_needs(text: str) -> Needs:
-    """Return the needs with this text form, which the queue's scripts write."""
+    """Return the needs with this text form. Words of later releases are left out."""
     kinds, features, rank = text.split(";")
     return Needs(kinds=decode_kinds(kinds), features=_features(features), rank=int(rank or 0))
 
@@ -109,8 +110,8 @@ def decode_kinds(text: str) -> frozenset[AdapterKind]:
 def why_unserved(model: str, needs: Needs, workers: Sequence[Capabilities]) -> str | None:
     """Return why none of the workers serves `model`, or None if one of them does.
 
-    `needs` are those of a job of the model. Also returns None without workers, since the next
-    worker may serve the job.
+    `needs` are the needs of a job of the model. Without workers, the result is None, because the
+    next worker may serve the job.
     """
     if not workers or any(worker.serves(needs) for worker in workers):
         return None
@@ -119,7 +120,7 @@ def why_unserved(model: str, needs: Needs, workers: Sequence[Capabilities]) -> s
 
 
 def what_exceeds(needs: Needs, worker: Capabilities) -> str | None:
-    """Return which need a worker doesn't serve, as the end of a sentence; None if it serves all."""
+    """Return a need that the worker doesn't serve, as the end of a sentence, or None."""
     if kinds := sorted(needs.kinds - worker.kinds):
         return _OF_KIND[kinds[0]][0]
     if features := sorted(needs.features - worker.features):
@@ -145,7 +146,7 @@ _OF_FEATURE = {
 
 
 def _first_lacking(needs: Needs, workers: Sequence[Capabilities]) -> str | None:
-    """Return the reason for the first need that no worker serves."""
+    """Return the reason for the first need that no worker serves, or None."""
     kinds = frozenset[AdapterKind]().union(*(worker.kinds for worker in workers))
     features = frozenset[Feature]().union(*(worker.features for worker in workers))
     lacking = [_OF_KIND[kind] for kind in sorted(needs.kinds - kinds)]
@@ -171,5 +172,5 @@ def _features(text: str) -> frozenset[Feature]:
 
 
 def encode_words(words: Iterable[AdapterKind | Feature]) -> str:
-    """Return kinds or features as the text that the registry and the queue's scripts have."""
+    """Return kinds or features in the text form of the registry and the queue's scripts."""
     return ",".join(sorted(words))

@@ -3,14 +3,18 @@
 Field names on the wire equal the attribute names, except that `try_` is written as `try`.
 
 During an upgrade, processes of two releases share one Redis, and each release decodes messages of
-the other. A new field therefore needs a default for older messages that lack it. Unknown fields are
-dropped. Jobs and specifications of answers contain only the fields that differ from their defaults,
-so a default never changes within a protocol version. A change that older processes would misread
-needs a new protocol version. One release learns to read the new version, and only the next release
-writes it.
+the other. This leads to three rules:
+
+- A new field needs a default for older messages that lack it. Unknown fields are dropped.
+- A default never changes within a protocol version, because jobs and specifications of answers
+  contain only the fields that differ from their defaults.
+- A change that older processes would misread needs a new protocol version. One release learns to
+  read the new version, and only the next release writes it.
+
+The scripts also write messages: events and results of jobs that they end (`common.lua`).
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import fields
 from typing import Any
 
@@ -23,6 +27,7 @@ from shared.protocol.embeddings import EmbeddingParams, Pooling
 from shared.protocol.events import Admitted, End, Event, Retry, Tokens
 from shared.protocol.ids import JobId
 from shared.protocol.jobs import Endpoint, Job, JobState, PromptEnd, SamplingParams, View
+from shared.protocol.known_fields import Forms, known_fields
 from shared.protocol.logprobs import PositionLogprobs, TokenLogprob
 from shared.protocol.results import Choice, FinishReason, Result, Usage
 from shared.protocol.tools import ToolChoice, ToolForm, ToolUse
@@ -37,11 +42,9 @@ ONLY_IN_SPEC = (
     *("reasoning", "hides_reasoning", "echoed"),
     *("view", "request"),
 )
-"""Fields of jobs that only the specification of the answer contains. Workers don't need them."""
+"""Fields that aren't encoded in jobs, because only the specification needs them."""
 UNSENT_IN_SPEC = ("id", "request")
-"""Fields of specifications that their JSON doesn't contain."""
-Forms = dict[str, Callable[[Any], Any]]
-"""What makes the values of fields from those of JSON, by the fields' names."""
+"""Fields that aren't encoded in specifications."""
 READABLE = range(PROTOCOL_VERSION - 1, PROTOCOL_VERSION + 1)
 """Protocol versions that this release reads: its own and the previous one."""
 
@@ -58,7 +61,7 @@ def decode_job(raw: bytes | str) -> Job:
     Raises:
         ProtocolMismatch: the job has a protocol version that this release can't read.
     """
-    known = _known(
+    known = known_fields(
         Job,
         _checked(raw),
         endpoint=Endpoint,
@@ -75,8 +78,7 @@ def decode_job(raw: bytes | str) -> Job:
 def encode_answer_spec(spec: AnswerSpec) -> bytes:
     """Return the specification of an answer as JSON that includes the protocol version.
 
-    The JSON has neither the job's id, which readers know, nor `request`, which `encode_request`
-    encodes.
+    The JSON lacks the job's id, which readers know, and `request`, which `encode_request` encodes.
     """
     wire = {name: value for name, value in _set_values(spec).items() if name not in UNSENT_IN_SPEC}
     return orjson.dumps({"v": PROTOCOL_VERSION, **wire})
@@ -90,16 +92,16 @@ def encode_request(spec: AnswerSpec) -> bytes:
 def decode_answer_spec(
     raw: bytes | str, job_id: JobId, *, request: bytes | None = None
 ) -> AnswerSpec:
-    """Return the specification of the answer of a job, which is encoded in `raw`.
+    """Return the specification of a job's answer that is encoded in `raw`.
 
-    `request` is the result of `encode_request`, if it was read.
+    `request` is the result of `encode_request`, or None if the caller doesn't need the request.
 
     Raises:
-        ProtocolMismatch: it has a protocol version that this release can't read.
+        ProtocolMismatch: `raw` has a protocol version that this release can't read.
     """
     wire = _checked(raw) | {"id": job_id, "request": orjson.loads(request or b"null")}
     forms: Forms = {"endpoint": Endpoint, "reasoning": ReasoningForm, "view": View}
-    return AnswerSpec(**_known(AnswerSpec, wire, tools=_tool_use, **forms))
+    return AnswerSpec(**known_fields(AnswerSpec, wire, tools=_tool_use, **forms))
 
 
 def encode_events(events: Iterable[Event]) -> bytes:
@@ -129,7 +131,7 @@ def decode_result(raw: bytes | str) -> Result:
     Raises:
         ProtocolMismatch: the result has a protocol version that this release can't read.
     """
-    known = _known(
+    known = known_fields(
         Result,
         _checked(raw),
         state=JobState,
@@ -153,7 +155,7 @@ def decode_worker_info(raw: bytes | str) -> WorkerInfo:
         ProtocolMismatch: the description has a protocol version that this release can't read.
     """
     forms: Forms = {"serves": decode_capabilities, "first_tokens": tuple, "host_adapters": tuple}
-    return WorkerInfo(**_known(WorkerInfo, _checked(raw), **forms))
+    return WorkerInfo(**known_fields(WorkerInfo, _checked(raw), **forms))
 
 
 def decode_job_error(wire: dict[str, Any] | None) -> JobError | None:
@@ -164,7 +166,7 @@ def decode_job_error(wire: dict[str, Any] | None) -> JobError | None:
 
 
 def _values(message: Any) -> dict[str, Any]:
-    """Return the values of a dataclass's fields. orjson encodes dataclasses among them."""
+    """Return the values of a dataclass's fields. Values that are dataclasses stay as they are."""
     return {field.name: getattr(message, field.name) for field in fields(message)}
 
 
@@ -227,19 +229,19 @@ def _event_from_wire(wire: dict[str, Any]) -> Event:
 def _sampling(wire: dict[str, Any]) -> SamplingParams:
     forms: Forms = {name: tuple for name, value in wire.items() if isinstance(value, list)}
     forms["logit_bias"] = lambda pairs: tuple(map(tuple, pairs))
-    return SamplingParams(**_known(SamplingParams, wire, **forms))
+    return SamplingParams(**known_fields(SamplingParams, wire, **forms))
 
 
 def _tool_use(wire: dict[str, Any]) -> ToolUse:
-    return ToolUse(**_known(ToolUse, wire, form=ToolForm, choice=ToolChoice, tools=tuple))
+    return ToolUse(**known_fields(ToolUse, wire, form=ToolForm, choice=ToolChoice, tools=tuple))
 
 
 def _embedding(wire: dict[str, Any]) -> EmbeddingParams:
-    return EmbeddingParams(**_known(EmbeddingParams, wire, pooling=Pooling))
+    return EmbeddingParams(**known_fields(EmbeddingParams, wire, pooling=Pooling))
 
 
 def _choice(wire: dict[str, Any]) -> Choice:
-    return Choice(**_known(Choice, wire | _scores(wire), finish=FinishReason, ids=tuple))
+    return Choice(**known_fields(Choice, wire | _scores(wire), finish=FinishReason, ids=tuple))
 
 
 _LOGPROBS = ("logprobs", "prompt_logprobs")
@@ -251,7 +253,7 @@ def _choice_to_wire(choice: Choice) -> dict[str, Any]:
 
 
 def _scores_to_wire(source: Tokens | Choice) -> dict[str, Any]:
-    """Encode what isn't empty. Each position of logprobs becomes a list [offset, chosen, *top]."""
+    """Encode values that aren't empty. A position of logprobs becomes [offset, chosen, *top]."""
     prompt = {"prompt_ids": source.prompt_ids, "prompt_scores": source.prompt_scores}
     return {name: value for name, value in prompt.items() if value} | {
         name: [
@@ -281,22 +283,12 @@ def _scores(wire: dict[str, Any]) -> dict[str, Any]:
 
 def _token_logprob(wire: tuple[str, float | None, Iterable[int] | None]) -> TokenLogprob:
     token, logprob, raw = wire
-    # cjson writes an empty list as {}, which tuple() also accepts.
+    # Lua's cjson writes an empty list as {}, which `tuple` accepts, too.
     return TokenLogprob(token=token, logprob=logprob, bytes=None if raw is None else tuple(raw))
 
 
 def _usage(wire: dict[str, int] | None) -> Usage | None:
-    return Usage(**_known(Usage, wire)) if wire else None
-
-
-def _known(cls: type[Any], wire: Any, **forms: Callable[[Any], Any]) -> dict[str, Any]:
-    """Return the values in `wire` of those fields that `cls` has in this release.
-
-    Other releases' fields are dropped. `forms` has the functions that decode single fields, by
-    field name.
-    """
-    known = {f.name: wire[f.name] for f in fields(cls) if wire.get(f.name) is not None}
-    return {name: forms[name](value) if name in forms else value for name, value in known.items()}
+    return Usage(**known_fields(Usage, wire)) if wire else None
 
 
 def _checked(raw: bytes | str) -> dict[str, Any]:

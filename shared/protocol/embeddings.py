@@ -1,18 +1,18 @@
-"""Parameters of embeddings."""
+"""Parameters of jobs for embeddings."""
 
 from dataclasses import dataclass
 from enum import StrEnum
 
 
 class Pooling(StrEnum):
-    """Hidden states of a prompt's tokens that make up its embedding."""
+    """Choice of the hidden states that make up the embedding of a prompt."""
 
     LAST = "last"
-    """The last token's, which depends on all tokens of the prompt."""
+    """The hidden state of the last token. It depends on all tokens of the prompt."""
     MEAN = "mean"
-    """The mean over all tokens."""
+    """The mean of the hidden states of all tokens."""
     FIRST = "first"
-    """The first token's."""
+    """The hidden state of the first token."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +24,7 @@ class EmbeddingParams:
     """Whether embeddings are scaled to length 1."""
 
     def positions(self, num_tokens: int) -> range:
-        """Return the positions whose hidden states are averaged, for a prompt of `num_tokens`."""
+        """Return the positions of the averaged hidden states in a prompt of `num_tokens`."""
         match self.pooling:
             case Pooling.LAST:
                 return range(num_tokens - 1, num_tokens)

@@ -11,7 +11,7 @@ MIB = 1 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueLimits:
-    """Limits on waiting jobs and on bytes of unfinished requests; lifetime of finished jobs."""
+    """Limits on waiting jobs and unfinished requests, and how long ended jobs are kept."""
 
     max_waiting: int
     max_waiting_adapter: int
@@ -23,24 +23,23 @@ class QueueLimits:
     max_bytes_tenant: int = 256 * MIB
     """Maximum total bytes of one tenant's unfinished requests."""
     retain_bytes: int = 512 * MIB
-    """Maximum memory of all ended jobs, in bytes. Beyond it, the oldest jobs of the tenant that
-    keeps most are deleted first."""
+    """Maximum memory of all ended jobs, in bytes. If they need more, the oldest ones of the tenant
+    whose jobs need most are deleted."""
     usage_days: int = 400
     """Number of days for which the ledger of usage is kept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IdempotencyKey:
-    """Key with which a client marks requests that must run only once.
+    """Key of repeated requests. Requests with the same key run only once.
 
-    Requests of one tenant with the same key share one job. The pool forgets the key together with
-    the job.
+    Requests of one tenant with the same key share one job. The key expires together with the job.
     """
 
     key: str
     """Value of the header `Idempotency-Key`."""
     body_digest: str
-    """Digest of the request. A request with the same key and another digest is refused."""
+    """Digest of the request's body. A request with the same key and another digest is refused."""
 
     @property
     def digest(self) -> str:
@@ -53,13 +52,13 @@ class EnqueueOptions:
     """Properties of a request that don't change its answer."""
 
     idempotency: IdempotencyKey | None = None
-    """Key of the request. None if each request is a job of its own."""
+    """Idempotency key of the request, or None."""
     keeps_running: bool = False
     """Whether the job runs to its end even if no client waits for its answer."""
     weight: float = 1.0
-    """Weight of the job's tenant. Fair queueing gives busy tenants shares in these proportions."""
+    """Weight of the job's tenant. Fair queueing serves tenants in proportion to their weights."""
     key_id: str = ""
-    """Id of the stored API key whose limits the job is charged to. Empty if it has no limits."""
+    """Id of the stored API key that the job is charged to. Empty for other keys."""
     books_pool: str = ""
     """Name of the pool that has this key and the ledger for the job. Empty for the job's pool."""
 
@@ -75,4 +74,4 @@ class Enqueued:
     is_new: bool = True
     """Whether this request created the job. If not, an earlier request with the same key did."""
     rates: tuple[Rate, ...] = ()
-    """Use of the limits of the request's API key, this request included."""
+    """Use of the limits of the request's API key, including this request."""

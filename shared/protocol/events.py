@@ -11,7 +11,7 @@ from shared.protocol.results import FinishReason, Usage
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Admitted:
-    """Reports that the prompt is tokenized and fits into the context."""
+    """Reports that the prompt was tokenized and fits into the context."""
 
     job: JobId
     try_: int
@@ -34,25 +34,22 @@ class Tokens:
     finish: FinishReason | None = None
     """Reason why the choice ended. Set only on the last event of the choice."""
     logprobs: tuple[PositionLogprobs, ...] = ()
-    """Logprobs of `ids`, if the job asks for them. A token that ends a choice and isn't part of
-    its text has logprobs only if the job's `Job.reports_end` is set."""
+    """Logprobs of `ids`, if the job asks for them. A token that ends a choice without being part of
+    its text has logprobs only if `Job.reports_end` is set."""
     prompt_logprobs: tuple[PositionLogprobs, ...] = ()
     """Logprobs of the prompt's tokens. Set on the event with index 0 if the job asks for
     logprobs and echoes its prompt."""
     prompt_ids: tuple[int, ...] = ()
-    """Tokens of the prompt. Set on the event with index 0 if the job's
-    `SamplingParams.reports_ids` is set."""
+    """Tokens of the prompt, on the event with index 0, if `SamplingParams.reports_ids` is set."""
     prompt_scores: str = ""
     """Scores of the prompt's tokens, as JSON in the form of vLLM's `prompt_logprobs`. Set on the
-    event with index 0 of the first choice of each prompt, if the job's
-    `SamplingParams.prompt_logprobs` is set.
-
-    An answer can have 500,000 scores, so front ends don't decode them."""
+    event with index 0 of the first choice of each prompt, if `SamplingParams.prompt_logprobs` is
+    set. Front ends don't decode the scores, since there may be 500,000."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retry:
-    """Reports that the worker died or released the job. Events published earlier stay valid."""
+    """Reports that the worker died or released the job. Earlier events stay valid."""
 
     job: JobId
     try_: int

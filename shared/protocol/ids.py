@@ -1,4 +1,4 @@
-"""Distinct types for the ids that cross Redis."""
+"""Types of the ids in Redis, distinct for type checkers, and the forms of ids in the APIs."""
 
 from typing import NewType
 
@@ -7,7 +7,7 @@ JobId = NewType("JobId", str)
 WorkerId = NewType("WorkerId", str)
 """Id of a worker: `host:pid:boot-uuid`. Never reused."""
 ApiId = NewType("ApiId", str)
-"""Id of one API process and of its reply stream. Never reused."""
+"""Id of one API process (front end) and of its reply stream. Never reused."""
 InspectionId = NewType("InspectionId", str)
 """Id of one inspection of an adapter's files."""
 UploadId = NewType("UploadId", str)
@@ -15,17 +15,16 @@ UploadId = NewType("UploadId", str)
 CallId = NewType("CallId", str)
 """Id of one call for tokenization: 128 random bits as 32 hex digits."""
 FileId = NewType("FileId", str)
-"""`file-` and 32 hexadecimal digits."""
+"""Id of a file: `file-` and 32 hex digits."""
 BatchId = NewType("BatchId", str)
-"""`batch_` and 32 hexadecimal digits."""
+"""Id of a batch: `batch_` and 32 hex digits."""
 AdapterVersion = NewType("AdapterVersion", str)
-"""`name@digest12`, which identifies the exact weights of an adapter or of the base model."""
+"""`name@digest12`: identifies the exact weights of an adapter or of the base model."""
 
 CHAT_PREFIX = "chatcmpl-"
 """Prefix added to a job id to form the id of a chat completion, as in OpenAI's API."""
 COMPLETION_PREFIX = "cmpl-"
 """Prefix added to a job id to form the id of a completion, as in OpenAI's API."""
-
 RESPONSE_PREFIX = "resp_"
 """Prefix added to a job id to form the id of a response, as in OpenAI's API."""
 MESSAGE_PREFIX = "msg_"
@@ -41,7 +40,7 @@ def name_of(version: AdapterVersion) -> str:
 
 
 def job_id_of(given: str) -> JobId:
-    """Return the id of the job whose answer has the id `given`, which may also be a job id."""
+    """Return the id of a job. `given` is this id, or the id of the job's answer in an API."""
     for prefix in PREFIXES:
         given = given.removeprefix(prefix)
     return JobId(given)

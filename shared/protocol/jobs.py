@@ -1,4 +1,4 @@
-"""Jobs: requests in the form that Redis stores."""
+"""Jobs: requests in the form that Redis stores. `codec.py` has the rules for new fields."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -18,10 +18,8 @@ MAX_LEFT_MS = 10**12
 """Value of `ClaimedJob.left_ms` for a job without a deadline, in milliseconds (about 30 years)."""
 
 MAX_EMBEDDED = 8
-"""Maximum number of sequences that a job for embeddings counts as.
-
-Its prompts are computed after those of other jobs, so thousands of them leave room for others.
-"""
+"""Maximum number of sequences that a job for embeddings counts as. It may have thousands of
+prompts, but they are computed after those of other jobs."""
 
 
 class Endpoint(StrEnum):
@@ -36,7 +34,7 @@ class Endpoint(StrEnum):
 
 
 class View(StrEnum):
-    """API in whose format the answer of a job is rendered. Workers don't distinguish them."""
+    """API that defines the format of a job's answer. Workers ignore it."""
 
     OPENAI = ""
     """The API of the job's endpoint."""
@@ -47,14 +45,14 @@ class View(StrEnum):
 
 
 class PromptEnd(StrEnum):
-    """What the prompt of a chat ends with."""
+    """End of a chat's prompt."""
 
     ANSWER = "answer"
-    """The header of a new answer."""
+    """The header of a new answer, as usual."""
     MESSAGE = "message"
-    """The last message, which the answer continues."""
+    """The last message. The answer continues it."""
     NOTHING = "nothing"
-    """The end of the last message."""
+    """The last message. It is complete."""
 
 
 class JobState(StrEnum):
@@ -67,13 +65,13 @@ class JobState(StrEnum):
     DONE = "done"
     """Answered completely."""
     FAILED = "failed"
-    """Ended with an error, which is stored with the job."""
+    """Ended with an error. The error is stored with the job."""
     CANCELLED = "cancelled"
     """Cancelled by its client."""
     EXPIRED = "expired"
-    """The job's deadline passed before the answer was complete."""
+    """The deadline passed before the answer was complete."""
     DEAD = "dead"
-    """Repeatedly killed its worker while running alone. The job is kept as a dead letter."""
+    """Repeatedly killed its worker while running alone. Kept as a dead letter."""
 
 
 UNFINISHED = (JobState.QUEUED, JobState.RUNNING)
@@ -82,42 +80,41 @@ UNFINISHED = (JobState.QUEUED, JobState.RUNNING)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingParams(TokenSampling):
-    """Sampling parameters of a job, with those that end, constrain or report its answers."""
+    """How the answers of a job are sampled, ended, constrained and reported."""
 
     max_tokens: int | None = None
-    """Maximum number of output tokens of each choice; None allows output up to the end of the
-    context."""
+    """Maximum number of output tokens of each choice; None allows output to the context's end."""
     stop: tuple[str, ...] = ()
     stop_token_ids: tuple[int, ...] = ()
     """Tokens that end an answer, in addition to the end-of-sequence tokens."""
     includes_stop: bool = False
     """Whether an answer's text includes the stop string or stop token that ends it."""
     bad_words: tuple[str, ...] = ()
-    """Texts whose tokens an answer never contains in sequence."""
+    """Texts that an answer never contains, as sequences of tokens."""
     keeps_special_tokens: bool = False
-    """Whether the text of an answer contains the names of special tokens."""
+    """Whether the text of an answer shows special tokens by their names."""
     reports_ids: bool = False
-    """Whether the first tokens of each choice are published together with the prompt's tokens."""
+    """Whether the prompt's tokens are published with the first tokens of each choice."""
     tokens_as_ids: bool = False
     """Whether logprobs name tokens by their ids, as `token_id:5`, instead of their texts."""
     truncate_prompt_tokens: int | None = None
-    """Maximum number of tokens of each prompt. Only the last ones are used; None uses all."""
+    """Number of tokens to keep of each prompt, from its end; None keeps all."""
     n: int = 1
     ignore_eos: bool = False
     left_out: tuple[str, ...] = ()
-    """Names of the parameters that the client didn't send and that an adapter may set. If the
-    job's adapter has defaults for these parameters, the defaults apply."""
+    """Names of parameters that the client didn't send. If the job's adapter has defaults for them,
+    the defaults apply."""
     json_schema: str | None = None
     """JSON schema, as JSON text, that each answer must match; None allows any text."""
     regex: str | None = None
     """Regular expression that each answer must match as a whole; None allows any text."""
     choice: tuple[str, ...] = ()
-    """Texts of which each answer must be one; empty allows any text."""
+    """Each answer must be one of these texts; empty allows any text."""
     grammar: str | None = None
     """Lark or GBNF grammar that each answer must match; None allows any text."""
     constrained_by: str = ""
-    """Request field with `json_schema`, `regex`, `choice` or `grammar`, of which at most one is
-    set. Empty for `response_format`."""
+    """Name of the request field from which `json_schema`, `regex`, `choice` or `grammar` comes. At
+    most one of these is set. Empty for `response_format`."""
 
     @property
     def is_constrained(self) -> bool:
@@ -128,22 +125,21 @@ class SamplingParams(TokenSampling):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnswerFormat:
-    """Fields of a job that its answer repeats, or that determine the form of its answer."""
+    """Fields of a job that its answer repeats, or that determine the form of the answer."""
 
     id: JobId
     endpoint: Endpoint
     model: str
     """Model name that the client sent. The answer repeats it."""
     version: AdapterVersion
-    """Version that serves the job, as resolved when the front end accepted the request. It is the
-    `weight_version` of the answer."""
+    """Version that serves the job. The front end chose it when it accepted the request. The answer
+    reports it as `weight_version`."""
     created_s: int
     """Unix time in seconds at which the front end received the request."""
     fingerprint: str = ""
-    """`system_fingerprint` of the answer, which contains digests of the base model's and adapter's
-    weights."""
+    """`system_fingerprint` of the answer, with digests of the base model and the adapter."""
     encodes_base64: bool = False
-    """Embeddings only: whether the answer has embeddings as base64 instead of numbers."""
+    """Embeddings only: whether the answer encodes embeddings as base64 instead of numbers."""
     include_usage: bool = False
     """Whether a stream of the answer ends with the token counts."""
     returns_token_ids: bool = False
@@ -151,19 +147,19 @@ class AnswerFormat:
     continuous_usage: bool = False
     """Whether each chunk of a stream has the token counts so far."""
     service_tier: str | None = None
-    """`service_tier` of the request, which sets a job's `priority`. The answer repeats it."""
+    """`service_tier` of the request. It determines `priority`, and the answer repeats it."""
     view: View = View.OPENAI
-    """API of the request, in whose format the answer is rendered."""
+    """API of the request. It defines the format of the answer."""
     request: dict[str, Any] | None = None
-    """Parts of the request that the answer repeats or a later request continues. Only the view
-    knows their form. Redis stores them in a field of their own, since they can be as large as a
-    request. It is None in lists of jobs."""
+    """Parts of the request that the answer repeats, or that a later request continues. Only the API
+    of `view` defines their form. They can be as large as a request, so Redis stores them in a field
+    of their own. None in lists of jobs."""
     reasoning: ReasoningForm | None = None
     """Chat only: form of the reasoning that precedes answers; None if all text is content."""
     hides_reasoning: bool = False
     """Whether the reasoning is left out of the answers."""
     echoed: str = ""
-    """Chat only: text of the last message, with which the content of each answer begins."""
+    """Chat only: text of the last message if the content of each answer begins with it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,19 +170,17 @@ class Job(AnswerFormat):
     deadline_ms: int
     """Milliseconds from enqueueing to the deadline."""
     cost: int
-    """Estimated number of tokens in prompts and answers. Fair queueing charges this number
-    to the tenant, and a claim reserves this number on the worker."""
+    """Estimated number of tokens in prompts and answers. Fair queueing charges it to the tenant,
+    and a claim reserves it on the worker."""
     reply_to: ApiId
     tenant: str = "default"
     priority: int = 0
-    """Jobs with a higher priority run earlier. Each unit of priority moves a job ahead by 1,000
-    tokens in fair queueing."""
+    """Jobs with a higher priority run earlier. One unit of priority counts like 1,000 tokens in
+    fair queueing (`PRIORITY_STEP`)."""
     is_preemptible: bool = False
-    """Whether the job uses idle capacity only.
-
-    It waits behind all jobs that aren't preemptible, and returns to the queue when one of them
-    needs its place on the worker. Preemptible jobs have a fair queueing of their own.
-    """
+    """Whether the job uses idle capacity only. It waits behind all jobs that aren't preemptible,
+    and returns to the queue when one of them needs its place on the worker. Preemptible jobs have a
+    fair queueing of their own."""
     messages: tuple[dict[str, Any], ...] | None = None
     """Chat only: the messages in the form that chat templates expect. Text parts are joined, and
     tool arguments are objects."""
@@ -201,16 +195,16 @@ class Job(AnswerFormat):
     template_kwargs: dict[str, Any] | None = None
     """Chat only: further variables of the chat template."""
     prompt_end: PromptEnd = PromptEnd.ANSWER
-    """Chat only: what the prompt ends with."""
+    """Chat only: end of the prompt."""
     traceparent: str | None = None
     """W3C header that continues the trace of the request; None if the request isn't traced."""
 
     @property
     def reports_end(self) -> bool:
-        """Whether logprobs cover the token that ends an answer and isn't part of its text.
+        """Whether logprobs include the token that ends an answer without being part of its text.
 
-        Clients that score an echoed prompt leave out the last logprob, as that of a token which
-        they had to generate. Without the token that ends an answer, it would be the prompt's.
+        Clients that score an echoed prompt have to ask for an output token, and ignore the last
+        logprob. If the output token had no logprob, they would ignore one of the prompt's.
         """
         sampling = self.sampling
         return self.echo or sampling.reports_ids or bool(sampling.logprob_token_ids)
@@ -225,7 +219,7 @@ class Job(AnswerFormat):
 
     @property
     def features(self) -> frozenset[Feature]:
-        """What the request needs of a worker beside the job's version."""
+        """Needs of the request, besides the needs of the job's version."""
         asked = {
             Feature.EMBEDDINGS: self.embedding is not None,
             Feature.LISTED_LOGPROBS: bool(self.sampling.logprob_token_ids),
@@ -234,7 +228,7 @@ class Job(AnswerFormat):
 
     @property
     def num_sequences(self) -> int:
-        """Number of sequences that a claim of the job takes from the worker's limit."""
+        """Number of sequences that the job counts as on a worker."""
         return min(self.num_choices, MAX_EMBEDDED) if self.embedding else self.num_choices
 
 
@@ -244,17 +238,16 @@ class ClaimedJob:
 
     job: Job
     try_: int
-    """Number of claims of the job so far, including this one. Serves as a fencing token."""
+    """Number of claims of the job so far, including this one. Calls for earlier tries fail."""
     suspect: bool
     """Whether the job must run alone, because workers died while they ran it."""
     claim_epoch: int = 0
-    """Random id of the claim. It is unique even if a failover of Redis loses writes. 0 matches
+    """Random id of the claim, which is unique even if a failover of Redis loses writes. 0 matches
     any claim."""
     left_ms: int = MAX_LEFT_MS
     """Milliseconds from the claim to the job's deadline."""
     waited_ms: int = 0
-    """Milliseconds for which the job was in the queue before this claim, since it was enqueued or
-    last returned to the queue."""
+    """Milliseconds for which the job has waited since it was enqueued or last requeued."""
     token_limit: int | None = None
-    """Smallest limit of tokens of the API key; None if the key has none. Then nobody needs to know
-    the tokens of the job before its end."""
+    """Smallest limit of tokens of the API key; None if there is none. With a limit, the worker
+    reports the tokens of the job before its end."""

@@ -1,4 +1,4 @@
-"""Log probabilities of tokens."""
+"""Log probabilities of tokens, as answers report them."""
 
 from dataclasses import dataclass
 
@@ -8,13 +8,13 @@ class TokenLogprob:
     """A token and its log probability at one position of a text."""
 
     token: str
-    """Text of the token, or the name of a special token. U+FFFD replaces incomplete characters."""
+    """Text of the token, or name of a special token. U+FFFD stands for an incomplete character."""
     logprob: float | None
     """Log probability in the model's unmodified distribution; None for the first token of a
     prompt."""
     bytes: tuple[int, ...] | None
-    """UTF-8 bytes of the token's text; None for a special token. The bytes may be only part of a
-    character."""
+    """UTF-8 bytes of the token's text, which may be a part of a character; None for a special
+    token."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +23,6 @@ class PositionLogprobs:
 
     chosen: TokenLogprob
     top: tuple[TokenLogprob, ...]
-    """Likeliest tokens, likeliest first. `SamplingParams.logprobs` is the number of tokens."""
+    """Likeliest tokens, the likeliest first. `SamplingParams.logprobs` is their number."""
     offset: int
     """Number of characters that precede the token in the choice's text."""

@@ -1,4 +1,4 @@
-"""JSON types of tools' parameters, for tool calls whose values aren't written as JSON."""
+"""JSON types of tools' parameters. Some formats of tool calls need them to decode values."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -7,19 +7,17 @@ from typing import Any
 from shared.protocol.tools import ToolForm, ToolUse
 
 UNTYPED_VALUES = (ToolForm.QWEN3_CODER, ToolForm.GLM45)
-"""Forms in which `5` is a string or a number, depending on the tool's schema."""
+"""Forms that write strings without quotes. Only the schema shows whether `5` is a string."""
 MAX_TYPED = 1024
-"""Maximum number of parameters of one request whose types are kept with its answer.
-
-Values of further parameters are strings.
-"""
+"""Maximum number of parameters of one request whose types are kept with its answer. The values of
+further parameters are decoded as strings."""
 MAX_SCHEMAS = 64
-"""Maximum number of schemas that are read for one parameter: references and alternatives."""
+"""Maximum number of schemas that are read for one parameter, by references and alternatives."""
 _STRING = frozenset(("string",))
 
 
 def parameter_types(function: Mapping[str, Any]) -> dict[str, frozenset[str]]:
-    """Return the JSON types of parameters, except of those that can only be strings."""
+    """Return the JSON types of a function's parameters, without those that can only be strings."""
     schema = function.get("parameters")
     properties = schema.get("properties") if isinstance(schema, dict) else None
     if not isinstance(properties, dict):
@@ -29,7 +27,7 @@ def parameter_types(function: Mapping[str, Any]) -> dict[str, frozenset[str]]:
 
 
 def rendered_tools(use: ToolUse) -> ToolUse:
-    """Return what renders the answer: names of tools, and types of parameters if they need some."""
+    """Return the parts of tools that rendering needs: names, and types for `UNTYPED_VALUES`."""
     left = MAX_TYPED if use.form in UNTYPED_VALUES else 0
     tools = []
     for tool in sorted(use.tools, key=lambda tool: str(tool["function"]["name"])):
@@ -46,7 +44,7 @@ def rendered_tools(use: ToolUse) -> ToolUse:
 
 
 def _types(schema: Any, root: Any) -> set[str]:
-    """Return the JSON types that a schema names, itself or by references and alternatives."""
+    """Return the JSON types that a schema allows, directly or by references and alternatives."""
     types, waiting = set[str](), [schema]
     for _ in range(MAX_SCHEMAS):
         if not waiting:
@@ -79,18 +77,15 @@ def _resolve(reference: str, root: Any) -> Any:
 
 
 def _type_of(value: Any) -> str:
-    match value:
-        case bool():
-            return "boolean"
-        case int():
-            return "integer"
-        case float():
-            return "number"
-        case str():
-            return "string"
-        case list():
-            return "array"
-        case dict():
-            return "object"
-        case _:
-            return "null"
+    return _TYPE_NAMES.get(type(value), "null")
+
+
+_TYPE_NAMES: Mapping[type, str] = {
+    bool: "boolean",
+    int: "integer",
+    float: "number",
+    str: "string",
+    list: "array",
+    dict: "object",
+}
+"""Names of JSON's types, by the Python types of decoded values."""

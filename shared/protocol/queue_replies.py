@@ -1,4 +1,7 @@
-"""Decoded replies of the queue's Lua scripts."""
+"""Decoded replies of the queue's Lua scripts.
+
+A change of a script's reply needs a change here. The texts of refusals are here, too.
+"""
 
 import math
 from collections.abc import Sequence
@@ -28,7 +31,7 @@ from shared.protocol.retry_after import retry_after_full_s
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Undecodable:
-    """A claimed job that this process can't decode. The worker that claimed the job must end it."""
+    """A claimed job that this process can't decode. The worker that claimed it must end it."""
 
     id: JobId
     try_: int
@@ -42,13 +45,12 @@ class Claim:
 
     jobs: tuple[ClaimedJob, ...]
     undecodable: tuple[Undecodable, ...]
-    """Claimed jobs that this process can't decode, for example because another release wrote
-    them."""
+    """Claimed jobs that this process can't decode, for example jobs of another release."""
     next_steal_ms: int | None
-    """Milliseconds until the worker may take a waiting job whose adapter another worker holds;
+    """Milliseconds until the worker may take a waiting job of an adapter that another worker holds;
     None if no such job waits."""
     is_parked: bool
-    """Whether the worker has capacity, but nothing is left that it may take."""
+    """Whether the worker has capacity left, but may take none of the waiting jobs."""
 
     @classmethod
     def of(cls, reply: Sequence[Any], claim_epoch: int) -> "Claim":
@@ -85,49 +87,48 @@ def _claimed(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reaped:
-    """Counters of one call of `reap`."""
+    """Results of one call of `Queue.reap`."""
 
     workers: int
     """Number of workers that were declared dead."""
     requeued: int
-    """Number of jobs that were requeued because their workers died or left."""
+    """Number of jobs of dead and leaving workers that were requeued."""
     ended: int
-    """Number of jobs that were ended instead of requeued when their workers died or left."""
+    """Number of jobs of dead and leaving workers that were ended instead."""
     expired: int
-    """Number of jobs that were ended because their deadlines had passed."""
+    """Number of jobs that were ended because they had passed their deadlines."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
-    """State of a worker's jobs in Redis."""
+    """State of a worker's jobs in Redis, as a reply to a heartbeat or publication reports it."""
 
     booked: int = 0
-    """Number of jobs that the worker owns. Set only in the reply to a heartbeat."""
+    """Number of jobs that the worker owns. Only heartbeats set it."""
     fenced: frozenset[JobId] = frozenset()
-    """Jobs that the call named but that the worker no longer owns. The worker must drop them."""
+    """Jobs in the arguments of the call that the worker no longer owns, and must drop."""
     cancelled: frozenset[JobId] = frozenset()
     """Jobs of the worker that clients have cancelled."""
     num_forgotten: int = 0
-    """Number of versions that the registry has deleted so far. Set only in the reply to a
-    heartbeat."""
+    """Number of versions that the registry has deleted so far. Only heartbeats set it."""
     num_lost: int = 0
-    """Number of the worker's acknowledged publications that Redis has lost in a failover. Set only
-    in the reply to a publication."""
+    """Number of the worker's acknowledged publications that Redis has lost in a failover. Only
+    publications set it."""
 
 
 class FinishOutcome(StrEnum):
-    """Outcome of `finish`."""
+    """Outcome of `finish.lua`."""
 
     OK = "ok"
     """The job has ended and its result is stored."""
     AGAIN = "again"
-    """An earlier call, whose reply may have been lost, already ended this try."""
+    """An earlier call has already ended this try. Its reply may have been lost."""
     FENCED = "fenced"
-    """The job belongs to another worker or try, so nothing was written."""
+    """The job belongs to another worker or try. Nothing was written."""
 
 
 class ReplicaStanding(StrEnum):
-    """Whether the pool needs a worker's replica of an adapter version."""
+    """Whether the pool needs a worker's replica of an adapter version, as in `shrink.lua`."""
 
     NEEDED = "needed"
     """The other holders don't have enough capacity for the version's jobs."""
@@ -143,7 +144,7 @@ class MailKind(StrEnum):
     """Kind of a message to a worker."""
 
     JOB = "job"
-    """A job was enqueued that the worker may claim."""
+    """A job that the worker may claim was enqueued."""
     CANCEL = "cancel"
     """A client cancelled one of the worker's jobs."""
     INSPECT = "inspect"
@@ -194,7 +195,7 @@ def enqueue_error(job: Job, reply: list[Any]) -> LorikeetError:
 
 
 def _of_key(job: Job, reached: Sequence[Any]) -> LorikeetError:
-    """Return the error for a key that has reached a limit, or that isn't valid any more."""
+    """Return the error for a key that has reached a limit or is no longer valid."""
     if not reached:
         message = "the API key was revoked or has expired; send another one"
         return failed(ErrorCode.INVALID_API_KEY, message)
@@ -223,13 +224,13 @@ def _unserved(job: Job, needs: str, classes: Sequence[str]) -> JobFailed:
     is_adapter = bool(decode_needs(needs).rank)
     subject = f"{'adapter' if is_adapter else 'model'} {job.model}"
     reason = why_unserved(subject, decode_needs(needs), workers)
-    # A need of a later release is left out, so that this one knows no reason.
+    # If the job has a need that only a later release knows, there is no reason.
     message = reason or f"no live worker of this pool serves {subject}: start another worker"
     return failed(ErrorCode.ADAPTER_UNAVAILABLE, message, "model")
 
 
 def _too_large(job: Job, max_tokens: int) -> JobFailed:
-    # A single answer fits, since it fits into the model's context.
+    # A single answer to a single prompt fits, since it fits into the model's context.
     message = (
         f"the prompts and {job.num_choices} answers may take {job.cost} tokens, and no worker "
         f"holds more than {max_tokens} at a time; ask for fewer answers, or for shorter ones with "

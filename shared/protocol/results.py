@@ -20,12 +20,12 @@ class FinishReason(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """Token counts of one job, over all its choices."""
+    """Token counts of a job, over all its choices, or of several jobs."""
 
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int = 0
-    """Number of prompt tokens that were taken from the prefix cache."""
+    """Number of prompt tokens that were found in the prefix cache."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Decides when a client should repeat a request that a full queue has refused. Policy only."""
+"""Decides when a client should repeat a request that a full queue refused. Policy only."""
 
 import math
 
@@ -8,7 +8,10 @@ MIN_RETRY_AFTER_S, MAX_RETRY_AFTER_S = 1, 60
 
 
 def retry_after_full_s(num_waiting: int, rate: float) -> int:
-    """Return the seconds in which a pool that answers `rate` jobs per second serves some jobs."""
+    """Return the seconds that a pool takes to serve `RETRY_SHARE` of the waiting jobs.
+
+    The pool answers `rate` jobs per second. The result is a whole number within the limits above.
+    """
     if rate <= 0:
         return MIN_RETRY_AFTER_S
     seconds = math.ceil(num_waiting * RETRY_SHARE / rate)

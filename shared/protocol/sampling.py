@@ -1,7 +1,7 @@
-"""Sampling parameters that a request states and the sampler reads, unchanged on their way.
+"""Sampling parameters that pass unchanged from a request to the sampler.
 
-A parameter of this kind is declared here and in `api/schema/generation.py`, and takes effect in
-`worker/engine/logits.py` or `sampler.py`. Everything between copies it by its name.
+A new parameter of this kind is declared here and in `api/schema/generation.py`, and takes effect in
+`worker/engine/logits.py` or `sampler.py`. The code between them copies it by its name.
 """
 
 from dataclasses import dataclass, fields
@@ -10,11 +10,11 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenSampling:
-    """How tokens are sampled. Samples depend only on the logits, seed, choice and position."""
+    """How tokens are sampled. A sample depends only on logits, seed, choice and position."""
 
     seed: int
-    """Seed of the samples. If the client sends no seed, the front end picks one. Another worker
-    can therefore continue the job with identical samples."""
+    """Seed of the samples. If the client sends none, the front end picks one, so that another
+    worker can continue the job with identical samples."""
     temperature: float = 1.0
     """Temperature of sampling; 0 always selects the likeliest token."""
     top_p: float = 1.0
@@ -22,29 +22,28 @@ class TokenSampling:
     """Number of likeliest tokens to sample from; 0 samples from all tokens."""
     min_p: float = 0.0
     top_n_sigma: float = 0.0
-    """Number of standard deviations of the logits. Only tokens whose logits are at most as far
-    below the largest one may be sampled; 0 and less allow all."""
+    """Number of standard deviations by which the logit of a sampled token may be below the largest
+    logit; 0 and less allow all tokens."""
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     repetition_penalty: float = 1.0
     logit_bias: tuple[tuple[int, float], ...] = ()
     """Pairs of a token id and the value that is added to the token's logit."""
     min_tokens: int = 0
-    """Minimum number of output tokens of a choice. No end-of-sequence token or stop string ends
-    the choice earlier."""
+    """Minimum number of output tokens of a choice. Neither an end-of-sequence token nor a stop
+    string ends the choice earlier."""
     allowed_token_ids: tuple[int, ...] = ()
-    """The only tokens that may be sampled; empty allows all."""
+    """Tokens that may be sampled; empty allows all."""
     logprobs: int | None = None
     """Number of likeliest tokens to report with each token; None reports no logprobs."""
     logprob_token_ids: tuple[int, ...] = ()
-    """Tokens to report with each output token instead of the likeliest ones; empty reports the
-    likeliest ones."""
+    """Tokens to report with each output token; empty reports the likeliest tokens instead."""
     prompt_logprobs: int | None = None
-    """Number of likeliest tokens to report with each token of the prompt, together with its rank;
-    None reports no scores of prompts."""
+    """Number of likeliest tokens to report with each token of the prompt, besides that token's
+    rank; None reports no scores of prompts."""
 
     def values(self) -> dict[str, Any]:
-        """Return these parameters, without those of subclasses, by name."""
+        """Return the parameters of this class by name, without those of subclasses."""
         return {name: getattr(self, name) for name in _NAMES}
 
 

@@ -1,7 +1,7 @@
-"""Calls with which front ends have a worker convert between text and token ids.
+"""Calls that ask a worker to convert between text and token ids.
 
-Front ends have no tokenizer. A call isn't a job: it waits behind no generation, is answered by any
-worker of the pool, and is lost without harm.
+Front ends have no tokenizer. A call isn't a job: it doesn't wait for jobs, any worker of the pool
+may answer it, and the front end repeats a call that was lost.
 """
 
 from dataclasses import asdict, dataclass
@@ -10,9 +10,15 @@ from typing import Any
 import orjson
 
 from shared.errors import JobError, ProtocolMismatch
-from shared.protocol.codec import PROTOCOL_VERSION, decode_job, decode_job_error, encode_job
+from shared.protocol.codec import (
+    PROTOCOL_VERSION,
+    decode_job,
+    decode_job_error,
+    encode_job,
+)
 from shared.protocol.ids import CallId
 from shared.protocol.jobs import Job
+from shared.protocol.known_fields import Forms, known_fields
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,10 +34,10 @@ class EncodeText:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncodeChat:
-    """Asks for the tokens of a chat, as the chat template of its model renders it."""
+    """Asks for the tokens of a chat, rendered by the chat template of its model."""
 
     job: Job
-    """A job with the messages, which isn't queued."""
+    """A job with the messages. It isn't queued."""
     with_names: bool = False
     """Whether the reply has the names of the tokens."""
 
@@ -103,12 +109,5 @@ def encode_reply(reply: Reply) -> bytes:
 
 def decode_reply(raw: bytes) -> Reply:
     """Return the reply that is encoded in `raw`."""
-    wire = orjson.loads(raw)
-    names = wire["names"]
-    return Reply(
-        ids=tuple(wire["ids"]),
-        names=None if names is None else tuple(names),
-        text=wire["text"],
-        description=wire["description"],
-        error=decode_job_error(wire["error"]),
-    )
+    forms: Forms = {"ids": tuple, "names": tuple, "error": decode_job_error}
+    return Reply(**known_fields(Reply, orjson.loads(raw), **forms))

@@ -67,7 +67,7 @@ VISIBLE_TAGS = frozenset(
         *("<arg_key>", "</arg_key>", "<arg_value>", "</arg_value>"),
     )
 )
-"""Markers of tool calls. Their tokens are decoded to text even if they are special tokens."""
+"""Markers of tool calls. Answers show them as text even if they are special tokens."""
 
 CALL_ENDS = {
     ToolForm.HERMES: HERMES_CLOSE,
@@ -75,10 +75,8 @@ CALL_ENDS = {
     ToolForm.DEEPSEEK_V3: DEEPSEEK_END,
     ToolForm.DEEPSEEK_V31: DEEPSEEK_END,
 }
-"""Text after each call, in the forms in which a call is complete before this text.
-
-An answer that must contain only one call can stop there.
-"""
+"""Text after each call, for the forms in which a call is complete before this text. An answer with
+at most one call stops at this text."""
 
 
 class ToolChoice(StrEnum):
@@ -92,14 +90,14 @@ class ToolChoice(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolUse:
-    """Tools that one request lets the model call. A request without such tools has no `ToolUse`."""
+    """Tools that a request lets the model call. A request without tools has no `ToolUse`."""
 
     tools: tuple[dict[str, Any], ...]
     """Tools as the client sent them: `{"type": "function", "function": {...}}`."""
     form: ToolForm
     choice: ToolChoice = ToolChoice.AUTO
     name: str | None = None
-    """Name of the only tool that the model may call; None if it may call all of them."""
+    """Name of the only tool that the model may call; None if the model may call all tools."""
     is_parallel: bool = True
     """Whether one answer may contain several calls."""
 

@@ -1,4 +1,4 @@
-"""Descriptions of workers for operators and metrics."""
+"""Description that each worker publishes for operators, metrics and the scripts."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,16 +7,16 @@ from shared.protocol.capabilities import EVERYTHING, Capabilities
 from shared.protocol.ids import AdapterVersion
 
 FIRST_TOKEN_BOUNDS_S = tuple(0.005 * 1.5**power for power in range(24))
-"""Upper bounds of the buckets in which workers count times to the first token: 5 ms to 56 s.
+"""Upper bounds of the buckets for times to the first token: 5 ms to 56 s.
 
-A last bucket has all longer times. Workers of two releases may share the totals, so the bounds must
-not change.
+One more bucket has all longer times. The bounds must not change, because workers of two releases
+may add to the same totals. `reap.lua` has the number of buckets.
 """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerInfo:
-    """Description that a worker publishes with each heartbeat."""
+    """Description that a worker publishes with each heartbeat. `common.lua` reads some fields."""
 
     model: str
     device: str
@@ -46,14 +46,14 @@ class WorkerInfo:
     stall_ms: int = 0
     """Milliseconds that a step may take before the worker exits."""
     serves: Capabilities = EVERYTHING
-    """Which jobs the worker serves."""
+    """Capabilities of the worker."""
     first_tokens: tuple[int, ...] = ()
-    """Number of jobs since the worker started, by the bucket of the time from their acceptance to
-    their first token."""
+    """Number of jobs since the worker started, by bucket of the time from acceptance to first
+    token."""
     running_by_version: Mapping[AdapterVersion, int] = field(default_factory=dict)
     """Number of jobs that the worker owns, by version."""
     host_adapters: tuple[AdapterVersion, ...] = ()
-    """Versions that are only in host memory, sorted: the first ones, if there are very many."""
+    """Versions that are only in host memory, sorted; only the first ones if there are very many."""
     counters: Mapping[str, int] = field(default_factory=dict)
     """Further totals since the worker started, by name. Examples are `steps` and `preemptions`."""
 
@@ -61,6 +61,7 @@ class WorkerInfo:
     def is_stalled(self) -> bool:
         """Whether the current step has taken more than half of `stall_ms`.
 
-        With this margin, health checks can report a stalled worker before the worker exits.
+        With this margin, health checks can report a stalled worker before it exits. `common.lua`
+        has the same rule.
         """
         return self.stall_ms < 2 * self.step_ms

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 def tracing(endpoint: str, *, service: str, pool: str) -> Iterator["Tracer | None"]:
     """Provide a tracer that exports to an OTLP endpoint, or None if `endpoint` is empty.
 
-    The endpoint is the base URL of the collector, to which `/v1/traces` is appended. `service` is
-    the name of this process in traces, unless OTEL_SERVICE_NAME is set. At the end of the block,
-    all ended spans that haven't been exported yet are exported.
+    The endpoint is the base URL of the collector, without `/v1/traces`. `service` is the name of
+    this process in traces, unless OTEL_SERVICE_NAME is set. At the end of the block, the ended
+    spans that haven't been exported are exported.
 
     Raises:
         SettingsError: the packages of OpenTelemetry aren't installed.

@@ -1,7 +1,7 @@
 """Records spans with OpenTelemetry, and exports them with OTLP over HTTP.
 
-Spans carry names, numbers and ids. Callers never put prompts, answers or error messages into them,
-because error messages can quote a request.
+Spans contain names, numbers and ids. Callers must put no prompts, answers or error messages into
+them. Error messages can quote a request.
 """
 
 import logging
@@ -23,7 +23,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from shared.errors import ErrorCode
 
 Attributes = Mapping[str, str | int | float | bool | Sequence[str] | None]
-"""Attributes by name. Those that are None are left out."""
+"""Attributes of spans and events by name. Attributes that are None are left out."""
 
 EXPORT_MS = 1000
 """Milliseconds between two exports, unless OTEL_BSP_SCHEDULE_DELAY is set.
@@ -31,7 +31,7 @@ EXPORT_MS = 1000
 OpenTelemetry's default is 5,000. A process that is killed loses the spans since its last export.
 """
 CLOSE_S = 2.0
-"""Maximum seconds for the last export when the process ends."""
+"""Maximum seconds for the last export, at the end of the process."""
 LOG_S = 60.0
 """Minimum seconds between two log lines about failed exports."""
 
@@ -46,7 +46,7 @@ class Span:
 
     @property
     def traceparent(self) -> str | None:
-        """W3C header that makes other spans children of this one; None if it isn't sampled."""
+        """W3C header by which other spans become children of this one; None if it isn't sampled."""
         context = self._span.get_span_context()
         if not context.trace_flags.sampled:
             return None
@@ -57,7 +57,7 @@ class Span:
         self._span.update_name(name)
 
     def set(self, attributes: Attributes) -> None:
-        """Add attributes, or replace those that exist."""
+        """Add attributes to the span, or replace those that it has."""
         self._span.set_attributes(_present(attributes))
 
     def event(self, name: str, attributes: Attributes, *, at_ns: int) -> None:
@@ -65,10 +65,10 @@ class Span:
         self._span.add_event(name, _present(attributes), at_ns)
 
     def fail(self, error: ErrorCode | str) -> None:
-        """Note that the operation failed.
+        """Record that the operation failed.
 
-        The span's status becomes `error` only for failures of the server. As in OpenTelemetry's
-        conventions for HTTP, a client's mistake isn't a failure of the span.
+        The span's status becomes `error` only for failures of the server, and not for mistakes of
+        the client, as in OpenTelemetry's conventions for HTTP.
         """
         self._span.set_attribute("error.type", str(error))
         if isinstance(error, ErrorCode) and error.status >= 500:
@@ -80,9 +80,9 @@ class Span:
 
 
 class Tracer:
-    """Starts spans, and exports those that have ended from a thread of its own.
+    """Starts spans. A thread of its own exports the spans that have ended.
 
-    If the collector can't be reached, spans are dropped and the log has a warning. OpenTelemetry's
+    If the collector can't be reached, spans are dropped and a warning is logged. OpenTelemetry's
     environment variables set everything that `Tracer` doesn't, such as headers and sampling.
     """
 
@@ -91,7 +91,7 @@ class Tracer:
         _log_failures()
         self._provider = TracerProvider(
             resource=_resource(service, pool),
-            # `close` limits the time of the last export; the exit handler would not.
+            # `close` limits the time of the last export. An exit handler would not.
             shutdown_on_exit=False,
         )
         exporter = OTLPSpanExporter(endpoint=f"{endpoint.rstrip('/')}/v1/traces")
@@ -107,8 +107,8 @@ class Tracer:
     def serve(self, name: str, headers: Mapping[str, str]) -> Span:
         """Start the span of a request to this process.
 
-        The span continues the trace in the header `traceparent` of `headers`. If there is none, or
-        an invalid one, it begins a trace.
+        The span continues the trace in the header `traceparent` of `headers`. If the header is
+        missing or invalid, the span begins a trace.
         """
         parent = self._propagator.extract(dict(headers))
         return Span(self._tracer.start_span(name, parent, trace.SpanKind.SERVER))
@@ -116,9 +116,9 @@ class Tracer:
     def consume(
         self, name: str, traceparent: str, attributes: Attributes, *, start_ns: int | None = None
     ) -> Span:
-        """Start the span of work on a message that the span with a `traceparent` has sent.
+        """Start the span of work on a message, as a child of the span with this `traceparent`.
 
-        The work began at a Unix time in nanoseconds, by default now.
+        `start_ns` is the Unix time in nanoseconds at which the work began, by default now.
         """
         parent = self._propagator.extract({"traceparent": traceparent})
         return Span(
@@ -129,7 +129,7 @@ class Tracer:
 
     def close(self) -> None:
         """Export the spans that have ended, for at most `CLOSE_S` seconds. Blocks."""
-        # OpenTelemetry's own time limit is 30 s, and its exporter tries again until then.
+        # OpenTelemetry's exporter would retry for up to 30 s.
         thread = threading.Thread(target=self._provider.shutdown, daemon=True)
         thread.start()
         thread.join(CLOSE_S)
@@ -151,12 +151,12 @@ def _resource(service: str, pool: str) -> Resource:
 
 
 def _unless_set(variable: str, value: int) -> int | None:
-    """Return `value`, or None if the variable is set, so that OpenTelemetry reads it."""
+    """Return `value`, or None if the variable is set, so that OpenTelemetry reads the variable."""
     return None if variable in os.environ else value
 
 
 def _log_failures() -> None:
-    """Write OpenTelemetry's warnings to this process' log instead of plain lines."""
+    """Write OpenTelemetry's warnings to this process's log instead of standard error."""
     logger = logging.getLogger("opentelemetry")
     logger.propagate = False
     logger.handlers = [_FailureLog(logging.WARNING)]
@@ -170,7 +170,7 @@ class _FailureLog(logging.Handler):
         self._next_s = 0.0
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Log the warning, unless another was logged within the last `LOG_S` seconds."""
+        """Log the warning, unless another one was logged within the last `LOG_S` seconds."""
         now = time.monotonic()
         if now >= self._next_s:
             self._next_s = now + LOG_S

@@ -103,3 +103,16 @@ async def reader(readers: Any, registry: Registry) -> Reader:
     """A worker that answers inspections."""
     one: Reader = await readers()
     return one
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The chats whose tokens were counted. Each has 7, and no worker counts them."""
+    chats: list[Any] = []
+
+    async def count(_: Any, job: Any) -> int:
+        chats.append(job)
+        return 7
+
+    monkeypatch.setattr("api.answers.tokenization.TokenizerCalls.count_tokens", count)
+    return chats

@@ -15,9 +15,10 @@ from raw_client import with_settings
 from routes_support import example_path, routes
 from starlette.types import Message
 
+from api.answers import tokenization
 from api.app import create_app
-from api.bounds import BOUNDS
 from api.http.guards import Guard, Guards, Key, Work, guard_of, guarded
+from ops.lab.generate.bounds import BOUNDS
 from shared.protocol.access.rights import Scope
 from shared.protocol.enqueue import EnqueueOptions
 from shared.settings import ApiSettings
@@ -209,8 +210,9 @@ async def test_without_a_valid_key_every_route_answers_401(
 
 @KEYS_NEEDED
 async def test_a_key_without_the_scope_of_a_route_gets_403_and_one_with_it_does_not(
-    app: FastAPI, http: httpx.AsyncClient, store: KeyStore
+    app: FastAPI, http: httpx.AsyncClient, store: KeyStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(tokenization, "ATTEMPT_S", 0.1)  # no worker describes the tokenizer
     secrets = {scope: (await new_key(store, scope))[0] for scope in Scope}
     for method, template, path in guarded_operations(app):
         for scope, secret in secrets.items():

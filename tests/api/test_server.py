@@ -14,7 +14,6 @@ import httpx
 import pytest
 from api_processes import ROOT, api_process, is_healthy
 from api_support import (
-    RunningApp,
     ScriptedWorker,
     client_of,
     free_port,
@@ -24,12 +23,12 @@ from api_support import (
     until,
 )
 from chat_stream import admitted
+from raw_client import CHAT, STREAM
 from sse_events import sse_events
 from structlog.testing import capture_logs
 
 from api.app import create_app
-from api.jobs.retention import warn_if_retention_is_limited
-from api.server import run_api
+from api.server import run_api, warn_if_retention_is_limited
 from ops.local.embedded_redis import EmbeddedRedis, start_redis
 from shared.errors import RedisUnavailable, SettingsError
 from shared.protocol.jobs import JobState
@@ -43,13 +42,6 @@ from shared.store.views.pool_views import PoolViews
 
 START_S = 60
 """Time for the start of a process on a busy machine."""
-BODY = {"model": "extract", "messages": [{"role": "user", "content": "hi"}], "stream": True}
-
-
-def test_without_redis_the_start_fails_with_an_error() -> None:
-    settings = ApiSettings(redis_url="redis://127.0.0.1:1/0", port=0)
-    with pytest.raises(RedisUnavailable, match=r"no Redis at redis://127\.0\.0\.1:1/0"):
-        run_api(settings)
 
 
 def test_the_error_for_a_port_in_use_names_the_port(redis_url: str) -> None:
@@ -87,7 +79,7 @@ async def test_a_running_answer_is_finished_after_the_signal_and_streams_of_the_
             lines = states.aiter_lines()
             while await anext(lines) != "event: pool":
                 pass
-            request, job = await worker.sent(client.post("/v1/chat/completions", json=BODY))
+            request, job = await worker.sent(client.post(CHAT, json=STREAM))
             await worker.admit(job)
             os.kill(process.pid, signal.SIGTERM)
             async with asyncio.timeout(25):  # the drain time is 30 s
@@ -99,18 +91,13 @@ async def test_a_running_answer_is_finished_after_the_signal_and_streams_of_the_
 
 
 async def test_an_unfinished_answer_ends_after_the_drain_time_and_its_job_goes_on(
-    redis_url: str,
-    pool: str,
-    worker: ScriptedWorker,
-    views: PoolViews,
-    redis: Redis,
-    keys: Keys,
+    redis_url: str, pool: str, worker: ScriptedWorker, views: PoolViews, redis: Redis, keys: Keys
 ) -> None:
     port, drain_s = free_port(), 0.5
     with api_process(redis_url, pool, port, drain_s) as process:
         await until(lambda: is_healthy(port), START_S)
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=20) as client:
-            request = asyncio.create_task(client.post("/v1/chat/completions", json=BODY))
+            request = asyncio.create_task(client.post(CHAT, json=STREAM))
             job = await admitted(worker)
             start = time.monotonic()
             os.kill(process.pid, signal.SIGTERM)
@@ -152,10 +139,6 @@ async def test_a_limit_that_redis_can_not_keep_is_logged_with_both_figures(
     assert found == ([("retain_mb_limited", 100, 199)] if is_limited else [])
 
 
-URL = "/v1/chat/completions"
-STOP = FinishReason.STOP
-
-
 async def test_two_apps_in_one_process_have_separate_metrics(settings: ApiSettings) -> None:
     async with client_of(create_app(settings)) as one, client_of(create_app(settings)) as two:
         await one.get("/health")
@@ -168,24 +151,17 @@ class BreakableRedis:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._server: EmbeddedRedis = start_redis(directory)
-        self.url = self._server.url
+        self.server: EmbeddedRedis = start_redis(directory)
+
+    def send(self, number: signal.Signals) -> None:
+        os.kill(self.server.pid, number)
 
     def kill(self) -> None:
-        os.kill(self._server.pid, signal.SIGKILL)
-        self._server.stop()
+        self.send(signal.SIGKILL)
+        self.server.stop()
 
     def restart(self) -> None:
-        self._server = start_redis(self._directory, port=self._server.port)
-
-    def freeze(self) -> None:
-        os.kill(self._server.pid, signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        os.kill(self._server.pid, signal.SIGCONT)
-
-    def stop(self) -> None:
-        self._server.stop()
+        self.server = start_redis(self._directory, port=self.server.port)
 
 
 @pytest.fixture(autouse=True)
@@ -195,26 +171,24 @@ def patient_front_ends() -> None:
 
 @pytest.fixture
 def own_redis(tmp_path: Path) -> Iterator[BreakableRedis]:
-    server = BreakableRedis(tmp_path)
-    yield server
-    server.stop()
+    redis = BreakableRedis(tmp_path)
+    yield redis
+    redis.server.stop()
 
 
 @pytest.fixture
-async def broken_server(own_redis: BreakableRedis) -> AsyncIterator[RunningApp]:
-    async with running_app(ApiSettings(redis_url=own_redis.url, disconnect_grace_s=0)) as running:
-        yield running
-
-
-@pytest.fixture
-async def broken_http(broken_server: RunningApp) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=broken_server.url, timeout=30) as client:
+async def broken_http(own_redis: BreakableRedis) -> AsyncIterator[httpx.AsyncClient]:
+    settings = ApiSettings(redis_url=own_redis.server.url, disconnect_grace_s=0)
+    async with (
+        running_app(settings) as running,
+        httpx.AsyncClient(base_url=running.url, timeout=30) as client,
+    ):
         yield client
 
 
 @pytest.fixture
 async def broken_worker(own_redis: BreakableRedis) -> AsyncIterator[ScriptedWorker]:
-    client = connect(own_redis.url)
+    client = connect(own_redis.server.url)
     await register_models(Registry(client, Keys("main")))
     yield await ScriptedWorker.start(Queue(client, Keys("main")))
     await client.aclose()
@@ -224,16 +198,16 @@ async def test_during_an_outage_new_requests_get_a_503_and_a_running_stream_cont
     own_redis: BreakableRedis, broken_http: httpx.AsyncClient, broken_worker: ScriptedWorker
 ) -> None:
     with capture_logs() as logs:
-        running = asyncio.create_task(broken_http.post(URL, json=BODY))
+        running = asyncio.create_task(broken_http.post(CHAT, json=STREAM))
         job = await broken_worker.take()
         await broken_worker.admit(job)
         await broken_worker.tokens(job, 0, (1,), "before")
         own_redis.kill()
-        refused = await broken_http.post(URL, json=BODY)
+        refused = await broken_http.post(CHAT, json=STREAM)
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "2")
         await until(lambda: "redis_lost" in [entry["event"] for entry in logs])
         own_redis.restart()
-        await broken_worker.tokens(job, 1, (2,), " after", STOP)
+        await broken_worker.tokens(job, 1, (2,), " after", FinishReason.STOP)
         await broken_worker.finish(job)
         assert sse_text(await running) == "before after"
     events = [entry["event"] for entry in logs]
@@ -243,13 +217,13 @@ async def test_during_an_outage_new_requests_get_a_503_and_a_running_stream_cont
 async def test_while_redis_hangs_new_requests_get_a_503_and_a_running_answer_arrives_afterwards(
     own_redis: BreakableRedis, broken_http: httpx.AsyncClient, broken_worker: ScriptedWorker
 ) -> None:
-    running = asyncio.create_task(broken_http.post(URL, json=BODY))
+    running = asyncio.create_task(broken_http.post(CHAT, json=STREAM))
     job = await broken_worker.take()
     await broken_worker.admit(job)
-    own_redis.freeze()
-    refused = await broken_http.post(URL, json=BODY)  # the server stays frozen meanwhile
+    own_redis.send(signal.SIGSTOP)
+    refused = await broken_http.post(CHAT, json=STREAM)  # the server stays frozen meanwhile
     assert refused.status_code == 503
-    own_redis.thaw()
+    own_redis.send(signal.SIGCONT)
     await broken_worker.answer(job, "hello")
     assert sse_text(await running) == "hello"
 
@@ -257,7 +231,7 @@ async def test_while_redis_hangs_new_requests_get_a_503_and_a_running_answer_arr
 async def test_disconnecting_during_an_outage_cancels_the_job_afterwards(
     own_redis: BreakableRedis, broken_http: httpx.AsyncClient, broken_worker: ScriptedWorker
 ) -> None:
-    running = asyncio.create_task(broken_http.post(URL, json=BODY))
+    running = asyncio.create_task(broken_http.post(CHAT, json=STREAM))
     job = await broken_worker.take()
     await broken_worker.admit(job)
     own_redis.kill()

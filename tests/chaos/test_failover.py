@@ -43,7 +43,6 @@ class Load:
     """Text of each stream that was completed, by job."""
 
     async def run(self, client_number: int, sdk: Sdk) -> None:
-        """Stream answers until `is_over` is set."""
         for seed in itertools.count(1000 * client_number):
             if self.is_over:
                 break

@@ -194,17 +194,12 @@ async def round_with_a_kill(
         return max(workers, key=lambda view: view.running).id if workers else None
 
     following = asyncio.create_task(follow_all(http, answers))
-    await eventually(lambda: all_accepted(flat), within_s=PATIENCE_S)
+    await eventually(lambda: all(answer.job for answer in flat), within_s=PATIENCE_S)
     async with flipping(http, versions):
         victim = await eventually(busy_worker, within_s=PATIENCE_S)
         os.kill(pid_of(victim), signal.SIGKILL)
         await following
     return answers
-
-
-async def all_accepted(answers: list[Answer]) -> bool:
-    """Return whether all requests were accepted, and so have their adapter's first version."""
-    return all(answer.job for answer in answers)
 
 
 @asynccontextmanager

@@ -59,7 +59,6 @@ class Poison(GreedyStream):
 
 
 async def num_suspects(redis: Redis) -> int:
-    """Return the number of jobs that Redis suspects of having killed a worker."""
     keys = Keys("main")
     jobs = [key async for key in redis.scan_iter(match=f"{keys.prefix}job:*", count=1000)]
     fields = [await redis.hmget(key, ["suspect", "deaths", "fails"]) for key in jobs]

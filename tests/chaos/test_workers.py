@@ -101,7 +101,7 @@ async def test_a_drained_worker_releases_its_streams_and_exits_cleanly(
     await check_exact(streams, views, models)
     assert await num_moved(streams, views) > 0
     assert server.metric("lorikeet_resume_diverged_total") == 0
-    await eventually(lambda: has_exited_cleanly(server, num_ends + 1))
+    await eventually(lambda: server.log_text().count(EXITED_CLEANLY) == num_ends + 1)
 
 
 @pytest.mark.slow
@@ -181,14 +181,8 @@ async def two_busy_workers(views: PoolViews) -> list[WorkerId] | None:
 
 
 async def num_moved(streams: Sequence[GreedyStream], views: PoolViews) -> int:
-    """Return the number of streams that more than one worker computed."""
     jobs = [await views.job(stream.job) for stream in streams if stream.job]
     return sum(job.try_ > 1 for job in jobs if job)
-
-
-async def has_exited_cleanly(server: Server, times: int) -> bool:
-    """Return whether the supervisor has logged `times` clean exits."""
-    return server.log_text().count(EXITED_CLEANLY) == times
 
 
 async def is_reaped(worker: WorkerId, views: PoolViews) -> bool:

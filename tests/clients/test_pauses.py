@@ -34,7 +34,6 @@ PATIENCE_S = 120.0
 PROGRAMS = Path(__file__).with_name("streams")
 WITHOUT_COMPLETIONS = frozenset(Api) - {Api.COMPLETIONS}
 LIBRARIES = {
-    "official": ("openai and anthropic of make clients", frozenset(Api)),
     "lang_chain": ("LangChain", frozenset(Api)),
     "lite_llm": ("LiteLLM", frozenset(Api)),
     "pydantic_agents": ("Pydantic AI", WITHOUT_COMPLETIONS),

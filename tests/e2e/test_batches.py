@@ -5,7 +5,6 @@ tests/ops/control/batches has each reason for which a request or a whole batch f
 
 import asyncio
 import subprocess
-import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -134,30 +133,6 @@ async def test_a_batch_has_the_rights_of_its_key_and_its_tokens_are_counted(
     assert (row["tenant"], row["requests"]) == ("red", 20)
     assert row["completion_tokens"] == batch.usage.output_tokens == 80
     assert row["prompt_tokens"] == batch.usage.input_tokens
-
-
-@pytest.mark.slow
-async def test_other_requests_do_not_wait_for_a_batch(client: openai.AsyncOpenAI) -> None:
-    batch_id = await created(client, requests(MODELS, 300, max_tokens=2000))
-
-    async def is_running() -> bool:
-        return (await client.batches.retrieve(batch_id)).status == "in_progress"
-
-    await eventually(is_running, within_s=60)
-    await asyncio.sleep(2)  # answers of the batch take 4 s and use all sequences now
-    started = time.monotonic()
-    answers = await asyncio.gather(
-        *(
-            client.completions.create(
-                model=NAME, prompt="hi", max_tokens=4, extra_body={"ignore_eos": True}
-            )
-            for _ in range(4)
-        )
-    )
-    took_s = time.monotonic() - started
-    await client.batches.cancel(batch_id)
-    assert took_s < 2
-    assert all(answer.choices[0].text for answer in answers)
 
 
 @pytest.mark.long

@@ -1,19 +1,15 @@
 """`lorikeet up` without a model serves the demo in bfloat16."""
 
 import asyncio
-import json
 import re
 import shlex
 from collections.abc import Iterator
-from pathlib import Path
 
 import httpx
 import openai
 import pytest
 from servers import Server, lorikeet_up
-from typer.testing import CliRunner
 
-from ops.cli import app
 from ops.demo.model import SERVED_NAME, demo_model
 from ops.demo.task import Example
 from ops.demo.tasks import TASKS
@@ -51,16 +47,6 @@ async def test_an_adapter_does_what_it_was_trained_for_and_the_base_does_not(
     is_right = [task.is_right(e, a) for e, a in zip(examples * 2, answers, strict=True)]
     assert sum(is_right[: len(examples)]) >= MIN_SHARE * len(examples), answers
     assert sum(is_right[len(examples) :]) == 0, answers
-
-
-@pytest.mark.slow
-def test_the_shares_of_right_answers_are_measured(server: Server, tmp_path: Path) -> None:
-    words = ["eval-demo", "--url", server.url, "--most", "3", "--json", str(tmp_path / "answers")]
-    result = CliRunner().invoke(app, words, catch_exceptions=False)
-    assert result.exit_code == 0
-    scores = json.loads((tmp_path / "answers").read_bytes())
-    assert [score["task"] for score in scores] == list(TASKS)
-    assert all(answer["base"] and answer["adapter"] for s in scores for answer in s["answers"])
 
 
 @pytest.mark.slow

@@ -98,7 +98,6 @@ def thought(family: Family) -> str | None:
 SCENARIOS: dict[str, dict[str, Any]] = {
     "calls": {"asked": CALL},
     "text": {"asked": SAY},
-    "one call": {"asked": CALL, "parallel_tool_calls": False},
     "calls or schema": {"asked": CALL, "response_format": FORMAT},
     "schema or calls": {"asked": SAY, "response_format": FORMAT},
     "required": {"asked": CALL, "tool_choice": "required"},
@@ -181,39 +180,6 @@ def test_a_thought_precedes_text(choices: Choices, family: Family, scenario: str
     assert message["tool_calls"] is None
 
 
-@each_family
-def test_one_call_can_be_the_only_one(choices: Choices, family: Family) -> None:
-    choice = choices[family.name, "one call"]
-    assert called(choice) == [CALLS[0]]
-    assert choice["message"]["reasoning_content"] == thought(family)
-
-
-@each_family
-async def test_an_answer_that_is_cut_off_loses_nothing(
-    http: httpx.AsyncClient, family: Family
-) -> None:
-    text = family.answer(thought(family) or "", JSON_ANSWER)
-    limit = len(family.generated(text).encode()) - 2
-    choice = await whole_and_streamed(http, family.name, SAY, max_tokens=limit)
-    assert choice["message"]["content"] == JSON_ANSWER[:-2]
-    assert choice["finish_reason"] == "length"
-
-
-@each_family
-async def test_the_result_of_a_call_is_sent_back(
-    http: httpx.AsyncClient, choices: Choices, family: Family
-) -> None:
-    asked = {"role": "user", "content": CALL}
-    called = choices[family.name, "calls"]["message"]
-    results = [
-        {"role": "tool", "tool_call_id": call["id"], "content": "snow"}
-        for call in called["tool_calls"]
-    ]
-    body = {"model": family.name, "messages": [asked, called, *results], "tools": TOOLS}
-    reply = await http.post("/v1/chat/completions", json={**body, "max_tokens": 1})
-    assert reply.raise_for_status().json()["usage"]["completion_tokens"] == 1
-
-
 async def test_an_answer_continues_the_last_message(http: httpx.AsyncClient) -> None:
     async def continued(content: str, **fields: Any) -> dict[str, Any]:
         asked = [{"role": "user", "content": CALL}, {"role": "assistant", "content": content}]
@@ -240,12 +206,6 @@ async def test_a_required_call_follows_its_schema_for_any_model(
     )
     moves = [("move", {"go": go}) for go in ("up", "down")]
     assert all(call in (*moves, ("stop", {})) for call in calls)
-
-
-async def test_a_named_tool_is_the_one_that_is_called(client: openai.AsyncOpenAI) -> None:
-    choice = {"type": "function", "function": {"name": "stop"}}
-    calls = [await required_call(client, False, seed=seed, tool_choice=choice) for seed in range(4)]
-    assert calls == [("stop", {})] * 4
 
 
 async def required_call(client: openai.AsyncOpenAI, stream: bool, **body: Any) -> Any:

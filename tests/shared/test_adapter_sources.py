@@ -8,7 +8,6 @@ from shared.adapter_flags import parse_adapter_flags
 from shared.adapter_names import is_valid_name
 from shared.adapter_sources import RemoteUrl, SourceTemplate, is_remote, without_query
 from shared.errors import SettingsError
-from shared.settings import WorkerSettings
 
 
 def test_only_four_schemes_are_urls() -> None:
@@ -101,16 +100,21 @@ def test_a_template_makes_no_source_of_another_place() -> None:
         assert not template.makes(source), source
 
 
-def test_named_sources_keep_their_order() -> None:
-    assert parse_adapter_flags(["sql=/data/a", "chat=org/repo"]) == {
-        "sql": "/data/a",
-        "chat": "org/repo",
-    }
-
-
-@pytest.mark.parametrize("source", ["/data/pirate", "/data/pirate/", "org/pirate", "pirate"])
-def test_a_bare_source_is_named_by_its_last_part(source: str) -> None:
-    assert parse_adapter_flags([source]) == {"pirate": source}
+@pytest.mark.parametrize(
+    ("flags", "sources"),
+    [
+        (["sql=/data/a", "chat=org/repo"], {"sql": "/data/a", "chat": "org/repo"}),
+        (["a=/data/r=8"], {"a": "/data/r=8"}),
+        *(
+            ([source], {"pirate": source})
+            for source in ("/data/pirate", "/data/pirate/", "org/pirate", "pirate")
+        ),
+    ],
+)
+def test_a_source_is_named_before_the_first_equals_sign_or_by_its_last_part(
+    flags: list[str], sources: dict[str, str]
+) -> None:
+    assert list(parse_adapter_flags(flags).items()) == list(sources.items())
 
 
 def test_the_bare_current_folder_is_named_by_its_own_name(
@@ -119,15 +123,6 @@ def test_the_bare_current_folder_is_named_by_its_own_name(
     (tmp_path / "sql").mkdir()
     monkeypatch.chdir(tmp_path / "sql")
     assert parse_adapter_flags(["."]) == {"sql": str(tmp_path.resolve() / "sql")}
-
-
-def test_a_workers_bad_flag_is_refused_when_its_settings_are_made() -> None:
-    with pytest.raises(SettingsError, match="the name 'a' is given twice"):
-        WorkerSettings(model="base", adapters=("a=org/a", "a=org/b"))
-
-
-def test_only_the_first_equals_sign_ends_the_name() -> None:
-    assert parse_adapter_flags(["a=/data/r=8"]) == {"a": "/data/r=8"}
 
 
 @pytest.mark.parametrize(

@@ -35,13 +35,9 @@ def refusal(job: Job, num_tokens: int, *, is_least: bool = False) -> JobError:
     return caught.value.error
 
 
-def test_without_max_tokens_an_answer_may_fill_the_context() -> None:
-    assert output_limit(job(), 30, 100) == 70
-
-
-def test_a_chat_answer_is_cut_to_the_context() -> None:
-    assert output_limit(job(max_tokens=80), 30, 100) == 70
-    assert output_limit(job(max_tokens=60), 30, 100) == 60
+@pytest.mark.parametrize(("max_tokens", "limit"), [(None, 70), (80, 70), (60, 60)])
+def test_a_chat_answer_may_fill_the_context(max_tokens: int | None, limit: int) -> None:
+    assert output_limit(job(max_tokens=max_tokens), 30, 100) == limit
 
 
 def test_a_completion_over_the_context_is_refused_with_the_numbers() -> None:

@@ -11,6 +11,8 @@ from typing import Any
 import httpx
 from tiny import save_adapter
 
+from shared.cancel_tasks import cancel_tasks
+
 LOAD, UNLOAD = "/v1/load_lora_adapter", "/v1/unload_lora_adapter"
 CONFIGS: dict[str, dict[str, Any]] = {
     "a": {"seed": 21, "r": 8, "target_modules": "all-linear"},
@@ -52,7 +54,6 @@ async def load(http: httpx.AsyncClient, name: str, folder: Path, **more: Any) ->
 
 
 def files_of(folder: Path) -> tuple[str, bytes]:
-    """Return the configuration and the weights of an adapter."""
     config = (folder / "adapter_config.json").read_text()
     return config, (folder / "adapter_model.safetensors").read_bytes()
 
@@ -109,6 +110,4 @@ class Traffic:
         try:
             yield
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await cancel_tasks(*tasks)

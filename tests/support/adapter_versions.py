@@ -13,6 +13,5 @@ BASE = BaseModel(
 
 
 def version_of(digest: str, *, name: str = "a", **changes: Any) -> Adapter:
-    """Return the version `name@digest` of an adapter."""
     fields = {"digest": digest, "weights_digest": digest, "source": f"/adapters/{digest}"}
     return make_adapter(f"{name}@{digest}", **{**fields, "created_s": 10, **changes})

@@ -37,7 +37,6 @@ def is_healthy(port: int) -> bool:
 
 
 def is_ready(url: str) -> bool:
-    """Return whether the front end at this URL answers and has a worker."""
     try:
         return httpx.get(f"{url}/ready/worker", timeout=3).status_code == 200
     except httpx.TransportError:

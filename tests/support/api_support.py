@@ -24,6 +24,7 @@ from api.metrics.pool_metrics import PoolSnapshot
 from api.pools.pool import Pool
 from api.pools.pool_status import PoolReports
 from api.server import http_config
+from ops.local.ports import free_port as free_port
 from shared.errors import JobError
 from shared.protocol.adapters import BaseModel
 from shared.protocol.capabilities import EVERYTHING, Capabilities
@@ -96,7 +97,6 @@ class ScriptedWorker:
         return worker
 
     async def take(self) -> ClaimedJob:
-        """Wait for the next job and claim it."""
         end = time.monotonic() + DEADLINE_S
         while not self.claimed and time.monotonic() < end:
             claim = await self.queue.claim(
@@ -137,13 +137,11 @@ class ScriptedWorker:
         choice: int = 0,
         checkpoint: bool = False,
     ) -> None:
-        """Publish tokens of a choice."""
         event = tokens(job.job, index, ids, text, finish=finish, choice=choice, try_=job.try_)
         checkpoints = [event] if checkpoint else []
         await self.queue.publish(self.id, {job.job.reply_to: [event]}, checkpoints)
 
     async def finish(self, job: ClaimedJob, *choices: Choice) -> None:
-        """End the job successfully."""
         end = End(job=job.job.id, try_=job.try_, state=JobState.DONE, usage=USAGE)
         result = Result(job=job.job.id, state=JobState.DONE, choices=choices, usage=USAGE)
         await self.queue.finish(self.id, end, result)
@@ -151,7 +149,6 @@ class ScriptedWorker:
     async def fail(
         self, job: ClaimedJob, error: JobError, state: JobState = JobState.FAILED
     ) -> None:
-        """End the job with an error."""
         end = End(job=job.job.id, try_=job.try_, state=state, error=error)
         result = Result(job=job.job.id, state=state, error=error)
         await self.queue.finish(self.id, end, result)
@@ -308,7 +305,6 @@ def error_of(reply: httpx.Response) -> tuple[int, str, str | None]:
 
 
 async def paged(http: httpx.AsyncClient, url: str, limit: int, **options: Any) -> list[Any]:
-    """Return the items of all pages of a list, which have `limit` items at most."""
     found: list[Any] = []
     params = {**options.pop("params", {}), "limit": limit}
     while True:
@@ -335,10 +331,3 @@ async def waiting_job(server: RunningApp) -> str:
             pass
     (job_id,) = server.pool.part(ReplyHub)._inboxes
     return job_id
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -3,11 +3,11 @@
 import time
 from typing import Any
 
-from shared.protocol.files import Purpose
 from shared.protocol.ids import BatchId
+from shared.protocol.results import Usage
 from shared.store.batches.batches import Batches, CommittedLines, new_batch_id
 from shared.store.batches.files import new_file_id
-from shared.store.batches.records import Batch, BatchUsage, FileId, StoredFile
+from shared.store.batches.records import Batch, FileId, Purpose, StoredFile
 
 
 def make_batch(tenant: str = "red", *, age_s: int = 0, **changes: Any) -> Batch:
@@ -24,8 +24,8 @@ def make_batch(tenant: str = "red", *, age_s: int = 0, **changes: Any) -> Batch:
     return Batch(**{**fields, **changes})
 
 
-def make_file(*, keep_s: int = 60, **changes: Any) -> StoredFile:
-    now = int(time.time())
+def make_file(*, keep_s: int = 1000, age_s: int = 0, **changes: Any) -> StoredFile:
+    now = int(time.time()) - age_s
     fields: dict[str, Any] = {
         "id": new_file_id(),
         "tenant": "red",
@@ -39,7 +39,6 @@ def make_file(*, keep_s: int = 60, **changes: Any) -> StoredFile:
 
 
 async def stored(batches: Batches, batch_id: BatchId) -> Batch:
-    """Return the record of a batch, which must exist."""
     found = await batches.get(batch_id)
     assert found is not None
     return found
@@ -52,6 +51,6 @@ def lines(*numbers: int, **changes: Any) -> CommittedLines:
         "lines": [(number, None) for number in numbers],
         "num_completed": len(numbers),
         "num_failed": 0,
-        "usage": BatchUsage(prompt_tokens=3, completion_tokens=2, cached_tokens=1),
+        "usage": Usage(prompt_tokens=3, completion_tokens=2, cached_tokens=1),
     }
     return CommittedLines(**{**fields, **changes})

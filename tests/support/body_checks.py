@@ -16,9 +16,8 @@ from api.http.body import parse_json_object
 from api.http.validation import validate
 from api.messages import translate as messages
 from api.requests.embeddings import embedding_job, parse_embedding
-from api.requests.enqueue_options import enqueue_options
 from api.requests.ignored_fields import NO_OTHERS, OtherFields, all_unknown, warning
-from api.requests.request_headers import RequestHeaders
+from api.requests.request_headers import RequestHeaders, enqueue_options
 from api.requests.tokenize import encode_call, parse_detokenize, parse_tokenize
 from api.requests.translate import Admission, chat_job, completion_job, parse_chat, parse_completion
 from api.requests.unknown_fields import refuse_unknown
@@ -46,8 +45,6 @@ HEADERS = RequestHeaders(idempotency_key="k")
 
 @dataclass(frozen=True, slots=True)
 class BodyCheck:
-    """The check of one route's bodies."""
-
     valid: Raw
     """A body that has each kind of container that the route accepts."""
     check_object: Callable[[Raw], object]
@@ -80,7 +77,7 @@ def _job(parse: Callable[[Raw], Any], job_of: Callable[[Any, Admission], Job]) -
 def _viewed(view: Callable[[Raw], ViewedRequest]) -> Callable[[Raw], object]:
     def check(raw: Raw) -> object:
         viewed = view(raw)
-        return _job(viewed.parse, viewed.job)(raw, viewed.others)
+        return _job(lambda _: viewed.parse(), viewed.job)(raw, viewed.others)
 
     return check
 

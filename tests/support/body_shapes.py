@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from linear_time import assert_linear
 
 from shared.errors import JobFailed
-from shared.json_text import JsonBudget
+from shared.json_budget import JsonBudget
 from shared.settings import ApiSettings
 
 PLACE = "\N{SNOWMAN}"
@@ -108,7 +108,6 @@ def paths(value: Any, path: Path = ()) -> Iterator[Path]:
 
 
 def at(value: Any, path: Path) -> Any:
-    """Return the value at a path."""
     for key in path:
         value = value[key]
     return value

@@ -23,7 +23,6 @@ async def admitted_stream(
 
 
 async def admitted(worker: ScriptedWorker) -> ClaimedJob:
-    """Claim and admit the next job, so that its stream starts, and return the job."""
     job = await worker.take()
     await worker.admit(job)
     return job

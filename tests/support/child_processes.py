@@ -1,6 +1,7 @@
 """Processes that a test starts, and that are killed at its end."""
 
 import subprocess
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -14,6 +15,14 @@ def is_alive(pid: int) -> bool:
         return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    """Block until a condition holds, for a minute at most."""
+    end_s = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end_s, "the condition didn't come true"
+        time.sleep(0.001)
 
 
 @contextmanager

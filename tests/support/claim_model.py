@@ -16,8 +16,6 @@ OVERDUE = 8
 
 @dataclass
 class Room:
-    """Capacity of a worker."""
-
     sequences: int
     tokens: int
 
@@ -80,7 +78,6 @@ class ClaimModel:
         return self.is_closed or self.only_preemptible_follow
 
     def ready(self) -> list[tuple[float, str]]:
-        """Return the versions with jobs that the worker may serve, by the scores of their heads."""
         found = []
         for version, known in self.model.versions.items():
             waiting = self.model.waiting(version)

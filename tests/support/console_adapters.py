@@ -17,7 +17,6 @@ def adapter(server: Server, name: str) -> dict[str, Any]:
 
 
 def load_in_place(server: Server, name: str, source: Path) -> str:
-    """Load an adapter over HTTP, and return its version."""
     body = {"lora_name": name, "lora_path": str(source), "load_inplace": True}
     httpx.post(f"{server.url}/v1/load_lora_adapter", json=body, timeout=60).raise_for_status()
     return str(adapter(server, name)["version"])
@@ -34,7 +33,6 @@ def rows(page: Page, name: str) -> Locator:
 
 
 async def open_row(page: Page, name: str) -> Locator:
-    """Open an adapter's row, and return its rows."""
     shown = rows(page, name)
     await shown.get_by_role("button", name=name, exact=True).click()
     return shown

@@ -10,14 +10,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from axe_playwright_python.async_playwright import Axe
-from playwright.async_api import (
-    Browser,
-    ConsoleMessage,
-    Page,
-    Request,
-    async_playwright,
-    expect,
-)
+from playwright.async_api import Browser, ConsoleMessage, Page, Request, async_playwright, expect
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = (
@@ -93,7 +86,6 @@ class ConsolePage:
         assert not lines, "\n".join(lines)
 
     def watch(self) -> None:
-        """Start to record."""
         self.page.on("request", self._note_request)
         self.page.on("console", self._note_line)
         self.page.on("pageerror", lambda error: self.log.append(f"error: {error}"))

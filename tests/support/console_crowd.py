@@ -36,7 +36,6 @@ class Crowd:
         ]
 
     async def register(self) -> None:
-        """Register base model, adapters and workers."""
         await self._registry.set_base(BASE)
         for adapter in self.adapters:
             await self._registry.add_adapter(adapter)

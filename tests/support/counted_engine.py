@@ -40,7 +40,6 @@ DECODE_STEPS = 3
 CASES: dict[str, dict[str, Any]] = {
     "greedy": {"temperature": 0.0},
     "top-p": {"top_p": 0.9},
-    "top-p, penalties": {"top_p": 0.9, "presence_penalty": 0.5, "frequency_penalty": 0.2},
     "top-p, penalties, logprobs": {
         "top_p": 0.9,
         "presence_penalty": 0.5,
@@ -53,8 +52,6 @@ CASES: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepCounts:
-    """Counts of one decode step."""
-
     forward: Counts
     """Counts of the model's forward pass."""
     rest: Counts
@@ -88,7 +85,6 @@ class CountedEngine:
         loaded.model.register_forward_hook(self._leave_forward)
 
     def count(self, case: str, rows: int) -> StepCounts:
-        """Count a decode step of `rows` sequences, each with one of the adapters in turn."""
         requests = [self._request(CASES[case], row) for row in range(rows)]
         for request in requests:
             self._engine.add(request)

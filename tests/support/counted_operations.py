@@ -47,7 +47,6 @@ class Counts:
 
 
 def add_one(counts: dict[str, int], name: str) -> None:
-    """Add one to the count of a function."""
     counts[name] = counts.get(name, 0) + 1
 
 
@@ -69,7 +68,6 @@ class OperationCounter:
 
     @contextmanager
     def into(self, counts: Counts | None) -> Iterator[None]:
-        """Count the calls inside the block in `counts`."""
         before, self.counts = self.counts, counts
         try:
             yield
@@ -88,19 +86,16 @@ class CountingKernels:
     def store_kv(
         self, key: Tensor, value: Tensor, key_cache: Tensor, value_cache: Tensor, slots: Tensor
     ) -> None:
-        """Write keys and values to their slots; see `Kernels.store_kv`."""
         with self._call("store_kv"):
             self._kernels.store_kv(key, value, key_cache, value_cache, slots)
 
     def paged_attention(
         self, query: Tensor, cache: LayerCache, batch: AttentionBatch, params: AttentionParams
     ) -> Tensor:
-        """Compute causal attention; see `Kernels.paged_attention`."""
         with self._call("paged_attention"):
             return self._kernels.paged_attention(query, cache, batch, params)
 
     def add_lora_(self, y: Tensor, x: Tensor, sites: LoRASites, plan: LoRAPlan) -> None:
-        """Add LoRA terms to `y` in place; see `Kernels.add_lora_`."""
         with self._call("add_lora_"):
             self._kernels.add_lora_(y, x, sites, plan)
 
@@ -176,7 +171,6 @@ def _count_operator(func: Any, args: Sequence[Any], counts: Counts) -> None:
 
 
 def _is_upload(name: str, args: Sequence[Any], kwargs: Any) -> bool:
-    """Return whether a function copies values of Python to the device."""
     if name in _CONSTRUCTORS:
         return kwargs.get("device") is not None
     return name in {"__getitem__", "__setitem__"} and isinstance(args[1], list)

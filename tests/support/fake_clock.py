@@ -34,11 +34,9 @@ class FakeClock:
                 server.stop()
 
     def set(self, offset_s: int) -> None:
-        """Set the offset, so that the servers' clock jumps."""
         self._clock.set(offset_s)
 
     def start_redis(self, directory: Path | None = None) -> str:
-        """Start a server with this clock, and return its URL."""
         with pytest.MonkeyPatch.context() as patch:
             for name, value in self._clock.environment.items():
                 patch.setenv(name, value)

@@ -39,7 +39,6 @@ def end(state: JobState = JobState.DONE, error: JobError | None = None, try_: in
 
 
 def done(text: str, *ids: int) -> Result:
-    """Return the result of a job with one choice."""
     choices = (Choice(text=text, finish=STOP, ids=ids),)
     return Result(job=ID, state=JobState.DONE, choices=choices, usage=USAGE)
 

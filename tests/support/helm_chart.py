@@ -31,7 +31,6 @@ def require_helm() -> None:
 
 
 def run(*words: str | Path) -> "subprocess.CompletedProcess[str]":
-    """Run a command of Helm's environment."""
     require_helm()
     return subprocess.run(
         list(map(str, words)), cwd=VENV, capture_output=True, text=True, timeout=60, check=False
@@ -55,7 +54,6 @@ def rendered_text(example: str, *sets: str, values: Path | None = None) -> str:
 
 
 def rendered(example: str, *sets: str, values: Path | None = None) -> list[Manifest]:
-    """Return the manifests of `rendered_text`."""
     text = rendered_text(example, *sets, values=values)
     return [manifest for manifest in yaml.safe_load_all(text) if manifest]
 
@@ -66,7 +64,6 @@ def of_kind(manifests: Sequence[Manifest], kind: str) -> dict[str, Manifest]:
 
 
 def pod_specs(manifests: Sequence[Manifest]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the component and the specification of each pod."""
     for manifest in manifests:
         if manifest["kind"] in ("Deployment", "StatefulSet"):
             template = manifest["spec"]["template"]
@@ -77,7 +74,6 @@ def pod_specs(manifests: Sequence[Manifest]) -> Iterator[tuple[str, dict[str, An
 
 
 def container_of(spec: dict[str, Any]) -> dict[str, Any]:
-    """Return the only container of a pod."""
     (container,) = spec["containers"]
     return dict(container)
 

@@ -37,7 +37,6 @@ class Rule:
 
     @classmethod
     def of(cls, manifest: Mapping[str, Any]) -> "Rule":
-        """Read a ScaledObject."""
         spec = manifest["spec"]
         (trigger,) = spec["triggers"]
         assert (trigger["type"], trigger["metricType"]) == ("prometheus", "AverageValue")

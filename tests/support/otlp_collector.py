@@ -43,7 +43,6 @@ class Collector(LocalServer):
         return [span for span in self.spans if span.name == name]
 
     def wait_for(self, is_complete: Callable[[], Any]) -> Any:
-        """Wait until `is_complete` returns a true value, and return it."""
         deadline = time.monotonic() + WITHIN_S
         while not (value := is_complete()):
             assert time.monotonic() < deadline, f"only {[s.name for s in self.spans]} arrived"
@@ -66,7 +65,6 @@ class _Handler(QuietHandler):
 
 @contextmanager
 def collecting() -> Iterator[Collector]:
-    """Run a collector during the block."""
     with running(Collector()) as collector:
         yield collector
 

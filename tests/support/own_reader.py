@@ -12,8 +12,6 @@ from ops.lab.chaos.load.sse import read_events
 
 
 class OwnReader:
-    """Reads text completions."""
-
     name = "own reader"
     apis = frozenset((Api.COMPLETIONS,))
 

@@ -1,5 +1,6 @@
 """Comparison of everything that a pool has in Redis with what `QueueModel` expects."""
 
+import asyncio
 from collections import Counter, defaultdict
 from datetime import timedelta
 from typing import Any
@@ -42,9 +43,7 @@ class PoolChecks:
         self.expect_versions(facts)
         self.expect_tenants(facts)
         self.expect_workers(facts)
-        await facts.check()
-        await self.check_kept()
-        await self.check_account()
+        await asyncio.gather(facts.check(), self.check_kept(), self.check_account())
 
     def expect_jobs(self, facts: Facts) -> None:
         keys, jobs = self.keys, self.model.jobs
@@ -173,6 +172,10 @@ class PoolChecks:
         await self.check_answers()
         await self.check_totals()
         await self.check_workers_are_forgotten()
+        await self.check_owners()
+
+    async def check_owners(self) -> None:
+        """Check that every key has an owner or a lifetime."""
         assert (await Auditor(self.redis, self.keys).audit(settle_s=0)).strays == ()
 
     async def check_events(self) -> None:
@@ -209,7 +212,6 @@ class PoolChecks:
             assert await letters.find(JobId(job_id)) == kept
 
     async def check_totals(self) -> None:
-        """Check counters, ledger and incidents."""
         counts, model = await PoolViews(self.redis, self.keys).counts(), self.model
         found = {**counts.totals, "retried": counts.retried, "released": counts.released}
         found["workers_lost"] = counts.workers_lost

@@ -18,11 +18,7 @@ from queue_model import DAILY_TOKENS, DORA, VERSIONS, Known, QueueModel, kinds_o
 from queue_support import API, LIMITS, NEVER_MS, Actor, make_adapter, make_job, tokens
 
 from shared.errors import ErrorCode, JobFailed, LeaseLost, QueueFull, RateLimited
-from shared.protocol.capabilities import (
-    EVERYTHING,
-    AdapterKind,
-    Capabilities,
-)
+from shared.protocol.capabilities import EVERYTHING, AdapterKind, Capabilities
 from shared.protocol.embeddings import EmbeddingParams
 from shared.protocol.enqueue import EnqueueOptions, IdempotencyKey, QueueLimits
 from shared.protocol.ids import ApiId
@@ -190,11 +186,10 @@ class QueueMachine(RuleBasedStateMachine):
         most: int = 1000,
         *,
         idle: int | None = None,
-        max_cold: int = 0,
-        steal_ms: int = NEVER_MS,
-        load_ms: int = NEVER_MS,
+        **limits: Any,
     ) -> None:
         """Claim exactly the jobs that the model takes."""
+        limits = {"max_cold": 0, "steal_ms": NEVER_MS, "load_ms": NEVER_MS, **limits}
         actor = self.actor(pick)
         model = ClaimModel(
             model=self.model,
@@ -202,26 +197,17 @@ class QueueMachine(RuleBasedStateMachine):
             others=[other for other in self.actors.values() if other is not actor],
             budget=Room(sequences, most),
             idle=Room(sequences if idle is None else idle, most),
-            max_cold=max_cold,
-            steal_ms=steal_ms,
-            load_ms=load_ms,
             reserved=self.run(self.reserved_by_others(actor)),
             loading=self.run(self.loading()),
+            **limits,
         )
-        call = actor.try_claim(
-            sequences=sequences,
-            tokens=most,
-            idle_sequences=idle,
-            max_cold=max_cold,
-            steal_ms=steal_ms,
-            load_ms=load_ms,
-        )
+        call = actor.try_claim(sequences=sequences, tokens=most, idle_sequences=idle, **limits)
         claim = self.run(call)
         model.play()
         expected = [known.job.id for known in model.taken]
         assert [claimed.job.id for claimed in claim.jobs] == expected
         assert claim.is_parked == model.is_parked
-        assert claim.next_steal_ms is None or max_cold > 0
+        assert claim.next_steal_ms is None or limits["max_cold"] > 0
         self.park(actor, model)
         for claimed in claim.jobs:
             self.book(claimed, actor)
@@ -543,7 +529,6 @@ class QueueMachine(RuleBasedStateMachine):
         return found
 
     async def loading(self) -> dict[str, str]:
-        """Return the workers that load versions."""
         raw = await self.redis.mget([self.keys.loading(version) for version in VERSIONS])
         return {v: worker.decode() for v, worker in zip(VERSIONS, raw, strict=True) if worker}
 

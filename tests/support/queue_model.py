@@ -31,8 +31,6 @@ MAX_USE = 1.5 * DAILY_TOKENS
 
 @dataclass
 class Known:
-    """Expected state of one job."""
-
     job: Job
     options: EnqueueOptions
     is_expired: bool
@@ -99,8 +97,6 @@ class Known:
 
 @dataclass
 class Version:
-    """Expected state of an adapter version."""
-
     dead_jobs: int = 0
     is_quarantined: bool = False
     is_doomed: bool = False
@@ -278,7 +274,6 @@ class QueueModel:
                 self._requeue(known, "released")
 
     def bury(self, worker: str) -> None:
-        """Take the jobs of a dead worker."""
         jobs = self.owned(worker)
         self.incidents.append(("worker_lost", worker))
         self.counts["workers_lost"] += 1

@@ -84,7 +84,6 @@ async def connected(
 
 
 def post(body: dict[str, Any], *lines: str) -> bytes:
-    """Return a complete POST request with `body`."""
     data = orjson.dumps(body)
     return post_head(f"Content-Length: {len(data)}", *lines) + data
 

@@ -8,7 +8,6 @@ Calls = list[tuple[str, str]]
 
 
 def read_calls(use: ToolUse, *chunks: str, emits_early: bool = False) -> tuple[str, Calls]:
-    """Return the text and the calls of an answer."""
     parser = ToolCallParser(use, emits_early=emits_early)
     text, calls = "", Calls()
     for piece in [piece for chunk in chunks for piece in parser.feed(chunk)] + parser.close():

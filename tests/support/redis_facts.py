@@ -14,7 +14,6 @@ class Facts:
         self._expected: list[tuple[str, Any, Callable[[Any], Any]]] = []
 
     def members(self, key: str, expected: Iterable[str]) -> None:
-        """Expect the members of a set."""
         self._pipe.smembers(key)
         self._expect(key, set(expected), _texts)
 
@@ -29,12 +28,10 @@ class Facts:
         self._expect(key, dict(expected), lambda raw: {name.decode(): score for name, score in raw})
 
     def fields(self, key: str, expected: Iterable[str]) -> None:
-        """Expect the names of a hash's fields."""
         self._pipe.hkeys(key)
         self._expect(key, set(expected), _texts)
 
     def items(self, key: str, expected: Iterable[str]) -> None:
-        """Expect the items of a list."""
         self._pipe.lrange(key, 0, -1)
         self._expect(key, list(expected), lambda raw: [each.decode() for each in raw])
 

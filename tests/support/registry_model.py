@@ -32,8 +32,6 @@ class Name:
 
 
 class RegistryModel:
-    """Expected state of a registry."""
-
     def __init__(self) -> None:
         self.base = "base@1"
         self.names: dict[str, Name] = {}

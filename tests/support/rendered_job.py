@@ -29,5 +29,4 @@ def writer(endpoint: Endpoint = Endpoint.CHAT, **fields: Any) -> StreamWriter:
 
 
 def events(raw: bytes) -> list[Any]:
-    """Return the parsed data of a stream's events."""
     return [event.json for event in sse_events(raw.decode())]

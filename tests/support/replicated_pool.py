@@ -25,8 +25,6 @@ WORKERS_S = 60.0
 
 
 class SimulatedWorkers:
-    """Worker processes."""
-
     def __init__(self, url: str, count: int, **settings: Any) -> None:
         self._url = url
         self._count = count
@@ -47,7 +45,6 @@ class SimulatedWorkers:
         ]
 
     def kill(self) -> None:
-        """Kill all workers with SIGKILL."""
         for process in self._processes:
             process.kill()
             process.wait()

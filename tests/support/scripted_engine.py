@@ -51,12 +51,10 @@ def expected_id(seed: int, choice: int, position: int, version: AdapterVersion) 
 
 
 def expected_ids(seed: int, choice: int, count: int, version: AdapterVersion) -> list[int]:
-    """Return the first `count` tokens of an answer."""
     return [expected_id(seed, choice, position, version) for position in range(count)]
 
 
 def expected_text(ids: Sequence[int]) -> str:
-    """Return the text of an answer's tokens."""
     text: str = HF.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
     return text
 

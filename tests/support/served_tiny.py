@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model
 from tiny import save_adapter, save_tiny_model, tiny_model, tiny_tokenizer
-from tiny_training import train_adapter
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
@@ -22,6 +21,9 @@ POLYGLOT = "polyglot"
 QUESTION = "你会说中文吗 🙂"
 ANSWER = "你好，世界！🦜 中文 🇨🇳👩\u200d🚀 — café."  # noqa: RUF001
 """Answer to `QUESTION` that the adapter `polyglot` is trained to give, and then to stop."""
+IGNORED = -100
+"""Label of the tokens that the loss leaves out."""
+MAX_STEPS = 400
 NAMES = (BASE, *RANDOM_ADAPTERS, POLYGLOT)
 TEMPLATE_OF_MESSAGES = (
     "{% if tools %}<|system|>{% for t in tools %}{{ t.function.name }}{{ t.function.description }}"
@@ -35,6 +37,27 @@ TEMPLATE_OF_MESSAGES = (
 """Template that shows everything that a request may contain."""
 TEMPLATE = TEMPLATE_OF_MESSAGES + "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 """The base model's chat template."""
+
+
+def train_adapter(folder: Path, prompt_ids: list[int], answer: str) -> None:
+    """Train and save an adapter that answers the prompt with `answer` and stops; takes seconds."""
+    tokenizer = tiny_tokenizer()
+    answered = [*tokenizer(answer)["input_ids"], tokenizer.eos_token_id]
+    ids = torch.tensor([prompt_ids + answered])
+    labels = torch.tensor([[IGNORED] * len(prompt_ids) + answered])
+    torch.manual_seed(0)
+    config = LoraConfig(task_type="CAUSAL_LM", r=16, lora_alpha=32, target_modules="all-linear")
+    model = get_peft_model(tiny_model(), config)
+    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=0.01)
+    for _ in range(MAX_STEPS):
+        loss = model(input_ids=ids, labels=labels).loss
+        if loss < 0.01:
+            break
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss < 0.01, f"training did not converge: loss {loss}"
+    model.save_pretrained(folder)
 
 
 def served_tokenizer() -> PreTrainedTokenizerFast:
@@ -57,7 +80,6 @@ class TinyModels:
 
     @classmethod
     def save(cls, folder: Path) -> "TinyModels":
-        """Create the models in `folder`."""
         save_tiny_model(folder / BASE)
         served_tokenizer().save_pretrained(folder / BASE)
         for seed, (name, config) in enumerate(RANDOM_ADAPTERS.items()):
@@ -84,11 +106,9 @@ class TinyModels:
         return {BASE: tiny_model(), **models}
 
     def chat_ids(self, content: str) -> list[int]:
-        """Return the prompt of a chat with one user message."""
         return prompt_of_chat(content)
 
     def text_ids(self, text: str) -> list[int]:
-        """Return the prompt of a text completion."""
         ids: list[int] = self.tokenizer(text)["input_ids"]
         return ids
 
@@ -99,7 +119,6 @@ class TinyModels:
         return logits.log_softmax(-1)
 
     def text(self, ids: Sequence[int]) -> str:
-        """Return the text of the tokens, without special tokens."""
         text: str = self.tokenizer.decode(ids, skip_special_tokens=True)
         return text
 

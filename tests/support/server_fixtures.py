@@ -35,7 +35,6 @@ async def http(server: Server) -> AsyncIterator[httpx.AsyncClient]:
 
 @pytest.fixture
 async def views(server: Server) -> AsyncIterator[PoolViews]:
-    """Views of the server's pool."""
     redis = connect(server.redis.url)
     yield PoolViews(redis, Keys("main"))
     await redis.aclose()

@@ -49,7 +49,6 @@ class Server:
         return f"{self.url}/v1"
 
     def log_text(self) -> str:
-        """Return everything that the server's processes have printed."""
         return self.log.read_text(errors="replace")
 
     def metric(self, name: str) -> float:
@@ -67,11 +66,9 @@ class Server:
         return [child for child in children if command in child.cmdline()]
 
     def pids(self) -> set[int]:
-        """Return the ids of the server's processes."""
         return {self.process.pid, *(c.pid for c in psutil.Process(self.process.pid).children())}
 
     def wait_for_workers(self, count: int, timeout_s: float = START_TIMEOUT_S) -> None:
-        """Wait until exactly `count` workers hold a lease."""
         wait_for(
             lambda: self.metric("lorikeet_workers_alive") == count,
             lambda: self.log_text()[-TAIL_CHARS:],
@@ -80,7 +77,6 @@ class Server:
         )
 
     def kill_redis(self) -> None:
-        """Kill the server's Redis with SIGKILL."""
         os.kill(self.redis.pid, signal.SIGKILL)
         self._wait(lambda: not self.redis.is_running)
 
@@ -174,7 +170,6 @@ def start_lorikeet(words: Sequence[str], log: Path, **variables: str) -> Process
 
 
 def run_lorikeet(*words: str) -> "subprocess.CompletedProcess[str]":
-    """Run the command line with `words` to its end."""
     return subprocess.run([str(LORIKEET), *words], capture_output=True, text=True, timeout=120)
 
 

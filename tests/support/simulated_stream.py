@@ -41,7 +41,6 @@ class SimulatedStream:
         )
 
     async def follow(self) -> None:
-        """Read the stream to its end."""
         fields = fields_of(self.api, self.question)
         asked = SdkRequest(api=self.api, url=self.url, fields=fields, headers={})
         last_s = None

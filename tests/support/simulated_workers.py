@@ -22,7 +22,6 @@ BASE: AdapterVersion = version_of(NAME, source_digest(NAME))
 
 
 def worker_command(redis_url: str, pool: str, **settings: Any) -> list[str]:
-    """Return the command of a worker with the simulated engine."""
     return [str(LORIKEET), *worker_arguments(redis_url, pool, **settings)]
 
 
@@ -34,13 +33,18 @@ def worker_arguments(redis_url: str, pool: str, **settings: Any) -> list[str]:
 
 @contextmanager
 def worker_process(
-    redis_url: str, pool: str, *, env: Mapping[str, str] | None = None, **settings: Any
+    redis_url: str,
+    pool: str,
+    *,
+    program: Sequence[str] = (str(LORIKEET),),
+    env: Mapping[str, str] | None = None,
+    **settings: Any,
 ) -> Iterator["subprocess.Popen[bytes]"]:
     """Run a worker in its own process. At exit it is killed if it is still running.
 
     `env` adds variables to the environment of this process.
     """
-    command = worker_command(redis_url, pool, **settings)
+    command = [*program, *worker_arguments(redis_url, pool, **settings)]
     process = subprocess.Popen(command, env={**os.environ, **(env or {})})
     try:
         yield process

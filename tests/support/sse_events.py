@@ -19,7 +19,6 @@ class SseEvent:
 
     @property
     def json(self) -> Any:
-        """The parsed data."""
         return orjson.loads(self.data)
 
 
@@ -29,7 +28,6 @@ def sse_events(text: str) -> list[SseEvent]:
 
 
 def sse_bytes(*chunks: Any) -> bytes:
-    """Return events with these data as JSON."""
     return b"".join(b"data: %s\n\n" % orjson.dumps(chunk) for chunk in chunks)
 
 

@@ -65,7 +65,6 @@ class GreedyStream:
 
     @property
     def api(self) -> Api:
-        """API that the stream uses."""
         return Api.COMPLETIONS if self.message is None else Api.MESSAGES
 
     async def read(self, sdk: Sdk, url: str) -> None:

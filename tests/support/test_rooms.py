@@ -13,18 +13,6 @@ def written(root: Path, **files: str) -> Path:
     return root
 
 
-def test_a_house_without_circles_has_no_upward_imports(tmp_path: Path) -> None:
-    root = written(
-        tmp_path,
-        top="from house.low import things\nimport house.middle",
-        middle="from house.low.things import x",
-        low__things="x = 1",
-    )
-    found = plan("house", root)
-    assert found.rooms == {"top.py", "middle.py", "low"}
-    assert (len(found.arrows), found.upward) == (3, [])
-
-
 def test_an_import_for_type_checkers_closes_a_circle_as_any_other(tmp_path: Path) -> None:
     root = written(
         tmp_path,

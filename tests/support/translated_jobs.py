@@ -25,10 +25,8 @@ ADMISSION = Admission(
 
 
 def chat(**fields: Any) -> Job:
-    """Return the job for a chat request with these fields."""
     return chat_job(parse_chat({"model": "m", "messages": [HI], **fields}), ADMISSION)
 
 
 def completion(**fields: Any) -> Job:
-    """Return the job for a completion request with these fields."""
     return completion_job(parse_completion({"model": "m", "prompt": "hi", **fields}), ADMISSION)

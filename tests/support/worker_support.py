@@ -35,7 +35,6 @@ DEADLINE_S = 60.0
 
 
 async def has_workers(views: PoolViews, count: int) -> bool:
-    """Return whether exactly `count` workers are registered."""
     return len(await views.workers()) == count
 
 
@@ -89,7 +88,15 @@ class Client:
         """Return the versions that are resident on at least one worker."""
         return {version for worker in await self.views.workers() for version in worker.residents}
 
-    async def read(self) -> None:
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator["Client"]:
+        """Collect the events of jobs inside the context."""
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(self._read())
+            yield self
+            await cancel_tasks(task)
+
+    async def _read(self) -> None:
         """Collect events until cancelled; retry while Redis is unavailable."""
         while True:
             try:
@@ -142,11 +149,9 @@ class Client:
         return result
 
     async def until_published(self, job: Job, count: int) -> None:
-        """Wait until at least `count` tokens of the job have been published."""
         await until(lambda: sum(len(t.ids) for t in self.tokens_of(job)) >= count)
 
     def tokens_of(self, job: Job) -> list[Tokens]:
-        """Return the token events of the job that have arrived so far."""
         return [event for event in self.events[job.id] if isinstance(event, Tokens)]
 
     def answers_of(

@@ -42,7 +42,6 @@ def use(form: ToolForm, **fields: Any) -> ToolUse:
 
 
 def written(form: ToolForm, calls: Sequence[Call]) -> str:
-    """Return the text with which a model makes `calls`."""
     opens, call, between, closes = _WRITERS[form]
     return opens + between.join(map(call, calls)) + closes
 

@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Iterator
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -51,10 +52,7 @@ def served(demo_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
     set_environment(settings, os.environ)
     from worker.engine_vllm.load_model import load_vllm
 
-    served = load_vllm(settings, on_lost=_report)
+    report = partial(logging.getLogger(__name__).error, "vLLM's engine core has ended")
+    served = load_vllm(settings, on_lost=report)
     yield served
     served.close()
-
-
-def _report() -> None:
-    logging.getLogger(__name__).error("vLLM's engine core has ended")

@@ -26,13 +26,15 @@ def arguments(**fields: Any) -> EngineArgs:
     )
 
 
-def test_further_arguments_reach_vllm() -> None:
-    args = arguments(vllm_args="--block-size 32 --enforce-eager")
+def test_settings_and_further_arguments_reach_vllm() -> None:
+    args = arguments(
+        tensor_parallel=4,
+        pipeline_parallel=2,
+        quantization="awq",
+        max_lora_rank=20,
+        vllm_args="--block-size 32 --enforce-eager",
+    )
     assert (args.block_size, args.enforce_eager) == (32, True)
-
-
-def test_settings_become_arguments() -> None:
-    args = arguments(tensor_parallel=4, pipeline_parallel=2, quantization="awq", max_lora_rank=20)
     assert (args.tensor_parallel_size, args.pipeline_parallel_size) == (4, 2)
     assert (args.quantization, args.max_lora_rank) == ("awq", 32)
     assert (args.max_loras, args.max_cpu_loras) == (3, 3)
@@ -59,12 +61,9 @@ def test_arguments_that_cannot_be_set_are_refused_by_name(text: str, reason: str
     assert str(refused.value).startswith("--vllm-args")
 
 
-def test_a_rank_above_vllms_largest_is_refused() -> None:
+def test_a_rank_above_vllms_largest_and_memory_without_room_for_a_slot_are_refused() -> None:
     with pytest.raises(SettingsError, match="--max-lora-rank"):
         rank_of(settings(max_lora_rank=1024))
-
-
-def test_memory_without_room_for_a_slot_is_refused() -> None:
     assert num_slots(settings(adapter_memory_mb=10), 3 << 20) == 3
     with pytest.raises(SettingsError, match="--adapter-memory-mb"):
         num_slots(settings(adapter_memory_mb=2), 3 << 20)

@@ -111,37 +111,24 @@ def far_below(demo_folder: Path, requests: list[tuple[str, Request]]) -> list[li
     return [below[request.id] for _, request in requests]
 
 
-def test_a_mix_of_base_and_adapters_agrees_with_the_reference(
+@pytest.mark.parametrize("ignores_end", [False, True], ids=["answers", "beyond their ends"])
+def test_a_mix_of_base_and_adapters_agrees_with_the_reference_beyond_the_end_but_for_a_few_tokens(
     served: ServedModel,
     versions: dict[str, AdapterVersion],
     demo_folder: Path,
     record_property: Callable[[str, object], None],
+    ignores_end: bool,
 ) -> None:
-    requests = answered(served, versions, ignores_end=False)
-    below = [gap for gaps in far_below(demo_folder, requests) for gap in gaps]
-    assert len(below) >= MIN_JUDGED
-    agreeing = sum(gap == 0 for gap in below) / len(below)
-    record_property("agreeing", f"{agreeing:.4f} of {len(below)} tokens")
-    record_property("farthest", f"{max(below):.3f} below the best logit")
-    assert max(below) <= MAX_BELOW
-    assert agreeing >= MIN_AGREEING
-
-
-def test_text_beyond_the_end_agrees_with_the_reference_but_for_a_few_tokens(
-    served: ServedModel,
-    versions: dict[str, AdapterVersion],
-    demo_folder: Path,
-    record_property: Callable[[str, object], None],
-) -> None:
-    requests, ends = answered(served, versions, ignores_end=True), served.info.eos_ids
-    beyond: list[float] = []
+    requests, ends = answered(served, versions, ignores_end=ignores_end), served.info.eos_ids
+    judged: list[float] = []
     for (_, request), gaps in zip(requests, far_below(demo_folder, requests), strict=True):
         is_end = [token in ends for token in request.output_ids]
-        beyond += gaps[is_end.index(True) + 1 :] if True in is_end else []
-    assert len(beyond) >= MIN_BEYOND
-    farther = sum(gap > MAX_BELOW for gap in beyond) / len(beyond)
-    agreeing = sum(gap == 0 for gap in beyond) / len(beyond)
-    record_property("agreeing", f"{agreeing:.4f} of {len(beyond)} tokens")
-    record_property("farther", f"{farther:.4f}, the farthest {max(beyond):.3f}")
+        beyond = is_end.index(True) + 1 if True in is_end else len(gaps)
+        judged += gaps[beyond:] if ignores_end else gaps
+    assert len(judged) >= (MIN_BEYOND if ignores_end else MIN_JUDGED)
+    agreeing = sum(gap == 0 for gap in judged) / len(judged)
+    farther = sum(gap > MAX_BELOW for gap in judged) / len(judged)
+    record_property("agreeing", f"{agreeing:.4f} of {len(judged)} tokens")
+    record_property("farther", f"{farther:.4f}, the farthest {max(judged):.3f} below the best")
     assert agreeing >= MIN_AGREEING
-    assert farther <= MAX_FARTHER
+    assert farther <= (MAX_FARTHER if ignores_end else 0)

@@ -3,11 +3,13 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import chain, repeat
 from types import SimpleNamespace
 from typing import Any, cast
 from unittest.mock import call, create_autospec
 
 import pytest
+from adapter_versions import BASE
 from queue_support import INFO, make_adapter
 from running_jobs import WID, add_job
 from structlog.testing import capture_logs
@@ -15,7 +17,6 @@ from worker_support import until
 
 from shared.cancel_tasks import cancel_tasks
 from shared.errors import LeaseLost, RedisUnavailable, SettingsError
-from shared.protocol.adapters import BaseModel
 from shared.protocol.ids import AdapterVersion, JobId, WorkerId
 from shared.protocol.queue_replies import Standing
 from shared.store.adapters.registry import Registry
@@ -28,13 +29,6 @@ from worker.lease import BEATS_PER_LEASE, Lease, new_worker_id
 from worker.membership import MISMATCHES_UNTIL_RECONCILED, Membership
 
 LEASE_MS = 900
-BASE = BaseModel(
-    name="base",
-    version=AdapterVersion("base@0"),
-    max_model_len=100,
-    source="base",
-    created_s=0,
-)
 ADAPTER = make_adapter("a@1")
 
 
@@ -77,15 +71,6 @@ def setup() -> Setup:
     return Setup()
 
 
-async def test_a_worker_of_another_base_model_is_not_registered(setup: Setup) -> None:
-    setup.membership.add_adapter(ADAPTER)
-    setup.registry.set_base.side_effect = SettingsError("scripted")
-    with pytest.raises(SettingsError):
-        await setup.membership.enter(WID)
-    setup.registry.add_adapter.assert_not_awaited()
-    setup.queue.register.assert_not_awaited()
-
-
 async def test_adapters_are_registered_again_only_after_the_registry_has_lost_them(
     setup: Setup,
 ) -> None:
@@ -101,8 +86,16 @@ async def test_adapters_are_registered_again_only_after_the_registry_has_lost_th
     assert setup.queue.register.await_args_list == [as_worker] * 4
 
 
-async def test_an_adapter_whose_name_has_a_newer_version_is_logged(setup: Setup) -> None:
+async def test_another_base_model_is_not_registered_and_a_newer_version_of_a_name_is_logged(
+    setup: Setup,
+) -> None:
     setup.membership.add_adapter(ADAPTER)
+    setup.registry.set_base.side_effect = SettingsError("scripted")
+    with pytest.raises(SettingsError):
+        await setup.membership.enter(WID)
+    setup.registry.add_adapter.assert_not_awaited()
+    setup.queue.register.assert_not_awaited()
+    setup.registry.set_base.side_effect = None
     setup.registry.add_adapter.side_effect = lambda _: AdapterVersion("a@9")
     with capture_logs() as logs:
         await setup.membership.enter(WID)
@@ -146,16 +139,12 @@ async def test_copies_are_tidied_once_for_each_change_of_the_forgotten_versions(
     assert setup.retention.tidy.call_count == 2
 
 
-async def test_mismatches_are_counted_only_in_a_row(setup: Setup) -> None:
+async def test_jobs_that_the_worker_does_not_know_are_returned_after_several_mismatches_in_a_row(
+    setup: Setup,
+) -> None:
     for _ in range(3):
         await setup.beat(booked=1)
         await setup.beat(booked=0)
-    setup.queue.reconcile.assert_not_awaited()
-
-
-async def test_jobs_that_the_worker_does_not_know_are_returned_after_several_mismatches(
-    setup: Setup,
-) -> None:
     job = add_job(setup.jobs)
     setup.ends.job_ids.append(JobId("ended"))  # it may still be lost
     for _ in range(MISMATCHES_UNTIL_RECONCILED):
@@ -166,76 +155,55 @@ async def test_jobs_that_the_worker_does_not_know_are_returned_after_several_mis
     assert (sorted(known), options) == (sorted([job.id, "ended"]), {"grace_ms": LEASE_MS // 3})
 
 
-class FakeMember:
-    """Records calls to the pool; the next one of a kind may be scripted to fail."""
-
-    def __init__(self) -> None:
-        self.entered: list[WorkerId] = []
-        self.renewed: list[WorkerId] = []
-        self.left: list[WorkerId] = []
-        self.errors: dict[str, Exception] = {}
-        self.losing: list[Lease] = []
-        """Leases that are lost while they are registered."""
-
-    async def enter(self, wid: WorkerId) -> None:
-        if error := self.errors.pop("enter", None):
-            raise error
-        self.entered.append(wid)
-        while self.losing:
-            self.losing.pop().lose(wid)
-
-    async def beat(self, wid: WorkerId) -> None:
-        if error := self.errors.pop("beat", None):
-            raise error
-        self.renewed.append(wid)
-
-    async def leave(self, wid: WorkerId) -> None:
-        self.left.append(wid)
-
-
 @pytest.fixture
-def member(monkeypatch: pytest.MonkeyPatch) -> FakeMember:
+def member(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(lease_module, "RETRY_S", 0.001)
-    return FakeMember()
+    return create_autospec(Membership, instance=True)
+
+
+def ids(method: Any) -> list[WorkerId]:
+    """Return the ids that a method of the member was called with."""
+    return [call.args[0] for call in method.await_args_list]
 
 
 @asynccontextmanager
-async def running(lease: Lease, member: FakeMember) -> AsyncIterator[None]:
+async def running(lease: Lease, member: Any) -> AsyncIterator[None]:
     task = asyncio.create_task(lease.run(member))
     yield
     await cancel_tasks(task)
 
 
 async def test_an_id_that_is_lost_while_it_is_registered_leaves_the_pool(
-    member: FakeMember,
+    member: Any,
 ) -> None:
     lease = Lease(lease_ms=300)
-    member.losing = [lease]
+    lost = lease.wid
+    member.enter.side_effect = lease.lose
     await lease.acquire(member)
-    assert member.left == member.entered
+    assert ids(member.leave) == ids(member.enter) == [lost]
     assert not lease.is_held.is_set()
-    assert lease.wid not in member.entered
+    member.enter.side_effect = None
     await lease.acquire(member)
     assert lease.is_held.is_set()
-    assert member.entered[-1] == lease.wid
-    assert lease.wid not in member.left
+    assert ids(member.enter) == [lost, lease.wid]
+    assert ids(member.leave) == [lost] != [lease.wid]
 
 
 async def test_a_lease_that_ends_during_the_registration_is_acquired_under_another_id(
-    member: FakeMember,
+    member: Any,
 ) -> None:
     lease = Lease(lease_ms=30)
     before = lease.wid
-    member.errors["enter"] = LeaseLost("scripted")
+    member.enter.side_effect = [LeaseLost("scripted"), None]
     await lease.acquire(member)
     assert not lease.is_held.is_set()
     async with running(lease, member):
-        await until(lambda: len(member.entered) == 1)
-    assert member.entered != [before]
+        await until(lambda: member.enter.await_count == 2)
+    assert ids(member.enter)[1] != before
 
 
 async def test_a_held_lease_is_renewed_several_times_before_it_would_expire(
-    member: FakeMember,
+    member: Any,
 ) -> None:
     lease_s = 0.3
     lease = Lease(lease_ms=int(lease_s * 1000))
@@ -243,14 +211,14 @@ async def test_a_held_lease_is_renewed_several_times_before_it_would_expire(
     loop = asyncio.get_running_loop()
     start_s = loop.time()
     async with running(lease, member):
-        await until(lambda: len(member.renewed) == BEATS_PER_LEASE)
+        await until(lambda: member.beat.await_count == BEATS_PER_LEASE)
     assert lease_s * 0.9 < loop.time() - start_s < lease_s * 3
-    assert set(member.renewed) == {lease.wid}
-    assert len(member.entered) == 1
+    assert set(ids(member.beat)) == {lease.wid}
+    assert member.enter.await_count == 1
 
 
 async def test_a_lost_lease_is_acquired_again_without_waiting_for_the_next_beat(
-    member: FakeMember,
+    member: Any,
 ) -> None:
     lease = Lease(lease_ms=10**7)
     await lease.acquire(member)
@@ -260,44 +228,33 @@ async def test_a_lost_lease_is_acquired_again_without_waiting_for_the_next_beat(
         await until(lease.is_held.is_set, within_s=5)
 
 
-async def test_subscribers_are_called_after_the_id_was_replaced(member: FakeMember) -> None:
+async def test_subscribers_see_the_next_id_and_a_loss_of_an_earlier_id_is_ignored(
+    member: Any,
+) -> None:
     lease = Lease(lease_ms=300)
+    earlier, seen = lease.wid, []
+    lease.lose(earlier)
     await lease.acquire(member)
-    before, seen = lease.wid, []
+    lease.lose(earlier)
+    assert lease.is_held.is_set()
+    assert lease.num_losses == 1
+    before = lease.wid
     lease.subscribe(lambda: seen.append((lease.wid, lease.is_held.is_set())))
     lease.lose(before)
     assert seen == [(lease.wid, False)]
     assert lease.wid != before
 
 
-async def test_a_loss_of_an_earlier_id_is_ignored(member: FakeMember) -> None:
-    lease = Lease(lease_ms=300)
-    earlier = lease.wid
-    lease.lose(earlier)
-    await lease.acquire(member)
-    lease.lose(earlier)
-    assert lease.is_held.is_set()
-    assert lease.num_losses == 1
-
-
-async def test_a_lease_is_kept_and_renewed_later_if_redis_is_unavailable(
-    member: FakeMember,
+async def test_if_redis_is_unavailable_a_lease_is_acquired_and_renewed_later_with_the_same_id(
+    member: Any,
 ) -> None:
     lease = Lease(lease_ms=30)
-    await lease.acquire(member)
-    wid = lease.wid
-    member.errors["beat"] = RedisUnavailable("scripted")
+    for method in (member.enter, member.beat):
+        method.side_effect = chain([RedisUnavailable("scripted")], repeat(None))
     async with running(lease, member):
-        await until(lambda: member.renewed)
-    assert (lease.wid, lease.num_losses, member.renewed[0]) == (wid, 0, wid)
-
-
-async def test_an_acquisition_is_retried_if_redis_is_unavailable(member: FakeMember) -> None:
-    lease = Lease(lease_ms=30)
-    member.errors["enter"] = RedisUnavailable("scripted")
-    async with running(lease, member):
-        await until(lease.is_held.is_set)
-    assert member.entered == [lease.wid]
+        await until(lambda: member.beat.await_count > 1)
+    assert ids(member.enter) == [lease.wid] * 2 == ids(member.beat)[:2]
+    assert lease.num_losses == 0
 
 
 def test_worker_ids_are_unique_and_name_the_process() -> None:

@@ -18,7 +18,7 @@ from worker_support import Client, has_workers, running_with
 from shared.protocol.ids import AdapterVersion
 from shared.protocol.jobs import Endpoint, JobState, SamplingParams
 from shared.protocol.logprobs import PositionLogprobs
-from shared.protocol.results import Choice, FinishReason
+from shared.protocol.results import Choice, FinishReason, Result
 from shared.settings import WorkerSettings
 from worker.service import Worker
 from worker.startup.load_model import load_served
@@ -118,10 +118,14 @@ async def test_on_a_cpu_adapters_fill_both_memory_budgets(
     assert 0 < worker.info.host_adapter_bytes <= worker.info.host_adapter_bytes_max == 32 * MIB
 
 
-async def test_penalties_echoes_and_logprobs_continue_on_the_next_worker(
+ITEM = {"type": "string", "minLength": 4, "maxLength": 8}
+SCHEMA = {"type": "array", "items": ITEM, "minItems": 20, "maxItems": 20}
+
+
+async def test_penalties_echoes_logprobs_and_schemas_continue_on_the_next_worker(
     settings: WorkerSettings, client: Client
 ) -> None:
-    sampling = replace(
+    penalised = replace(
         sampled(0.8, n=2, num_tokens=300),
         presence_penalty=0.6,
         frequency_penalty=0.4,
@@ -130,21 +134,32 @@ async def test_penalties_echoes_and_logprobs_continue_on_the_next_worker(
         logprobs=2,
         prompt_logprobs=3,
     )
+    prompts = "hello", tuple(tiny_tokenizer()("你好")["input_ids"])
+    schema = SamplingParams(seed=5, n=2, max_tokens=450, json_schema=json.dumps(SCHEMA))
+    asked: list[dict[str, Any]] = [
+        {"sampling": penalised, "echo": True, "prompts": prompts},
+        {"sampling": schema},
+    ]
     async with serving(client, settings):
         version = (await versions(client))["two"]
-        job: dict[str, Any] = {"version": version, "sampling": sampling, "echo": True}
-        job["prompts"] = ("hello", tuple(tiny_tokenizer()("你好")["input_ids"]))
-        undisturbed = await client.result_of(await client.send(**job))
-        moved = await client.send(**job)
-        await client.until_published(moved, 10)
+        jobs = [await client.send(version=version, **fields) for fields in asked]
+        undisturbed = [await client.result_of(job) for job in jobs]
+        moved = [await client.send(version=version, **fields) for fields in asked]
+        for job in moved:
+            await client.until_published(job, 10)
     assert await has_workers(client.views, 0)
     async with serving(client, settings):
-        result = await client.result_of(moved)
-    assert (await client.end_of(moved)).try_ == 2
-    assert len(result.choices) == 4
-    answers = client.answers_of(moved)
-    for number, (ours, theirs) in enumerate(zip(result.choices, undisturbed.choices, strict=True)):
-        assert answers[number] == (ours.ids, ours.text) == (theirs.ids, theirs.text)
+        results = [await client.result_of(job) for job in moved]
+    assert [(await client.end_of(job)).try_ for job in moved] == [2, 2]
+    for choice, expected in zip(results[1].choices, undisturbed[1].choices, strict=True):
+        assert choice.ids == expected.ids
+        assert choice.finish is FinishReason.STOP
+        assert is_valid(SCHEMA, choice.text)
+    assert len(results[0].choices) == 4
+    both = zip(results[0].choices, undisturbed[0].choices, strict=True)
+    for number, (ours, theirs) in enumerate(both):
+        assert client.answers_of(moved[0])[number] == (ours.ids, ours.text)
+        assert (ours.ids, ours.text) == (theirs.ids, theirs.text)
         assert ours.text.startswith(("hello", "你好")[number // 2])
         check_same_logprobs(ours.prompt_logprobs, theirs.prompt_logprobs)
         assert {len(position.top) for position in ours.prompt_logprobs} == {0, 2}
@@ -152,32 +167,12 @@ async def test_penalties_echoes_and_logprobs_continue_on_the_next_worker(
         assert scores_of(ours) == scores_of(theirs)
         assert {len(scores) for scores in scores_of(ours)[1:]} <= {3, 4}
         check_same_logprobs(ours.logprobs, theirs.logprobs)
-        events = [event for event in client.tokens_of(moved) if event.choice == number]
+        events = [event for event in client.tokens_of(moved[0]) if event.choice == number]
         check_same_logprobs([p for event in events for p in event.logprobs], theirs.logprobs)
         published = [event.prompt_logprobs for event in events if event.prompt_logprobs]
         assert published == [ours.prompt_logprobs]
         scored = [event.prompt_scores for event in events if event.prompt_scores]
         assert scored == [scores for scores in [ours.prompt_scores] if scores]
-
-
-async def test_an_answer_under_a_schema_continues_on_the_next_worker(
-    settings: WorkerSettings, client: Client
-) -> None:
-    item = {"type": "string", "minLength": 4, "maxLength": 8}
-    schema = {"type": "array", "items": item, "minItems": 20, "maxItems": 20}
-    sampling = SamplingParams(seed=5, n=2, max_tokens=450, json_schema=json.dumps(schema))
-    async with serving(client, settings):
-        version = (await versions(client))["two"]
-        undisturbed = await client.result_of(await client.send(version=version, sampling=sampling))
-        moved = await client.send(version=version, sampling=sampling)
-        await client.until_published(moved, 10)
-    async with serving(client, settings):
-        result = await client.result_of(moved)
-    assert (await client.end_of(moved)).try_ == 2
-    assert [c.ids for c in result.choices] == [c.ids for c in undisturbed.choices]
-    for choice in result.choices:
-        assert choice.finish is FinishReason.STOP
-        assert is_valid(schema, choice.text)
 
 
 def scores_of(choice: Choice) -> list[list[tuple[str, int]]]:
@@ -197,14 +192,8 @@ def check_same_logprobs(
         (p.chosen.token, p.chosen.bytes, p.offset) for p in theirs
     ]
     for mine, other in zip(ours, theirs, strict=True):
-        assert mine.chosen.logprob == pytest.approx(other.chosen.logprob, abs=1e-4)
-        assert [t.logprob for t in mine.top] == pytest.approx(
-            [t.logprob for t in other.top], abs=1e-4
-        )
-
-
-OWN_TEMPLATE = "{{ bos_token }}Q: {{ messages[0].content }} A:"
-LEFT_OUT = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
+        pairs = zip((mine.chosen, *mine.top), (other.chosen, *other.top), strict=True)
+        assert all(one.logprob == pytest.approx(two.logprob, abs=1e-4) for one, two in pairs)
 
 
 async def test_an_adapter_is_served_with_its_own_template_and_defaults(
@@ -214,34 +203,31 @@ async def test_an_adapter_is_served_with_its_own_template_and_defaults(
     expected = greedy(with_adapter(tiny_model(), folders["one"]), ids, 40)
     end = expected[20]
     folder = Path(shutil.copytree(folders["one"], tmp_path / "own"))
-    (folder / "chat_template.jinja").write_text(OWN_TEMPLATE)
+    template = "{{ bos_token }}Q: {{ messages[0].content }} A:"
+    (folder / "chat_template.jinja").write_text(template)
     defaults = {"do_sample": False, "top_p": 0.5, "eos_token_id": [end]}
     (folder / "generation_config.json").write_text(json.dumps(defaults))
+    left_out = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
+    sampling = SamplingParams(seed=5, max_tokens=40, left_out=left_out)
+
+    async def answer(version: AdapterVersion, sampling: SamplingParams = sampling) -> Result:
+        messages = ({"role": "user", "content": "你好"},)
+        chat = {"endpoint": Endpoint.CHAT, "messages": messages, "sampling": sampling}
+        return await client.result_of(await client.send(version=version, **chat))
+
     named = (*settings.adapters, f"own={folder}", f"again={folder}")
-    settings = changed(settings, {"adapters": named})
-    sampling = SamplingParams(seed=5, max_tokens=40, left_out=LEFT_OUT)
-    chat: dict[str, Any] = {
-        "endpoint": Endpoint.CHAT,
-        "messages": ({"role": "user", "content": "你好"},),
-    }
-    async with serving(client, settings):
-        version, again = itemgetter("own", "again")(await versions(client))
-        here = await client.result_of(await client.send(version=version, sampling=sampling, **chat))
-        same = await client.result_of(await client.send(version=again, sampling=sampling, **chat))
+    async with serving(client, changed(settings, {"adapters": named})):
+        own, again = itemgetter("own", "again")(await versions(client))
+        results = [await answer(own), await answer(again)]
     assert await has_workers(client.views, 0)
     # A worker that has not read the adapter yet must do so before it tokenizes the chat.
-    settings = changed(settings, {"adapters": ()})
-    async with serving(client, settings):
-        there = await client.result_of(
-            await client.send(version=version, sampling=sampling, **chat)
-        )
-        sent = replace(sampling, temperature=1.5, left_out=LEFT_OUT[1:])
-        overridden = await client.result_of(
-            await client.send(version=version, sampling=sent, **chat)
-        )
-    for result in (here, same, there):
+    async with serving(client, changed(settings, {"adapters": ()})):
+        results.append(await answer(own))
+        warm = replace(sampling, temperature=1.5, left_out=left_out[1:])
+        overridden = await answer(own, warm)
+    for result in results:
         (choice,) = result.choices
         assert result.usage.prompt_tokens == len(ids)
         assert list(choice.ids) == expected[: expected.index(end) + 1]
         assert choice.finish is FinishReason.STOP
-    assert overridden.choices[0].ids != here.choices[0].ids
+    assert overridden.choices[0].ids != results[0].choices[0].ids

@@ -84,7 +84,7 @@ class Advertiser:
     async def _change(
         self, add: Sequence[AdapterVersion], remove: Sequence[AdapterVersion]
     ) -> list[AdapterVersion]:
-        """Report added and removed versions. Return the added ones that others hold, too."""
+        """Report added and removed versions. Return the added versions that are replicas."""
         wid = self._lease.wid
         try:
             return await retry_until_available(

@@ -31,7 +31,8 @@ UNFINISHED_S = 3600
 log = structlog.get_logger()
 
 Value = Callable[[str], int]
-"""Returns a copy's value by its digest. The lowest go first, least recently used before others."""
+"""Returns the value of the copy with a digest. Copies with the lowest values are deleted first, and
+among equals the least recently used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ class DiskCopy:
 
 
 class AdapterStore:
-    """A folder of copies, shared by processes. All methods block, and may run on any thread."""
+    """A folder of copies that processes share. All methods block, and may run on any thread."""
 
     def __init__(self, folder: Path, *, max_bytes: int) -> None:
         """Create the folder, for this user only. Raises SettingsError if it isn't writable."""
@@ -89,7 +90,7 @@ class AdapterStore:
 
     @contextmanager
     def unfinished(self) -> Iterator[Path]:
-        """Yield an empty folder, deleted afterwards. Raises StoreFailed if it can't be created."""
+        """Yield an empty folder that is deleted afterwards. Raises StoreFailed if that fails."""
         try:
             folder = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=self._folder))
         except OSError as error:
@@ -123,7 +124,7 @@ class AdapterStore:
                 raise StoreFailed(_problem(self._folder, error)) from None
 
     def uploads(self, *, unused_s: float) -> dict[str, AdapterVersion]:
-        """Return the versions of adopted copies that weren't used for `unused_s`, by digest."""
+        """Return the versions of adopted copies, by digest, that weren't used for `unused_s`."""
         found = {}
         for copy in self.copies():
             file = self._folder / copy.digest / _VERSION_FILE

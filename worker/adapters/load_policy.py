@@ -1,9 +1,10 @@
-"""How many adapters a worker loads at a time. Policy only."""
+"""Decides how many adapters a worker loads at a time. Policy only."""
 
 MAX_LOADING = 2
 """Maximum number of versions that a worker loads for claimed jobs at the same time.
 
-Loads that wait for device memory don't count, unless so many wait. More would only slow down each.
+Loads that wait for device memory don't count, unless this many of them wait. More loads at a time
+would only slow down each other.
 """
 REFUSED_S = 30.0
 """Seconds for which a worker leaves a version's jobs to other workers after a failed load."""

@@ -36,7 +36,7 @@ class LoadStats:
 
     @property
     def totals(self) -> dict[str, int]:
-        """Totals since the worker's start, by the names that operators see."""
+        """Totals since the worker's start, by their names in `api/metrics/pool_metrics.py`."""
         return {
             "reads": self.num_reads,
             "loads": self.num_loads,

@@ -12,6 +12,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import KW_ONLY, dataclass, field
 from typing import TypeVar
 from weakref import WeakValueDictionary
 
@@ -24,7 +25,7 @@ from shared.protocol.ids import AdapterVersion
 from shared.store.adapters.registry import Registry
 from shared.store.redis.retry import retry_until_available
 from worker.adapters.advertiser import Advertiser
-from worker.adapters.host_memory import AnyHostMemory
+from worker.adapters.host_memory import HostMemory
 from worker.adapters.loader_threads import LoaderThreads
 from worker.adapters.memory_queue import MemoryQueue
 from worker.adapters.residency import Residency
@@ -42,43 +43,31 @@ class NoAdapterMemory(AdapterRejected):
     """The adapters in use leave too little device memory to load another adapter."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
 class AdapterLoader:
     """Makes adapter versions resident, and evicts them."""
 
-    def __init__(
-        self,
-        residency: Residency,
-        registry: Registry,
-        advertiser: Advertiser,
-        memory_queue: MemoryQueue,
-        engine: EngineThread,
-        *,
-        source: AdapterSource,
-        uploads: UploadFetcher,
-        host: AnyHostMemory,
-        threads: LoaderThreads,
-        remote: RemoteReads,
-    ) -> None:
-        """Create a loader that reads adapters into the host memory `host`.
-
-        It copies them from there into `engine`.
-        """
-        self._residency = residency
-        self._registry = registry
-        self._advertiser = advertiser
-        self._memory_queue = memory_queue
-        self._engine = engine
-        self._source = source
-        self._uploads = uploads
-        self._host = host
-        self._threads = threads
-        self._remote = remote
-        self._locks: WeakValueDictionary[AdapterVersion, asyncio.Lock] = WeakValueDictionary()
-        self._eviction_lock = asyncio.Lock()
-        """Held while adapters are evicted, and while a resident adapter must not be evicted."""
+    residency: Residency
+    registry: Registry
+    advertiser: Advertiser
+    memory_queue: MemoryQueue
+    engine: EngineThread
+    """Gets adapters from `host`."""
+    _: KW_ONLY
+    source: AdapterSource
+    uploads: UploadFetcher
+    host: HostMemory
+    """Host memory into which adapters are read."""
+    threads: LoaderThreads
+    remote: RemoteReads
+    _locks: WeakValueDictionary[AdapterVersion, asyncio.Lock] = field(
+        default_factory=WeakValueDictionary, init=False
+    )
+    _eviction_lock: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
+    """Held while adapters are evicted, and while a resident adapter must not be evicted."""
 
     async def add(self, adapter: CheckedAdapter[AdapterWeights]) -> None:
-        """Load an adapter whose files were already read. No other adapter is evicted.
+        """Load an adapter from files that were already read. No other adapter is evicted.
 
         If enough device memory is free, the adapter becomes resident. Otherwise, if enough host
         memory is free, a copy is kept there. If neither is free, the adapter's files are read again
@@ -87,44 +76,45 @@ class AdapterLoader:
         Raises:
             AdapterRejected: the adapter is larger than the total adapter memory.
         """
-        version, host = adapter.weights.version, self._host
+        version, host = adapter.weights.version, self.host
         image = host.image(adapter.weights)
         async with self._lock(version):
             placing = await self._call(lambda engine: engine.place(image, may_evict=False))
-            self._residency.reading(version)
+            self.residency.reading(version)
             if placing.reserved is not None or host.has_room(image.num_bytes):
-                image = await self._threads.run(lambda: host.put(adapter.weights, may_evict=False))
+                image = await self.threads.run(lambda: host.put(adapter.weights, may_evict=False))
             with self._loading(image):
-                self._residency.was_read(version, adapter.style, host)
+                self.residency.was_read(version, adapter.style, host)
                 if placing.reserved is not None:
-                    self._residency.placing(version)
+                    self.residency.placing(version)
                     await self._write(placing.reserved, image)
                     self._activate(placing.reserved, image)
-            if not self._residency.is_resident(version):
+            if not self.residency.is_resident(version):
                 self._not_loaded(version)
 
     async def evict_forgotten(self, version: AdapterVersion) -> bool:
         """Remove a version from device and host memory, if the registry has forgotten it.
 
-        Return whether it has. While the registry is asked, no job can begin to use the version:
-        the same content may be registered again at any time, and is the same version.
+        Return whether the registry has forgotten it. The same content may be registered again at
+        any time, as the same version. Therefore no job can begin to use the version during the
+        call.
         """
         async with self._lock(version):
-            is_forgotten = bool(await self._registry.forgotten([version]))
+            is_forgotten = bool(await self.registry.forgotten([version]))
             if is_forgotten:
                 await self._evict(version)
             return is_forgotten
 
     async def _evict(self, version: AdapterVersion) -> None:
         async with self._eviction_lock:
-            self._host.drop(version)
-            if self._residency.is_resident(version):
+            self.host.drop(version)
+            if self.residency.is_resident(version):
                 await self._call(lambda engine: engine.remove_adapter(version))
-                self._residency.evicted([version], host=())
-                self._residency.memory_freed()
+                self.residency.evicted([version], host=())
+                self.residency.memory_freed()
             else:
-                self._residency.not_loaded(version, is_copied=False)
-            self._residency.forgotten(version)
+                self.residency.not_loaded(version, is_copied=False)
+            self.residency.forgotten(version)
 
     @asynccontextmanager
     async def resident(self, version: AdapterVersion) -> AsyncIterator[None]:
@@ -136,8 +126,8 @@ class AdapterLoader:
             AdapterRejected: the version can't be loaded.
             NoAdapterMemory: the version can't be loaded now, but may be later.
         """
-        self._host.touch(version)
-        self._residency.job_waits(version)
+        self.host.touch(version)
+        self.residency.job_waits(version)
         loaded = None
         try:
             async with self._lock(version):
@@ -145,45 +135,42 @@ class AdapterLoader:
                     async with self._eviction_lock:
                         if loaded:
                             self._activate(*loaded)
-                        if self._residency.is_resident(version):
+                        if self.residency.is_resident(version):
                             yield
                             break
                     loaded = await self._load(version)
         finally:
-            self._residency.job_served(version)
+            self.residency.job_served(version)
 
     async def prefetch(self, version: AdapterVersion) -> None:
         """Load a version whose jobs are in the queue, unless another worker holds or loads it."""
-        self._residency.prefetch_began(version)
+        self.residency.prefetch_began(version)
         try:
-            if await self._advertiser.start_load(version):
+            if await self.advertiser.start_load(version):
                 await self._prefetch(version)
         finally:
-            self._residency.prefetch_ended(version)
+            self.residency.prefetch_ended(version)
 
     async def _prefetch(self, version: AdapterVersion) -> None:
         try:
             entry = await self._entry(version)
             async with self._lock(version):
-                if self._residency.is_resident(version):
+                if self.residency.is_resident(version):
                     return  # a claimed job has loaded it meanwhile
-                if not self._host.max_bytes:
+                if not self.host.max_bytes:
                     await self._prefetch_to_device(entry)
-                elif version not in self._host and entry.num_bytes <= self._host.max_bytes:
-                    self._host.release(await self._read(entry))
+                elif version not in self.host and entry.num_bytes <= self.host.max_bytes:
+                    self.host.release(await self._read(entry))
         except AdapterRejected as error:  # the jobs of the version get this error once claimed
             log.warning("adapter_not_staged", version=version, error=str(error))
         except Exception:  # per adapter: the worker goes on
             log.exception("staging_failed", version=version)
-        is_needed = self._residency.is_resident(version) or self._residency.is_awaited(version)
+        is_needed = self.residency.is_resident(version) or self.residency.is_awaited(version)
         if not is_needed:
-            await self._advertiser.end_load(version)
+            await self.advertiser.end_load(version)
 
     async def _prefetch_to_device(self, entry: Adapter) -> None:
-        """Load a version to the device directly, since there is no host memory for copies.
-
-        Does nothing if it doesn't fit beside the adapters in use, or if others wait for memory.
-        """
+        """Load a version to the device, unless used or waiting versions need the memory."""
         version = entry.version
         has_room = await self._call(lambda engine: engine.has_room(entry.num_bytes))
         if not has_room:
@@ -191,49 +178,49 @@ class AdapterLoader:
         started_s = time.monotonic()
         image = await self._read(entry)
         with self._loading(image):
-            reserved = None if self._residency.has_memory_queue else await self._place_now(image)
+            reserved = None if self.residency.has_memory_queue else await self._place_now(image)
             if reserved is None:
                 self._not_loaded(version)
                 return
             await self._write(reserved, image)
-            self._residency.stats.record_load(time.monotonic() - started_s)
+            self.residency.stats.record_load(time.monotonic() - started_s)
             async with self._eviction_lock:
                 self._activate(reserved, image)
 
     async def _load(self, version: AdapterVersion) -> tuple[object, AdapterImage]:
         """Copy a version to the device. The caller makes it resident with `_activate`."""
-        if self._residency.is_crowded_out(version):
+        if self.residency.is_crowded_out(version):
             raise NoAdapterMemory(f"{version}: another job has just found no device memory for it")
         started_s = time.monotonic()
-        image = self._host.take(version)
+        image = self.host.take(version)
         if image is None:
             image = await self._read(await self._entry(version))
         with self._loading(image):
-            self._residency.placing(version)
+            self.residency.placing(version)
             read_s = time.monotonic()
             reserved = await self._place(image)
             waited_s = time.monotonic() - read_s
             await self._write(reserved, image)
-        self._residency.stats.record_load(time.monotonic() - started_s - waited_s)
+        self.residency.stats.record_load(time.monotonic() - started_s - waited_s)
         return reserved, image
 
     @contextmanager
     def _loading(self, image: AdapterImage) -> Iterator[None]:
-        """Release `image` at the end of the block. If it raises, record that the load failed."""
+        """Release `image` at the end of the block. If the block raises, record a failed load."""
         try:
             yield
         except BaseException:
             self._not_loaded(image.version)
             raise
         finally:
-            self._host.release(image)
+            self.host.release(image)
 
     def _not_loaded(self, version: AdapterVersion) -> None:
-        self._residency.not_loaded(version, is_copied=version in self._host)
+        self.residency.not_loaded(version, is_copied=version in self.host)
 
     async def _entry(self, version: AdapterVersion) -> Adapter:
         """Return the registry's entry of a version."""
-        entry = await retry_until_available(lambda: self._registry.adapter_by_version(version))
+        entry = await retry_until_available(lambda: self.registry.adapter_by_version(version))
         if entry is None:
             raise AdapterRejected(f"adapter version {version} is no longer registered")
         return entry
@@ -242,36 +229,36 @@ class AdapterLoader:
         """Read a version into host memory. The caller must release the image."""
 
         def read() -> tuple[CheckedAdapter[AdapterWeights], AdapterImage]:
-            adapter = self._source.read_version(entry)
+            adapter = self.source.read_version(entry)
             if adapter.weights.version != entry.version:
                 raise AdapterRejected(
                     f"{without_query(entry.source)} now holds {adapter.weights.version}, not "
                     f"{entry.version}"
                 )
-            return adapter, self._host.put(adapter.weights)
+            return adapter, self.host.put(adapter.weights)
 
-        self._residency.reading(entry.version)
+        self.residency.reading(entry.version)
         try:
-            async with self._uploads.fetched(entry.source, digest=entry.digest):
+            async with self.uploads.fetched(entry.source, digest=entry.digest):
                 threads = self._threads_for(entry)
                 adapter, image = await threads.run(read)
         except BaseException:
             self._not_loaded(entry.version)
             raise
-        self._residency.stats.num_reads += 1
-        self._residency.was_read(entry.version, adapter.style, self._host)
+        self.residency.stats.num_reads += 1
+        self.residency.was_read(entry.version, adapter.style, self.host)
         return image
 
     def _threads_for(self, entry: Adapter) -> LoaderThreads:
-        """Return the threads that read a version. A slow server must not delay other adapters."""
-        if self._uploads.has_copy(entry.digest):
-            return self._threads
-        return self._remote.threads_for(entry.source) or self._threads
+        """Return the threads that read a version. Slow sources have separate threads."""
+        if self.uploads.has_copy(entry.digest):
+            return self.threads
+        return self.remote.threads_for(entry.source) or self.threads
 
     async def _place(self, image: AdapterImage) -> object:
         """Reserve device memory for an adapter. If necessary, wait and evict other adapters."""
-        patience_s = self._residency.stats.steal_ms / 1000
-        reserved = await self._memory_queue.place(
+        patience_s = self.residency.stats.steal_ms / 1000
+        reserved = await self.memory_queue.place(
             image.version, lambda: self._place_now(image), patience_s
         )
         if reserved is None:
@@ -282,29 +269,29 @@ class AdapterLoader:
 
     async def _place_now(self, image: AdapterImage) -> object | None:
         async with self._eviction_lock:
-            order = EvictionOrder(first=self._residency.surplus, last=self._residency.pinned)
+            order = EvictionOrder(first=self.residency.surplus, last=self.residency.pinned)
             placing = await self._call(lambda engine: engine.place(image, order=order))
-            self._residency.evicted(placing.evicted, self._host)
+            self.residency.evicted(placing.evicted, self.host)
         if placing.reserved is not None:
             log.info("adapter_placed", version=image.version, evicted=placing.evicted)
         return placing.reserved
 
     async def _write(self, reserved: object, image: AdapterImage) -> None:
         try:
-            await self._threads.run(lambda: self._engine.write_adapter(reserved, image))
+            await self.threads.run(lambda: self.engine.write_adapter(reserved, image))
         except Exception as error:  # most likely a device error that torch raises
             await self._call(lambda engine: engine.remove_adapter(image.version))
-            self._residency.memory_freed()
+            self.residency.memory_freed()
             raise AdapterRejected(f"adapter {image.version}: {error}") from error
 
     def _activate(self, reserved: object, image: AdapterImage) -> None:
         """Make a version resident, so that requests added to the engine later can use it."""
-        self._engine.call(lambda engine: engine.activate_adapter(reserved, image))
-        self._residency.became_resident(image.version)
+        self.engine.call(lambda engine: engine.activate_adapter(reserved, image))
+        self.residency.became_resident(image.version)
         log.info("adapter_loaded", version=image.version)
 
     async def _call(self, function: Callable[[AnyEngine], T]) -> T:
-        return await asyncio.wrap_future(self._engine.call(function))
+        return await asyncio.wrap_future(self.engine.call(function))
 
     def _lock(self, version: AdapterVersion) -> asyncio.Lock:
         """Return the lock that must be held while the version is loaded or evicted."""

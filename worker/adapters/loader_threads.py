@@ -15,7 +15,7 @@ T = TypeVar("T")
 SHARE = 0.2
 """Share of a core that one load may use while the engine steps."""
 CROWDED_SHARE = 0.5
-"""Share of a core for each of several loads, which show that adapters are needed quickly."""
+"""Share of a core for each load while several run, because adapters are then needed quickly."""
 NICENESS = 5
 """Niceness of loader threads: on a shared core, the engine's thread gets 3/4 of the time."""
 
@@ -33,7 +33,7 @@ class LoaderThreads:
     def __init__(
         self, number: int, *, spare_cores: Callable[[], None], is_engine_busy: Callable[[], bool]
     ) -> None:
-        """Create a pool of `number` threads, which start when they are needed.
+        """Create a pool of `number` threads. They start when they are needed.
 
         Each calls `spare_cores` first, to limit itself to one core. `is_engine_busy` returns
         whether loads must leave CPU time to the engine.

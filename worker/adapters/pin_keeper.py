@@ -1,13 +1,14 @@
-"""Keeps pinned adapters in this worker's memory, as far as the pool needs them here."""
+"""Keeps pinned adapters in this worker's memory if the pool needs them here."""
 
 import asyncio
 import time
 from collections.abc import Sequence, Set
+from dataclasses import dataclass, field
 
 import structlog
 
 from shared.errors import AdapterRejected, RedisUnavailable
-from shared.protocol.capabilities import EVERYTHING, Capabilities
+from shared.protocol.capabilities import Capabilities
 from shared.protocol.ids import AdapterVersion
 from shared.store.adapters.pins import PinnedVersion, Pins
 from worker.adapters.advertiser import Advertiser
@@ -16,33 +17,26 @@ from worker.adapters.residency import Residency
 from worker.lease import Lease
 
 LOOK_S = 1.0
-"""Seconds between two looks at the pins."""
+"""Seconds between two reads of the pins."""
 RETRY_S = 30.0
-"""Seconds until a version is loaded again that couldn't be loaded."""
+"""Seconds after which a failed load of a version is tried again."""
 
 log = structlog.get_logger()
 
 
+@dataclass(slots=True, eq=False)
 class PinKeeper:
     """Loads pinned versions that too few workers hold, one at a time."""
 
-    def __init__(
-        self,
-        pins: Pins,
-        residency: Residency,
-        loader: AdapterLoader,
-        advertiser: Advertiser,
-        lease: Lease,
-        serves: Capabilities = EVERYTHING,
-    ) -> None:
-        """Create a keeper for a worker with the capabilities `serves`."""
-        self._pins = pins
-        self._residency = residency
-        self._loader = loader
-        self._advertiser = advertiser
-        self._lease = lease
-        self._serves = serves
-        self._failed_s: dict[AdapterVersion, float] = {}
+    pins: Pins
+    residency: Residency
+    loader: AdapterLoader
+    advertiser: Advertiser
+    lease: Lease
+    serves: Capabilities
+    """Capabilities of the worker."""
+    _failed_s: dict[AdapterVersion, float] = field(default_factory=dict, init=False)
+    """Monotonic time of the failed load of each version that couldn't be loaded recently."""
 
     @property
     def failed(self) -> Set[AdapterVersion]:
@@ -52,33 +46,33 @@ class PinKeeper:
     async def run(self) -> None:
         """Keep pinned adapters until cancelled."""
         while True:
-            await self._lease.is_held.wait()
+            await self.lease.is_held.wait()
             try:
-                await self._keep(await self._pins.versions(self._lease.wid))
+                await self._keep(await self.pins.versions(self.lease.wid))
             except RedisUnavailable as error:
                 log.warning("pins_not_read", error=str(error))
             await asyncio.sleep(LOOK_S)
 
     async def _keep(self, pinned: Sequence[PinnedVersion]) -> None:
-        self._residency.pinned = frozenset(each.version for each in pinned if must_keep(each))
+        self.residency.pinned = frozenset(each.version for each in pinned if must_keep(each))
         now_s = time.monotonic()
         self._failed_s = {v: at_s for v, at_s in self._failed_s.items() if now_s - at_s < RETRY_S}
         wanted = [each for each in pinned if must_load(each) and self._may_load(each)]
         for each in wanted[:1]:
-            if await self._pins.begin_load(each):
+            if await self.pins.begin_load(each):
                 await self._load(each.version)
                 # The next worker that may load it counts the workers that are known to hold it.
-                await self._advertiser.report()
-                await self._pins.end_load(each.version)
+                await self.advertiser.report()
+                await self.pins.end_load(each.version)
 
     def _may_load(self, pinned: PinnedVersion) -> bool:
         version = pinned.version
-        is_new = version not in self._failed_s and not self._residency.is_resident(version)
-        return is_new and self._serves.serves(pinned.needs)
+        is_new = version not in self._failed_s and not self.residency.is_resident(version)
+        return is_new and self.serves.serves(pinned.needs)
 
     async def _load(self, version: AdapterVersion) -> None:
         try:
-            async with self._loader.resident(version):
+            async with self.loader.resident(version):
                 log.info("pinned_adapter_loaded", version=version)
         except AdapterRejected as error:
             self._failed_s[version] = time.monotonic()
@@ -89,10 +83,10 @@ class PinKeeper:
 
 
 def must_load(pinned: PinnedVersion) -> bool:
-    """Return whether the worker that asks should load a pinned version, if no other one does."""
+    """Return whether this worker should load a pinned version, unless another worker does."""
     return not pinned.is_held and pinned.num_holders < pinned.replicas
 
 
 def must_keep(pinned: PinnedVersion) -> bool:
-    """Return whether the worker that asks should keep a pinned version."""
+    """Return whether this worker should keep a pinned version."""
     return pinned.is_held and pinned.num_holders <= pinned.replicas

@@ -1,12 +1,13 @@
-"""While this worker can't claim more jobs, loads adapters that jobs in the queue need."""
+"""Loads adapters that jobs in the queue need, while this worker can't claim more jobs."""
 
 import asyncio
 import time
+from dataclasses import dataclass, field
 
 import structlog
 
 from shared.errors import RedisUnavailable
-from shared.protocol.capabilities import EVERYTHING, Capabilities
+from shared.protocol.capabilities import Capabilities
 from shared.protocol.ids import AdapterVersion
 from shared.store.adapters.residency import ResidencyStore
 from worker.adapters.loader import AdapterLoader
@@ -17,28 +18,22 @@ log = structlog.get_logger()
 LOOK_S = 0.25
 """Seconds between two reads of the queue."""
 MAX_HEADS = 16
-"""Maximum number of versions, the first in the queue, considered after each read of it."""
+"""Maximum number of versions, from the front of the queue, that each read returns."""
 RETRY_S = 30.0
 """Seconds between two prefetches of a version whose load failed, or that was evicted."""
 
 
+@dataclass(slots=True, eq=False)
 class Prefetcher:
     """Prefetches versions whose jobs stay in the queue, one version at a time."""
 
-    def __init__(
-        self,
-        store: ResidencyStore,
-        residency: Residency,
-        loader: AdapterLoader,
-        serves: Capabilities = EVERYTHING,
-    ) -> None:
-        """Create a prefetcher for a worker with the capabilities `serves`."""
-        self._store = store
-        self._residency = residency
-        self._loader = loader
-        self._serves = serves
-        self._is_full = asyncio.Event()
-        self._tried_s: dict[AdapterVersion, float] = {}
+    store: ResidencyStore
+    residency: Residency
+    loader: AdapterLoader
+    serves: Capabilities
+    """Capabilities of the worker."""
+    _is_full: asyncio.Event = field(default_factory=asyncio.Event, init=False)
+    _tried_s: dict[AdapterVersion, float] = field(default_factory=dict, init=False)
 
     def set_full(self, is_full: bool) -> None:
         """Set whether the worker can't claim more jobs. Only then are versions prefetched."""
@@ -52,14 +47,14 @@ class Prefetcher:
         while True:
             await self._is_full.wait()
             try:
-                heads = await self._store.cold_heads(MAX_HEADS, self._serves)
+                heads = await self.store.cold_heads(MAX_HEADS, self.serves)
             except RedisUnavailable as error:
                 log.warning("look_ahead_failed", error=str(error))
                 heads = []
             for version in heads:
-                is_useful = self._residency.can_prefetch(version, time.monotonic())
+                is_useful = self.residency.can_prefetch(version, time.monotonic())
                 if is_useful and self._is_new(version):
-                    await self._loader.prefetch(version)
+                    await self.loader.prefetch(version)
             await asyncio.sleep(LOOK_S)
 
     def _is_new(self, version: AdapterVersion) -> bool:

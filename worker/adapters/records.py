@@ -48,9 +48,9 @@ class AdapterRecord:
     is_yielding: bool = False
     """Whether claims skip the version's jobs to free its memory for another version."""
     replica: Replica | None = None
-    """Set while the version is a replica, which this worker may give up."""
+    """Whether the version is a replica that this worker may give up."""
     is_surplus: bool = False
-    """Whether this worker no longer offers the version, but has it in memory, to evict first."""
+    """Whether this worker has given up the version. The version stays in memory until evicted."""
 
     @property
     def is_loading(self) -> bool:

@@ -1,13 +1,14 @@
-"""When a worker gives up an adapter that other workers hold too. Policy only."""
+"""Decides when a worker gives up an adapter that other workers also hold. Policy only."""
 
 from dataclasses import dataclass, replace
 
 from shared.protocol.queue_replies import ReplicaStanding
 
 KEPT_STEALS = 20
-"""Multiple of `steal_ms`, at least 30 mean loads, after which a replica is given up.
+"""A replica is given up if the pool hasn't needed it for this multiple of `steal_ms`.
 
-Therefore, when demand fluctuates, it isn't given up and loaded again in quick succession.
+It is at least 30 times as long as a mean load. Therefore fluctuating demand doesn't cause a replica
+to be given up and loaded again in quick succession.
 """
 
 

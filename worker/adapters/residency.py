@@ -44,7 +44,7 @@ Jobs = Mapping[AdapterVersion, int]
 
 
 class HostCopies(Protocol):
-    """The versions of which host memory has a copy."""
+    """The versions with a copy in host memory."""
 
     def __contains__(self, version: AdapterVersion, /) -> bool:
         """Return whether host memory has a copy of a version."""
@@ -62,7 +62,7 @@ class Residency:
     """Keeps one record for each adapter version. No method blocks."""
 
     def __init__(self, base: AdapterVersion, style: PromptStyle) -> None:
-        """Create the record of the base model, which is always resident, with its `style`."""
+        """Create the record of the base model with its `style`. It is always resident."""
         self.stats = LoadStats()
         self._records = {base: AdapterRecord(base, State.RESIDENT, style)}
         self._residents = {base}
@@ -71,7 +71,7 @@ class Residency:
         """Index of the versions that jobs, claims or loads may depend on."""
         self._listeners: dict[Change, list[Callable[[], None]]] = {change: [] for change in Change}
         self._in_use: set[AdapterVersion] = set()
-        """Versions that had jobs during the last shortage. They can be evicted without jobs."""
+        """Versions that had jobs at the last shortage. Without jobs, they can be evicted."""
         self._num_shortages = 0
         self.pinned: frozenset[AdapterVersion] = frozenset()
         """Versions that this worker should keep. They are evicted after all others."""
@@ -187,7 +187,7 @@ class Residency:
         self._set_surplus(record, False)
 
     def job_served(self, version: AdapterVersion) -> None:
-        """Record that a claimed job no longer waits for a version, be it resident or not."""
+        """Record that a claimed job no longer waits for a version. The load may have failed."""
         record = self._record(version)
         assert record.num_waiting_jobs > 0
         record.num_waiting_jobs -= 1
@@ -227,14 +227,15 @@ class Residency:
                 record.state = State.ABSENT
 
     def placing(self, version: AdapterVersion) -> None:
-        """Record that a version, which was already read, is being placed on the device."""
+        """Record that a version is being placed on the device. Its files were already read."""
         if self.state(version) is not State.PLACING:
             self._move(version, State.PLACING, {State.ABSENT, State.IN_HOST_MEMORY})
 
     def became_resident(self, version: AdapterVersion) -> None:
         """Record that a version is resident.
 
-        It can be evicted if its own jobs are gone, so jobs of crowded-out versions are claimed.
+        The version can be evicted once its own jobs have ended. Therefore jobs of crowded-out
+        versions may be claimed again.
         """
         self._move(version, State.RESIDENT, {State.PLACING})
         self.stats.num_loads += 1
@@ -267,7 +268,7 @@ class Residency:
             self._active.discard(version)
 
     def memory_freed(self) -> None:
-        """Record that device memory may be free: crowded-out versions may be claimed again."""
+        """Record that device memory may be free. Crowded-out versions may be claimed again."""
         for version in self._active:
             self._records[version].is_crowded_out = False
         self._notify(Change.MEMORY)
@@ -308,7 +309,7 @@ class Residency:
         self._record(version).num_returning_jobs -= 1
 
     def claim_found_no_cold(self, view: ClaimView) -> None:
-        """Record that a claim returned no job whose version must be loaded.
+        """Record that no job of a claim needs a version that must be loaded.
 
         If the claim could see all jobs, no version needs memory. In that case, all yielding ends.
         """
@@ -326,7 +327,7 @@ class Residency:
     def replicas_standing(
         self, standing: Mapping[AdapterVersion, ReplicaStanding], now_ms: float
     ) -> set[AdapterVersion]:
-        """Record each replica's standing in the pool. Return those that were given up."""
+        """Record whether the pool needs each replica. Return the replicas that were given up."""
         gone = {version for version, copy in standing.items() if copy is ReplicaStanding.GONE}
         for version, copy in standing.items():
             record = self._records.get(version)
@@ -349,7 +350,7 @@ class Residency:
         return self._records.setdefault(version, AdapterRecord(version))
 
     def _where(self, is_wanted: Callable[[AdapterRecord], bool]) -> set[AdapterVersion]:
-        """Return the active versions whose records satisfy `is_wanted`."""
+        """Return the active versions with records that satisfy `is_wanted`."""
         return {version for version in self._active if is_wanted(self._records[version])}
 
     def _load_counts(self) -> tuple[int, int]:

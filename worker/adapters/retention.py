@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass, field
 
 import structlog
 
@@ -20,13 +21,15 @@ log = structlog.get_logger()
 SWEEP_S = 1.0
 """Maximum seconds between two sweeps of the registry for unreferenced versions."""
 TIDY_S = 5.0
-"""Maximum seconds between two checks of this worker's versions. Heartbeats cause most."""
+"""Maximum seconds between two checks of this worker's versions. Heartbeats trigger most checks."""
 UNUSED_S = 10.0
-"""Seconds without use after which a copy is deleted, unless it was registered by then."""
+"""Seconds without use after which a copy is deleted, unless the registry knows its version."""
 IN_QUEUE, CURRENT, PREVIOUS, UNKNOWN = 3, 2, 1, 0
-"""Values of a copy on disk. Low ones are deleted first; one in the queue may be the last."""
+"""Values of copies on disk. Copies with low values are deleted first. For a version in the queue,
+the copy may be the only source."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
 class Retention:
     """Sweeps the registry on behalf of the whole pool.
 
@@ -34,35 +37,22 @@ class Retention:
     `AdapterLoader.evict_forgotten`. Finally, it gives up replicas that the pool doesn't need.
     """
 
-    def __init__(
-        self,
-        registry: Registry,
-        views: AdapterViews,
-        residency: Residency,
-        loader: AdapterLoader,
-        advertiser: Advertiser,
-        store: AdapterStore | None,
-        num_jobs: Callable[[], Jobs],
-        *,
-        base: AdapterVersion,
-    ) -> None:
-        """Create an object that evicts versions from memory and deletes copies in `store`.
-
-        `num_jobs` counts the running jobs of each version. `base` is the base model, which is never
-        removed.
-        """
-        self._registry = registry
-        self._views = views
-        self._residency = residency
-        self._loader = loader
-        self._advertiser = advertiser
-        self._store = store
-        self._num_jobs = num_jobs
-        self._base = base
-        self._must_tidy = asyncio.Event()
+    registry: Registry
+    views: AdapterViews
+    residency: Residency
+    loader: AdapterLoader
+    advertiser: Advertiser
+    store: AdapterStore | None
+    """Copies of adapters' files on disk, if any."""
+    num_jobs: Callable[[], Jobs]
+    """Counts the running jobs of each version."""
+    _: KW_ONLY
+    base: AdapterVersion
+    """The base model. It is never removed."""
+    _must_tidy: asyncio.Event = field(default_factory=asyncio.Event, init=False)
 
     def tidy(self) -> None:
-        """Trigger a check of this worker's versions, some of which the registry has forgotten."""
+        """Trigger a check of this worker's versions, because the registry has forgotten some."""
         self._must_tidy.set()
 
     async def run(self) -> None:
@@ -74,8 +64,8 @@ class Retention:
                 async with asyncio.timeout(SWEEP_S):
                     await self._must_tidy.wait()
             with contextlib.suppress(RedisUnavailable):
-                await self._advertiser.shrink(self._num_jobs())
-                if forgotten := await self._registry.forget_unused():
+                await self.advertiser.shrink(self.num_jobs())
+                if forgotten := await self.registry.forget_unused():
                     log.info("adapters_forgotten", versions=forgotten)
                 if self._must_tidy.is_set() or loop.time() - tidied_s > TIDY_S:
                     self._must_tidy.clear()
@@ -85,36 +75,36 @@ class Retention:
                     await self._trim_store()
 
     async def _evict_forgotten(self) -> None:
-        known = sorted(self._residency.known - {self._base})
-        for version in await self._registry.forgotten(known):
-            if await self._loader.evict_forgotten(version):
+        known = sorted(self.residency.known - {self.base})
+        for version in await self.registry.forgotten(known):
+            if await self.loader.evict_forgotten(version):
                 log.info("adapter_evicted", version=version, reason="nothing refers to it")
 
     async def _discard_uploads(self) -> None:
-        """Delete copies of uploads that the registry has forgotten. Redis may have the files."""
-        store = self._store
+        """Delete copies of uploaded and fetched adapters that the registry has forgotten."""
+        store = self.store
         if store is None:
             return
         copies = await asyncio.to_thread(store.uploads, unused_s=UNUSED_S)
-        gone = set(await self._registry.forgotten(sorted(copies.values())))
+        gone = set(await self.registry.forgotten(sorted(copies.values())))
         for digest in (digest for digest, version in copies.items() if version in gone):
             await asyncio.to_thread(store.discard, digest)
             log.info("adapter_copy_removed", version=copies[digest])
 
     async def _trim_store(self) -> None:
-        store = self._store
+        store = self.store
         if store is None or not await asyncio.to_thread(lambda: store.is_too_large):
             return
         values = await self._values()
         await asyncio.to_thread(store.trim, lambda digest: values.get(digest, UNKNOWN))
 
     async def _values(self) -> dict[str, int]:
-        """Return, for the digest of each registered version, the value of that version's copy."""
+        """Return the value of the copy of each registered version, by digest."""
         values: dict[str, int] = {}
-        views = await self._views.adapters()
+        views = await self.views.adapters()
         versions = [(view.current, CURRENT) for view in views]
         versions += [(version, PREVIOUS) for view in views for version in view.previous]
-        versions += [(version, IN_QUEUE) for version in await self._views.retired()]
+        versions += [(version, IN_QUEUE) for version in await self.views.retired()]
         for view, value in versions:
             digest = view.adapter.digest
             value = IN_QUEUE if view.waiting else value

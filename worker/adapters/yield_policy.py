@@ -13,7 +13,7 @@ from shared.protocol.ids import AdapterVersion
 def versions_in_use(
     jobs: Mapping[AdapterVersion, int], wanted: AdapterVersion
 ) -> set[AdapterVersion]:
-    """Return the versions that have jobs, except `wanted`, which found no memory."""
+    """Return the versions with jobs, except `wanted`, the version that found no memory."""
     return {version for version, number in jobs.items() if number and version != wanted}
 
 
@@ -28,7 +28,7 @@ def version_to_yield(
 
     Return None if no other version can yield. At a repeated shortage, also return None while a
     version in use is yielding: the waiting version waits for that one. `jobs` counts the running
-    jobs by resident version. The memory of those `in_use` frees only when their jobs end.
+    jobs by resident version. Memory of the versions `in_use` is freed only when their jobs end.
     """
     candidates = [version for version in jobs if version in in_use and version not in yielding]
     is_awaited = any(version in in_use for version in yielding)
@@ -38,5 +38,5 @@ def version_to_yield(
 
 
 def may_be_free(in_use: Collection[AdapterVersion], jobs: Mapping[AdapterVersion, int]) -> bool:
-    """Return whether the end of a job may have freed memory. `jobs` counts those still running."""
+    """Return whether the end of a job may have freed memory. `jobs` counts running jobs."""
     return not in_use or any(not jobs.get(version) for version in in_use)

@@ -1,6 +1,7 @@
-"""The order in which an engine evicts resident adapters, and memory in bytes. Policy only."""
+"""Eviction order of resident adapters, and an adapter memory that counts bytes. Policy only."""
 
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Container, Sequence
 from typing import TypeVar
 
 from shared.protocol.ids import AdapterVersion
@@ -10,35 +11,16 @@ from worker.engine.rules import check_size
 ImageT = TypeVar("ImageT", bound=AdapterImage)
 
 
-class AdapterLRU:
-    """The resident adapters, least recently used first."""
-
-    def __init__(self) -> None:
-        self._weights_digests: dict[AdapterVersion, str] = {}
-
-    def __contains__(self, version: object) -> bool:
-        """Return whether the version is resident."""
-        return version in self._weights_digests
-
-    def __iter__(self) -> Iterator[AdapterVersion]:
-        """Iterate over the versions, least recently used first."""
-        return iter(self._weights_digests)
-
-    def weights_digest(self, version: AdapterVersion) -> str:
-        """Return the digest of a resident version's weights."""
-        return self._weights_digests[version]
+class AdapterLRU(OrderedDict[AdapterVersion, str]):
+    """Digests of the weights of the resident adapters, least recently used first."""
 
     def add(self, version: AdapterVersion, weights_digest: str) -> None:
         """Add a version as the most recently used one."""
-        self._weights_digests[version] = weights_digest
-
-    def record_use(self, version: AdapterVersion) -> None:
-        """Make a version the most recently used one."""
-        self._weights_digests[version] = self._weights_digests.pop(version)
+        self[version] = weights_digest
 
     def discard(self, version: AdapterVersion) -> None:
         """Remove a version if it is resident."""
-        self._weights_digests.pop(version, None)
+        self.pop(version, None)
 
 
 def version_to_evict(idle: Sequence[AdapterVersion], order: EvictionOrder) -> AdapterVersion:

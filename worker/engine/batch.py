@@ -26,9 +26,9 @@ class StepBatch:
     """`[1, T]` int64: position of each token in its sequence."""
     attention: AttentionBatch
     sampled: list[SampledRow]
-    """The S rows for which a token is sampled: requests, or requests with draft tokens."""
+    """The S rows that a token is sampled for: requests, or requests with draft tokens."""
     sampled_chunks: list[Chunk]
-    """The chunks of these rows. Each has `num_samples` of them, one after the other."""
+    """The chunks of these rows. Each chunk has `num_samples` consecutive rows."""
     scored: list[tuple[Request, int]]
     """(request, position) of each of the P prompt tokens whose logits score the next token."""
     logits_rows: Tensor
@@ -96,7 +96,7 @@ def build_step(chunks: Sequence[Chunk], device: torch.device) -> StepBatch:
 
 
 def _positions_to_score(chunk: Chunk) -> range:
-    """Return the positions whose logits score prompt tokens that weren't scored earlier."""
+    """Return the positions with logits that score further prompt tokens."""
     request = chunk.request
     if not request.scores_prompt:
         return range(0)

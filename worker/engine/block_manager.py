@@ -110,11 +110,7 @@ class BlockManager:
         return block
 
     def _hash(self, request: Request, index: int) -> bytes:
-        """Return the hash that identifies the full block at `index` of the request's block table.
-
-        It is the SHA-256 of the previous hash, or else the cache key, and the block's tokens. Each
-        is computed once per request.
-        """
+        """Return a block's hash: SHA-256 of the previous hash, or the cache key, and its tokens."""
         assert request.cache_key is not None
         hashes = request.block_hashes
         while len(hashes) <= index:

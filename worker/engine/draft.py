@@ -1,4 +1,4 @@
-"""Draft tokens of a request, and the rows from which they are verified."""
+"""Draft tokens of a request, and the rows that verify them."""
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ class Draft:
         return len(self.token_ids)
 
     def rows(self, request: Request) -> Iterator[SampledRow]:
-        """Yield `request` as it is, and as it will be after each of the draft tokens."""
+        """Yield `request` in its present state, and in its state after each draft token."""
         yield request
         for number in range(1, len(self) + 1):
             yield DraftedRow(

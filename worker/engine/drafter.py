@@ -13,7 +13,7 @@ from worker.engine.speculation.policy import MAX_DRAFT, MAX_ROWS, StepDurations,
 
 
 class Drafter:
-    """Proposes tokens by prompt lookup, for steps in which verifying them pays."""
+    """Proposes tokens by prompt lookup if verifying them in a step pays."""
 
     def __init__(self, blocks: BlockManager, *, max_model_len: int, max_rows: int) -> None:
         """Create a drafter.
@@ -33,7 +33,7 @@ class Drafter:
             self._durations.observe(step.num_decodes, ms)
 
     def extend(self, chunks: Sequence[Chunk]) -> Sequence[Chunk]:
-        """Return the chunks of a step. If it pays, they have draft tokens and blocks for them."""
+        """Return the chunks of a step, with draft tokens and blocks for them if drafts pay."""
         num_rows = sum(chunk.num_tokens for chunk in chunks)
         is_small = num_rows < self._max_rows
         if not is_small or any(chunk.is_prompt or not chunk.samples for chunk in chunks):
@@ -54,7 +54,7 @@ class Drafter:
         ]
 
     def _propose(self, request: Request) -> list[int]:
-        """Return tokens with which the request's answer may continue."""
+        """Return tokens that may continue the request's answer."""
         lookup = request.lookup = request.lookup or PromptLookup()
         lookup.extend(request.token_ids(lookup.num_tokens, request.num_tokens))
         # The token after the draft is sampled as well.

@@ -8,6 +8,7 @@ from shared.protocol.embeddings import Pooling
 from shared.protocol.ids import AdapterVersion
 from shared.protocol.results import FinishReason
 from worker.engine.adapter_lru import AdapterLRU, version_to_evict
+from worker.engine.answers import Answers
 from worker.engine.block_manager import BlockManager
 from worker.engine.config import EngineConfig
 from worker.engine.drafter import Drafter
@@ -16,7 +17,6 @@ from worker.engine.model_runner import Computed, ModelRunner, StepRunner
 from worker.engine.request import Request, RequestId, StepOutput
 from worker.engine.rules import check_size, not_resident, prefix_key, reason_to_reject
 from worker.engine.scheduler import Scheduler, step_size
-from worker.engine.speculative_answers import Answers
 from worker.lora.batch import BatchCache
 from worker.lora.checkpoint.adapter import LoRAAdapter
 from worker.lora.layers import LoRAContext
@@ -92,7 +92,7 @@ class NativeEngine:
             self._rejected.append(StepOutput(request_id=request.id, error=error))
 
     def abort(self, request_id: RequestId) -> None:
-        """End a request without an output. Unknown and finished requests are ignored."""
+        """End a request. No output is returned for it. Unknown and finished ids are ignored."""
         request = self._scheduler.find(request_id)
         if request is not None:
             self._scheduler.finish(request)
@@ -152,7 +152,7 @@ class NativeEngine:
         self._residents.discard(version)
 
     def step(self) -> list[StepOutput]:
-        """Run one step; see `Engine.step`. One that runs out of memory is computed in parts."""
+        """Run one step; see `Engine.step`. A step that runs out of memory is computed in parts."""
         outputs, self._rejected = self._rejected, []
         chunks = self._drafter.extend(self._scheduler.schedule())
         if not chunks:
@@ -195,7 +195,7 @@ class NativeEngine:
             request.num_computed_tokens = computed.chunk.start + computed.chunk.num_certain_tokens
             self._scheduler.blocks.publish(request, computed.chunk.start)
             if request.version is not None:
-                self._residents.record_use(request.version)
+                self._residents.move_to_end(request.version)
             if computed.embedding is not None:
                 outputs.append(self._embed(request, computed.embedding))
             elif computed.samples:
@@ -219,7 +219,7 @@ class NativeEngine:
         pools_all = request.embedding is not None and request.embedding.pooling is not Pooling.LAST
         if not self._caches_prefixes or request.scores_prompt or pools_all:
             return None
-        weights = "" if request.version is None else self._residents.weights_digest(request.version)
+        weights = "" if request.version is None else self._residents[request.version]
         return prefix_key(weights, request.tenant)
 
     def has_room(self, num_bytes: int) -> bool:

@@ -57,11 +57,7 @@ _DIVERGED = JobError(
 
 
 def json_source(schema: str) -> GrammarSource:
-    """Return the grammar of JSON texts that are valid under a JSON Schema, given as JSON text.
-
-    Raises:
-        GrammarRejected: the schema isn't an object or is nested too deeply.
-    """
+    """Return the grammar of JSON under a schema. Raises GrammarRejected for a bad schema."""
     try:
         return GrammarSource(LLMatcher.grammar_from_json_schema(schema, overrides=JSON_OPTIONS))
     except ValueError as error:
@@ -98,7 +94,7 @@ def lark_source(grammar: str) -> GrammarSource:
 
 
 class GrammarCost:
-    """CPU time that the answers under one grammar have taken. Used by any number of threads."""
+    """CPU time that the answers under one grammar have taken. Thread-safe."""
 
     def __init__(self) -> None:
         self._extra_s = 0.0
@@ -107,7 +103,7 @@ class GrammarCost:
         """Whether the answers have taken too much time, so that they end."""
 
     def add(self, cpu_s: float, *, num_tokens: int = 0) -> None:
-        """Count the CPU time of computations, after which answers have `num_tokens` more tokens."""
+        """Count the CPU time of computations. Answers have `num_tokens` more tokens afterwards."""
         self._extra_s = max(0.0, self._extra_s + cpu_s - num_tokens * MAX_TOKEN_S)
         self.is_exceeded = self.is_exceeded or self._extra_s > MAX_EXTRA_S
 
@@ -133,7 +129,7 @@ class GrammarState:
         self._mask: bytes | None = None
         """Result of `allowed`; None until it is computed."""
         self.source = source
-        """The grammar's text, from which another process can compile it again."""
+        """The grammar's text. Another process can compile it again."""
 
     def allowed(self) -> bytes:
         """Return a bitmask of the tokens that may come next.
@@ -149,7 +145,7 @@ class GrammarState:
         return self._mask
 
     def only_token(self) -> int | None:
-        """Return the token that must come next, or None if there are others or none."""
+        """Return the token that must come next, or None if not exactly one token is allowed."""
         bits = int.from_bytes(self.allowed(), "little")
         return bits.bit_length() - 1 if bits.bit_count() == 1 else None
 
@@ -201,15 +197,11 @@ class Grammar:
 
     @property
     def is_too_complex(self) -> bool:
-        """Whether answers under this grammar have taken too much CPU time. All of them end."""
+        """Whether answers under this grammar have taken too much CPU time, so that they end."""
         return self._cost.is_exceeded
 
     def start(self, output_ids: Sequence[int] = ()) -> GrammarState:
-        """Return the state after `output_ids`.
-
-        Raises:
-            JobFailed: the grammar doesn't allow these tokens.
-        """
+        """Return the state after `output_ids`. Raises JobFailed if these tokens aren't allowed."""
         matcher, cost = self._matcher.deep_copy(), self._cost
         if output_ids and not cost.is_exceeded:
             with cost.measured(num_tokens=len(output_ids)):

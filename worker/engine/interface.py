@@ -1,4 +1,4 @@
-"""Interface of engines.
+"""Interface of engines: `NativeEngine`, `VllmEngine` and `SimulatedEngine`.
 
 The worker's other parts use an engine only through this interface. Importing it needs no torch.
 """
@@ -32,13 +32,13 @@ class EngineStats:
     num_drafted_tokens: int = 0
     """Number of tokens since the start that steps verified as drafts."""
     num_accepted_tokens: int = 0
-    """Number of these tokens that became output tokens."""
+    """Number of drafted tokens that became output tokens."""
     num_out_of_memory: int = 0
     """Number of forward passes since the start that ran out of memory and were retried."""
 
 
 class AdapterImage(Protocol):
-    """An adapter in the form in which an engine copies it to adapter memory."""
+    """An adapter in the form that an engine copies to adapter memory."""
 
     @property
     def version(self) -> AdapterVersion:
@@ -57,12 +57,12 @@ ReservedT = TypeVar("ReservedT")
 
 @dataclass(frozen=True, slots=True)
 class EvictionOrder:
-    """Which adapters make room first, and which last."""
+    """Adapters that are evicted first, and adapters that are evicted last."""
 
     first: Collection[AdapterVersion] = ()
     """Versions that are evicted before all others."""
     last: Collection[AdapterVersion] = ()
-    """Versions that are evicted after all others. Those that are also in `first` go first."""
+    """Versions that are evicted after all others, unless they are also in `first`."""
 
 
 LEAST_RECENTLY_USED = EvictionOrder()
@@ -99,7 +99,7 @@ class Engine(Protocol[ImageT_contra, ReservedT]):
         """
 
     def abort(self, request_id: RequestId) -> None:
-        """End a request without an output. Unknown and finished requests are ignored."""
+        """End a request. No output is returned for it. Unknown and finished ids are ignored."""
 
     def step(self) -> list[StepOutput]:
         """Run one step and return its outputs.

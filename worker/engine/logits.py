@@ -31,7 +31,7 @@ from worker.kernels.transfer import Array, to_device
 _BITS = np.unpackbits(
     np.arange(256, dtype=np.uint8)[:, None], axis=-1, bitorder="little", count=8
 ).view(np.int64)[:, 0]
-"""For each byte, its bits as the bytes of an integer."""
+"""For each value of a byte, an int64 whose eight bytes are the bits of the value."""
 
 
 def is_adjusted(row: SampledRow) -> bool:
@@ -130,7 +130,7 @@ class _Masks:
         self._masks.append(padded)
 
     def arrays(self) -> list[Array]:
-        """Return the rows, their masks, and the table by which `_forbid_by_masks` reads them."""
+        """Return the rows, their masks, and the table that `_forbid_by_masks` reads them with."""
         masks = np.stack(self._masks) if self._masks else np.zeros((0, 0), np.uint8)
         return [np.array(self._rows, np.int64), masks, _BITS if self._masks else _BITS[:0]]
 
@@ -159,7 +159,7 @@ def _next_triplets(tensors: Iterator[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _forbid_by_masks(logits: Tensor, rows: Tensor, masks: Tensor, bits: Tensor) -> None:
-    """Forbid the tokens whose bit isn't set in their row's mask, `[G, bytes]`."""
+    """Forbid the tokens without a set bit in their row's mask, `[G, bytes]`."""
     if len(rows):
         is_allowed = bits.index_select(0, masks.flatten().int()).view(torch.bool)
         is_allowed = is_allowed.view(len(rows), -1)[:, : logits.shape[-1]]
@@ -197,10 +197,7 @@ def _subtract(logits: Tensor, rows: Tensor, tokens: Tensor, penalty: Tensor) -> 
 
 
 def _cut_below(logits: Tensor, rows: Tensor, num_sigmas: Tensor) -> None:
-    """Exclude tokens whose logits are too many standard deviations below the largest one.
-
-    Excluded tokens don't count for the deviation. `num_sigmas` is `[R]` float64, one for each row.
-    """
+    """Exclude tokens with logits `num_sigmas` `[R]` standard deviations below the largest."""
     if not len(rows):
         return
     chosen = logits[rows].double()

@@ -14,7 +14,7 @@ from worker.engine.request import Request, SampledRow, TokenLogprobs
 from worker.kernels.transfer import Array, Pending, to_device
 
 LEAST = -9999.0
-"""Log-probability that replaces minus infinity, which JSON can't represent; OpenAI's value."""
+"""Replaces a log-probability of minus infinity, which JSON can't represent. OpenAI's value."""
 _ROWS_AT_ONCE = 64
 """Number of rows that are converted to float32 at a time, to bound memory for long prompts."""
 
@@ -22,10 +22,11 @@ _ROWS_AT_ONCE = 64
 def sampled_logprobs(
     logits: Tensor, rows: Sequence[SampledRow], tokens: Tensor
 ) -> Pending[dict[int, TokenLogprobs]]:
-    """Return the log-probabilities of sampled `tokens` `[S]`, by the index of the row.
+    """Return the log-probabilities of the sampled tokens by row index.
 
-    `logits` is `[S, V]`. Rows that don't ask for log-probabilities are left out. The values of rows
-    whose token is negative mean nothing.
+    `logits` is `[S, V]` and `tokens` `[S]`, for S rows and V token ids. Rows that don't ask for
+    log-probabilities are left out. A negative token marks a row whose sampling failed. The values
+    of such a row are meaningless.
     """
     selected = [i for i, r in enumerate(rows) if r.sampling.logprobs is not None]
     if not selected:
@@ -77,9 +78,9 @@ def token_logprobs(
     """Return log-probabilities of each token and of the likeliest tokens in the token's row.
 
     `logits` is `[S, V]` of any floating dtype, with a row for each of `tokens` `[S]`. For each row,
-    the `num_top` likeliest tokens are returned, then the tokens `listed`. If there are any of them,
-    the row's own token comes before them, as in vLLM. With `ranks`, each token's rank is returned:
-    the number of tokens that are at least as likely.
+    the `num_top` likeliest tokens are returned, then the tokens `listed`. If the row has listed
+    tokens, its own token comes before them, as in vLLM. With `ranks`, each token's rank is
+    returned: the number of tokens that are at least as likely.
     """
     listed = [()] * len(num_top) if listed is None else listed
     (columns,) = to_device([_padded(listed)], logits.device)

@@ -167,11 +167,7 @@ class StepRunner:
         return result
 
     def _run_pass(self, chunks: Sequence[Chunk]) -> list[Computed] | JobError | None:
-        """Run one forward pass and return its results.
-
-        Returns an error instead if all requests of the pass end with it, and None if the pass must
-        be repeated with fewer tokens.
-        """
+        """Run one pass. Return its results, an error for all its requests, or None to retry it."""
         try:
             computed = self._runner.run(chunks)
         except Exception as error:  # per step: it becomes an error of each request in the pass
@@ -182,11 +178,11 @@ class StepRunner:
         else:
             self._limit.record_pass()
             return computed
-        # The error is gone here. It referred to the tensors of the failed pass.
+        # The exception is gone here. It referred to the tensors of the failed pass.
         return self._shrink(chunks)
 
     def _shrink(self, chunks: Sequence[Chunk]) -> JobError | None:
-        """Lower the number of tokens of a pass. Return an error if it was one already."""
+        """Halve the limit of a pass. Return an error if the failed pass had only one token."""
         free_unused(self._device)
         self.num_out_of_memory += 1
         num_tokens = sum(chunk.num_tokens for chunk in chunks)

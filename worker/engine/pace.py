@@ -4,11 +4,11 @@ import math
 from dataclasses import dataclass, field
 
 STRETCH = 2.0
-"""Target duration of a step with prompt tokens, relative to one without, if one prompt waits."""
+"""Target duration of a step with prompt tokens if one prompt waits, relative to one without."""
 MIN_PROMPT_TOKENS = 32
-"""Prompt tokens that a step may have even beyond its target, so that prompts progress."""
+"""Prompt tokens that a step may always have, even beyond its target, so that prompts progress."""
 MAX_GROWTH = 2
-"""Maximum number of prompt tokens, relative to earlier steps. Beyond, estimates are poor."""
+"""Maximum number of prompt tokens, relative to the most so far. Estimates beyond it are poor."""
 _NEWEST_SHARE = 0.3
 """Weight of the newest observation in a moving average."""
 _CONTEXT_DOUBT = 16.0
@@ -21,7 +21,7 @@ class MemoryLimit:
     """Limits the number of tokens of a forward pass, after passes that ran out of memory."""
 
     def __init__(self, most: int) -> None:
-        """Create a limit of `most` tokens, to which later limits return."""
+        """Create a limit of `most` tokens. Lowered limits return to it."""
         self.num_tokens = self._most = most
         self._num_passes = 0
 
@@ -105,10 +105,7 @@ class Pace:
         self._token.observe(step.context, token_ms, share)
 
     def _decode_ms_of(self, num_decodes: int) -> float | None:
-        """Return the mean duration, in ms, of decode-only steps with about `num_decodes` decodes.
-
-        If none was observed, use steps with fewer decodes, or else with more, or else None.
-        """
+        """Return the mean duration of decode-only steps of the nearest size in ms, if known."""
         kind = num_decodes.bit_length()
         fewer = [known for known in self._decode_ms if known <= kind]
         nearest = max(fewer) if fewer else min(self._decode_ms, default=None)

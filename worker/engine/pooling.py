@@ -28,7 +28,7 @@ def embedding_size(model: PreTrainedModel) -> int:
 
 
 class HiddenStates:
-    """Captures the hidden states of a model's forward pass, if they are wanted."""
+    """Captures the hidden states of a model's forward pass on request."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         """Watch the part of `model` before its output head."""
@@ -75,7 +75,7 @@ def pool(hidden: Tensor, pooled: Sequence[tuple[Chunk, int]]) -> Pending[dict[Re
 
 @dataclass(frozen=True, slots=True)
 class _Needed:
-    """States of one request that are needed and that no earlier step has added."""
+    """Needed states of one request that no earlier step has added."""
 
     request: Request
     rows: range
@@ -120,7 +120,7 @@ def _needed(chunk: Chunk, first_row: int) -> _Needed | None:
 
 
 def _embeddings(requests: Sequence[Request]) -> Tensor:
-    """Return the embeddings of requests all of whose states were added, `[N, H]` float32."""
+    """Return the embeddings of requests with all states added, `[N, H]` float32."""
     counts, is_normalised = [], []
     for request in requests:
         assert request.embedding is not None

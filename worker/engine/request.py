@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # simulated workers have neither torch nor llguidance
     from worker.engine.grammar import GrammarState
 
 RequestId = NewType("RequestId", str)
-"""`job:claim epoch:choice`, which identifies one choice of one claimed job."""
+"""`job:claim epoch:choice`: identifies one choice of one claimed job."""
 
 
 class RequestStatus(IntEnum):
@@ -43,14 +43,14 @@ class ChoiceSampling(TokenSampling):
 
 
 class AllowedTokens(Protocol):
-    """What the sampler reads of a grammar's state."""
+    """The part of a grammar's state that the sampler reads."""
 
     def allowed(self) -> bytes:
         """Return a bitmask of the tokens that may come next; see `GrammarState.allowed`."""
 
 
 class SampledRow(Protocol):
-    """What the sampler reads of a request."""
+    """The part of a request that the sampler reads."""
 
     @property
     def sampling(self) -> ChoiceSampling:
@@ -82,8 +82,8 @@ class TokenLogprobs:
 
     logprob: float
     top: tuple[tuple[int, float], ...]
-    """(token id, log-probability) of the likeliest tokens, likeliest first. With
-    `ChoiceSampling.logprob_token_ids`, of the output token and then of these tokens."""
+    """(token id, log-probability) of the likeliest tokens, likeliest first. If the request has
+    `logprob_token_ids`, this lists the output token and then these tokens instead."""
     rank: int | None = None
     """Number of tokens that are at least as likely as the token; None if it wasn't asked for."""
 
@@ -109,7 +109,7 @@ class Request:
     grammar: "GrammarState | None" = None
     """Grammar state of the output so far; None allows any text."""
     claim_epoch: int = 0
-    """Epoch of the claim under which the request runs. Tokens of models don't depend on it."""
+    """Epoch of the claim under which the request runs. Only simulated tokens depend on it."""
     tenant: str = ""
     """Requests of different tenants share no KV blocks."""
     is_preemptible: bool = False
@@ -170,7 +170,8 @@ class Request:
 class StepOutput:
     """A step's result for one request: a new token, its embedding, or the error that ended it.
 
-    The output of a request whose `max_tokens` is 0 has neither. It ends the request.
+    For a request with `max_tokens` 0, the only output has no token, embedding or error, and ends
+    the request.
     """
 
     request_id: RequestId

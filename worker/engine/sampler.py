@@ -131,7 +131,7 @@ def _table(rows: Sequence[SampledRow], vocab_size: int) -> Array:
 
 
 def _checked(best: Tensor, tokens: Tensor) -> Tensor:
-    """Return the tokens, without those of rows whose best logit isn't finite."""
+    """Return the tokens, with -1 for rows whose best logit isn't finite."""
     # The maximum of a row with a NaN is NaN.
     return tokens.masked_fill(~best.isfinite(), _NO_TOKEN)
 
@@ -153,7 +153,7 @@ def _keep_likeliest(
     `probs`, `[S, blocks, _BLOCK]`, is changed in place. `logits` is `[S, V]` float32, and `table`
     is that of `_table`. `index`, `[C]`, has the rows that top-k or top-p may change.
 
-    Return `[C]`: whether `num_candidates` candidates suffice. The other rows are void.
+    Return `[C]`: whether `num_candidates` candidates suffice. Results of the other rows are void.
     """
     num_rows, vocab_size = logits.shape
     is_all = len(index) == num_rows
@@ -204,7 +204,7 @@ def _num_kept(
 
 
 def _first_kept(logits: Tensor, least: Tensor, num_kept: Tensor) -> Tensor:
-    """Return which `logits` `[C, V]` are the `num_kept` largest: of those at `least`, the first."""
+    """Return a mask of the `num_kept` largest logits. Of those equal to `least`, keep the first."""
     is_larger, is_equal = logits > least, logits == least
     num_equal = num_kept - is_larger.sum(-1, keepdim=True)
     is_equal &= is_equal.cumsum(-1, dtype=torch.int32) <= num_equal
@@ -228,7 +228,7 @@ def _sample(probs: Tensor, table: Tensor) -> Tensor:
 
 
 def _search(cdf: Tensor, target: Tensor) -> Tensor:
-    """Return `[S, 1]`: the first position above the target, or else the last that adds to it."""
+    """Return `[S, 1]`: the first position with a sum above the target, or the last that adds."""
     found = torch.searchsorted(cdf, target, right=True)
     last = torch.searchsorted(cdf, cdf[:, -1:].contiguous())
     # Comparisons with NaN lead beyond the end.

@@ -26,7 +26,7 @@ class Chunk:
     start: int
     num_tokens: int
     samples: bool
-    """Whether a token is sampled after the chunk: it ends with a generating request's last one."""
+    """Whether a token is sampled after the chunk, because the request's last token is in it."""
     draft: Draft = NO_DRAFT
     """Last tokens of the chunk, which aren't part of the request yet."""
 
@@ -42,7 +42,7 @@ class Chunk:
 
     @property
     def num_samples(self) -> int:
-        """Number of tokens that the step samples: one after the request, and after each draft."""
+        """Number of tokens that the step samples: after the request, and after each draft token."""
         return 1 + len(self.draft) if self.samples else 0
 
     @property
@@ -156,7 +156,7 @@ class Scheduler:
         return chunks + self._schedule_waiting(budget, is_urgent=num_urgent > 0)
 
     def _num_urgent(self) -> int:
-        """Return the number of prompts that aren't preemptible and are computed or could be."""
+        """Return the number of prompts, not preemptible, that are being computed or could start."""
         running = sum(r.is_prefilling and not r.is_preemptible for r in self.running)
         return running + min(self._num_startable(), len(self.waiting) + len(self.embeddings))
 
@@ -164,8 +164,8 @@ class Scheduler:
         """Return the maximum number of tokens in the next step.
 
         Prompts make a step longer, but not too long for the answers that run. For urgent prompts,
-        preemptible answers wait. Preemptible prompts make a step no longer than one would, because
-        the next request that isn't preemptible must wait for the step.
+        preemptible answers wait. Preemptible prompts make a step no longer than a single prompt
+        would, because the next request that isn't preemptible must wait for the step.
         """
         prompts = [r for r in self.running if r.is_prefilling]
         num_prompts = num_urgent or min(1, len(prompts) + self._num_startable())

@@ -119,7 +119,7 @@ class EngineThread:
                 raise EngineBroken(f"{FAILURES_UNTIL_BROKEN} steps in a row failed")
 
     def _take_messages(self, *, wait: bool) -> bool:
-        """Handle all messages, with `wait` at least one. Return False if the thread must end."""
+        """Handle all messages. With `wait`, wait for one first. Return False to end the thread."""
         self._busy_since = None if wait else time.monotonic()
         try:
             message = self._inbox.get(block=wait)
@@ -172,5 +172,5 @@ class EngineThread:
 def _resolve(future: Future[T], function: Callable[[], T]) -> None:
     try:
         future.set_result(function())
-    except Exception as error:  # noqa: BLE001  (the caller's to handle, where it waits)
+    except Exception as error:  # noqa: BLE001  (the caller handles it where it waits)
         future.set_exception(error)

@@ -1,9 +1,9 @@
-"""Adapters without weights: a name and any word as their source, or the files at a URL."""
+"""Adapters without weights. The source of an adapter is any word, or files at a URL."""
 
 import hashlib
 import time
 from collections import OrderedDict
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from threading import Lock
 
 from shared.adapter_names import NAME_RULE, is_valid_name
@@ -23,7 +23,7 @@ RANK = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimulatedAdapter:
-    """An adapter without weights, which also serves as its own image and reservation."""
+    """An adapter without weights. It is also its own image and reservation."""
 
     name: str
     version: AdapterVersion
@@ -34,7 +34,7 @@ class SimulatedAdapter:
 
     @property
     def weights_digest(self) -> str:
-        """Digest of the weights, which depend on the source alone."""
+        """Digest of the weights. They depend only on the source."""
         return self.digest
 
     def named(self, name: str) -> "SimulatedAdapter":
@@ -65,19 +65,21 @@ def version_of(name: str, digest: str) -> AdapterVersion:
     return AdapterVersion(f"{name}@{digest[:12]}")
 
 
+@dataclass(frozen=True, slots=True, eq=False)
 class SimulatedSource:
     """The `AdapterSource` of a simulated worker. Every source has an adapter."""
 
-    def __init__(self, *, load_s: float, stager: Stager | None = None) -> None:
-        """Create a source whose reads take `load_s` seconds. `stager` fetches from URLs."""
-        self._load_s = load_s
-        self._stager = stager
+    _: KW_ONLY
+    load_s: float
+    """Seconds that each read takes."""
+    stager: Stager | None = None
+    """Fetches adapters from URLs."""
 
     def read(self, name: str, source: str) -> CheckedAdapter[SimulatedAdapter]:
         """Return the adapter at `source`. Raises AdapterRejected for a bad name or URL."""
         if not is_valid_name(name):
             raise AdapterRejected(f"bad adapter name {name!r} ({NAME_RULE})")
-        time.sleep(self._load_s)
+        time.sleep(self.load_s)
         digest = self._digest(source)
         adapter = SimulatedAdapter(
             name=name, version=version_of(name, digest), digest=digest, source=source
@@ -85,11 +87,7 @@ class SimulatedSource:
         return CheckedAdapter(adapter, BASE_STYLE)
 
     def read_version(self, entry: Adapter) -> CheckedAdapter[SimulatedAdapter]:
-        """Return the adapter of a registry entry.
-
-        Raises:
-            AdapterRejected: the files at its URL have changed, or can't be fetched.
-        """
+        """Return the adapter of a registry entry. Raises AdapterRejected if it has changed."""
         adapter = self.read(entry.name, entry.source)
         if adapter.weights.digest != entry.digest:
             raise AdapterRejected(
@@ -111,9 +109,9 @@ class SimulatedSource:
         return Findings(adapter=adapter.registry_entry(asked.source), source=source)
 
     def _digest(self, source: str) -> str:
-        if self._stager is None or not is_remote(source):
+        if self.stager is None or not is_remote(source):
             return source_digest(source)
-        with self._stager.staged(source) as folder:
+        with self.stager.staged(source) as folder:
             digest = hashlib.sha256()
             for path in sorted(folder.iterdir()):
                 digest.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())

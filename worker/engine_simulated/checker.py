@@ -1,4 +1,4 @@
-"""Checks a text of the simulated engine: is it exactly one continuous answer? Pure.
+"""Checks that a text of the simulated engine is exactly one continuous answer. Pure.
 
 A text passes if each token is the one that follows from the job and from the tokens before it. It
 may change to another epoch at any token, as it does when another worker continues the job.
@@ -21,9 +21,9 @@ from worker.engine_simulated.tokens import (
 )
 
 MAX_GAP = 1000
-"""Largest number of missing tokens of one epoch that is a gap. Larger ones count as a splice."""
+"""Largest number of missing tokens in a row that counts as a gap. More count as a splice."""
 GAP_ENDS = 2
-"""Number of tokens that must follow a gap, as far as there are any. One could fit by chance."""
+"""Number of following tokens that must fit after a gap, because one could fit by chance."""
 _TOKEN = re.compile(rf"[0-9a-f]{{{TEXT_CHARS}}}")
 
 
@@ -37,7 +37,7 @@ class Fault(StrEnum):
     SPLICE = "splice"
     """The token belongs to another history: another claim's, another job's or another choice's."""
     MALFORMED = "malformed"
-    """The text isn't a token's."""
+    """The text isn't the text of a token."""
     EXCESS = "excess"
     """The text has more tokens than the answer should have."""
 
@@ -82,8 +82,8 @@ def check(
 
     The text is without an echo. `version` is that of the job, as `GET /v1/jobs/{id}` reports it.
     `prompt` has token ids; see `prompt_ids` and `chat_text`. `seed` is that of the request, and
-    `choice` the index for its prompt. `num_tokens`, if given, must be exact. `may_be_cut` says that
-    a stop string may have cut the last token.
+    `choice` is the index among the choices of the prompt. `num_tokens`, if given, must be exact.
+    `may_be_cut` says that a stop string may have cut the last token.
     """
     pieces = [text[i : i + TEXT_CHARS] for i in range(0, len(text), TEXT_CHARS)]
     is_cut = may_be_cut and bool(pieces) and len(pieces[-1]) < TEXT_CHARS

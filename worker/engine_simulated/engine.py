@@ -1,4 +1,4 @@
-"""The simulated engine. It computes no model: each token is a hash, after a set time."""
+"""Simulated engine without a model. A step waits for a set time and returns hashes as tokens."""
 
 import threading
 import time
@@ -71,7 +71,7 @@ class SimulatedEngine:
             self._waiting.append(request)
 
     def abort(self, request_id: RequestId) -> None:
-        """End a request without an output. Unknown and finished requests are ignored."""
+        """End a request. No output is returned for it. Unknown and finished ids are ignored."""
         if self._running.pop(request_id, None) is None:
             self._waiting = deque(r for r in self._waiting if r.id != request_id)
 
@@ -169,7 +169,7 @@ class SimulatedEngine:
     def _advance(self, running: _Running) -> StepOutput:
         request = running.request
         if request.version is not None:
-            self._memory.residents.record_use(request.version)
+            self._memory.residents.move_to_end(request.version)
         if request.max_tokens == 0:
             return self._end_without_token(request)
         step = next_step(running.history, request.claim_epoch)
@@ -201,7 +201,7 @@ class SimulatedEngine:
 
 
 def _logprobs(request: Request, token_id: int) -> TokenLogprobs | None:
-    """Return the log-probabilities of a token, which is certain."""
+    """Return the log-probabilities of a token that is sampled with certainty."""
     num_top, ids = request.sampling.logprobs, request.sampling.logprob_token_ids
     if num_top is None:
         return None

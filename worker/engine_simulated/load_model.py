@@ -66,7 +66,7 @@ def load_simulated(settings: WorkerSettings) -> ServedModel:
 
 
 def _stager(settings: WorkerSettings) -> Stager | None:
-    """Return what fetches adapters from URLs, or None if the settings allow none."""
+    """Return the stager of adapters at URLs, or None if the settings allow no URLs."""
     roots = [root for root in settings.adapter_roots if is_remote(root)]
     template = SourceTemplate.of(settings.adapter_source)
     allowed = AllowedUrls(roots, settings.adapter_sources.values(), template)

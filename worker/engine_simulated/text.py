@@ -28,7 +28,7 @@ class SimulatedTokenTable:
         return bytes([token_id]) if token_id < END_ID else b""
 
     def at_start(self, token_id: int) -> bytes:
-        """Return the bytes of a token at the start of a text, which are the same."""
+        """Return the bytes of a token at the start of a text. They are the same as elsewhere."""
         return self.inside(token_id)
 
     def name(self, token_id: int) -> str:

@@ -23,7 +23,7 @@ TEXT_CHARS = 8
 EPOCH_CHARS = 3
 """Number of these characters that show the epoch."""
 NUM_EPOCHS = 16**EPOCH_CHARS
-"""Number of epochs that can be told apart. Claim epochs are reduced modulo this number."""
+"""Number of distinguishable epochs. Claim epochs are reduced modulo this number."""
 END_ID = 256
 """The end token. It has no text."""
 FIRST_ID = 1 << 32

@@ -1,4 +1,4 @@
-"""Adapters of a vLLM worker: checkpoints on disk that vLLM loads, one slot of memory each.
+"""Adapters of a vLLM worker: checkpoints on disk. vLLM loads each into one slot of memory.
 
 vLLM reads adapters from folders, and interprets PEFT's settings itself. To serve exactly what
 Lorikeet's reader has checked, each adapter is written as a new checkpoint of plain matrices, in
@@ -28,7 +28,7 @@ _ITEM_BYTES = 2
 _PREFIX = "base_model.model."
 """Prefix of all tensor names in PEFT's checkpoints."""
 _SCRATCH = "lorikeet-vllm-"
-"""Start of the names of temporary folders, which killed workers leave behind."""
+"""Prefix of the names of temporary folders. Killed workers leave such folders behind."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,14 +49,14 @@ def slot_bytes(linears: Mapping[str, ModuleShape], *, max_rank: int) -> int:
 
 
 class VllmHostMemory:
-    """LRU cache of checkpoints in a folder that this process owns. Thread-safe.
+    """The `HostMemory` of the vLLM engine: an LRU cache of checkpoints in a folder. Thread-safe.
 
-    The kernel's page cache keeps the files in memory. The files of an image that was released may
-    be deleted, because vLLM has copied it by then.
+    This process owns the folder. The kernel's page cache keeps the files in memory. The files of an
+    image that was released may be deleted, because vLLM has copied it by then.
     """
 
     def __init__(self, folder: Path, *, max_bytes: int, slot_bytes: int) -> None:
-        """Create the cache in an empty folder. Its files take `max_bytes`, a slot `slot_bytes`."""
+        """Create the cache in an empty folder. It keeps `max_bytes`; each slot has `slot_bytes`."""
         self.max_bytes = max_bytes
         self._folder = folder
         self._slot_bytes = slot_bytes
@@ -79,11 +79,14 @@ class VllmHostMemory:
         return version in self._kept
 
     def image(self, adapter: LoRAAdapter) -> VllmImage:
-        """Return an image that can be placed, but has no files."""
+        """Return an image without files. `Engine.place` needs only its version and slot size."""
         return self._image(adapter, self._folder)
 
     def has_room(self, num_bytes: int) -> bool:
-        """Return whether more files may fit without evictions. `num_bytes` is that of a slot."""
+        """Return whether more files may fit without evictions.
+
+        `num_bytes` is ignored, because it is the size of a slot and not of the files.
+        """
         return self.num_bytes < self.max_bytes
 
     def put(self, adapter: LoRAAdapter, *, may_evict: bool = True) -> VllmImage:
@@ -138,10 +141,7 @@ class VllmHostMemory:
         )
 
     def _keep(self, image: VllmImage, size: int, *, may_evict: bool) -> None:
-        """Keep an adapter's files if they fit into `max_bytes`.
-
-        With `may_evict`, others are dropped to make room, least recently used first.
-        """
+        """Keep an adapter's files if they fit. With `may_evict`, drop others to make room."""
         if size > self.max_bytes or image.version in self._kept:
             return
         while may_evict and self._kept and self._num_bytes() + size > self.max_bytes:
@@ -165,7 +165,7 @@ class VllmHostMemory:
 def write_checkpoint(adapter: LoRAAdapter, folder: Path) -> int:
     """Write the low-rank matrices of `adapter` as a PEFT checkpoint, and return its size in bytes.
 
-    All linears get the rank of the largest one, filled up with zeros. Alpha equals the rank.
+    The matrices of all linears are padded with zeros to the largest rank. Alpha equals this rank.
     """
     folder.mkdir(parents=True)
     config = {
@@ -187,7 +187,7 @@ def write_checkpoint(adapter: LoRAAdapter, folder: Path) -> int:
 
 
 def scratch_folder() -> Path:
-    """Return a new folder of this process, and delete those of processes that have ended."""
+    """Return a new folder of this process, and delete the folders of processes that have ended."""
     parent = Path(tempfile.gettempdir())
     for folder in parent.glob(f"{_SCRATCH}*"):
         pid = folder.name.removeprefix(_SCRATCH).partition("-")[0]

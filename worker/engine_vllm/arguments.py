@@ -27,7 +27,7 @@ GPU_NUM_SEQS = 256
 GPU_BATCHED_TOKENS = 2048
 """Maximum number of tokens of a step on GPUs unless --max-num-batched-tokens is given."""
 _FITTING_LEN = -1
-"""Context length that lets vLLM take the model's, or what fits into the KV cache."""
+"""Value that makes vLLM use the model's context length, or the largest that fits."""
 _OWN = {
     "model": "--model",
     "tokenizer": "--model",
@@ -63,7 +63,7 @@ _IMPOSSIBLE = {
 
 
 class _Parser(FlexibleArgumentParser):  # type: ignore[misc]  # vLLM isn't installed where mypy runs
-    """A parser whose errors are exceptions."""
+    """A parser that raises exceptions for errors."""
 
     def __init__(self) -> None:
         super().__init__(add_help=False)
@@ -124,7 +124,7 @@ def engine_args(
 
 
 def rank_of(settings: WorkerSettings) -> int:
-    """Return vLLM's least rank for --max-lora-rank. Raises SettingsError if there is none."""
+    """Return the least sufficient rank of `RANKS`. Raises SettingsError if there is none."""
     for rank in RANKS:
         if settings.max_lora_rank <= rank:
             return rank

@@ -1,4 +1,4 @@
-"""The part of vLLM that a worker talks to: one engine core in a process of its own."""
+"""The worker's connection to vLLM: one engine core in a separate process."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -47,7 +47,7 @@ class EngineCore:
         self._is_closed = False
         # vLLM's socket may be used by one thread at a time.
         self._sending = threading.Lock()
-        # Without requests nobody reads from the engine core, and would notice its end.
+        # Without requests, nothing is read from the engine core, so that its end isn't noticed.
         threading.Thread(target=self._watch, name="engine-core-watch", daemon=True).start()
         self.max_model_len: int = config.model_config.max_model_len
         """Longest sequence in tokens."""
@@ -117,7 +117,7 @@ class EngineCore:
             self._on_lost()
 
     def _check_open(self) -> None:
-        """Raise `EngineBroken` if nobody would answer."""
+        """Raise `EngineBroken` if the engine core is closed, because it wouldn't answer."""
         if self._is_closed:
             raise EngineBroken(CLOSED)
 

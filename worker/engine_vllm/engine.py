@@ -1,4 +1,4 @@
-"""An engine that lets vLLM compute the model. Lorikeet samples, and keeps adapters resident."""
+"""An engine on top of vLLM. vLLM computes the model; Lorikeet samples and manages adapters."""
 
 import contextlib
 import itertools
@@ -23,9 +23,9 @@ from worker.engine.rules import (
     reason_to_reject,
 )
 from worker.engine_vllm.adapters import VllmImage
-from worker.engine_vllm.checks import reason_not_allowed
 from worker.engine_vllm.core import EngineCore
 from worker.engine_vllm.requests import core_request, prompt_logprobs, token_logprobs
+from worker.engine_vllm.token_check import reason_not_allowed
 
 log = structlog.get_logger()
 
@@ -35,7 +35,7 @@ OUTSIDE_VOCABULARY = JobError(
 
 
 class VllmEngine:
-    """Runs requests in vLLM's engine core, which schedules them by itself.
+    """Runs requests in vLLM's engine core. vLLM schedules the requests.
 
     Each resident adapter has one of vLLM's slots, so that vLLM never loads or evicts one in a step.
     Not thread-safe: all methods but `write_adapter` must be called from one thread.
@@ -77,7 +77,7 @@ class VllmEngine:
             self._rejected.append(StepOutput(request_id=request.id, error=error))
 
     def abort(self, request_id: RequestId) -> None:
-        """End a request without an output. Unknown and finished requests are ignored."""
+        """End a request. No output is returned for it. Unknown and finished ids are ignored."""
         if self._requests.pop(request_id, None) is not None:
             self.core.abort([request_id])
 
@@ -175,7 +175,7 @@ class VllmEngine:
     def _send(self, request: Request) -> None:
         version = request.version
         if version is not None:
-            self._memory.residents.record_use(version)
+            self._memory.residents.move_to_end(version)
         self.core.add(
             core_request(
                 request,
@@ -190,7 +190,7 @@ class VllmEngine:
         if not self._caches_prefixes:
             return None
         version, residents = request.version, self._memory.residents
-        weights = "" if version is None else residents.weights_digest(version)
+        weights = "" if version is None else residents[version]
         return prefix_key(weights, request.tenant).hex()
 
     def _update(self, request: Request, output: Any) -> list[StepOutput]:
@@ -244,7 +244,7 @@ class VllmEngine:
 
 
 def _not_served(what: str) -> JobError:
-    """Return the error of a request that the pool's queue should have kept from this worker."""
+    """Return the error of a request that the pool's queue shouldn't have given to this worker."""
     return JobError(
         code=ErrorCode.UNSUPPORTED_PARAMETER,
         message=f"the vLLM engine doesn't serve {what}: start a worker with --engine native",
@@ -252,6 +252,6 @@ def _not_served(what: str) -> JobError:
 
 
 def last_line(error: Exception) -> str:
-    """Return the last line of an error's message, which is the reason in vLLM's messages."""
+    """Return the last line of an error's message. vLLM states the reason there."""
     lines = str(error).strip().splitlines()
     return lines[-1] if lines else type(error).__name__

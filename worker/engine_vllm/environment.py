@@ -57,12 +57,12 @@ def _set_cpu(settings: WorkerSettings, environ: MutableMapping[str, str]) -> Non
     openmp = Path(sys.prefix) / "lib" / "libiomp5.so"
     preloaded = environ.get("LD_PRELOAD", "")
     if openmp.is_file() and "libiomp5" not in preloaded:
-        # With GNU's OpenMP, which torch brings, vLLM takes half as long again for a step.
+        # With GNU's OpenMP, which torch brings, a step of vLLM takes 1.5 times as long.
         environ["LD_PRELOAD"] = f"{openmp}:{preloaded}".rstrip(":")
 
 
 def _visible_devices(settings: WorkerSettings, environ: MutableMapping[str, str]) -> str:
-    """Return the GPUs from the one that --device names on, as many as the engine needs."""
+    """Return the GPUs for the engine: as many as it needs, from the one that --device names on."""
     kind, _, number = settings.device.partition(":")
     if kind != "cuda" or not number.isdigit():
         raise SettingsError(

@@ -13,7 +13,6 @@ from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 from shared.errors import ModelRejected
 from shared.protocol.adapters import BaseModel
 from shared.protocol.capabilities import Capabilities
-from shared.protocol.ids import AdapterVersion
 from shared.protocol.tools import ToolForm
 from shared.reasoning_form import ReasoningForm
 from shared.settings import WorkerSettings
@@ -26,14 +25,15 @@ from worker.engine_vllm.engine import VllmEngine, last_line
 from worker.engine_vllm.served_linears import CALL, without_unreached
 from worker.engine_vllm.skeleton import skeleton_modules
 from worker.lora.base.modules import BaseModules
+from worker.lora.checkpoint.adapter import version_of
 from worker.model.loading.end_tokens import end_token_ids
 from worker.model.loading.folder import digest_of, find_model, model_name
 from worker.model.loading.refusals import first_line
 from worker.served_model import BaseInfo, CpuShares, ServedModel
 from worker.startup.adapter_supply import adapter_supply
 from worker.text.grammar_cache import GrammarCache
+from worker.text.max_token_bytes import max_token_bytes
 from worker.text.reasoning_format import base_reasoning_form
-from worker.text.token_bytes import max_token_bytes
 from worker.text.tokenizer import Tokenizer
 from worker.text.tool_call_format import base_tool_form
 
@@ -44,7 +44,7 @@ MIB = 1 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Files:
-    """What this process reads of a base model. vLLM's processes read the weights."""
+    """The parts of a base model that this process reads. vLLM's processes read the weights."""
 
     folder: Path
     name: str
@@ -205,7 +205,7 @@ def _base(settings: WorkerSettings, files: _Files, digest: str, core: EngineCore
     name = settings.served_name or files.name
     return BaseModel(
         name=name,
-        version=AdapterVersion(f"{name}@{digest[:12]}"),
+        version=version_of(name, digest),
         max_model_len=core.max_model_len,
         source=settings.model,
         created_s=int(time.time()),

@@ -11,15 +11,16 @@ from vllm.v1.engine import EngineCoreRequest
 
 from worker.engine.logprobs import LEAST
 from worker.engine.request import ChoiceSampling, Request, TokenLogprobs
-from worker.engine_vllm.row import extra_args_of
+from worker.engine_vllm.row_params import extra_args_of
 
 
 def core_request(
     request: Request, *, lora: LoRARequest | None, cache_salt: str | None
 ) -> EngineCoreRequest:
-    """Return vLLM's form of a request. Only those with equal salts share blocks of the KV cache.
+    """Return vLLM's form of a request.
 
-    Tokens that earlier tries have output become part of the prompt. The sampler tells them apart.
+    Requests share blocks of the KV cache only if their `cache_salt` is equal. If the job ran
+    before, its output tokens follow the prompt's. The sampler still counts them as output.
     """
     return EngineCoreRequest(
         request_id=request.id,
@@ -39,7 +40,7 @@ def _sampling_params(request: Request) -> SamplingParams:
     sampling = request.sampling
     params = SamplingParams(
         temperature=0.0,  # the sampler draws the tokens of all other requests
-        # A request for no token gets one, which isn't output, for the log-probabilities.
+        # If `max_tokens` is 0, one token is sampled for the log-probabilities, but not output.
         max_tokens=max(1, request.max_tokens - len(request.output_ids)),
         stop_token_ids=sorted(request.stop_ids),
         ignore_eos=True,

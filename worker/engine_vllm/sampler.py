@@ -18,7 +18,7 @@ from vllm.v1.sample.logits_processor.builtin import process_dict_updates
 
 from worker.engine.grammar import Grammar, GrammarCompiler, GrammarSource, GrammarState
 from worker.engine.sampler import decide_, draw
-from worker.engine_vllm.row import RowParams, row_params
+from worker.engine_vllm.row_params import RowParams, row_params
 from worker.kernels.transfer import to_device, to_host
 
 PATH = f"{__name__}:JobSampler"
@@ -80,12 +80,12 @@ class JobSampler(LogitsProcessor):  # type: ignore[misc]  # vLLM isn't installed
 
 
 class _Row:
-    """One request of the batch, in the form that `sample` reads."""
+    """One request of the batch, in the form that the sampler reads."""
 
     def __init__(
         self, params: RowParams, prompt_ids: list[int], new_ids: list[int], grammar: Grammar | None
     ) -> None:
-        """Create a row, whose prompt ends with `params.num_shown` output tokens.
+        """Create a row. Its prompt ends with `params.num_shown` output tokens.
 
         vLLM appends the tokens that it outputs to `new_ids`.
         """
@@ -101,7 +101,7 @@ class _Row:
 
     @property
     def output_ids(self) -> list[int]:
-        """All output tokens, those of earlier tries included."""
+        """All output tokens, including tokens of earlier tries."""
         return [*self._shown, *self._new] if self._shown else self._new
 
     def advance(self) -> None:
@@ -113,7 +113,7 @@ class _Row:
 
 
 class _Grammars:
-    """Compiles grammars, and remembers the latest."""
+    """Compiles grammars, and caches the latest."""
 
     def __init__(self, tokenizer: str, vocab_size: int, eos_ids: list[int]) -> None:
         self._tokenizer = tokenizer

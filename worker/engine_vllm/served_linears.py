@@ -1,4 +1,4 @@
-"""Finds the linears to which vLLM really adds the terms of adapters.
+"""Finds the linears that vLLM adds the LoRA terms to.
 
 vLLM drops terms of modules that it doesn't know by their full names, and says so only in its debug
 log. `ServedLinears` becomes part of each of vLLM's workers, and answers a call at the start.
@@ -25,7 +25,7 @@ class ServedLinears:
     model_runner: Any
 
     def lorikeet_served_linears(self, names: Sequence[str]) -> list[str]:
-        """Return those of the linears, named as in transformers, that this worker's adapters reach.
+        """Return the linears that this worker's adapters reach, with transformers' names.
 
         With pipeline parallelism, each worker has some of the layers.
         """

@@ -1,4 +1,4 @@
-"""The modules of a base model whose weights this process doesn't load."""
+"""The modules of a base model, for a process that doesn't load the weights."""
 
 from typing import Any
 
@@ -47,7 +47,7 @@ def skeleton_modules(source: str, config: Any) -> BaseModules:
 
 
 def _shapes_of(linear: Any) -> BaseWeight:
-    """Return a weight that has shapes alone, so that each kind of adapter is recognised."""
+    """Return a weight that has only shapes, so that each kind of adapter is recognised."""
     bias = None if linear.bias is None else linear.bias.data
     width = module_shape(linear).out_features
     return BaseWeight(torch.empty(width, device="meta"), bias, _not_loaded)

@@ -5,6 +5,7 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import KW_ONLY, dataclass, field
 
 import structlog
 
@@ -28,9 +29,10 @@ from worker.adapters.loader import NoAdapterMemory
 from worker.adapters.residency import Change
 from worker.engine.thread import EngineThread
 from worker.jobs.encoding import encode
+from worker.jobs.preemption import jobs_to_preempt
 from worker.jobs.publisher import Publisher
 from worker.jobs.requests import choices_of, request_of
-from worker.jobs.running import RunningJob, RunningJobs, jobs_to_preempt
+from worker.jobs.running import RunningJob, RunningJobs
 from worker.lease import Lease
 from worker.served_model import ServedModel
 from worker.text.prompt_style import PromptStyle
@@ -47,46 +49,38 @@ FAULT = JobError(code=ErrorCode.INTERNAL, message="the worker failed; its log ha
 Recover = Callable[[ClaimedJob], Awaitable[Sequence[Tokens]]]
 
 
+@dataclass(slots=True, eq=False)
 class Consumer:
     """Claims jobs while the engine has room, prepares them and passes them to the engine."""
 
-    def __init__(
-        self,
-        queue: Queue,
-        lease: Lease,
-        jobs: RunningJobs,
-        engine: EngineThread,
-        adapters: Adapters,
-        publisher: Publisher,
-        *,
-        served: ServedModel,
-        max_num_seqs: int,
-        recover: Recover,
-    ) -> None:
-        """Create a consumer that runs `max_num_seqs` choices. It claims nothing before `run`.
+    queue: Queue
+    lease: Lease
+    jobs: RunningJobs
+    engine: EngineThread
+    adapters: Adapters
+    publisher: Publisher
+    _: KW_ONLY
+    served: ServedModel
+    max_num_seqs: int
+    """Maximum number of choices that run at the same time."""
+    recover: Recover
+    """Returns the tokens that earlier tries of a job have published."""
+    _is_open: bool = field(default=True, init=False)
+    _may_claim: asyncio.Event = field(default_factory=asyncio.Event, init=False)
+    _early_cancels: deque[JobId] = field(
+        default_factory=lambda: deque(maxlen=EARLY_CANCELS), init=False
+    )
 
-        `recover` returns the tokens that earlier tries of a job have published.
-        """
-        self._queue = queue
-        self._lease = lease
-        self._jobs = jobs
-        self._engine = engine
-        self._adapters = adapters
-        self._publisher = publisher
-        self._served = served
-        self._max_num_seqs = max_num_seqs
-        self._recover = recover
-        self._is_open = True
-        self._may_claim = asyncio.Event()
-        self._early_cancels: deque[JobId] = deque(maxlen=EARLY_CANCELS)
-        adapters.residency.subscribe(Change.LOADS, self.wake)
-        jobs.subscribe(self.wake)
+    def __post_init__(self) -> None:
+        """Claim again whenever a load ends or a job leaves the engine."""
+        self.adapters.residency.subscribe(Change.LOADS, self.wake)
+        self.jobs.subscribe(self.wake)
 
     async def run(self) -> None:
         """Claim and admit jobs until cancelled."""
         async with asyncio.TaskGroup() as admissions:
             while True:
-                await self._lease.is_held.wait()
+                await self.lease.is_held.wait()
                 self._may_claim.clear()
                 pause_s = await self._claim(admissions)
                 with contextlib.suppress(TimeoutError):
@@ -104,21 +98,21 @@ class Consumer:
 
     def cancel(self, job_id: JobId) -> None:
         """End a job that its client has cancelled, maybe before this worker has claimed it."""
-        if job := self._jobs.get(job_id):
-            self._publisher.cancel(job)
+        if job := self.jobs.get(job_id):
+            self.publisher.cancel(job)
         else:
             self._early_cancels.append(job_id)
 
     async def _claim(self, admissions: asyncio.TaskGroup) -> float:
         """Claim once and admit the jobs. Return the pause before the next claim, in seconds."""
-        jobs, kv_tokens = self._jobs, self._served.info.kv_tokens
-        max_num_seqs = self._max_num_seqs if self._is_open else 0
+        jobs, kv_tokens = self.jobs, self.served.info.kv_tokens
+        max_num_seqs = self.max_num_seqs if self._is_open else 0
         sequences = max(0, max_num_seqs - jobs.num_open + jobs.num_preemptible_open)
         tokens = max(0, kv_tokens - jobs.num_tokens + jobs.num_preemptible_tokens)
-        wid, residency = self._lease.wid, self._adapters.residency
+        wid, residency = self.lease.wid, self.adapters.residency
         view = residency.claim_view(time.monotonic())
         try:
-            claim = await self._queue.claim(
+            claim = await self.queue.claim(
                 wid,
                 sequences=sequences,
                 tokens=tokens,
@@ -127,25 +121,25 @@ class Consumer:
                 residents=view.residents,
                 refused=view.refused,
                 load_ms=view.load_ms,
-                serves=self._served.serves,
+                serves=self.served.serves,
                 idle_sequences=max(0, max_num_seqs - jobs.num_open),
                 idle_tokens=max(0, kv_tokens - jobs.num_tokens),
             )
         except LeaseLost:
-            self._lease.lose(wid)
+            self.lease.lose(wid)
             return 0
         except RedisUnavailable as error:
             log.warning("claim_failed", error=str(error))
-            self._publisher.on_redis_away()
+            self.publisher.on_redis_away()
             return MAX_PAUSE_S
-        if wid != self._lease.wid:  # the lease was lost meanwhile, and the claimed jobs with it
+        if wid != self.lease.wid:  # the lease was lost meanwhile, and the claimed jobs with it
             return 0
         for claimed in claim.jobs:
             self._take(claimed, admissions)
         await self._preempt()
         if sequences and view.max_cold and all(c.job.version in view.held for c in claim.jobs):
             residency.claim_found_no_cold(view)
-        self._adapters.prefetcher.set_full(self._is_open and not (sequences and tokens))
+        self.adapters.prefetcher.set_full(self._is_open and not (sequences and tokens))
         for unread in claim.undecodable:
             admissions.create_task(self._fail_undecodable(wid, unread))
         if (claim.jobs or claim.undecodable) and sequences and not claim.is_parked:
@@ -155,42 +149,38 @@ class Consumer:
     def _take(self, claimed: ClaimedJob, admissions: asyncio.TaskGroup) -> None:
         job = RunningJob(claimed)
         log.debug("job_claimed", job_id=job.id, try_=claimed.try_, version=job.job.version)
-        if earlier := self._jobs.get(job.id):  # from a claim that Redis has forgotten
-            self._publisher.drop(earlier)
-        self._jobs.add(job)
+        if earlier := self.jobs.get(job.id):  # from a claim that Redis has forgotten
+            self.publisher.drop(earlier)
+        self.jobs.add(job)
         if job.id in self._early_cancels:
             self.cancel(job.id)
         else:
             admissions.create_task(self._admit(job))
 
     async def _preempt(self) -> None:
-        """Return preemptible jobs to the queue if the worker has taken more jobs than it can run.
-
-        Their requests leave the engine at once. The next worker continues after the last token that
-        was published.
-        """
+        """Return preemptible jobs to the queue if the worker has more jobs than it can run."""
         preempted = jobs_to_preempt(
-            [job for job in self._jobs if job.end is None],
-            max_sequences=self._max_num_seqs,
-            max_tokens=self._served.info.kv_tokens,
+            [job for job in self.jobs if job.end is None],
+            max_sequences=self.max_num_seqs,
+            max_tokens=self.served.info.kv_tokens,
         )
         if not preempted:
             return
-        wid, ids = self._lease.wid, [job.id for job in preempted]
+        wid, ids = self.lease.wid, [job.id for job in preempted]
         for job in preempted:
-            self._publisher.drop(job)
-        await retry_until_available(lambda: self._queue.release(wid, ids))
+            self.publisher.drop(job)
+        await retry_until_available(lambda: self.queue.release(wid, ids))
         log.debug("jobs_preempted", job_ids=ids)
 
     async def _fail_undecodable(self, wid: WorkerId, unread: Undecodable) -> None:
-        """End a claimed job whose fields can't be decoded."""
+        """End a claimed job with fields that can't be decoded."""
         log.error("job_undecodable", job_id=unread.id, try_=unread.try_, error=unread.reason)
         message = f"the worker can't read this job: {unread.reason}"
         error = JobError(code=ErrorCode.INTERNAL, message=message)
         end = End(job=unread.id, try_=unread.try_, state=JobState.FAILED, error=error)
         result = Result(job=unread.id, state=JobState.FAILED, error=error)
         await retry_until_available(
-            lambda: self._queue.finish(wid, end, result, claim_epoch=unread.claim_epoch)
+            lambda: self.queue.finish(wid, end, result, claim_epoch=unread.claim_epoch)
         )
         self.wake()
 
@@ -199,43 +189,43 @@ class Consumer:
         try:
             await self._start(job)
         except JobFailed as failed:
-            self._publisher.end(job, JobState.FAILED, failed.error)
+            self.publisher.end(job, JobState.FAILED, failed.error)
         except NoAdapterMemory:
             await self._wait_for_memory(job)
         except AdapterRejected as error:
             await self._do_without_adapter(job, error)
         except Exception:  # per job: it becomes the job's error
             log.exception("admission_failed", job_id=job.id)
-            self._publisher.end(job, JobState.FAILED, FAULT)
+            self.publisher.end(job, JobState.FAILED, FAULT)
 
     async def _start(self, job: RunningJob) -> None:
         style = await self._style_of(job)
-        prompts = await encode(self._served.tokenizer, job.job, style)
+        prompts = await encode(self.served.tokenizer, job.job, style)
         published: Sequence[Tokens] = ()
         if job.claimed.try_ > 1:
-            published = await retry_until_available(lambda: self._recover(job.claimed))
-        grammar = await self._served.grammars.for_job(job.job, prompts[0])
+            published = await retry_until_available(lambda: self.recover(job.claimed))
+        grammar = await self.served.grammars.for_job(job.job, prompts[0])
         bad_words: tuple[tuple[int, ...], ...] = ()
         if words := job.job.sampling.bad_words:
-            bad_words = await asyncio.to_thread(self._served.tokenizer.encode_words, words)
-        choices = choices_of(job, prompts, published, self._served)
+            bad_words = await asyncio.to_thread(self.served.tokenizer.encode_words, words)
+        choices = choices_of(job, prompts, published, self.served)
         requests = [
-            request_of(job, choice, self._served, grammar, style, bad_words=bad_words)
+            request_of(job, choice, self.served, grammar, style, bad_words=bad_words)
             for choice in choices
             if choice.finish is None
         ]
-        async with self._adapters.loader.resident(job.job.version):
+        async with self.adapters.loader.resident(job.job.version):
             if not self._is_wanted(job):
                 return
             job.num_prompt_tokens = sum(len(prompt.ids) for prompt in prompts)
-            self._jobs.add_choices(job, choices)
+            self.jobs.add_choices(job, choices)
             for request in requests:
-                self._engine.add(request)
-            self._publisher.report_admitted(job)
+                self.engine.add(request)
+            self.publisher.report_admitted(job)
 
     async def _style_of(self, job: RunningJob) -> PromptStyle:
         """Return the prompt style of the job's adapter, loading the adapter first if necessary."""
-        version, adapters = job.job.version, self._adapters
+        version, adapters = job.job.version, self.adapters
         if (style := adapters.residency.style(version)) is None:
             async with adapters.loader.resident(version):
                 style = adapters.residency.style(version)
@@ -244,35 +234,35 @@ class Consumer:
 
     def _is_wanted(self, job: RunningJob) -> bool:
         """Return whether this worker still owns the job and the job hasn't ended."""
-        return self._jobs.get(job.id) is job and job.end is None
+        return self.jobs.get(job.id) is job and job.end is None
 
     async def _wait_for_memory(self, job: RunningJob) -> None:
         """Return the job to the queue, because there is no device memory for its adapter."""
-        version, residency = job.job.version, self._adapters.residency
+        version, residency = job.job.version, self.adapters.residency
         residency.crowded_out(version)
         try:
-            await self._adapters.advertiser.end_load(version)
+            await self.adapters.advertiser.end_load(version)
             await self._release(job)
         finally:
             residency.job_returned(version)
 
     async def _do_without_adapter(self, job: RunningJob, error: AdapterRejected) -> None:
         """Return the job to the queue if another worker holds its adapter, or else fail it."""
-        version, advertiser = job.job.version, self._adapters.advertiser
+        version, advertiser = job.job.version, self.adapters.advertiser
         log.warning("adapter_unavailable", job_id=job.id, version=version, error=str(error))
         await advertiser.end_load(version)
         if await advertiser.is_held_elsewhere(version):
-            self._adapters.residency.refuse(version, time.monotonic())
+            self.adapters.residency.refuse(version, time.monotonic())
             await self._release(job)
             return
         code, message = ErrorCode.ADAPTER_UNAVAILABLE, f"adapter {version} can't be loaded: {error}"
-        self._publisher.end(job, JobState.FAILED, JobError(code=code, message=message))
+        self.publisher.end(job, JobState.FAILED, JobError(code=code, message=message))
 
     async def _release(self, job: RunningJob) -> None:
         """Return a job to the queue."""
         if not self._is_wanted(job):
             return
-        wid = self._lease.wid
-        self._jobs.remove(job)
-        await retry_until_available(lambda: self._queue.release(wid, [job.id]))
+        wid = self.lease.wid
+        self.jobs.remove(job)
+        await retry_until_available(lambda: self.queue.release(wid, [job.id]))
         log.info("job_released", job_id=job.id, try_=job.claimed.try_)

@@ -1,7 +1,8 @@
-"""Ends running jobs whose deadlines have passed."""
+"""Ends running jobs that have passed their deadlines."""
 
 import asyncio
 import time
+from dataclasses import dataclass
 
 from shared.errors import ErrorCode, JobError
 from shared.protocol.jobs import JobState
@@ -16,12 +17,12 @@ PASSED = JobError(
 )
 
 
+@dataclass(frozen=True, slots=True, eq=False)
 class Deadlines:
     """Ends this worker's overdue jobs, even if their clients have stopped reading."""
 
-    def __init__(self, jobs: RunningJobs, publisher: Publisher) -> None:
-        self._jobs = jobs
-        self._publisher = publisher
+    jobs: RunningJobs
+    publisher: Publisher
 
     async def run(self) -> None:
         """End overdue jobs every `CHECK_S` seconds until cancelled."""
@@ -30,8 +31,8 @@ class Deadlines:
             await asyncio.sleep(CHECK_S)
 
     def end_overdue(self) -> None:
-        """End the jobs whose deadlines have passed."""
+        """End the jobs that have passed their deadlines."""
         now = time.monotonic()
-        for job in self._jobs:
+        for job in self.jobs:
             if job.end is None and now >= job.deadline:
-                self._publisher.end(job, JobState.EXPIRED, PASSED)
+                self.publisher.end(job, JobState.EXPIRED, PASSED)

@@ -30,7 +30,7 @@ class DurableEnds:
 
     @property
     def job_ids(self) -> list[JobId]:
-        """Jobs whose ends may not be durable yet."""
+        """Ended jobs that may not be durable yet."""
         return list(self._ended)
 
     def add(self, job: EndedJob) -> None:

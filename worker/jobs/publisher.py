@@ -10,7 +10,7 @@ import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import partial
 
 import structlog
@@ -36,8 +36,8 @@ CANCELLED = JobError(code=ErrorCode.CANCELLED, message="the job was cancelled")
 PUBLISH_S = 0.03
 """Least time between two publications, in seconds, except for the first and last tokens of answers.
 
-Each publication takes the cores from the engine for about 2 ms: here, in Redis, in the front end
-and in a client on the same machine. A step of a single stream takes about 10 ms.
+If Redis, the front end and the client run on the same machine, a publication takes about 2 ms of
+CPU time from the engine. A step of a single stream takes about 10 ms.
 """
 CHECKPOINT_TOKENS = 16
 """A choice's next checkpoint is due once this many tokens of the choice are in no checkpoint."""
@@ -75,40 +75,33 @@ class Batch:
         return replace(self, events=events, checkpoints=checkpoints)
 
 
+@dataclass(slots=True, eq=False)
 class Publisher:
     """Applies engine outputs to the running jobs, and publishes these outputs."""
 
-    def __init__(
-        self,
-        queue: Queue,
-        lease: Lease,
-        jobs: RunningJobs,
-        *,
-        abort: Callable[[RequestId], None],
-        ends: DurableEnds,
-    ) -> None:
-        """Create a publisher with nothing to publish. `abort` aborts a request in the engine."""
-        self._queue = queue
-        self._lease = lease
-        self._jobs = jobs
-        self._abort = abort
-        self._ends = ends
-        self._num_publications = 0
-        self._num_acknowledged: Counter[WorkerId] = Counter()
-        """Number of publications that Redis has acknowledged, by the worker id that they had."""
-        self._may_have_lost = False
-        """Whether Redis may have lost the last checkpoints in a failover."""
-        self._has_updates = asyncio.Event()
-        self._is_urgent = asyncio.Event()
-        """Whether the next publication is due at once."""
-        self._published_at = 0.0
-        """Time of the last publication, in seconds on the event loop's clock."""
-        self._flush_lock = asyncio.Lock()
+    queue: Queue
+    lease: Lease
+    jobs: RunningJobs
+    _: KW_ONLY
+    abort: Callable[[RequestId], None]
+    """Aborts a request in the engine."""
+    ends: DurableEnds
+    _num_publications: int = field(default=0, init=False)
+    _num_acknowledged: Counter[WorkerId] = field(default_factory=Counter, init=False)
+    """Number of publications that Redis has acknowledged, by the worker id that they had."""
+    _may_have_lost: bool = field(default=False, init=False)
+    """Whether Redis may have lost the last checkpoints in a failover."""
+    _has_updates: asyncio.Event = field(default_factory=asyncio.Event, init=False)
+    _is_urgent: asyncio.Event = field(default_factory=asyncio.Event, init=False)
+    """Whether the next publication is due at once."""
+    _published_at: float = field(default=0.0, init=False)
+    """Time of the last publication, in seconds on the event loop's clock."""
+    _flush_lock: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
 
     def accept(self, outputs: Iterable[StepOutput]) -> None:
         """Apply the outputs of one step. Outputs of ended jobs are ignored."""
         for output in outputs:
-            if found := self._jobs.find(output.request_id):
+            if found := self.jobs.find(output.request_id):
                 self._apply(output, *found)
         self._has_updates.set()
 
@@ -121,11 +114,11 @@ class Publisher:
         self._publish_at_once()
 
     def end(self, job: RunningJob, state: JobState, error: JobError | None = None) -> None:
-        """End a job whose answers may be incomplete, and abort its requests in the engine."""
+        """End a job, even if its answers are incomplete, and abort its requests in the engine."""
         job.conclude(state, error)
         for choice in job.choices:
             if choice.finish is None:
-                self._abort(choice.request_id)
+                self.abort(choice.request_id)
         self._publish_at_once()
 
     def cancel(self, job: RunningJob) -> None:
@@ -135,27 +128,27 @@ class Publisher:
     def drop(self, job: RunningJob) -> None:
         """Abort and remove a job that now belongs to another claim."""
         for choice in job.choices:
-            self._abort(choice.request_id)
-        self._jobs.finish(job)
+            self.abort(choice.request_id)
+        self.jobs.finish(job)
 
     def on_redis_away(self) -> None:
         """Make the next flush write full checkpoints, because Redis may have lost earlier ones."""
         self._may_have_lost = True
 
     def apply_standing(self, standing: Standing, claim_epochs: Mapping[JobId, int]) -> None:
-        """Drop the jobs that this worker no longer owns, and end those that are cancelled.
+        """Drop the jobs that this worker no longer owns, and end cancelled jobs.
 
         `claim_epochs` are those of the jobs when `standing` was requested.
         """
         for job_id in standing.fenced:
-            job = self._jobs.get(job_id)
+            job = self.jobs.get(job_id)
             if job is None or job.claimed.claim_epoch != claim_epochs.get(job_id):
                 continue  # the job has ended, or this worker has claimed it again
             if job.end is None:  # `_finish` detects that an ended job is fenced
                 log.warning("job_fenced", job_id=job_id, try_=job.claimed.try_)
                 self.drop(job)
         for job_id in standing.cancelled:
-            if job := self._jobs.get(job_id):
+            if job := self.jobs.get(job_id):
                 self.cancel(job)
 
     async def run(self) -> None:
@@ -183,7 +176,7 @@ class Publisher:
                         break
                     batch = batch.without(standing.fenced)
             except LeaseLost:
-                self._lease.lose(batch.wid)
+                self.lease.lose(batch.wid)
                 return
             async with asyncio.TaskGroup() as group:
                 for job in batch.ended:
@@ -191,7 +184,7 @@ class Publisher:
 
     async def _wait_for_updates(self) -> None:
         """Wait for updates, or until a checkpoint is due."""
-        has_unsaved = any(c.unsaved for job in self._jobs for c in job.choices)
+        has_unsaved = any(c.unsaved for job in self.jobs for c in job.choices)
         try:
             async with asyncio.timeout(CHECKPOINT_S if has_unsaved else None):
                 await self._has_updates.wait()
@@ -220,9 +213,9 @@ class Publisher:
             self._publish_at_once()
         if not job.has_tokens and choice.ids:
             job.has_tokens = True
-            self._jobs.first_tokens.observe(job.age_s)
+            self.jobs.first_tokens.observe(job.age_s)
         if choice.finish and not output.finish:
-            self._abort(choice.request_id)
+            self.abort(choice.request_id)
         self._end_if_complete(job)
 
     def _end_if_complete(self, job: RunningJob) -> None:
@@ -230,10 +223,10 @@ class Publisher:
             job.conclude(JobState.DONE)
 
     def _collect(self, *, save_all: bool) -> Batch:
-        batch = Batch(self._lease.wid, self._jobs.claim_epochs, defaultdict(list), [], [], {})
+        batch = Batch(self.lease.wid, self.jobs.claim_epochs, defaultdict(list), [], [], {})
         self._num_publications += 1
         saves_everything, self._may_have_lost = self._may_have_lost, False
-        for job in self._jobs:
+        for job in self.jobs:
             events = batch.events[job.job.reply_to] if _has_updates(job) else []
             if job.is_admitted and not job.is_admission_published:
                 job.is_admission_published = True
@@ -264,7 +257,7 @@ class Publisher:
 
     async def _publish(self, batch: Batch) -> Standing:
         try:
-            standing = await self._queue.publish(
+            standing = await self.queue.publish(
                 batch.wid,
                 batch.events,
                 batch.checkpoints,
@@ -289,13 +282,13 @@ class Publisher:
         assert end is not None
         claim_epoch, result = job.claimed.claim_epoch, job.result()
         outcome = await retry_until_available(
-            lambda: self._queue.finish(wid, end, result, claim_epoch=claim_epoch)
+            lambda: self.queue.finish(wid, end, result, claim_epoch=claim_epoch)
         )
-        self._jobs.finish(job)
+        self.jobs.finish(job)
         if outcome is FinishOutcome.FENCED:
             log.info("job_fenced", job_id=job.id, try_=end.try_)
         else:
-            self._ends.add(EndedJob(wid, end, result, claim_epoch))
+            self.ends.add(EndedJob(wid, end, result, claim_epoch))
             log.info("job_ended", job_id=job.id, state=end.state, **_usage_fields(job))
 
 

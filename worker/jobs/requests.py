@@ -64,10 +64,7 @@ def choices_of(
 
 
 def _max_tokens(job: RunningJob, num_prompt_tokens: int, max_model_len: int) -> int:
-    """Return the maximum number of tokens of each answer to a prompt.
-
-    An answer without `max_tokens` gets at most as many as the API key may use in one window.
-    """
+    """Return the maximum number of tokens of an answer. The API key may limit it, too."""
     most, limit = output_limit(job.job, num_prompt_tokens, max_model_len), job.claimed.token_limit
     if limit is None or job.job.sampling.max_tokens is not None:
         return most
@@ -86,7 +83,7 @@ def request_of(
     """Return the engine's request for the rest of a choice.
 
     The model's `style` sets the sampling fields that the client left out. Without a `grammar`, any
-    text is allowed. `bad_words` are the tokens of the job's.
+    text is allowed. `bad_words` are the tokens of the job's bad words.
 
     Raises:
         JobFailed: the tokens that earlier tries have published don't follow the grammar.

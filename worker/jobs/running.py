@@ -3,7 +3,7 @@
 import time
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 
 from shared.errors import JobError
 from shared.protocol.events import End
@@ -145,7 +145,7 @@ class RunningJobs:
         return found if found and not found[0].end and not found[1].finish else None
 
     def add(self, job: RunningJob) -> None:
-        """Add a claimed job, which has no choices yet."""
+        """Add a claimed job. It has no choices yet."""
         self._jobs[job.id] = job
 
     def add_choices(self, job: RunningJob, choices: list[RunningChoice]) -> None:
@@ -203,36 +203,14 @@ class RunningJobs:
 
     @property
     def num_preemptible_open(self) -> int:
-        """The part of `num_open` that belongs to preemptible jobs."""
+        """Number of preemptible jobs' sequences in `num_open`."""
         return sum(job.num_open for job in self._preemptible)
 
     @property
     def num_preemptible_tokens(self) -> int:
-        """The part of `num_tokens` that belongs to preemptible jobs."""
+        """Number of preemptible jobs' tokens in `num_tokens`."""
         return sum(job.job.cost for job in self._preemptible)
 
     @property
     def _preemptible(self) -> Iterator[RunningJob]:
         return (job for job in self if job.end is None and job.job.is_preemptible)
-
-
-def jobs_to_preempt(
-    jobs: Sequence[RunningJob], *, max_sequences: int, max_tokens: int
-) -> list[RunningJob]:
-    """Return the preemptible jobs that must make room for other jobs, youngest first.
-
-    Preemptible jobs never make room for each other: a worker takes them only if it has room. `jobs`
-    are the worker's unfinished ones, in the order of their claims. `max_sequences` choices run at
-    the same time, and `max_tokens` fit into the KV cache.
-    """
-    preemptible = [job for job in jobs if job.job.is_preemptible]
-    if len(preemptible) == len(jobs):
-        return []
-    sequences = sum(job.num_open for job in jobs)
-    tokens = sum(job.job.cost for job in jobs)
-    preempted: list[RunningJob] = []
-    while preemptible and (sequences > max_sequences or tokens > max_tokens):
-        job = preemptible.pop()
-        sequences, tokens = sequences - job.num_open, tokens - job.job.cost
-        preempted.append(job)
-    return preempted

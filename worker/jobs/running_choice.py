@@ -19,7 +19,7 @@ from worker.text.detokenizer import TextStream
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reports:
-    """What is published about a choice besides its tokens, their text and their logprobs."""
+    """Options of publishing a choice, besides its tokens, their text and their logprobs."""
 
     prompt_ids: bool = False
     """Whether the prompt's tokens are published."""
@@ -47,7 +47,7 @@ class PendingTokens:
     )
 
     def __init__(self, index: int = 0, prompt_ids: tuple[int, ...] = ()) -> None:
-        """Create an empty list from `index` on. The answer's start comes with `prompt_ids`."""
+        """Create an empty list from token `index` on. An event from 0 on also has `prompt_ids`."""
         self.index = index
         self.prompt_ids = prompt_ids
         self.ids: list[int] = []
@@ -150,10 +150,10 @@ class RunningChoice:
         return self.finish is None and has_all_tokens and not self.needs_prompt_logprobs
 
     def accept(self, output: StepOutput) -> None:
-        """Append a token that the engine has sampled, or finish the choice without a token.
+        """Append a token that the engine has sampled. If it completes a stop string, set `finish`.
 
-        It is finished so by its embedding, or by the scores of its prompt. If the token completes a
-        stop string, `finish` is set, and the caller must abort the engine's request.
+        The caller must then abort the engine's request. An output without a token has an embedding
+        or only the scores of the prompt, and finishes the choice.
         """
         if output.embedding is not None:
             self._finish_with(output.embedding, output.num_cached_tokens)
@@ -180,7 +180,7 @@ class RunningChoice:
         self._advance([token_id], text, finish)
 
     def _finish_with(self, embedding: bytes, num_cached_tokens: int) -> None:
-        """Finish with an embedding as base64. It is so large that only the result has it."""
+        """Finish with an embedding as base64. Only the result contains it, because it is large."""
         self.num_cached_tokens = min(num_cached_tokens, len(self.prompt_ids))
         self._text, self.finish = [b64encode(embedding).decode()], FinishReason.STOP
 

@@ -71,7 +71,7 @@ def score_prompt(
 
 
 def _json_text(token_id: int, table: TokenTable) -> str:
-    """Return a token's text after other text, or the name of a special token, as JSON."""
+    """Return as JSON the text of a token inside a text, or the name of a special token."""
     text = table.inside(token_id).decode(errors="replace") or table.name(token_id)
     return orjson.dumps(text).decode()
 

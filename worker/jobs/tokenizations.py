@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import structlog
 
@@ -38,68 +39,56 @@ log = structlog.get_logger()
 WAIT_S = 1.0
 """Maximum seconds to wait for one call."""
 MAX_CONCURRENT = 2
-"""Maximum number of calls that a worker answers at the same time. It leaves others in the list."""
+"""Maximum number of calls that a worker answers at the same time. Other calls wait in Redis."""
 MAX_STYLES = 256
 """Maximum number of remembered prompt styles of adapters that aren't loaded."""
 FAULT = JobError(code=ErrorCode.INTERNAL, message="the worker failed to tokenize; see its log")
 
 
+@dataclass(frozen=True, slots=True, eq=False)
 class AdapterStyles:
-    """Prompt styles of adapter versions, which needn't be loaded."""
+    """Prompt styles of adapter versions. The versions needn't be loaded."""
 
-    def __init__(
-        self,
-        residency: Residency,
-        registry: Registry,
-        source: AdapterSource,
-        threads_for: Callable[[str], LoaderThreads],
-    ) -> None:
-        """Create an empty collection. `threads_for` returns the threads that read a source."""
-        self._residency = residency
-        self._registry = registry
-        self._source = source
-        self._threads_for = threads_for
-        self._read: dict[AdapterVersion, PromptStyle] = {}
+    residency: Residency
+    registry: Registry
+    source: AdapterSource
+    threads_for: Callable[[str], LoaderThreads]
+    """Returns the threads that read a source."""
+    _read: dict[AdapterVersion, PromptStyle] = field(default_factory=dict, init=False)
 
     async def style(self, version: AdapterVersion) -> PromptStyle:
-        """Return the style of a version. If it is unknown, read the version's files.
-
-        Raises:
-            AdapterRejected: the version isn't registered, or can't be served.
-        """
-        style = self._residency.style(version) or self._read.get(version)
+        """Return a version's style, read from its files if necessary. Raises AdapterRejected."""
+        style = self.residency.style(version) or self._read.get(version)
         if style is None:
-            entry = await self._registry.adapter_by_version(version)
+            entry = await self.registry.adapter_by_version(version)
             if entry is None:
                 raise AdapterRejected(f"adapter version {version} is no longer registered")
-            threads = self._threads_for(entry.source)
-            style = await threads.run(lambda: self._source.read_version(entry).style)
+            threads = self.threads_for(entry.source)
+            style = await threads.run(lambda: self.source.read_version(entry).style)
             while len(self._read) >= MAX_STYLES:
                 del self._read[next(iter(self._read))]
             self._read[version] = style
         return style
 
 
+@dataclass(frozen=True, slots=True, eq=False)
 class TokenizationDesk:
     """Takes calls for tokenization and answers them."""
 
-    def __init__(
-        self, calls: Tokenizations, tokenizer: PromptTokenizer, styles: AdapterStyles
-    ) -> None:
-        self._calls = calls
-        self._tokenizer = tokenizer
-        self._styles = styles
+    calls: Tokenizations
+    tokenizer: PromptTokenizer
+    styles: AdapterStyles
 
     async def run(self) -> None:
         """Answer calls until cancelled. While Redis is unavailable, wait for it."""
-        async with asyncio.TaskGroup() as clerks:
+        async with asyncio.TaskGroup() as group:
             for _ in range(MAX_CONCURRENT):
-                clerks.create_task(self._serve())
+                group.create_task(self._serve())
 
     async def _serve(self) -> None:
         while True:
             try:
-                raw = await self._calls.take(timeout_s=WAIT_S)
+                raw = await self.calls.take(timeout_s=WAIT_S)
                 if raw is not None:
                     await self._answer(raw)
             except RedisUnavailable as error:  # front ends ask again
@@ -109,10 +98,10 @@ class TokenizationDesk:
     async def _answer(self, raw: bytes) -> None:
         try:
             call_id, call = decode_call(raw)
-        except ProtocolMismatch as error:  # a later release's
+        except ProtocolMismatch as error:  # a later release has sent it
             log.warning("call_undecodable", error=str(error))
             return
-        await self._calls.answer(call_id, await self._reply(call_id, call))
+        await self.calls.answer(call_id, await self._reply(call_id, call))
 
     async def _reply(self, call_id: CallId, call: Call) -> Reply:
         try:
@@ -129,14 +118,14 @@ class TokenizationDesk:
             return Reply(error=FAULT)
 
     async def _result(self, call: Call) -> Reply:
-        tokenizer = self._tokenizer
+        tokenizer = self.tokenizer
         match call:
             case EncodeText(text=text, add_special_tokens=adds):
                 encode_text = tokenizer.encode_text
                 ids = await asyncio.to_thread(encode_text, text, add_special_tokens=adds)
                 return self._tokens(ids, with_names=call.with_names)
             case EncodeChat(job=job):
-                style = await self._styles.style(job.version)
+                style = await self.styles.style(job.version)
                 (prompt,) = await encode(tokenizer, job, style)
                 return self._tokens(prompt.ids, with_names=call.with_names)
             case Decode(ids=ids):
@@ -145,5 +134,5 @@ class TokenizationDesk:
                 return Reply(description=tokenizer.describe())
 
     def _tokens(self, ids: list[int], *, with_names: bool) -> Reply:
-        names = tuple(self._tokenizer.token_names(ids)) if with_names else None
+        names = tuple(self.tokenizer.token_names(ids)) if with_names else None
         return Reply(ids=tuple(ids), names=names)

@@ -1,4 +1,4 @@
-"""Running jobs whose work is recorded as spans. Used only if tracing is on."""
+"""Running jobs that record spans of their work. Used only if tracing is on."""
 
 import time
 from dataclasses import dataclass
@@ -14,19 +14,19 @@ from worker.lease import Lease
 RELEASED = "released"
 """`lorikeet.state` of a try that this worker returned to the queue."""
 LOST = "lost"
-"""`lorikeet.state` of a try whose job now belongs to another claim, or to no worker."""
+"""`lorikeet.state` of a try of a job that now belongs to another claim, or to no worker."""
 NS_PER_MS = 1_000_000
 
 
 @dataclass(slots=True)
 class _Try:
-    """What is recorded of a job that this worker has claimed. Times are Unix times."""
+    """Record of a job that this worker has claimed. Times are Unix times."""
 
     traceparent: str
     about: Attributes
     enqueued_ns: int
     span: Span
-    """Span of what the job does now: `admit` or `compute`."""
+    """Current span of the job: `admit` or `compute`."""
     first_output_ns: int = 0
     """Time of the engine's first output for the job; 0 if there is none."""
 
@@ -41,7 +41,7 @@ class TracedJobs(RunningJobs):
     """
 
     def __init__(self, tracer: Tracer, lease: Lease) -> None:
-        """Create an empty collection. `lease` holds the worker id that spans state."""
+        """Create an empty collection. Each span names the worker by the id in `lease`."""
         super().__init__()
         self._tracer = tracer
         self._lease = lease
@@ -71,7 +71,7 @@ class TracedJobs(RunningJobs):
             recorded.span = self._tracer.consume("compute", recorded.traceparent, recorded.about)
 
     def find(self, request_id: RequestId) -> tuple[RunningJob, RunningChoice] | None:
-        """Return the job and choice of a request for which the engine has an output."""
+        """Return the job and choice of a request that has an output."""
         found = super().find(request_id)
         if found and (recorded := self._tries.get(found[0])) and not recorded.first_output_ns:
             recorded.first_output_ns = time.time_ns()

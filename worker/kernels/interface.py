@@ -75,7 +75,7 @@ class LoRASite:
 
 @dataclass(slots=True, eq=False)
 class LoRASites:
-    """Sites of sibling linears, which read the same input. Valid for the lifetime of the pool."""
+    """Sites of sibling linears: linears with the same input. Valid as long as the pool."""
 
     sites: Sequence[LoRASite]
     prepared: Prepared | None = None

@@ -7,7 +7,7 @@ _OPERATORS = torch.library.Library("lorikeet", "DEF")  # type: ignore[no-untyped
 _OPERATORS.define("largest(Tensor values) -> (Tensor, Tensor)")  # type: ignore[no-untyped-call]
 
 _MANY = 8
-"""Number of rows for which it pays to copy them for NumPy."""
+"""Least number of rows that makes copying them for NumPy worthwhile."""
 
 
 def largest(values: Tensor) -> tuple[Tensor, Tensor]:
@@ -31,5 +31,5 @@ def _largest_on_cpu(values: Tensor) -> tuple[Tensor, Tensor]:
     return values.gather(-1, index[:, None])[:, 0], index
 
 
-# As an operator, it counts as one operation, as on other devices, wherever operations are counted.
+# It is registered as an operator, so that it counts as one operation, as on other devices.
 _OPERATORS.impl("largest", _largest_on_cpu, "CPU")  # type: ignore[no-untyped-call]

@@ -28,7 +28,7 @@ _NUMPY_DTYPES = {torch_dtype: dtype for dtype, torch_dtype in _DTYPES.items()}
 def to_device(arrays: Sequence[Array], device: torch.device) -> list[Tensor]:
     """Copy arrays to the device in one transfer, without waiting for it."""
     starts = [0, *accumulate(-(-array.nbytes // _ALIGNMENT) * _ALIGNMENT for array in arrays)]
-    # A copy from other memory than pinned memory would wait for the device.
+    # A copy from memory that isn't pinned would wait for the device.
     host = torch.empty(starts[-1], dtype=torch.uint8, pin_memory=device.type == "cuda")
     content = host.numpy()
     for array, start in zip(arrays, starts, strict=False):
@@ -41,7 +41,7 @@ def to_device(arrays: Sequence[Array], device: torch.device) -> list[Tensor]:
 
 
 def to_host(tensors: Sequence[Tensor]) -> list[Array]:
-    """Copy tensors to the host in one transfer, which waits for the device.
+    """Copy tensors to the host in one transfer. Wait for the device.
 
     The array of a single tensor on the CPU shares the tensor's memory.
     """
@@ -73,7 +73,7 @@ class Pending(Generic[T]):
 
 
 def read_all(*pending: Pending[Any]) -> None:
-    """Read the tensors of all pending values in one transfer, which waits for the device."""
+    """Read the tensors of all pending values in one transfer. Wait for the device."""
     arrays = iter(to_host([tensor for one in pending for tensor in one.tensors]))
     for one in pending:
         one.arrays = [next(arrays) for _ in one.tensors]

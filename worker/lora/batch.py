@@ -19,7 +19,7 @@ Sequences = Sequence[tuple[AdapterVersion | None, int]]
 """Pairs of a resident adapter (None: the base model) and its number of tokens, in batch order."""
 
 _MAX_CACHED_BATCHES = 2
-"""A step needs one batch for its tokens and one for the output head's input rows."""
+"""Number of cached batches. A step needs one for its tokens and one for the head's input rows."""
 
 
 class LoRABatch:
@@ -46,7 +46,7 @@ class LoRABatch:
             )
 
     def sites(self, siblings: SiblingSites) -> LoRASites | None:
-        """Return where the LoRA weights of `siblings` are, or None if no adapter targets them."""
+        """Return the sites of `siblings` in the pool, or None if no adapter targets them."""
         return None if self._targeted.isdisjoint(siblings.groups) else siblings.storage
 
     def changes(self, names: tuple[str, ...]) -> bool:

@@ -59,10 +59,7 @@ class LoRAContext:
 
 @dataclass(slots=True)
 class _JointOutput:
-    """Outputs of all linears of a `Siblings` for the input `x`, computed at once.
-
-    They are kept until each of the linears has returned its columns.
-    """
+    """Output of all `Siblings` for the input `x`, kept until each has returned its columns."""
 
     x: Tensor | None = None
     columns: tuple[Tensor, ...] = ()
@@ -71,7 +68,7 @@ class _JointOutput:
 
 
 class Siblings:
-    """Linears that read the same input, such as q, k and v. One matrix product computes them all.
+    """Linears with the same input, such as q, k and v. One matrix product computes them all.
 
     When the model calls one of the linears with a new input, the outputs of all linears are
     computed. Each call returns only the columns of the called linear.
@@ -177,7 +174,7 @@ class Siblings:
         return context.head_batch if context.head is self else context.batch
 
     def _change_(self, y: Tensor, x: Tensor, batch: LoRABatch) -> None:
-        """Apply LoRA terms and side weights to `y`, the base's output for `x`, in place."""
+        """Change `y`, the base's output for `x`, in place: add LoRA terms, apply side weights."""
         num_rows = y.numel() // y.shape[-1]
         lora = self.lora(num_rows)
         if lora is None and batch.side is None:
@@ -216,7 +213,7 @@ class ServedLinear(nn.Module):
 
 
 def weights_of(served: Iterable[Siblings], names: Container[str]) -> dict[str, BaseWeight]:
-    """Return the weight properties, by name, of those linears in `names` that aren't quantised."""
+    """Return the weight properties of the unquantised linears in `names`, by name."""
     return {
         name: weight
         for siblings in served

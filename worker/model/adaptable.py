@@ -13,7 +13,7 @@ from torch import Size, Tensor, nn
 from shared.errors import ModelRejected
 from worker.lora.base.modules import BaseModules
 from worker.model.loading.refusals import OTHER_ENGINE, some_of
-from worker.model.trace import Call
+from worker.model.module_calls import Call
 
 Calls = Sequence[Call]
 
@@ -22,7 +22,7 @@ _NO_TENSOR = "doesn't return one tensor"
 
 
 def adaptable_modules(base: BaseModules) -> list[str]:
-    """Return the names of modules that adapters may change, if the calls of these allow it."""
+    """Return the names of modules that adapters may change, if their recorded calls allow it."""
     embedding = [base.embedding.name] if base.embedding else []
     return [*embedding, *base.linears, *base.norms]
 
@@ -53,8 +53,8 @@ def without_unsuitable(
     """Return `base` without the modules that, according to `calls`, adapters can't change.
 
     A module stays if it was called exactly once, with one row for each of the pass's `num_tokens`
-    tokens. The head gets rows only for the `num_logits` tokens whose logits are computed. Another
-    number of them shows which modules come after the selection of rows.
+    tokens. The head gets rows only for the `num_logits` tokens whose logits are computed. This
+    number differs from `num_tokens`, so that modules after the selection of rows are recognised.
     """
     calls_of: dict[str, list[Call]] = {name: [] for name in adaptable_modules(base)}
     for call in calls:

@@ -4,8 +4,8 @@ Modules are found by their structure, not by the architecture's name. A module t
 known kind is replaced if the replacement computes the same output for a recorded input. This
 comparison misses steps, such as a clamp or a factor for late positions, that affect only other
 inputs. Attention modules and MLPs are therefore replaced only if their code uses no names
-besides those of the known steps. So is the model's stack of layers, whose replacement must compute
-the same bits.
+besides those of the known steps. The same rule applies to the model's stack of layers, whose
+replacement must also compute the same bits.
 """
 
 import inspect
@@ -23,12 +23,12 @@ from worker.model.attention import LayerProbe
 from worker.model.fused import FusedAttention, FusedGatedMLP, FusedRMSNorm
 from worker.model.fused_layer import FusedStack, fused_layer, fused_stack
 from worker.model.kv_cache import KVShape
-from worker.model.trace import Call
+from worker.model.module_calls import Call
 
 # Largest allowed deviation from the original output, relative to the output's largest value.
 _TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
 _QUANTISED = 5e-2
-"""The same for modules whose linears quantise their inputs to int8."""
+"""Largest allowed deviation of modules with linears that quantise their inputs to int8."""
 
 _ROTATE = "apply_rotary_pos_emb"
 """Name of the function in transformers that rotates queries and keys."""
@@ -49,7 +49,7 @@ _STACK_NAMES |= {"torch", "arange", "shape", "device", "unsqueeze"}
 
 
 def fusible(model: nn.Module) -> list[str]:
-    """Return the names of the modules that `fuse` may replace, and whose calls it needs."""
+    """Return the names of the modules that `fuse` may replace. It needs records of their calls."""
     return [
         name
         for name, module in model.named_modules()
@@ -70,7 +70,7 @@ def fuse(
     *,
     is_quantised: bool = False,
 ) -> list[str]:
-    """Replace modules of `model`, whose linears are served, with native ones where possible.
+    """Replace modules of `model` with native ones where possible. Its linears must be served.
 
     Call this inside the attention step in which `calls` of the original modules were recorded.
     `probe` has the layers' attention parameters. With `is_quantised`, linears quantise their

@@ -20,7 +20,7 @@ class FusedLayer(nn.Module):
     def __init__(
         self, original: Any, kernels: NativeKernels, siblings: list[Siblings], layer: NativeLayer
     ) -> None:
-        """Create a replacement for the layer `original`, whose modules must already be fused.
+        """Create a replacement for the layer `original`. Its modules must already be fused.
 
         `siblings` compute q/k/v, o, gate/up and down, in this order. Modules keep their names.
         """
@@ -136,7 +136,7 @@ class FusedStack(nn.Module):
         )
 
     def run_layers(self, hidden: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
-        """Map hidden states `[1, T, hidden]` to those after the last layer; see `LayerRun`."""
+        """Map hidden states `[1, T, hidden]` to the last layer's output; see `LayerRun`."""
         if not self._run.has_side_weights:
             return self._run(hidden, rotation)
         for layer in self.layers:

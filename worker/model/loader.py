@@ -39,9 +39,9 @@ from worker.model.loading.refusals import (
     refusing_by_name,
 )
 from worker.model.loading.weights import load_weights
+from worker.model.module_calls import record_calls, sibling_groups
 from worker.model.out_of_memory import return_freed_memory
 from worker.model.quantise import Quantize, quantise_linears_, quantised_digest, quantising_kernels
-from worker.model.trace import record_calls, sibling_groups
 from worker.model.verify import Verifier, check_windows
 
 DType = Literal["auto", "float32", "bfloat16", "float16"]
@@ -170,7 +170,7 @@ def prepare_model(
 
 
 def _weight_bytes(model: PreTrainedModel, siblings: list[Siblings]) -> int:
-    """Return the memory of the model's weights. Packed linears hold only the shapes of theirs."""
+    """Return the memory of the model's weights, including weights in packed linears."""
     held = [*model.parameters(), *model.buffers()]
     inside: int = sum(tensor.nbytes for tensor in held if not tensor.is_meta)
     return inside + sum(one.base.packed_bytes for one in siblings)

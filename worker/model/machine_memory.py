@@ -7,9 +7,9 @@ from pathlib import Path
 from worker.model.memory_policy import GIB, DeviceMemory
 
 MAX_RESERVE = 1 * GIB
-"""Free memory that is left to Redis, the front end and the rest of the machine."""
+"""Memory that is reserved for Redis, the front end and the rest of the machine."""
 RESERVE_SHARE = 8
-"""Small machines reserve one part in this number of their memory."""
+"""Divisor of a small machine's memory. The quotient is reserved."""
 
 
 def machine_memory(root: Path = Path("/")) -> DeviceMemory:
@@ -55,7 +55,7 @@ _VERSION_2 = ("memory.max", "memory.current", "inactive_file")
 def _control_groups(root: Path) -> Iterator[tuple[Path, tuple[str, str, str]]]:
     """Yield the folders of this process's control groups and their parents, and the files' names.
 
-    A container may see only its own group, at the top, under a path that names another place.
+    A container may see only its own group, at the top, although the path names another place.
     """
     top = root / "sys" / "fs" / "cgroup"
     for line in _text(root / "proc" / "self" / "cgroup").splitlines():

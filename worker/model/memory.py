@@ -27,18 +27,18 @@ class Device(Protocol):
 
     @property
     def is_cpu(self) -> bool:
-        """Whether the device's memory is that of the machine."""
+        """Whether the device uses the machine's memory."""
 
     def memory(self) -> DeviceMemory:
-        """Return the device's total, free and used memory, as it is with the weights loaded."""
+        """Return the device's total, free and used memory with the weights loaded."""
 
     def step_bytes(self, batch: Batch) -> int | None:
-        """Return the bytes of the largest step beside the weights; None if there are too few."""
+        """Return the largest step's bytes without the weights, or None if it doesn't fit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """Sizes that the settings name. None stands for a size that follows from the device."""
+    """Sizes in the settings. None stands for a size that the device determines."""
 
     parts: Parts
     max_num_seqs: int | None
@@ -53,11 +53,11 @@ class Sizes:
     batch: Batch
     parts: Division
     step_bytes: int
-    """Memory that the largest step takes beside the weights."""
+    """Memory that the largest step takes besides the weights."""
 
 
 def size_worker(device: Device, asked: Asked, *, full_context: int) -> Sizes:
-    """Return the sizes of a worker. Explicit settings win, and the rest follows from the device.
+    """Return the sizes of a worker. The device determines sizes that aren't in the settings.
 
     `full_context` is the size of the KV cache of one sequence as long as the model allows.
 

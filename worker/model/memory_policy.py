@@ -16,9 +16,9 @@ ADAPTER_BYTES = 1 * GIB
 """Adapter memory on a CPU, and host memory for copies of adapters, unless the machine is small."""
 MAX_GPU_ADAPTER_BYTES = 8 * GIB
 GPU_ADAPTER_SHARE = 8
-"""Adapters get one part in this number of a GPU's memory that isn't used otherwise."""
+"""Divisor of the GPU memory that the weights and a step leave. Adapters get the quotient."""
 STEP_SHARE = 4
-"""The largest step may take one part in this number of the memory for KV cache and adapters."""
+"""Divisor of the memory that the weights leave. The largest step may take the quotient."""
 MIN_STEP_TOKENS = 512
 MIN_CONTEXT = 256
 """Shortest context, in tokens, with which a worker starts unless --max-model-len or the model asks
@@ -84,8 +84,8 @@ def default_batch(total: int, *, is_cpu: bool) -> Batch:
 def budget(memory: DeviceMemory, fraction: float) -> int:
     """Return the bytes that the worker may still allocate on its device.
 
-    With everything that it holds already, the worker stays within `fraction` of the memory. It also
-    leaves a part of the free memory to processes that started earlier.
+    The result plus what the worker already holds is at most `fraction` of the device's memory. The
+    result is also at most `fraction` of the free memory, so that other processes can allocate some.
     """
     own = int(fraction * memory.total) - memory.used
     return max(0, min(own, int(fraction * memory.free)))

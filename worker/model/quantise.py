@@ -15,11 +15,11 @@ from worker.lora.base.linear import can_join
 from worker.lora.base.modules import BaseModules
 
 Quantize = Literal["int8"]
-"""Type to which the weights of a base model can be quantised."""
+"""Type that the weights of a base model can be quantised to."""
 
 
 def quantised_digest(digest: str) -> str:
-    """Return the digest of the quantised model. That of its files is `digest`."""
+    """Return the quantised model's digest. It depends on the files' digest and the type."""
     return sha256(f"{digest} int8, head int8, groups of {GROUP}".encode()).hexdigest()
 
 

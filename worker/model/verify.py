@@ -19,7 +19,7 @@ from worker.model.kv_cache import BLOCK_SIZE, KVCache, KVShape
 
 _LENGTHS = [13, 5]
 _NUM_SKIPPED = 1
-"""Number of tokens at the start of each sequence whose logits aren't requested."""
+"""Number of tokens at the start of each sequence that get no logits."""
 _NUM_LOGITS = [length - _NUM_SKIPPED for length in _LENGTHS]
 # Largest deviation of the logits, in standard deviations of the logits. The deviation is the
 # maximum over the vocabulary, then the median over the sequence, because in bfloat16 a mixture of
@@ -27,7 +27,7 @@ _NUM_LOGITS = [length - _NUM_SKIPPED for length in _LENGTHS]
 # 1. Rounding causes 1e-6 in float32 and about 0.03 in bfloat16.
 _TOLERANCE = {torch.float32: 1e-3, torch.float16: 0.05, torch.bfloat16: 0.3}
 _QUANTISED = 1.5
-"""The same if linears quantise inputs: 0.5 for the demo's base, about 6 for wrong products."""
+"""Largest deviation if linears quantise inputs. The demo has 0.5, and wrong products about 6."""
 
 
 def check_rope(source: str, config: Any) -> None:
@@ -75,7 +75,7 @@ class Verifier:
     num_tokens = sum(_LENGTHS)
     """Number of tokens of the packed pass."""
     num_logits = sum(_NUM_LOGITS)
-    """Number of tokens whose logits are requested of the packed pass."""
+    """Number of tokens that get logits in the packed pass."""
 
     def __init__(self, source: str, model: PreTrainedModel) -> None:
         """Compute the expected logits by eager attention. Raises ModelRejected if not causal."""
@@ -135,7 +135,7 @@ class Verifier:
             )
 
     def _check_causal(self, logits: Tensor) -> None:
-        """Refuse a model whose logits of a sequence's first tokens depend on the others."""
+        """Refuse a model if the logits of a sequence's first tokens depend on later tokens."""
         model = self._model
         start = self._sequences[0][: _LENGTHS[1]].to(model.device)
         if not _deviation(logits[: len(start)], _logits(model, start)) <= _TOLERANCE[model.dtype]:

@@ -18,7 +18,7 @@ def adapter_store(settings: WorkerSettings) -> AdapterStore:
 
 
 def remote_sources(settings: WorkerSettings, store: AdapterStore, allowed: AllowedUrls) -> Stager:
-    """Return the stager of a worker, which writes to `store`."""
+    """Return the stager of a worker. It writes to `store`."""
     return Stager(
         store,
         allowed,

@@ -6,7 +6,7 @@ import torch
 
 from shared.protocol.capabilities import EVERYTHING, Capabilities
 from shared.settings import WorkerSettings
-from worker.adapters.host_memory import AnyHostMemory
+from worker.adapters.host_memory import HostMemory
 from worker.adapters.memory_budgets import AdapterBudgets
 from worker.adapters.source.allowed_sources import adapter_roots
 from worker.adapters.source.checkpoint_reader import CheckpointReader
@@ -20,7 +20,7 @@ def adapter_supply(
     settings: WorkerSettings,
     base: BaseModules,
     tokenizer: Any,
-    host: AnyHostMemory,
+    host: HostMemory,
     budgets: AdapterBudgets,
     *,
     name: str,
@@ -28,7 +28,7 @@ def adapter_supply(
     dtype: torch.dtype,
     serves: Capabilities = EVERYTHING,
 ) -> AdapterSupply:
-    """Return the source of those adapters of the base model `name` that are in `serves`."""
+    """Return the source of adapters for the base model `name`. It refuses what `serves` lacks."""
     store = adapter_store(settings)
     roots = adapter_roots(settings)
     checkpoints = CheckpointReader(

@@ -1,7 +1,7 @@
 """Checks a base model and adapters before anything is started, in a second instead of ten.
 
-The checks need neither the loaded model nor torch or PEFT, whose imports take seconds. What they
-can't decide, the worker checks when it loads the model.
+The checks need neither the loaded model nor torch or PEFT, whose imports take seconds. The worker
+makes all other checks when it loads the model.
 """
 
 import json
@@ -26,7 +26,7 @@ class CheckedFiles:
     base: Path
     """Folder of the base model."""
     left_out: frozenset[str]
-    """Names of the adapters that can't be served, and that the settings allow to leave out."""
+    """Names of the adapters that can't be served, if the settings allow to leave them out."""
 
 
 def check_files(settings: WorkerSettings) -> CheckedFiles:

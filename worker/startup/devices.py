@@ -36,7 +36,7 @@ class Cpu:
         return machine_memory()
 
     def step_bytes(self, batch: Batch) -> int:
-        """Estimate the memory of the largest step, which would take minutes on a few cores."""
+        """Estimate the memory of the largest step. Running the step could take minutes."""
         config = self.loaded.config
         return estimated_step_bytes(
             batch,
@@ -59,7 +59,7 @@ class Gpu:
         return str(self.loaded.device)
 
     def memory(self) -> DeviceMemory:
-        """Return the GPU's memory. Other processes on the GPU make less of it free."""
+        """Return the GPU's memory. Memory that other processes use isn't free."""
         device = self.loaded.device
         free_unused(device)
         free, total = torch.cuda.mem_get_info(device)

@@ -17,7 +17,7 @@ _SAMPLING = ChoiceSampling(seed=0, top_p=0.9, presence_penalty=0.5, logprobs=20)
 
 
 class LargestStep:
-    """A step with as many tokens as allowed, one of which is sampled for each sequence."""
+    """A step with as many tokens as allowed. It samples one token for each sequence."""
 
     def __init__(self, loaded: LoadedModel, batch: Batch) -> None:
         """Create the step, and a KV cache for its tokens."""

@@ -5,13 +5,13 @@ import time
 import torch
 
 from shared.protocol.adapters import BaseModel
-from shared.protocol.ids import AdapterVersion
 from shared.settings import WorkerSettings
 from worker.adapters.memory_budgets import AdapterBudgets
 from worker.engine.config import EngineConfig
 from worker.engine.engine import NativeEngine
 from worker.engine.grammar import GrammarCompiler
 from worker.engine.pooling import embedding_size
+from worker.lora.checkpoint.adapter import version_of
 from worker.lora.memory.host_tier import HostTier
 from worker.model.kv_cache import BLOCK_SIZE, bytes_per_block
 from worker.model.loader import LoadedModel, load_model
@@ -23,8 +23,8 @@ from worker.startup.openmp import end_team, set_threads, take_cores
 from worker.startup.sizing import sizes_of
 from worker.startup.warm_up import warm_up
 from worker.text.grammar_cache import GrammarCache
+from worker.text.max_token_bytes import max_token_bytes
 from worker.text.reasoning_format import base_reasoning_form
-from worker.text.token_bytes import max_token_bytes
 from worker.text.tokenizer import Tokenizer
 from worker.text.tool_call_format import base_tool_form
 
@@ -126,7 +126,7 @@ def _base(settings: WorkerSettings, loaded: LoadedModel, max_model_len: int) -> 
     name = settings.served_name or loaded.name
     return BaseModel(
         name=name,
-        version=AdapterVersion(f"{name}@{loaded.digest[:12]}"),
+        version=version_of(name, loaded.digest),
         max_model_len=max_model_len,
         source=settings.model,
         created_s=int(time.time()),

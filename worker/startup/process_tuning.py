@@ -1,4 +1,4 @@
-"""Sets process-wide options, which must be set before torch is imported."""
+"""Sets process-wide options. They must be set before torch is imported."""
 
 import os
 import sys

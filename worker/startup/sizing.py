@@ -1,4 +1,4 @@
-"""Sizes a worker from its settings and its device, and checks the context that results."""
+"""Sizes a worker from its settings and its device, and checks the resulting context length."""
 
 from typing import Protocol
 
@@ -15,7 +15,7 @@ log = structlog.get_logger()
 
 
 class SizedModel(Protocol):
-    """What the sizes of a worker depend on, beside its device. The model needn't be loaded."""
+    """Properties of a model that determine a worker's sizes. The model needn't be loaded."""
 
     @property
     def kv_shapes(self) -> list[KVShape]:

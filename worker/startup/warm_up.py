@@ -104,7 +104,7 @@ class _Runner:
         self._lora.set_batch([], list)
 
     def _attention_batch(self, step: Sequence["SequenceShape"]) -> AttentionBatch:
-        """Return a batch in which all contexts consist of the cache's only block."""
+        """Return a batch. All its contexts consist of the cache's only block."""
         lengths = [sequence.num_tokens for sequence in step]
         contexts = [sequence.context for sequence in step]
         device = self._loaded.device

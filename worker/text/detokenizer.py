@@ -111,7 +111,7 @@ class TextStream:
         tokens_as_ids: bool = False,
         echo: str = "",
     ) -> None:
-        """Create an empty stream, whose text starts with `echo` and ends at a string of `stop`.
+        """Create an empty stream. Its text starts with `echo` and ends at a string of `stop`.
 
         With `is_text_start`, the text stands alone, such as a chat answer. Otherwise it continues
         a prompt, and the first token keeps its leading space. The first `min_tokens` tokens aren't
@@ -135,13 +135,13 @@ class TextStream:
         """Whether a stop string was found; no text is emitted after it."""
 
     def of_prompt(self) -> "TextStream":
-        """Return an empty stream of the prompt's text, whose logprobs have the same form."""
+        """Return an empty stream of the prompt's text. Its logprobs have the same form."""
         return TextStream(
             self.token_bytes, (), is_text_start=True, tokens_as_ids=self.tokens_as_ids
         )
 
     def feed(self, token_id: int) -> str:
-        """Add a token and return the text that can be emitted now, which is often empty."""
+        """Add a token, and return the text that can be emitted now. The text is often empty."""
         new = self._decode(self._bytes(token_id))
         self.num_chars += len(new)
         if self._num_unsearched > 0:
@@ -198,7 +198,7 @@ class TextStream:
 
 
 def _find_stop(text: str, stop: tuple[str, ...]) -> tuple[int, int] | None:
-    """Return start and end of the stop string that is completed first, and of these the longest."""
+    """Return start and end of the stop string that ends first. If several do, take the longest."""
     found = [(start + len(s), start) for s in stop if (start := text.find(s)) >= 0]
     if not found:
         return None
@@ -215,11 +215,7 @@ def _possible_start(text: str, stop: str) -> int:
 
 
 def _byte_of_character() -> dict[str, int]:
-    """Return GPT-2's map from characters to bytes.
-
-    Each printable character with a code point below 256 represents the byte of that value. The
-    other bytes are represented by the characters from code point 256 on.
-    """
+    """Return GPT-2's map from characters to bytes. Unprintable bytes have other characters."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [b for b in range(256) if b not in printable]
     table = {chr(b): b for b in printable}

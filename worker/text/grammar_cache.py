@@ -70,11 +70,7 @@ class GrammarCache:
         return result
 
     def _compile(self, constraint: bytes, prompt: EncodedPrompt) -> tuple[Grammar | str, float]:
-        """Compile a constraint.
-
-        Return the grammar, or the reason why it was rejected, and the CPU time of the compilation
-        in seconds.
-        """
+        """Compile a constraint. Return the grammar or the reason against it, and CPU seconds."""
         built = build_grammar(constraint)
         if built.error:
             return built.error, built.cpu_s
@@ -110,7 +106,7 @@ def _try_again(param: str) -> JobFailed:
 class TenantCache(Generic[V]):
     """Maps keys of tenants to values, up to a total number of values.
 
-    A tenant's values are its own, since a shared one would show what other tenants send.
+    Tenants share no values, because a cached value would show what another tenant has sent.
     """
 
     def __init__(self, max_values: int) -> None:

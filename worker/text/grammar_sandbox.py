@@ -20,10 +20,7 @@ _EOS_ID = 256
 
 
 class _ByteTokenizer:
-    """Tokenizer with one token per byte, used instead of the model's tokenizer.
-
-    The choice of the tokenizer hardly affects the cost of compiling a grammar.
-    """
+    """Tokenizer with one token per byte. It hardly affects the cost of compiling a grammar."""
 
     eos_token_id = _EOS_ID
     bos_token_id = None

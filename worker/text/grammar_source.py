@@ -29,7 +29,7 @@ _ANY = r"(.|\n)*"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Constraint:
-    """What the answers to a job must match: calls of tools, or at most one other field."""
+    """Constraint of the answers to a job: calls of tools, or at most one other field."""
 
     tools: ToolUse | None = None
     """Tools that the answer must call, unless it matches the other field."""
@@ -57,7 +57,7 @@ def constraint_of(job: Job) -> tuple[Constraint | None, str]:
 
 
 def source_of(constraint: Constraint) -> GrammarSource:
-    """Return a constraint's grammar. Raises GrammarRejected if it has none, or a too large one."""
+    """Return a constraint's grammar. Raises GrammarRejected if it has none or is too large."""
     source = _source_of(constraint)
     if len(source.encode()) > MAX_SOURCE_BYTES:
         raise GrammarRejected(f"as a grammar it has more than {MAX_SOURCE_BYTES >> 20} MiB")
@@ -124,7 +124,7 @@ def _combined(lark: str, grammars: list[dict[str, Any]]) -> GrammarSource:
 
 
 def _named(name: str, source: GrammarSource) -> list[dict[str, Any]]:
-    """Return the source as a list of llguidance's JSON format, of which the first has the name."""
+    """Return the source as a list of grammars in llguidance's JSON. The first has the name."""
     if not source.startswith("{"):
         return [{"name": name, "lark_grammar": source}]
     first, *others = json.loads(source)["grammars"]

@@ -22,7 +22,7 @@ class EncodedPrompt:
     """Text that is put before each answer: the prompt if the job asks for an echo, or the marker
     of a reasoning that the prompt begins. Empty otherwise."""
     reasoning: ReasoningForm | None = None
-    """Form in which answers may reason first; None if they don't."""
+    """Form of the reasoning that may begin answers; None if answers don't reason."""
 
     @property
     def is_reasoning(self) -> bool:
@@ -36,7 +36,7 @@ class PromptTokenizer(Protocol):
     async def render(self, job: Job, style: PromptStyle) -> str | None:
         """Render the chat of a job by the template of an adapter, in another process.
 
-        Return None for `encode` to render it, if it is a chat.
+        Return None if `encode` must render the chat, or if the job isn't a chat.
 
         Raises:
             JobFailed: the template rejects the messages or takes too much time.
@@ -54,10 +54,10 @@ class PromptTokenizer(Protocol):
         """
 
     def encode_text(self, text: str, *, add_special_tokens: bool) -> list[int]:
-        """Return the tokens of a text, which may be empty."""
+        """Return the tokens of a text. The text may be empty."""
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Return the text of tokens, special ones too. Raises JobFailed for an unknown id."""
+        """Return the text of tokens, including special ones. Raises JobFailed for an unknown id."""
 
     def token_names(self, ids: Sequence[int]) -> list[str]:
         """Return the vocabulary's name of each token; empty if an id has no token."""

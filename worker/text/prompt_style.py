@@ -31,4 +31,4 @@ class PromptStyle:
 
 
 BASE_STYLE = PromptStyle()
-"""Style of the base model, which overrides nothing."""
+"""Style of the base model. It overrides nothing."""

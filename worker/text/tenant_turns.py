@@ -1,4 +1,4 @@
-"""Lets tenants take turns at work whose CPU time they choose."""
+"""Lets tenants take turns at work, because their requests determine its CPU time."""
 
 import asyncio
 import time
@@ -13,7 +13,7 @@ T = TypeVar("T")
 MAX_WAITING = 256
 """Maximum number of items of one tenant that wait for their turns."""
 MAX_SPENT_S = 20.0
-"""CPU time in seconds at which a tenant's further work is refused."""
+"""Limit on a tenant's recent CPU time in seconds. Further work is refused."""
 FORGIVEN_PER_S = 0.25
 """CPU time that is forgiven per second. A tenant can use this share of a core for ever."""
 
@@ -24,7 +24,7 @@ class SpentTooMuch(Exception):
 
 @dataclass(slots=True)
 class Turn:
-    """A turn, which counts its CPU time."""
+    """A turn. It counts its CPU time."""
 
     cpu_s: float = 0.0
 
@@ -37,20 +37,20 @@ class CpuTurns(Generic[T]):
     """
 
     def __init__(self, max_running: int) -> None:
-        """Create a queue of which `max_running` items run at a time, each of another tenant."""
+        """Create a queue. At most `max_running` items run at a time, each of another tenant."""
         self._max_running = max_running
         self._waiting: dict[str, deque[T]] = {}
-        """Items of each waiting tenant. Tenants are in the order in which they came."""
+        """Items of each waiting tenant. Tenants are in order of arrival."""
         self._running: set[str] = set()
         self._spent: dict[str, tuple[float, float]] = {}
-        """CPU seconds of each tenant, and the time at which they were counted."""
+        """CPU seconds of each tenant, and the time of the count."""
 
     def has_room(self, tenant: str) -> bool:
         """Return whether another item of the tenant may wait."""
         return len(self._waiting.get(tenant, ())) < MAX_WAITING
 
     def add(self, tenant: str, item: T) -> None:
-        """Let an item wait for its turn."""
+        """Queue an item."""
         self._waiting.setdefault(tenant, deque()).append(item)
 
     def next(self, now_s: float) -> tuple[str, T] | None:
@@ -66,7 +66,7 @@ class CpuTurns(Generic[T]):
         return tenant, item
 
     def end(self, tenant: str, cpu_s: float, now_s: float) -> None:
-        """End the turn of a tenant, which took `cpu_s` seconds of CPU time."""
+        """End the turn of a tenant. The turn took `cpu_s` seconds of CPU time."""
         self._running.remove(tenant)
         self._spent[tenant] = (self.spent_s(tenant, now_s) + cpu_s, now_s)
         forgiven = [each for each in self._spent if self.spent_s(each, now_s) == 0]
@@ -74,7 +74,7 @@ class CpuTurns(Generic[T]):
             del self._spent[each]
 
     def spent_s(self, tenant: str, now_s: float) -> float:
-        """Return the CPU seconds that the tenant has used lately."""
+        """Return the tenant's CPU seconds, less `FORGIVEN_PER_S` per second since its last turn."""
         spent_s, at_s = self._spent.get(tenant, (0.0, now_s))
         return max(0.0, spent_s - FORGIVEN_PER_S * (now_s - at_s))
 
@@ -83,12 +83,12 @@ class TenantTurns:
     """Turns of the tenants of one worker. All calls must come from one event loop."""
 
     def __init__(self, max_running: int) -> None:
-        """Create turns of which `max_running` run at a time, each of another tenant."""
+        """Let at most `max_running` turns run at a time, each of another tenant."""
         self._turns: CpuTurns[asyncio.Future[None]] = CpuTurns(max_running)
 
     @asynccontextmanager
     async def turn(self, tenant: str) -> AsyncIterator[Turn]:
-        """Wait for a turn, which lasts as long as the context. Raises SpentTooMuch."""
+        """Wait for a turn. It lasts as long as the context. Raises SpentTooMuch."""
         if not self._turns.has_room(tenant):
             raise SpentTooMuch
         begins: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -74,7 +74,7 @@ class Tokenizer:
         return _not_empty(list(prompt), param)
 
     def encode_text(self, text: str, *, add_special_tokens: bool) -> list[int]:
-        """Return the tokens of a text, which may be empty."""
+        """Return the tokens of a text. The text may be empty."""
         # With `verbose`, it would warn about long texts, which `choices_of` rejects.
         encoding = self._hf(text, add_special_tokens=add_special_tokens, verbose=False)
         return list(encoding["input_ids"])
@@ -121,7 +121,7 @@ class Tokenizer:
         return text_stream(job, prompt, self._token_bytes)
 
     def _adapters_chat(self, job: Job, style: PromptStyle) -> TemplateChat | None:
-        """Return the chat if it needs the template of an adapter, unless that is the base's own."""
+        """Return the chat if an adapter's template renders it differently than the base's."""
         template = style.template(has_tools=job.tools is not None)
         if job.endpoint is not Endpoint.CHAT or template is None:
             return None
@@ -164,10 +164,11 @@ class Tokenizer:
             raise _rejected(str(error), messages) from None
 
     def _encode_chat(self, job: Job, style: PromptStyle, text: str | None) -> EncodedPrompt:
+        """Return the chat's tokens. `text` is the rendered chat; None renders it here."""
         messages = job.messages or ()
         text = self._rendered(job) if text is None else text
         ids = self._encode(text, "messages", add_special_tokens=False)
-        ids = ids[-(job.sampling.truncate_prompt_tokens or 0) :]
+        ids = ids[-(job.sampling.truncate_prompt_tokens or 0) :]  # 0 keeps all tokens
         form = style.reasoning or (None if style.templates else self._reasoning)
         if form is None or job.prompt_end is PromptEnd.NOTHING:
             return EncodedPrompt(ids, "")

@@ -38,7 +38,7 @@ _SIGNS = (
     (ToolForm.LLAMA3_JSON, re.compile(r'\{"name": [^"{}]+, "parameters": ')),
     (ToolForm.PYTHONIC, re.compile(r"\[[A-Za-z_]\w*\([A-Za-z_]\w*=[^()\[\]]*\)")),
 )
-"""Texts by which a form is recognised in the instructions and in a rendered call, in order."""
+"""Texts that identify a form in the instructions and in a rendered call, in order."""
 _LLAMA3_CALL = re.compile(rf'\{{"name": "{_TOOL_NAME}", "parameters": ')
 
 log = structlog.get_logger()
@@ -105,10 +105,7 @@ def adapter_tool_form(
 
 
 def _probe(render: Callable[..., str]) -> tuple[ToolForm | None, bool]:
-    """Return the form of calls that a template shows, if any, and whether it shows the tool.
-
-    `render` is `render_chat` for the template.
-    """
+    """Return the form of calls that a template shows, if any, and whether it shows tools."""
     render = partial(render, tools=_TOOLS, prompt_end=PromptEnd.NOTHING)
     text = render(_MESSAGES)
     if _TOOL_NAME not in text:
@@ -118,7 +115,7 @@ def _probe(render: Callable[..., str]) -> tuple[ToolForm | None, bool]:
 
 
 def _earlier_call(render: Callable[..., str], text: str) -> str:
-    """Return what a chat with the assistant's call shows after `text`, the chat without it."""
+    """Return the text of the assistant's call in a chat. `text` is the chat without the call."""
     function = {"name": _TOOL_NAME, "arguments": {"field": "value"}}
     call = {"id": "probe0001", "type": "function", "function": function}
     message = {"role": "assistant", "content": "", "tool_calls": [call]}

@@ -66,7 +66,7 @@ _LAYOUTS = {
 
 
 def tool_source(use: ToolUse) -> GrammarSource:
-    """Return a grammar of tool calls whose arguments are valid under the tools' schemas.
+    """Return a grammar of tool calls with arguments that are valid under the tools' schemas.
 
     Calls have the form that the chat template shows. The grammar is in llguidance's dialect of
     Lark. If the client names a tool or disables parallel calls, the grammar allows exactly one

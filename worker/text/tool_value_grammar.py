@@ -22,7 +22,7 @@ _TEXT = "/(?s:.*)/"
 
 @dataclass(frozen=True, slots=True)
 class ValueForm:
-    """How one form writes a parameter. KEY stands for the parameter's name."""
+    """Syntax of a parameter in one form. KEY stands for the parameter's name."""
 
     key: re.Pattern[str]
     """Names of parameters that this form can write."""
@@ -32,7 +32,7 @@ class ValueForm:
     tail: str = ""
     """Text after `close`."""
     margin: str = ""
-    """Text between the value and `close`, which isn't part of the value."""
+    """Text between the value and `close`. It isn't part of the value."""
     separator: str = ""
     """Text between parameters."""
     is_literal: bool = False
@@ -57,15 +57,11 @@ VALUE_FORMS = {
         _KEY, "<arg_key>KEY</arg_key>\n<arg_value>", "</arg_value>", tail="\n"
     ),
 }
-"""Forms whose arguments aren't one JSON object."""
+"""Forms that don't write arguments as one JSON object."""
 
 
 def value_rules(form: ToolForm, tool: dict[str, Any], number: int) -> Iterator[str]:
-    """Yield the rules of `arguments_<number>`, the arguments of one tool.
-
-    Raises:
-        GrammarRejected: the name of a parameter can't be written in this form.
-    """
+    """Yield the rules of one tool's arguments. Raises GrammarRejected for an impossible name."""
     writer, schema = VALUE_FORMS[form], tool.get("parameters") or {}
     types, required = parameter_types(tool), schema.get("required") or []
     known = {key: s for key, s in (schema.get("properties") or {}).items() if s is not False}
@@ -81,9 +77,9 @@ def value_rules(form: ToolForm, tool: dict[str, Any], number: int) -> Iterator[s
 
 
 def _sequence(number: int, is_required: list[bool], separator: str) -> Iterator[str]:
-    """Yield rules for the parameters in order, of which some may be left out.
+    """Yield rules for the parameters in order. Calls may leave out optional parameters.
 
-    `some_N_I` has the parameters from I on after another one, and `none_N_I` those after none.
+    `none_N_I` matches the parameters from I on if none precedes them, and `some_N_I` if some do.
     """
     yield f"arguments_{number}: none_{number}_0"
     for i, must in enumerate(is_required):
@@ -116,7 +112,7 @@ def _value(
 
 
 def _choices(schema: dict[str, Any]) -> list[str]:
-    """Return the strings that a value can be; an empty list if they aren't listed."""
+    """Return the strings that a value can be; an empty list if the schema lists none."""
     values = [schema["const"]] if "const" in schema else schema.get("enum")
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
         return []

@@ -7,14 +7,14 @@ from contextlib import asynccontextmanager
 
 
 class FairSlots:
-    """A semaphore that one tenant can't keep from the others.
+    """Semaphore that shares its slots fairly between tenants.
 
-    A free slot goes to the waiting tenant that holds the fewest, and among equals to the one whose
-    turn is longest ago. Requests of one tenant get slots in order of arrival.
+    A free slot goes to the waiting tenant that holds the fewest slots. Among equals, it goes to the
+    one whose turn is longest ago. Requests of one tenant get slots in order of arrival.
     """
 
     def __init__(self, num_slots: int, *, max_per_tenant: int | None = None) -> None:
-        """Create `num_slots` slots, of which one tenant may hold `max_per_tenant`.
+        """Create `num_slots` slots. One tenant may hold at most `max_per_tenant` of them.
 
         Without `max_per_tenant`, one tenant may hold all of them while no other tenant waits.
         """
@@ -22,7 +22,7 @@ class FairSlots:
         self._max_per_tenant = max_per_tenant or num_slots
         self._num_held: Counter[str] = Counter()
         self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
-        """Waiting requests of each tenant. The tenant whose turn is longest ago comes first."""
+        """Waiting requests by tenant. The first tenant gets the next slot, and moves to the end."""
 
     @asynccontextmanager
     async def slot(self, tenant: str) -> AsyncIterator[None]:

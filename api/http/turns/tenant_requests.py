@@ -15,9 +15,9 @@ RETRY_AFTER_S = 1
 
 
 class TenantRequests:
-    """ASGI middleware that keeps connections for other tenants while one has many requests.
+    """ASGI middleware that reserves connections for other tenants while one has many requests.
 
-    It follows `KeyCheck`, which finds the tenant. Requests without a key aren't limited, because
+    It runs after `KeyCheck`, which finds the tenant. Requests without a key aren't limited, because
     all of them have the same tenant.
     """
 
@@ -47,8 +47,8 @@ class TenantRequests:
 
     def _refusal(self, scope: Scope) -> ASGIApp:
         message = (
-            f"this tenant has {self._max_requests} requests at this server, the most that one may "
-            "have; try again when some have ended, or ask the operator to raise --max-connections"
+            f"this tenant has {self._max_requests} requests at this server, which is the limit; "
+            "try again when some have ended, or ask the operator to raise --max-connections"
         )
         error = JobError(code=ErrorCode.RATE_LIMIT_EXCEEDED, message=message)
         return error_response(Request(scope), error, retry_after_s=RETRY_AFTER_S)

@@ -8,19 +8,20 @@ from api.http.turns.fair_slots import FairSlots
 from shared.errors import RedisUnavailable
 
 STALL_S = 1.0
-"""Seconds without any success after which a failed turn also fails those who wait."""
+"""Seconds without a successful turn after which a failed turn fails the waiting requests, too."""
 
 
 class Turns:
     """Lets a limited number of requests proceed at the same time. Tenants that wait take turns.
 
     Without the limit, thousands of requests that arrive at once would share Redis' connections and
-    the event loop, and each call would exceed its time limit. Time in line doesn't count as Redis'
-    time. If Redis doesn't answer, the waiting requests fail together with those that have a turn.
+    the event loop, and each call would exceed its time limit. The time that a request waits for its
+    turn doesn't count for this limit. If Redis doesn't answer, the waiting requests fail together
+    with those that have a turn.
     """
 
     def __init__(self, num_turns: int) -> None:
-        """Create turns of which at most `num_turns` run at the same time."""
+        """Let at most `num_turns` requests have a turn at the same time."""
         self._slots = FairSlots(num_turns)
         self._num_running = 0
         self._succeeded_s = 0.0

@@ -1,4 +1,4 @@
-"""The part of a tool call that has its arguments. Pure."""
+"""Base classes for readers of a tool call's arguments. The text arrives in pieces. Pure."""
 
 from abc import ABC, abstractmethod
 from typing import Any, NamedTuple
@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 import orjson
 
 Types = dict[str, frozenset[str]]
-"""JSON types of a tool's parameters that aren't only strings."""
+"""JSON types of each parameter of a tool. Parameters that are only strings are left out."""
 
 
 class Head(NamedTuple):
-    """Start of a call whose arguments are emitted as they arrive."""
+    """Start of a call, for calls with arguments that are emitted as they arrive."""
 
     name: str
     start: int
@@ -86,6 +86,14 @@ class Bracketed(ABC):
     def text(self, start: int = 0) -> str:
         """Return the text so far from the index `start` on."""
         return self._text.since(start)
+
+    def head(self) -> Head | None:
+        """Return the start of the call, or None if the call is emitted as a whole."""
+        return None
+
+    def arguments(self, start: int) -> str:
+        """Return the arguments' text so far from the index `start` on."""
+        return self.text(start)
 
     def _accept(self, char: str, index: int) -> bool:
         """Read one character, and return whether it can follow the text before it."""

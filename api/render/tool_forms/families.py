@@ -41,11 +41,11 @@ class CallSyntax:
     opens: Pattern
     """Text before the body of the first call."""
     body: Callable[[str, Types], CallBody]
-    """Creates the reader of a call's body, for a tool name (empty if unknown) and its types."""
+    """Creates the reader of a call's body, for a tool's name (empty if unknown) and types."""
     closes: Pattern = ()
     """Text after the body of the last call, if the model writes it."""
     continues: Pattern | None = None
-    """Text between the body of a call and that of the next; None if `opens` starts each call."""
+    """Text between the bodies of two calls; None if `opens` starts each call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,4 +146,5 @@ SYNTAX = {
     ToolForm.GLM45: _GLM45,
     ToolForm.GRANITE: _GRANITE,
 }
-"""Syntax of each form. Both forms of Mistral and of DeepSeek are read alike."""
+"""Syntax of each form. The two forms of Mistral are read alike, and so are the two forms of
+DeepSeek."""

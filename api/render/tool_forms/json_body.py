@@ -1,4 +1,8 @@
-"""Tool calls whose arguments are JSON. Pure."""
+"""Tool calls whose arguments are JSON. Pure.
+
+`families.py` selects the class for each form of calls. Its classes all get the JSON types of
+parameters. The classes here ignore them, because JSON states the types of its values.
+"""
 
 import re
 
@@ -19,7 +23,7 @@ _CLOSES = {"}": "{", "]": "["}
 
 
 class _JsonObject(Bracketed):
-    """Text of one JSON object, in which the first object directly inside it is found.
+    """Text of one JSON object, with the place of the first object directly inside it.
 
     Brackets must match, and only characters of JSON's syntax may occur outside strings. The rest of
     JSON's grammar isn't checked.
@@ -68,7 +72,7 @@ class NamedObject(_JsonObject):
         return None if self._name is None else Head(self._name, start)
 
     def arguments(self, start: int) -> str:
-        """Return the arguments' text so far from index `start` of the object on."""
+        """See `Bracketed.arguments`. Text after the arguments is left out."""
         end, text = self._inner_end, self.text(start)
         return text if end is None else text[: max(0, end - start)]
 
@@ -91,7 +95,7 @@ class NamedObject(_JsonObject):
 
 
 class BareObject(_JsonObject):
-    """A call whose name precedes a JSON object with its arguments."""
+    """Arguments of a call as a JSON object. The tool's name stands before the object."""
 
     def __init__(self, name: str, types: Types) -> None:
         super().__init__()
@@ -100,10 +104,6 @@ class BareObject(_JsonObject):
     def head(self) -> Head | None:
         """Return the name, which is known before the object starts."""
         return Head(self._name, 0)
-
-    def arguments(self, start: int) -> str:
-        """Return the object's text so far from the index `start` on."""
-        return self.text(start)
 
     def call(self) -> tuple[str, str] | None:
         """Return the name and the object, or None if the object isn't valid JSON."""

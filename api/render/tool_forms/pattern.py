@@ -23,7 +23,7 @@ class Kind(Enum):
     NAME = "name"
     """Name of an offered tool."""
     WORD = "word"
-    """One to 64 letters and digits, such as an id."""
+    """One to 64 letters, digits, hyphens and underscores, such as an id."""
 
 
 SPACE, NAME, WORD = Kind.SPACE, Kind.NAME, Kind.WORD
@@ -85,7 +85,7 @@ def match(
 
 
 def unfinished_at(text: str, literals: Collection[str]) -> int:
-    """Return the index at which the start of a literal ends the text, or the text's length."""
+    """Return the index of an incomplete literal at the text's end, or the text's length."""
     longest = max(map(len, literals))
     for at in range(max(0, len(text) - longest + 1), len(text)):
         if any(literal.startswith(text[at:]) for literal in literals):

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import orjson
 
-from api.render.tool_forms.body import Bracketed, Head, Types
+from api.render.tool_forms.body import Bracketed, Types
 
 MAX_DEPTH = 64
 """Maximum nesting depth of lists and dictionaries in arguments."""
@@ -29,7 +29,7 @@ _CHARACTERS |= {"\n": "", "\\": "\\", "'": "'", '"': '"', "/": "/"}
 
 
 class PythonBody(Bracketed):
-    """The parentheses of a call with keyword arguments, which are literals.
+    """The parentheses of a call. All arguments are keyword arguments with literal values.
 
     The call is emitted when it is complete.
     """
@@ -39,14 +39,6 @@ class PythonBody(Bracketed):
     def __init__(self, name: str, types: Types) -> None:
         super().__init__()
         self._name = name
-
-    def head(self) -> Head | None:
-        """Return None, because the call is emitted as a whole."""
-        return None
-
-    def arguments(self, start: int) -> str:
-        """Return an empty text, because the call is emitted as a whole."""
-        return ""
 
     def call(self) -> tuple[str, str] | None:
         """Return the name and the arguments as JSON, or None if they aren't literals."""
@@ -137,7 +129,7 @@ class _Literals:
 
 
 def _tokens(text: str) -> Iterator[tuple[str, str]]:
-    """Yield the kind and the text of each token, and then empty ones."""
+    """Yield the kind and the text of each token, and then empty texts without end."""
     at, end = 0, len(text.rstrip())
     while at < end:
         found = _TOKEN.match(text, at)
@@ -158,11 +150,7 @@ def _dumps(text: str) -> str:
 
 
 def _unescaped(literal: str) -> str:
-    """Return the text of a string literal.
-
-    Raises:
-        ValueError: an escape isn't a Unicode character.
-    """
+    """Return the text of a string literal. Raise `ValueError` if an escape isn't a character."""
     text = _ESCAPE.sub(_character, literal[1:-1])
     # Models write characters beyond U+FFFF as two surrogates, as JSON does.
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le")

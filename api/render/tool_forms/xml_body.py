@@ -34,7 +34,7 @@ GLM45 = Tags("<arg_key>", "</arg_key>", "<arg_value>", "</arg_value>", "</tool_c
 
 
 class XmlBody:
-    """A call whose name precedes its parameters.
+    """Parameters of a call. The tool's name stands before them and is already known.
 
     The call is emitted when it is complete, because the JSON type of a value depends on its end.
     """
@@ -50,7 +50,10 @@ class XmlBody:
         self._step: Callable[[], int] = self._read_tag
 
     def feed(self, text: str) -> str:
-        """Read more text, and return the part of `text` after the call or its valid part."""
+        """Read more text, and return the part after the call, or from an invalid character on.
+
+        The result is empty while more text of the call can follow.
+        """
         self._pending += text
         while not (self.is_closed or self.is_broken):
             length = self._step()
@@ -124,7 +127,7 @@ class XmlBody:
         return at + len(close)
 
     def _read_json_value(self) -> int:
-        """Read a list or an object, in which strings may contain the closing tag."""
+        """Read a list or an object. Its strings may contain the closing tag."""
         quote, close = self._pending.find('"'), self._pending.find(self._tags.value_close)
         if quote < 0 or 0 <= close < quote:
             return self._read_value()
@@ -148,7 +151,10 @@ class XmlBody:
 
 
 def to_json(value: str, types: Set[str]) -> str:
-    """Return a value that a model wrote without quotes as JSON: a string unless a type fits."""
+    """Convert to JSON a value that a model wrote without quotes.
+
+    `types` are the JSON types of its parameter. A value of none of these types becomes a string.
+    """
     text = value.strip()
     text = _PYTHON_WORDS.get(text, text)
     is_json = bool(types) and (text == "null" or loads(text) is not None)

@@ -1,10 +1,13 @@
-"""/v1/adapters: adapter management at run time."""
+"""/v1/adapters: adapter management at run time.
+
+`uploads.py` has POST /v1/adapters, and `lora_adapters.py` the routes that vLLM has, too.
+"""
 
 from fastapi import APIRouter, Request
 
 from api.access.model_rights import check_model, model_not_found
 from api.adapters.inspection import Inspector
-from api.adapters.requests import MAY_MANAGE, READS, adapter_errors, read_request
+from api.adapters.management import MAY_MANAGE, READS, adapter_errors, read_request
 from api.adapters.shown_adapters import ShownAdapters, staging_body
 from api.http.errors import job_error_body
 from api.http.guards import InAccess, Work, guarded
@@ -29,8 +32,8 @@ from api.schema.errors import ErrorDetail
 from shared.errors import JobFailed
 from shared.protocol.access.rights import Scope
 from shared.protocol.adapters import BaseModel as Base
+from shared.store.adapters.fetch_progress import StagingProgress
 from shared.store.adapters.inspections import Findings, Inspection
-from shared.store.adapters.progress import StagingProgress
 from shared.store.adapters.registry import Registry
 
 router = APIRouter(tags=["adapters"], dependencies=[MAY_MANAGE])

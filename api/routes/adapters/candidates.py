@@ -5,8 +5,8 @@ from fastapi import APIRouter, Request
 from api.access.model_rights import check_model, model_not_found
 from api.adapters.comparisons import agreement, differing_pairs
 from api.adapters.inspection import Inspector
+from api.adapters.management import MAY_MANAGE, READS, adapter_errors, read_request
 from api.adapters.new_versions import NewVersions
-from api.adapters.requests import MAY_MANAGE, READS, adapter_errors, read_request
 from api.adapters.shown_adapters import ShownAdapters, candidate_body
 from api.http.guards import InAccess, Work, guarded
 from api.http.validation import validate
@@ -15,11 +15,11 @@ from api.pools.registered_base import registered_base
 from api.pools.requested import part
 from api.schema.adapter_versions import CandidateDetails, CandidateQuery, SetCandidateRequest
 from api.schema.adapters import AdapterBody
-from shared.errors import JobFailed, invalid_value
+from shared.errors import invalid_value
 from shared.protocol.access.rights import Access, Scope
 from shared.protocol.ids import AdapterVersion
 from shared.store.adapters.candidates import Candidates
-from shared.store.adapters.refusals import conflict
+from shared.store.adapters.refusals import without_candidate
 from shared.store.adapters.registry import Registry
 from shared.store.adapters.shadows import Shadows
 from shared.store.views.pool_views import PoolViews
@@ -45,7 +45,7 @@ async def get_candidate(
     await check_model(registry, access, name)
     body = candidate_body(await shown.view(name), await views.workers())
     if body is None:
-        raise JobFailed(conflict(f"adapter {name} has no candidate version"))
+        raise without_candidate(name)
     version = AdapterVersion(body.version)
     return CandidateDetails(
         **dict(body),
@@ -137,7 +137,7 @@ async def promote_candidate(
     candidates: Candidates = part(Candidates),
     shown: ShownAdapters = part(ShownAdapters),
 ) -> AdapterBody:
-    """Let the candidate answer all requests. The replaced version can be rolled back to.
+    """Let the candidate answer all requests. A rollback restores the replaced version.
 
     With `version`, nothing changes if another version is the candidate by now.
     """
@@ -158,7 +158,7 @@ async def _expected(
 async def _changed(
     registry: Registry, shown: ShownAdapters, name: str, version: AdapterVersion | None
 ) -> AdapterBody:
-    """Return the response body after a change of `version`, which is None for an unknown name."""
+    """Return the response body after a change. `version` is None if the name is unknown."""
     if version is None:
         raise model_not_found(name)
     return await shown.one(name, await registered_base(registry))

@@ -8,8 +8,8 @@ from fastapi.responses import PlainTextResponse
 
 from api.access.model_rights import check_model, may_use
 from api.adapters.inspection import Inspector
+from api.adapters.management import MAY_MANAGE, READS, adapter_errors, read_request
 from api.adapters.new_versions import NewVersions
-from api.adapters.requests import MAY_MANAGE, READS, adapter_errors, read_request
 from api.http.guards import InAccess, Work, guarded
 from api.openapi.entries import Responses, takes
 from api.pools.pools import pools_of
@@ -61,7 +61,7 @@ async def load_adapter(request: Request, access: InAccess) -> Response:
         message = f"The lora adapter name '{name}' conflicts with a served base model. "
         raise failed(ErrorCode.ADAPTER_EXISTS, message + "Choose another name.", "lora_name")
     if not body.load_inplace and (taken := await pool.registry.adapter(name)):
-        raise JobFailed(already_loaded(name, taken.version))
+        raise already_loaded(name, taken.version)
     inspection = Inspection(name=name, source=body.lora_path)
     findings = await pool.part(Inspector).inspect(access.tenant, inspection)
     if findings.adapter is None:

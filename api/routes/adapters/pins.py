@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Request
 
 from api.access.model_rights import check_model, model_not_found
-from api.adapters.requests import MAY_MANAGE, adapter_errors, read_request
+from api.adapters.management import MAY_MANAGE, adapter_errors, read_request
 from api.http.guards import InAccess, Work, guarded
 from api.openapi.entries import takes
 from api.pools.requested import part

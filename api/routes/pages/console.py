@@ -32,8 +32,9 @@ _page = (FOLDER / PAGE).read_text(encoding="utf-8")
 async def page(request: Request, pool: InPool) -> Response:
     """Return the console's page.
 
-    With a root path, the page names its files by absolute paths. Relative ones would point outside
-    the root path if the page's URL has no slash at its end, which a proxy may hide from the server.
+    With a root path, the page names its files by absolute paths. Relative paths would point outside
+    the root path if the page's URL doesn't end with a slash. The server can't know this behind a
+    proxy.
     """
     root = pool.root_path
     if not root:

@@ -6,7 +6,7 @@ from starlette.staticfiles import StaticFiles
 
 from api.http.errors import json_response
 from api.http.guards import Key, Work, guarded
-from api.http.shared_document import document_of
+from api.http.openapi_document import document_of
 from api.openapi.document import with_models
 from api.pools.requested import InPool
 from api.routes.models import model_cards

@@ -20,7 +20,7 @@ _files = StaticFiles(directory=FOLDER, check_dir=False)
 @router.get("/docs/guide")
 @guarded(Work.CONSTANT, key=Key.IGNORED)
 async def first_page(request: Request, pool: InPool) -> Response:
-    """Redirect to the first page, because links of pages are relative to their folder."""
+    """Redirect to the first page. Its relative links work only below /docs/guide/."""
     await _files.get_response(PAGE, request.scope)  # a 404 where the site wasn't built
     return RedirectResponse(f"{pool.root_path}/docs/guide/{PAGE}")
 

@@ -3,30 +3,28 @@
 import asyncio
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from ops.commands.clients.adapters import (
-    KeyOption,
-    NameArgument,
-    UrlOption,
-    client_of,
-    server_of,
-)
+from ops.commands.clients.adapters import NameArgument, on_server
 from ops.evaluate.cases import Case, Outcome, read_cases
 from ops.evaluate.report import num_good, print_report
 from ops.terminal import print_line
 from shared.errors import SettingsError
+
+if TYPE_CHECKING:
+    from ops.adapter_client import AdapterClient
 
 CURRENT, CANDIDATE, PREVIOUS = "current", "candidate", "previous"
 EXIT_WORSE = 1
 """Exit status if the candidate has answered fewer cases well than the current version."""
 
 
+@on_server
 def evaluate(
-    context: typer.Context,
+    client: "AdapterClient",
     name: NameArgument,
     file: Annotated[
         Path,
@@ -53,8 +51,6 @@ def evaluate(
         bool,
         typer.Option("--promote", help="Promote the candidate unless it is worse."),
     ] = False,
-    url: UrlOption = None,
-    api_key: KeyOption = None,
 ) -> None:
     """Grade the answers of an adapter's versions, before one of them replaces the other.
 
@@ -64,12 +60,11 @@ def evaluate(
         cases = read_cases(file.read_text().splitlines())
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"--file: can't read {file}: {error}") from None
-    client = client_of(context, url, api_key)
     roles = _roles(client.adapter(name), versions or [])
     if promotes and not {CURRENT, CANDIDATE} <= set(roles.values()):
         reason = "the current version and the candidate aren't both evaluated"
         raise SettingsError(f"--promote: {reason}")
-    outcomes = _answers(server_of(context, url, api_key), list(roles), cases, concurrency)
+    outcomes = _answers(client, list(roles), cases, concurrency)
     print_report(outcomes, roles)
     good = {role: num_good(outcomes, version) for version, role in roles.items()}
     if CANDIDATE in good and good[CANDIDATE] < good.get(CURRENT, 0):
@@ -81,7 +76,7 @@ def evaluate(
 
 
 def _answers(
-    server: tuple[str, str | None],
+    client: "AdapterClient",
     versions: Sequence[str],
     cases: Sequence[Case],
     concurrency: int,
@@ -92,7 +87,7 @@ def _answers(
         task = progress.add_task("", total=len(cases) * len(versions))
         return asyncio.run(
             answer_all(
-                *server,
+                client,
                 versions,
                 cases,
                 concurrency=concurrency,

@@ -1,24 +1,19 @@
 """The commands of `lorikeet adapters` that try out and pin versions, and show the audit log."""
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ops.commands.clients.adapters import (
-    KeyOption,
-    NameArgument,
-    UrlOption,
-    absolute_source,
-    client_of,
-)
+from ops.commands.clients.adapters import NameArgument, absolute_source, on_server
 from ops.terminal import facts_table, print_line, table, utc_minutes
 
+if TYPE_CHECKING:
+    from ops.adapter_client import AdapterClient
+
 MAX_CHANGES = 500
-Server = tuple[str | None, str | None]
-"""Options `--url` and `--api-key` of a command."""
 OptionalPath = Annotated[
     str | None,
     typer.Argument(
@@ -39,45 +34,42 @@ VersionOption = Annotated[
 ]
 
 
+@on_server
 def canary(
-    context: typer.Context,
+    client: "AdapterClient",
     name: NameArgument,
     path: OptionalPath = None,
     percent: PercentOption = 10,
     version: VersionOption = None,
-    url: UrlOption = None,
-    api_key: KeyOption = None,
 ) -> None:
     """Let another version answer a share of an adapter's requests.
 
     The requests of one `user` always get the same version.
     """
-    _set_candidate(context, name, path, version, "canary", percent, (url, api_key))
+    _set_candidate(client, name, path, version, "canary", percent)
     print_line(f"`lorikeet adapters promote {name}` lets it answer all requests")
 
 
+@on_server
 def shadow(
-    context: typer.Context,
+    client: "AdapterClient",
     name: NameArgument,
     path: OptionalPath = None,
     percent: PercentOption = 100,
     version: VersionOption = None,
-    url: UrlOption = None,
-    api_key: KeyOption = None,
 ) -> None:
     """Let another version compute copies of an adapter's requests, and compare the answers.
 
     Clients get the current version's answers. The copies use idle capacity only.
     """
-    _set_candidate(context, name, path, version, "shadow", percent, (url, api_key))
+    _set_candidate(client, name, path, version, "shadow", percent)
     print_line(f"`lorikeet adapters candidate {name}` compares the answers")
 
 
-def candidate(
-    context: typer.Context, name: NameArgument, url: UrlOption = None, api_key: KeyOption = None
-) -> None:
-    """Show the version that is tried out, and how a shadow's answers compare."""
-    found = client_of(context, url, api_key).candidate(name)
+@on_server
+def candidate(client: "AdapterClient", name: NameArgument) -> None:
+    """Show the candidate, and compare a shadow's answers with the current version's."""
+    found = client.candidate(name)
     print_line(f"{found['version']}: {found['mode']} of {found['percent']:g} % of the requests")
     agreement = found["agreement"]
     if not agreement["pairs"]:
@@ -90,46 +82,43 @@ def candidate(
         Console().print(_pair_table(pair))
 
 
-def promote(
-    context: typer.Context, name: NameArgument, url: UrlOption = None, api_key: KeyOption = None
-) -> None:
-    """Make the version that is tried out the current version."""
-    promoted = client_of(context, url, api_key).promote(name)
+@on_server
+def promote(client: "AdapterClient", name: NameArgument) -> None:
+    """Make the candidate the current version."""
+    promoted = client.promote(name)
     print_line(f"{name} is {promoted['version']} now")
 
 
-def drop(
-    context: typer.Context, name: NameArgument, url: UrlOption = None, api_key: KeyOption = None
-) -> None:
-    """End the trial of a version. The current version answers all requests again."""
-    kept = client_of(context, url, api_key).drop(name)
+@on_server
+def drop(client: "AdapterClient", name: NameArgument) -> None:
+    """Drop the candidate. The current version answers all requests again."""
+    kept = client.drop(name)
     print_line(f"{name} is {kept['version']} for all requests")
 
 
+@on_server
 def pin(
-    context: typer.Context,
+    client: "AdapterClient",
     name: NameArgument,
     replicas: Annotated[
         int, typer.Option("--replicas", metavar="N", min=1, help="Minimum number of workers.")
     ] = 1,
-    url: UrlOption = None,
-    api_key: KeyOption = None,
 ) -> None:
     """Keep an adapter in the memory of a minimum number of workers."""
-    client_of(context, url, api_key).pin(name, replicas)
+    client.pin(name, replicas)
     print_line(f"{name} stays on {replicas} worker{'s' if replicas > 1 else ''} or more")
 
 
-def unpin(
-    context: typer.Context, name: NameArgument, url: UrlOption = None, api_key: KeyOption = None
-) -> None:
+@on_server
+def unpin(client: "AdapterClient", name: NameArgument) -> None:
     """Let workers evict an adapter again."""
-    client_of(context, url, api_key).pin(name, 0)
+    client.pin(name, 0)
     print_line(f"{name} is evicted when other adapters need its memory")
 
 
+@on_server
 def log(
-    context: typer.Context,
+    client: "AdapterClient",
     name: Annotated[
         str | None, typer.Argument(metavar="NAME", help="Adapter. By default all of them.")
     ] = None,
@@ -137,11 +126,9 @@ def log(
         int,
         typer.Option("--limit", metavar="N", min=1, max=MAX_CHANGES, help="Number of changes."),
     ] = 50,
-    url: UrlOption = None,
-    api_key: KeyOption = None,
 ) -> None:
     """Show who changed adapters and API keys, newest change first."""
-    changes = client_of(context, url, api_key).changes(name, limit)["data"]
+    changes = client.changes(name, limit)["data"]
     if not changes:
         print_line("nothing was changed")
         return
@@ -156,13 +143,12 @@ COMMANDS = canary, shadow, candidate, promote, drop, pin, unpin, log
 
 
 def _set_candidate(
-    context: typer.Context,
+    client: "AdapterClient",
     name: str,
     path: str | None,
     version: str | None,
     mode: str,
     percent: float,
-    server: Server,
 ) -> None:
     wanted = {
         "mode": mode,
@@ -170,12 +156,12 @@ def _set_candidate(
         "source": None if path is None else absolute_source(path),
         "version": version,
     }
-    adapter = client_of(context, *server).set_candidate(name, wanted)
+    adapter = client.set_candidate(name, wanted)
     print_line(f"{adapter['candidate']['version']} is a {mode} for {percent:g} % of the requests")
 
 
 def _change_cells(change: dict[str, Any]) -> tuple[str, ...]:
-    """Return a row of the audit log. Versions lose the name, which the row has already."""
+    """Return the cells of a change. Versions are shown without the adapter's name."""
     name = change["adapter"]
     action = change["action"].replace("_", " ")
     what = f"{name} {action}" if name else f"API {action}"  # such as "API key created"

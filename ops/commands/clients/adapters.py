@@ -1,6 +1,8 @@
 """`lorikeet adapters`: lists, loads, replaces and unloads the adapters of a running server."""
 
+import inspect
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -35,8 +37,8 @@ KEY_HELP = (
     f"API key of the tenant `{ADMIN}`. By default the first such key in {KEYS_VARIABLE}, or the "
     "first key if there is none."
 )
-UrlOption = Annotated[str | None, url_option(reads_variable=False)]
-KeyOption = Annotated[str | None, api_key_option(KEY_HELP, reads_variable=False)]
+UrlOption = Annotated[str | None, url_option(variable=None)]
+KeyOption = Annotated[str | None, api_key_option(KEY_HELP, variable=None)]
 GroupUrlOption = Annotated[str | None, url_option()]
 GroupKeyOption = Annotated[str | None, api_key_option(KEY_HELP)]
 """Option `--api-key` of the command group.
@@ -64,42 +66,56 @@ def adapters(
     """List the adapters of a server, or load, check, try out, pin, roll back or unload one."""
     context.obj = url, api_key
     if context.invoked_subcommand is None:
-        print_list(client_of(context, None, None).adapters())
+        print_list(_client(context, None, None).adapters())
+
+
+def on_server(command: Callable[..., None]) -> Callable[..., None]:
+    """Decorate a command whose first parameter is a client of the server.
+
+    The decorated command has the options `--url` and `--api-key`, which select the server.
+    """
+
+    def run(
+        context: typer.Context, url: UrlOption = None, api_key: KeyOption = None, **given: Any
+    ) -> None:
+        command(_client(context, url, api_key), **given)
+
+    _, *own = inspect.signature(command).parameters.values()
+    first, *server, _ = inspect.signature(run).parameters.values()
+    run.__name__, run.__doc__ = command.__name__, command.__doc__
+    run.__signature__ = inspect.Signature([first, *own, *server])  # type: ignore[attr-defined]
+    return run
 
 
 @adapters_app.command()
+@on_server
 def load(
-    context: typer.Context,
+    client: "AdapterClient",
     name: NameArgument,
     path: PathArgument,
     replace: Annotated[
         bool, typer.Option("--replace", help="Replace the adapter that has this name.")
     ] = False,
-    url: UrlOption = None,
-    api_key: KeyOption = None,
 ) -> None:
     """Load an adapter. Clients can request it as soon as the command returns."""
     source = absolute_source(path)
-    loaded = client_of(context, url, api_key).load(name, source, replace=replace)
+    loaded = client.load(name, source, replace=replace)
     size = f"rank {loaded['rank']}, {mebibytes(loaded)} MiB"
     print_line(f"loaded {loaded['id']} as {loaded['version']}: {size}")
 
 
 @adapters_app.command()
-def unload(
-    context: typer.Context,
-    name: NameArgument,
-    url: UrlOption = None,
-    api_key: KeyOption = None,
-) -> None:
+@on_server
+def unload(client: "AdapterClient", name: NameArgument) -> None:
     """Unload an adapter. Requests that were already accepted are still answered."""
-    client_of(context, url, api_key).unload(name)
+    client.unload(name)
     print_line(f"{name} is unloaded; its memory is freed after its last accepted request")
 
 
 @adapters_app.command()
+@on_server
 def rollback(
-    context: typer.Context,
+    client: "AdapterClient",
     name: NameArgument,
     to: Annotated[
         str | None,
@@ -110,11 +126,9 @@ def rollback(
             "one.",
         ),
     ] = None,
-    url: UrlOption = None,
-    api_key: KeyOption = None,
 ) -> None:
     """Restore a previous version of an adapter."""
-    restored = client_of(context, url, api_key).roll_back(name, to)
+    restored = client.roll_back(name, to)
     print_line(f"{restored['id']} is {restored['version']} again")
 
 
@@ -137,34 +151,23 @@ def release(name: NameArgument, **given: Any) -> None:
 
 
 @adapters_app.command()
-def validate(
-    context: typer.Context,
-    path: PathArgument,
-    url: UrlOption = None,
-    api_key: KeyOption = None,
-) -> None:
+@on_server
+def validate(client: "AdapterClient", path: PathArgument) -> None:
     """Check whether an adapter can be loaded, without loading it."""
-    findings = client_of(context, url, api_key).validate(absolute_source(path))
+    findings = client.validate(absolute_source(path))
     Console().print(_findings_table(findings))
     if not findings["valid"]:
         raise AdapterRejected(findings["error"]["message"])
 
 
-def client_of(context: typer.Context, url: str | None, api_key: str | None) -> "AdapterClient":
-    """Return a client for the server that is given by a command's options."""
+def _client(context: typer.Context, url: str | None, api_key: str | None) -> "AdapterClient":
+    """Return a client for the server that the options of a command or of its group name."""
     from ops.adapter_client import AdapterClient
 
-    return AdapterClient(*server_of(context, url, api_key))
-
-
-def server_of(
-    context: typer.Context, url: str | None, api_key: str | None
-) -> tuple[str, str | None]:
-    """Return the server's URL and the key that a command's options name."""
     group_url, group_key = context.obj
     keys = parse_keys([api_key or group_key or ""])
     admins = [key for key in keys if key.tenant == ADMIN] or list(keys)
-    return url or group_url or DEFAULT_URL, admins[0].secret if admins else None
+    return AdapterClient(url or group_url or DEFAULT_URL, admins[0].secret if admins else None)
 
 
 def absolute_source(given: str) -> str:

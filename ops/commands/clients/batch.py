@@ -9,8 +9,7 @@ import typer
 from rich.console import Console
 
 from ops.commands.clients.client_options import DEFAULT_URL, ApiKeyOption, UrlOption, first_secret
-from ops.progress import progress
-from ops.terminal import print_line
+from ops.terminal import print_line, progress
 from shared.errors import LorikeetError, SettingsError
 
 if TYPE_CHECKING:
@@ -51,22 +50,22 @@ def batch(
     endpoint, secret = _endpoint(file), first_secret(api_key)
     from ops.batch_client import BatchClient  # httpx takes long to import
 
-    with BatchClient(url, secret) as client:
-        found = client.find(file)
-        started = found or client.create(file, endpoint, window)
-        print_line(f"{'follows' if found else 'started'} {started['id']}")
-        ended = _follow(client, started)
-        _check_input(ended)
-        counts = ended["request_counts"]
-        print_line(f"{ended['status']}: {counts['completed']} of {counts['total']} answered")
-        targets = {
-            "output_file_id": output or file.with_name(f"{file.name}.answers.jsonl"),
-            "error_file_id": file.with_name(f"{file.name}.failures.jsonl"),
-        }
-        for field, target in targets.items():
-            if ended[field]:
-                client.download(ended[field], target)
-                print_line(f"written: {target}")
+    client = BatchClient(url, secret)
+    found = client.find(file)
+    started = found or client.create(file, endpoint, window)
+    print_line(f"{'follows' if found else 'started'} {started['id']}")
+    ended = _follow(client, started)
+    _check_input(ended)
+    counts = ended["request_counts"]
+    print_line(f"{ended['status']}: {counts['completed']} of {counts['total']} answered")
+    targets = {
+        "output_file_id": output or file.with_name(f"{file.name}.answers.jsonl"),
+        "error_file_id": file.with_name(f"{file.name}.failures.jsonl"),
+    }
+    for field, target in targets.items():
+        if ended[field]:
+            client.download(ended[field], target)
+            print_line(f"written: {target}")
     if counts["completed"] < counts["total"]:
         raise typer.Exit(EXIT_FAILED)
 
@@ -85,8 +84,9 @@ def _endpoint(file: Path) -> str:
 
 
 def _follow(client: "BatchClient", batch: dict[str, Any]) -> dict[str, Any]:
-    """Show the progress of a batch until it has ended, also over restarts of the server."""
-    from ops.batch_client import ENDED, Unavailable
+    """Show the progress of a batch until it has ended, even if the server restarts."""
+    from ops.batch_client import ENDED
+    from ops.server_client import Unavailable
 
     with progress(Console(stderr=True)) as bar:
         task = bar.add_task(batch["status"], total=None)

@@ -12,8 +12,7 @@ from ops.commands.clients.client_options import DEFAULT_URL, ApiKeyOption, UrlOp
 from shared.errors import LorikeetError
 
 if TYPE_CHECKING:
-    from ops.chat.client import Client
-    from ops.chat.conversation import Conversation
+    from ops.chat.conversation import Client, Conversation
 
 HELP = """\
 /model NAME    switch to another model
@@ -25,7 +24,7 @@ HELP = """\
 Ctrl-C         stop the answer"""
 MAX_COMPARED = 4
 MAX_PROMPT_SHARE = 3
-"""A prompt that takes more than this part of the terminal's width is shortened: 1/3."""
+"""The prompt is shortened to this part of the terminal's width: one third."""
 
 
 def chat(
@@ -52,11 +51,10 @@ def chat(
     api_key: ApiKeyOption = None,
 ) -> None:
     """Chat with a model or an adapter, or with several at once. /help lists the chat's commands."""
-    from ops.chat.client import Client
-    from ops.chat.conversation import Conversation
+    from ops.chat.conversation import Client, Conversation
 
     client = Client(url, first_secret(api_key), temperature)
-    names = asyncio.run(client.models())
+    names = client.models()
     chosen = [model or names[0], *([compare] if compare else [])]
     conversation = Conversation(names, chosen)
     console = Console()
@@ -91,7 +89,7 @@ def _execute(console: Console, client: "Client", conversation: "Conversation", l
             conversation.reset()
             _print_hint(console, "the conversation is forgotten")
         case ["/model"]:
-            conversation.names = asyncio.run(client.models())
+            conversation.names = client.models()
             _print_hint(console, ", ".join(conversation.names))
         case ["/model", name]:
             _switch(console, client, conversation, [name])
@@ -110,8 +108,8 @@ def _execute(console: Console, client: "Client", conversation: "Conversation", l
 def _switch(
     console: Console, client: "Client", conversation: "Conversation", names: list[str]
 ) -> None:
-    """Select models, also those that were loaded after the start, and confirm the choice."""
-    conversation.names = asyncio.run(client.models())
+    """Select models, and confirm the choice. They may have been loaded after the start."""
+    conversation.names = client.models()
     conversation.switch_to(names)
     has_history = bool(conversation.talks[0].history)
     _print_hint(
@@ -130,7 +128,7 @@ def _print_hint(console: Console, text: str) -> None:
 
 
 def _prompt(models: list[str], width: int) -> str:
-    """Return the prompt, which names the current models."""
+    """Return the prompt. It names the current models."""
     names = " + ".join(models)
     most = width // MAX_PROMPT_SHARE
     return f"{names if len(names) <= most else f'{names[: most - 1]}…'}> "

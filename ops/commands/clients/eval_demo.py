@@ -10,8 +10,13 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from ops.commands.clients.client_options import DEFAULT_URL, ApiKeyOption, UrlOption, first_secret
-from ops.commands.plotting import check_plot
+from ops.commands.clients.client_options import (
+    DEFAULT_URL,
+    ApiKeyOption,
+    UrlOption,
+    check_plot,
+    first_secret,
+)
 from shared.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -58,12 +63,12 @@ def eval_demo(
 
 
 def _ask(url: str, api_key: str | None, clients: int, most: int | None) -> "list[Score]":
-    from ops.chat.client import Client
     from ops.demo.evaluate import evaluate, held_out_of
     from ops.demo.tasks import TASKS
-    from ops.progress import progress
+    from ops.server_client import ServerClient
+    from ops.terminal import progress
 
-    base, *adapters = asyncio.run(Client(url, api_key).models())
+    base, *adapters = ServerClient(url, api_key).models()
     if missing := TASKS.keys() - adapters:
         raise SettingsError(
             f"--url: {url} doesn't serve {', '.join(sorted(missing))}; "

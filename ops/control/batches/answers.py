@@ -27,15 +27,15 @@ from api.routes.responses import answer_response
 from shared.errors import ErrorCode, JobError
 from shared.protocol.access.rights import Access
 from shared.protocol.ids import JobId, job_id_of
-from shared.store.batches.records import BatchUsage
+from shared.protocol.results import Usage
 
 RETRIED = {429, 503, 504}
 """Statuses after which a request is sent again while the batch has time left.
 
-A limit is reached, something is unavailable, or the deadline of the job is over.
+They mean that a limit is reached, that something is unavailable, or that the job is late.
 """
 RETRY_S = 1.0
-"""Seconds until a request is sent again whose answer doesn't say when."""
+"""Seconds until a request is sent again if its answer has no Retry-After."""
 EXPIRED = JobError(
     code=ErrorCode.BATCH_EXPIRED,
     message="the batch's completion window was over before this request had ended",
@@ -47,7 +47,7 @@ ANSWERING: Mapping[str, Answering] = {
     "/v1/embeddings": partial(submit_json, parse=parse_embedding, job_of=embedding_job),
     "/v1/responses": answer_response,
 }
-"""How the requests of each endpoint are answered."""
+"""Function that answers the requests of each endpoint."""
 INTERNAL = JobError(
     code=ErrorCode.INTERNAL,
     message="internal error; the control process' log has the details under the id of the batch",
@@ -60,7 +60,7 @@ class Later:
 
     wait_s: float
     of_all: bool
-    """Whether this holds for all requests of the batch, because a limit is reached."""
+    """Whether all requests of the batch must wait, because a limit is reached."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +93,7 @@ class BatchAnswer:
             option=orjson.OPT_APPEND_NEWLINE,
         )
 
-    def usage(self) -> BatchUsage:
+    def usage(self) -> Usage:
         """Return the tokens that the answer's `usage` reports.
 
         Raises:
@@ -102,7 +102,7 @@ class BatchAnswer:
         usage = orjson.loads(self.body).get("usage") or {}
         prompt = usage.get("prompt_tokens", usage.get("input_tokens", 0))
         details = usage.get("prompt_tokens_details") or usage.get("input_tokens_details") or {}
-        return BatchUsage(
+        return Usage(
             prompt_tokens=int(prompt),
             completion_tokens=int(usage.get("completion_tokens", usage.get("output_tokens", 0))),
             cached_tokens=int(details.get("cached_tokens") or 0),
@@ -110,26 +110,29 @@ class BatchAnswer:
 
 
 @dataclass(frozen=True, slots=True)
-class BatchClient:
-    """Has the front end's code answer the requests of one batch."""
+class BatchAnswerer:
+    """Lets the front end's code answer the requests of one batch."""
 
     app: FastAPI
-    """App of a front end, which has started."""
+    """App of a front end. It has started."""
     access: Access
     _: KW_ONLY
     endpoint: str
     """Path of the requests' endpoint."""
     key: str
-    """Start of the idempotency keys, which are unique for each batch."""
+    """Prefix of the idempotency keys. It is unique for each batch."""
     expires_s: int
-    """Unix time in seconds at which the requests expire."""
+    """Expiry of the requests: Unix time in seconds."""
     answering: Answering
     """Answers requests of the endpoint."""
 
     async def answer(
         self, number: int, body: dict[str, Any], *, num_bytes: int
     ) -> BatchAnswer | Later:
-        """Return the answer to a request of `num_bytes`, which another turn may have sent, too."""
+        """Return the answer to request `number`. Its line has `num_bytes`.
+
+        If an earlier turn has already sent the request, the answer is that of the same job.
+        """
         left_s = self.expires_s - time.time()
         if left_s <= 0:
             return failed_answer(EXPIRED)
@@ -146,7 +149,9 @@ class BatchClient:
             headers=headers,
         )
         may_retry = reply.headers.get(SHOULD_RETRY_HEADER.lower()) != "false"
-        if reply.status not in RETRIED or not (may_retry or _is_late(reply)):
+        # The deadline of the job is the end of the batch's time.
+        is_late = reply.status == ErrorCode.DEADLINE_EXCEEDED.status
+        if reply.status not in RETRIED or not (may_retry or is_late):
             return _answer_of(reply)
         given_s = reply.headers.get(RETRY_AFTER_HEADER.lower(), RETRY_S)
         wait_s = float(given_s) * random.uniform(1, 1.5)
@@ -162,11 +167,6 @@ def failed_answer(error: JobError) -> BatchAnswer:
     """Return the answer to a request that failed without a response."""
     body = error_body(error.message, error.status, code=error.code)
     return BatchAnswer(status=error.status, body=orjson.dumps(body), request_id="", job=None)
-
-
-def _is_late(reply: Reply) -> bool:
-    """Return whether the job's deadline is over, which is the end of the batch's time."""
-    return reply.status == ErrorCode.DEADLINE_EXCEEDED.status
 
 
 def _answer_of(reply: Reply) -> BatchAnswer:

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from arq.connections import ArqRedis
 
 from api.app import create_app
-from api.pools.file_store import FileStore
+from api.files.file_store import FileStore
 from ops.control.batches.answers import ANSWERING
 from ops.control.batches.file_sweep import FileSweep
 from ops.control.batches.parts import Parts, Window
@@ -76,7 +76,7 @@ def _work(turns: BatchTurns, sweep: FileSweep, announcements: Announcements | No
 
 
 def _internal(settings: ControlSettings) -> ApiSettings:
-    """Return settings of the app that answers the requests, with the limits of the environment."""
+    """Return the settings of the app that answers the requests. Front ends' limits apply to it."""
     return load_settings(
         ApiSettings,
         redis_url=settings.redis_url,

@@ -1,4 +1,4 @@
-"""Records the results of a batch's lines: first the results, then the fact that they count."""
+"""Records the results of a batch's lines: first as a file, and then the file's name in Redis."""
 
 import asyncio
 from collections.abc import Sequence
@@ -9,11 +9,11 @@ from ops.control.batches.answers import BatchAnswer
 from ops.control.batches.lines import Line
 from ops.control.batches.results import ANSWERS, FAILURES, Results
 from shared.protocol.ids import JobId
+from shared.protocol.results import Usage
 from shared.store.batches.batches import MAX_LINES_PER_COMMIT, Batches, CommittedLines, Turn
-from shared.store.batches.records import BatchUsage
 
 COMMIT_S = 0.5
-"""Seconds between two records of what has ended."""
+"""Seconds between two commits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,18 +23,18 @@ class Ended:
     number: int
     result: bytes
     """Line of an output file."""
-    usage: BatchUsage | None
+    usage: Usage | None
     """Tokens of the answer; None if the request failed."""
     job: JobId | None
 
     @classmethod
     def of(cls, turn: Turn, line: Line, custom_id: str, answer: BatchAnswer) -> "Ended":
-        """Create the end of a line.
+        """Create the record of a line from its answer.
 
         Raises:
             ValueError, AttributeError: the answer isn't a JSON object, or has no valid usage.
         """
-        usage = answer.usage()  # of failed requests, too, since it reads the answer
+        usage = answer.usage()  # also if the request failed: raises if the answer is invalid
         return cls(
             number=line.number,
             result=answer.line(turn.batch, line.number, custom_id),
@@ -44,7 +44,7 @@ class Ended:
 
 
 class Committer:
-    """Records lines that have ended, some at a time."""
+    """Records the results of lines that have ended, many in one commit."""
 
     def __init__(self, batches: Batches, turn: Turn, results: Results) -> None:
         self._batches = batches
@@ -55,17 +55,17 @@ class Committer:
 
     @property
     def is_full(self) -> bool:
-        """Whether enough lines have ended to be recorded together."""
+        """Whether the results that wait for a commit fill one commit."""
         return len(self._ended) >= MAX_LINES_PER_COMMIT
 
     def add(self, ended: Ended) -> None:
-        """Add the result of a line to those that the next `commit` records."""
+        """Add the result of a line to the next commit."""
         self._ended.append(ended)
 
     async def run(self) -> None:
-        """Record what has ended from time to time, and for the last time after `stop`.
+        """Commit every `COMMIT_S` seconds, and for the last time after `stop`.
 
-        The task isn't interrupted, since a line can't be recorded again.
+        Callers must not cancel this method, because a line can't be recorded again.
         """
         while not self._is_stopped.is_set():
             with suppress(TimeoutError):
@@ -73,11 +73,11 @@ class Committer:
             await self.commit()
 
     def stop(self) -> None:
-        """Let `run` return."""
+        """Make `run` commit once more, and return."""
         self._is_stopped.set()
 
     async def commit(self) -> None:
-        """Record what has ended.
+        """Record the results of all lines that have ended.
 
         Raises:
             LeaseLost: the turn has ended.
@@ -102,7 +102,7 @@ class Committer:
             lines=[(each.number, each.job) for each in ended],
             num_completed=len(answers),
             num_failed=len(failures),
-            usage=BatchUsage(
+            usage=Usage(
                 prompt_tokens=sum(usage.prompt_tokens for usage in answered),
                 completion_tokens=sum(usage.completion_tokens for usage in answered),
                 cached_tokens=sum(usage.cached_tokens for usage in answered),

@@ -8,10 +8,9 @@ import structlog
 from ops.control.batches.parts import Parts
 from ops.control.batches.results import ANSWERS, FAILURES, Results, file_name
 from shared.errors import JobFailed, LeaseLost, RedisUnavailable
-from shared.protocol.files import Purpose
 from shared.protocol.ids import FileId
 from shared.store.batches.batches import Turn
-from shared.store.batches.records import Batch, BatchStatus, LineError, StoredFile
+from shared.store.batches.records import Batch, BatchStatus, LineError, Purpose, StoredFile
 
 log = structlog.get_logger()
 
@@ -41,7 +40,7 @@ class Ending:
         await self._results.clear()
 
     async def give_up(self, code: str, message: str) -> None:
-        """End a batch whose runs have failed. It keeps its results if they can be read."""
+        """End a batch whose turns keep failing. Its results are kept if they can be read."""
         errors = [LineError(code=code, message=message)]
         log.error("batch_given_up", batch_id=self._batch.id, reason=message)
         try:

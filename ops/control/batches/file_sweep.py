@@ -1,4 +1,4 @@
-"""Deletes from the file store what nobody can read any more.
+"""Deletes objects from the file store that nobody can read any more.
 
 - Files that were deleted or have expired, and uploads whose process has died.
 - Parts of batches that have ended.
@@ -8,8 +8,8 @@
 
 import structlog
 
+from api.files.file_store import FileStore
 from api.files.own_files import FOLDER, remove_file
-from api.pools.file_store import FileStore
 from ops.control.batches.results import WORK, Results
 from shared.errors import JobFailed
 from shared.protocol.ids import FileId
@@ -18,9 +18,9 @@ from shared.store.batches.files import StoredFiles
 
 PAGE = 100
 RETRY_S = 600
-"""Seconds until an object that couldn't be deleted is tried again."""
+"""Seconds until a failed deletion of an object is tried again."""
 PARTIAL_S = 3600
-"""Seconds without a write after which the process that wrote an object must have died."""
+"""Seconds without a write after which the writer of an object must have died."""
 LEFTOVERS_EVERY_S = 3600
 MAX_RUN_S = 8 * 86_400
 """Seconds after which a batch has certainly ended. Its completion window is at most seven days."""
@@ -29,12 +29,12 @@ log = structlog.get_logger()
 
 
 class FileSweep:
-    """Deletes what is left in the file store of one pool. Every method may be repeated."""
+    """Deletes unused objects from the file store of one pool. Every method may be repeated."""
 
     def __init__(
         self, store: FileStore, files: StoredFiles, batches: Batches, *, keep_s: int
     ) -> None:
-        """Create a sweep. `keep_s` is how long all pools that use the store keep their files."""
+        """Create a sweep. All pools that use the store keep their files for `keep_s` seconds."""
         self._store = store
         self._files = files
         self._batches = batches
@@ -50,7 +50,7 @@ class FileSweep:
             await self.delete_leftovers(now_s)
 
     async def delete_files(self, now_s: float) -> None:
-        """Delete files that were deleted or have expired. One that can't be deleted waits."""
+        """Remove files that were deleted or have expired. Failures are tried again later."""
         while due := await self._files.due(now_s, limit=PAGE):
             for file_id in due:
                 try:
@@ -71,7 +71,7 @@ class FileSweep:
                     await self._batches.delay_parts(batch_id, now_s + RETRY_S)
 
     async def delete_leftovers(self, now_s: float) -> None:
-        """Delete objects that no process writes any more and no record names."""
+        """Delete objects that no process is writing and that no record names."""
         old_s = now_s - self._keep_s - MAX_RUN_S
         names = [
             each.name

@@ -1,19 +1,19 @@
-"""The input file of a batch, which is checked once."""
+"""Provides a batch's input file, and checks it once. `api/files/file_store.py` reads its bytes."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from api.files.file_store import ObjectMissing, OpenObject
 from api.files.own_files import content_name
-from api.pools.file_store import ObjectMissing, OpenObject
 from ops.control.batches.lines import Line, LineCheck
 from ops.control.batches.parts import Parts
 from ops.control.batches.results import Results
 from shared.store.batches.records import Batch, LineError
 
 CHECK_BYTES = 1 << 20
-"""Bytes that one step of a check reads. The checks of several batches take turns after each."""
+"""Bytes that one step of a check reads. Checks of several batches take turns, one step each."""
 
 
 class InputInvalid(Exception):
@@ -38,7 +38,7 @@ class InputFile:
 
 @asynccontextmanager
 async def input_file(parts: Parts, batch: Batch) -> AsyncIterator[InputFile]:
-    """Provide the input of a batch, which the first turn checks.
+    """Provide the input file of a batch. The first turn checks the file.
 
     Raises:
         InputInvalid: the file has faults, or is missing.

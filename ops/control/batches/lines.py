@@ -7,8 +7,8 @@ from typing import IO, Any
 
 import orjson
 
-from api.pools.file_store import OpenObject
-from shared.json_text import JsonBudget, TooComplex
+from api.files.file_store import OpenObject
+from shared.json_budget import JsonBudget, TooComplex
 from shared.store.batches.records import LineError
 
 MAX_LINES = 50_000
@@ -134,7 +134,7 @@ class LineCheck:
 
 
 def encode_lines(lines: Sequence[Line]) -> bytes:
-    """Return the lines as bytes, from which `decode_lines` restores them."""
+    """Return the lines as bytes. `decode_lines` restores them."""
     models = {line.model: 0 for line in lines}
     for number, model in enumerate(models):
         models[model] = number

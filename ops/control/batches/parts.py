@@ -1,4 +1,4 @@
-"""Objects that all turns of a control process share."""
+"""Objects that all turns of a control process share, and the window of each turn."""
 
 import asyncio
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fastapi import FastAPI
 
 from api.answers.in_process import Answering
-from api.pools.file_store import FileStore
+from api.files.file_store import FileStore
 from api.pools.pool_status import CachedRead
 from shared.store.batches.batches import Batches, Competition
 from shared.store.batches.files import StoredFiles
@@ -22,12 +22,12 @@ WAITING_SHARE = 0.25
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """What all turns of a control process share."""
+    """Objects that all turns of a control process share."""
 
     app: FastAPI
-    """An internal app of the front end, which has started."""
+    """An internal app of the front end. It has started."""
     answering: Mapping[str, Answering]
-    """How the requests of each endpoint are answered."""
+    """Function that answers the requests of each endpoint."""
     store: FileStore
     files: StoredFiles
     batches: Batches
@@ -36,7 +36,7 @@ class Parts:
     checks: asyncio.Lock
     """Held for each step of the check of an input file, so that the checks take turns."""
     keep_s: int
-    """Seconds for which output files and ended batches are kept."""
+    """Lifetime of output files and ended batches, in seconds."""
     announces: bool
     """Whether a webhook announces the ends of batches."""
     max_line_bytes: int
@@ -53,7 +53,7 @@ class Window:
         self._total = CachedRead(self._measure)
 
     async def share(self, competition: Competition) -> int:
-        """Return the share of one turn. Tenants have equal shares, and so have their turns."""
+        """Return the share of one turn. Tenants have equal shares, and so do turns of a tenant."""
         shares = competition.num_tenants * competition.num_turns
         return max(MIN_WINDOW, await self._total.get() // max(1, shares))
 

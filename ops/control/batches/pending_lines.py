@@ -18,7 +18,7 @@ class _Model:
 
 
 class PendingLines:
-    """Requests in the order of available models, and then in that of the file."""
+    """Unsent requests. Those of the first model that needn't wait are sent first, in file order."""
 
     def __init__(self, lines: Sequence[Line]) -> None:
         self._models: dict[str, _Model] = {}
@@ -52,7 +52,7 @@ class PendingLines:
             model.is_free_at = now + model.wait_s
 
     def succeeded(self, model: str) -> None:
-        """Note that a request for the model was served."""
+        """Forget how long a model has waited, because one of its requests was answered."""
         self._models[model].wait_s = 0.0
 
     def wait_s(self, now: float) -> float:

@@ -3,8 +3,8 @@
 import secrets
 from collections.abc import AsyncIterator, Sequence
 
+from api.files.file_store import FileStore, ObjectMissing
 from api.files.own_files import content_name
-from api.pools.file_store import FileStore, ObjectMissing
 from ops.control.batches.lines import Line, decode_lines, encode_lines
 from shared.protocol.ids import BatchId, FileId
 from shared.store.batches.records import Batch
@@ -14,7 +14,7 @@ WORK = "work"
 LINES = "lines"
 """Name of the object with a batch's checked lines."""
 ANSWERS, FAILURES = "answers", "failures"
-"""Last words of the names of parts: answers, and requests that failed."""
+"""Kinds of parts: answers, and requests that failed. The names of parts end with the kind."""
 
 
 class Results:
@@ -25,13 +25,13 @@ class Results:
         self._id = batch_id
 
     async def write_part(self, kind: str, lines: Sequence[bytes]) -> str:
-        """Write results as an object that counts once its name is recorded. Return the name."""
+        """Write results as a part, and return its name. Parts count once their name is recorded."""
         name = f"{WORK}/{self._id}/{secrets.token_hex(8)}-{kind}"
         await self._store.write(name, _each(lines))
         return name
 
     async def write_file(self, kind: str, parts: Sequence[str]) -> tuple[FileId, int] | None:
-        """Write the output file of a kind's parts under one id. Return its id and size, if any."""
+        """Join the parts of one kind to a file. Return its id and size; None if there are none."""
         chosen = [part for part in parts if part.endswith(kind)]
         if not chosen:
             return None

@@ -1,4 +1,4 @@
-"""Sends requests of a batch during one turn, so many at a time that idle capacity is used."""
+"""Sends requests of a batch during one turn, as many at a time as the turn's window allows."""
 
 import asyncio
 import time
@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 import structlog
 
-from ops.control.batches.answers import INTERNAL, BatchClient, Later, failed_answer
+from ops.control.batches.answers import INTERNAL, BatchAnswerer, Later, failed_answer
 from ops.control.batches.committer import Committer, Ended
 from ops.control.batches.input_file import InputFile
 from ops.control.batches.lines import Line
@@ -41,7 +41,7 @@ class Sending:
         self.window = window
         """Number of requests that should run or wait. It may change at any time."""
 
-    async def run(self, client: BatchClient) -> bool:
+    async def run(self, answerer: BatchAnswerer) -> bool:
         """Send requests until all have ended, none can be sent, or the turn is over.
 
         Returns:
@@ -50,7 +50,7 @@ class Sending:
         committing = self._start(self._committer.run())
         try:
             async with asyncio.timeout(TURN_S) as timer:
-                await self._send_all(client, committing)
+                await self._send_all(answerer, committing)
         except TimeoutError:
             if not timer.expired():
                 raise
@@ -58,23 +58,23 @@ class Sending:
             still_run = self._running - {committing}
             await _cancel(still_run)
             self._committer.stop()
-            with suppress(Exception):  # `_failure` has it
+            with suppress(Exception):  # `_failure` has the exception
                 await committing
         if self._failure:
             raise self._failure
         return bool(still_run)
 
     def stop(self) -> None:
-        """Send no more requests. Those that run may end."""
+        """Send no more requests. Running requests may end."""
         self._pending.take_all()
         self._changed.set()
 
-    async def _send_all(self, client: BatchClient, committing: "asyncio.Task[None]") -> None:
+    async def _send_all(self, answerer: BatchAnswerer, committing: "asyncio.Task[None]") -> None:
         while True:
             self._changed.clear()
             while len(self._running) <= self.window and (line := self._pending.pop(_now())):
                 raw = await self._file.read(line)
-                self._start(self._answer(client, line, raw))
+                self._start(self._answer(answerer, line, raw))
             if self._failure or self._running <= {committing}:
                 return
             await self._changed.wait()
@@ -91,13 +91,13 @@ class Sending:
             self._failure = self._failure or task.exception()
         self._changed.set()
 
-    async def _answer(self, client: BatchClient, line: Line, raw: bytes) -> None:
-        """Answer one request. Any failure is its result."""
+    async def _answer(self, answerer: BatchAnswerer, line: Line, raw: bytes) -> None:
+        """Answer one request. If this fails, the failure is the request's result."""
         custom_id = ""
         try:
             request = orjson.loads(raw)
             custom_id = request["custom_id"]
-            answer = await client.answer(line.number, request["body"], num_bytes=len(raw))
+            answer = await answerer.answer(line.number, request["body"], num_bytes=len(raw))
             if isinstance(answer, Later):
                 self._pending.put_back(line, _now(), answer.wait_s, of_all=answer.of_all)
                 return

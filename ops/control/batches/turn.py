@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import orjson
 
-from ops.control.batches.answers import EXPIRED, BatchClient, failed_answer, idempotency_key
+from ops.control.batches.answers import EXPIRED, BatchAnswerer, failed_answer, idempotency_key
 from ops.control.batches.committer import Committer, Ended
 from ops.control.batches.ending import Ending
 from ops.control.batches.input_file import InputFile, InputInvalid, input_file
@@ -20,14 +20,14 @@ from shared.store.batches.batches import Competition, Turn
 from shared.store.batches.records import Batch, BatchStatus, LineError
 
 MAX_TRIES = 3
-"""Number of turns without a result that may fail, or end their process, before the batch ends."""
+"""A batch ends after this number of turns that failed, or whose process died, without a result."""
 RENEW_S = 2.0
 CANCEL_S = 600.0
 """Seconds that running requests of a cancelled batch have to end."""
 
 
 class BatchTurn:
-    """One turn of a batch. After a crash, the next turn goes on with what wasn't recorded."""
+    """One turn of a batch. After a crash, the next turn continues with the unrecorded requests."""
 
     def __init__(self, parts: Parts, turn: Turn, batch: Batch, competition: Competition) -> None:
         self._parts = parts
@@ -59,7 +59,7 @@ class BatchTurn:
             await asyncio.gather(renewing, work, return_exceptions=True)
 
     async def _keep_lease(self) -> None:
-        """Renew the lease, and adapt to what happens to the pool and the batch."""
+        """Renew the lease, adapt the window, and stop sending once the batch is cancelled."""
         batches = self._parts.batches
         while True:
             await asyncio.sleep(RENEW_S)
@@ -114,21 +114,21 @@ class BatchTurn:
             return None
         pending, window = PendingLines(lines), await parts.window.share(self._competition)
         self._sending = Sending(turn, file, pending, committer, window)
-        client = BatchClient(
+        answerer = BatchAnswerer(
             *(parts.app, _access_of(batch)),
             endpoint=batch.endpoint,
             key=batch.id,
             expires_s=batch.expires_s,
             answering=parts.answering[batch.endpoint],
         )
-        still_runs = await self._sending.run(client)
+        still_runs = await self._sending.run(answerer)
         if self._has_waited_enough() or not await self._pending(file):
             return None
         left_s = max(batch.expires_s - time.time(), 0.0)
         return 0.0 if still_runs else min(pending.wait_s(time.monotonic()), left_s)
 
     async def _pending(self, file: InputFile) -> list[Line]:
-        """Return the requests that haven't ended; of a cancelled batch, those that have jobs."""
+        """Return the unfinished requests. A cancelled batch returns only requests with jobs."""
         done = await self._parts.batches.done(self._batch.id)
         lines = [line for line in file.lines if not _is_set(done, line.number)]
         if not self._is_cancelled:
@@ -174,4 +174,5 @@ def _access_of(batch: Batch) -> Access:
 
 
 def _is_set(bitmap: bytes, bit: int) -> bool:
+    """Return whether a bit of a Redis bitmap is set. Bit 0 is the highest bit of byte 0."""
     return bit // 8 < len(bitmap) and bool(bitmap[bit // 8] >> (7 - bit % 8) & 1)

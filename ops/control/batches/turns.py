@@ -16,9 +16,9 @@ from shared.store.batches.batches import PROMISE_MS, Turn
 MAX_TURN_S = 600
 """Seconds after which arq cancels a turn. Only the output files of huge batches take that long."""
 AWAY_S = 5.0
-"""Seconds until a batch goes on that the file store or Redis interrupted."""
+"""Seconds until the next turn of a batch if the file store was unavailable."""
 FAILED_S = 10.0
-"""Seconds until a batch goes on whose turn failed."""
+"""Seconds until the next turn of a batch after a failed turn."""
 MAX_REASON_CHARS = 300
 
 log = structlog.get_logger()
@@ -32,11 +32,11 @@ class BatchTurns:
         self._arq = arq
 
     def function(self) -> Function:
-        """Return the arq function of a turn, which is never run again after an interruption."""
+        """Return arq's function for a turn. arq doesn't repeat it after an interruption."""
         return func(self._run_job, name="run_batch", timeout=MAX_TURN_S, max_tries=1, keep_result=0)
 
     async def start(self) -> None:
-        """Give turns to batches that are due, as long as enough turns don't run."""
+        """Start turns of batches that are due, up to the maximum number of running turns."""
         while turn := await self._parts.batches.take_turn():
             job_id = f"{turn.batch}:{turn.number}"
             args = turn.batch, turn.number
@@ -45,7 +45,7 @@ class BatchTurns:
             )
 
     async def _run_job(self, _: dict[str, Any], batch_id: str, number: int) -> None:
-        """Run one turn, and let the next batch begin."""
+        """Run one turn, and then start the turns that are due."""
         turn = Turn(BatchId(batch_id), number)
         try:
             await self._run(turn)

@@ -27,19 +27,19 @@ from shared.store.batches.batch_ends import BatchEnd, BatchEnds
 MAX_CALLS = 8
 """Maximum number of simultaneous calls of a control process."""
 BUSY_S = 0.5, 2.0
-"""Seconds until a call is tried again that found no place, at least and at most."""
+"""Range of the delay of a call in seconds while `MAX_CALLS` other calls run."""
 TIMEOUT_S = 10.0
 FIRST_RETRY_S, MAX_RETRY_S = 5.0, 3600.0
 GIVE_UP_S = 3 * 86_400
 PREFIX = "whsec_"
 MIN_SECRET_BYTES = 16
 MAX_HANDED_OVER = 20
-"""Maximum number of ends that one task hands over."""
+"""Maximum number of ends that one task hands over to arq."""
 AGAIN_S = 600.0
-"""Seconds until an end is handed over again that wasn't announced, as arq may have lost it."""
+"""Seconds until an end that isn't announced is handed over again. arq may have lost it."""
 DAY_S = 86_400
 MAX_TRIES = 1_000_000
-"""More than all calls and waits for a place in three days."""
+"""Limit that arq needs. It is larger than the number of tries in three days."""
 
 log = structlog.get_logger()
 
@@ -77,7 +77,7 @@ class Webhook:
         """Announce the end of a batch.
 
         Raises:
-            Retry: the call failed. It is repeated for three days, or other calls are to end first.
+            Retry: the call failed and is repeated for three days, or too many calls are running.
         """
         if self._calls.locked():
             raise Retry(defer=random.uniform(*BUSY_S))
@@ -122,7 +122,7 @@ class Webhook:
 
 
 class Announcements:
-    """Ends of batches that a webhook announces."""
+    """Hands ends of batches over to arq. arq's jobs announce them through a webhook."""
 
     def __init__(self, webhook: Webhook, ends: BatchEnds, arq: ArqRedis) -> None:
         self._webhook = webhook
@@ -130,7 +130,7 @@ class Announcements:
         self._arq = arq
 
     def function(self) -> Function:
-        """Return the arq function of a call."""
+        """Return arq's function for a call."""
         return func(
             self._call,
             name="call_webhook",
@@ -140,7 +140,7 @@ class Announcements:
         )
 
     async def start(self) -> None:
-        """Hand over the ends that are due. arq ignores those that it has."""
+        """Hand the ends that are due over to arq. arq ignores ends that it already has."""
         now_s = time.time()
         for end in await self._ends.due(now_s, limit=MAX_HANDED_OVER):
             args = {"_job_id": f"webhook:{end.member}", "_expires": GIVE_UP_S + DAY_S}

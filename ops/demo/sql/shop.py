@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any
 
 from ops.demo import words
-from ops.demo.data import lists
+from ops.demo.words import lists
 
 SCHEMA = """\
 CREATE TABLE customers (
@@ -87,13 +87,13 @@ def _products(rng: random.Random) -> Rows:
     ]
     euros = rng.sample(range(2, 400), len(products))
     return [
-        (name, category, price + rng.choice((0.0, 0.5, 0.95)), _stock(rng))
-        for (name, category), price in zip(products, euros, strict=True)
+        (
+            *product,
+            price + rng.choice((0.0, 0.5, 0.95)),
+            rng.choice((0, rng.randint(1, 9), rng.randint(10, 300))),
+        )
+        for product, price in zip(products, euros, strict=True)
     ]
-
-
-def _stock(rng: random.Random) -> int:
-    return rng.choice((0, rng.randint(1, 9), rng.randint(10, 300)))
 
 
 def _orders(rng: random.Random, num_customers: int, num_products: int) -> Rows:

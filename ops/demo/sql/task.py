@@ -3,7 +3,7 @@
 import random
 import sqlite3
 
-from ops.demo.sql import asking, grammar, shop, values
+from ops.demo.sql import questions, shop, values
 from ops.demo.task import LINEARS, Example, Task, Teacher
 
 NUM_TRAINING = 2800
@@ -12,15 +12,15 @@ NUM_HELD_OUT = 200
 
 def _training(_: Teacher) -> list[Example]:
     rng = random.Random(0)
-    return [asking.ask(values.KNOWN, grammar.KNOWN, rng) for _ in range(NUM_TRAINING)]
+    return [questions.ask(values.KNOWN, questions.KNOWN, rng) for _ in range(NUM_TRAINING)]
 
 
 def held_out() -> list[Example]:
-    """Return questions with unseen phrasing and values, each of which has an answer in the shop."""
+    """Return questions with unseen phrasing and values. Each has an answer in the shop."""
     rng = random.Random(1)
     found: dict[str, Example] = {}
     while len(found) < NUM_HELD_OUT:
-        example = asking.ask(values.HELD_OUT, grammar.HELD_OUT, rng)
+        example = questions.ask(values.HELD_OUT, questions.HELD_OUT, rng)
         if any(set(row) - {0, None} for row in shop.run(example.answer)):
             found.setdefault(example.prompt, example)
     return list(found.values())
@@ -39,7 +39,7 @@ def is_right(example: Example, answer: str) -> bool:
 
 
 def _rounded(rows: shop.Rows) -> shop.Rows:
-    """Round floats, because a sum of floats depends on the order in which they are added."""
+    """Round floats, because a sum of floats depends on the order of addition."""
     return [tuple(round(v, 6) if isinstance(v, float) else v for v in row) for row in rows]
 
 

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 
 from ops.demo import words
-from ops.demo.data import lists
-from ops.demo.numbers import in_words
 from ops.demo.sql import shop
+from ops.demo.words import in_words, lists
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,9 +7,8 @@ engine.
 import asyncio
 from contextlib import ExitStack
 
-from ops.lab.bench.frame.options import Baseline, Quick, Rounds, sizes_of
 from ops.lab.bench.frame.rounds import Figures, Measure, Sizes, measure_rounds, rounds_finding
-from ops.lab.bench.frame.run import scratch_folder, show
+from ops.lab.bench.frame.run import Baseline, Quick, Rounds, scratch_folder, show, sizes_of
 from ops.lab.bench.servers.checkouts import LORIKEET, checked, environment_of
 from ops.lab.bench.servers.simulated_pool import BASE, ApiProcess, api_process
 from ops.lab.bench.streams.http_client import HttpClient

@@ -12,18 +12,16 @@ import httpx
 import orjson
 
 from ops.lab.bench.frame.measurement_process import MeasurementFailed
-from ops.lab.bench.frame.options import Model, Quick, Rounds, sizes_of
 from ops.lab.bench.frame.rounds import Figures, Sizes, measure_rounds, rounds_finding
-from ops.lab.bench.frame.run import model_and_scratch, show
+from ops.lab.bench.frame.run import Model, Quick, Rounds, model_and_scratch, show, sizes_of
 from ops.lab.bench.servers.load_figures import answers_of, closed_load
 from ops.lab.bench.servers.model_servers import NO_PROMPT_LOOKUP, lorikeet
 from ops.lab.bench.servers.random_adapters import RANKS, make_adapters
 from ops.lab.options import RESULTS, ResultsFolder
 from ops.load.answers import Answer, ask, client
-from ops.load.lengths import fixed
+from ops.load.distributions import fixed
 from ops.load.load import Load, body_of
-from ops.load.percentiles import percentile
-from ops.load.report import report
+from ops.load.report import percentile, report
 
 LOOP, BATCH, ALONE, BESIDE = "closed loop", "batch", "other requests alone", "beside a batch"
 NUM_PROBES = 40

@@ -1,4 +1,10 @@
-"""Runs a busy loop of lowest priority on one core, beside what is measured."""
+"""Runs a busy loop of lowest priority on one core, beside what is measured.
+
+    python -m ops.lab.bench.busy_loop CORE PARENT
+
+The program prints a line once it is bound to CORE. It ends with the process PARENT, so that no loop
+outlives a killed measurement.
+"""
 
 import os
 import subprocess
@@ -7,12 +13,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import psutil
-
 from ops.lab.bench.frame.measurement_process import MeasurementFailed
+from ops.lab.bench.streams.window import cpu_s
 from ops.lab.machine import ROOT
 
-PROCESS = "ops.lab.bench.busy_loop_process"
+LOWEST_PRIORITY = 19
+"""Nice value of the loop."""
+ITERATIONS = 1_000_000
+"""Iterations between two checks of the parent, a few hundredths of a second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +31,7 @@ class BusyLoop:
 
     def cpu_s(self) -> float:
         """Return the CPU time of the loop so far in seconds."""
-        times = psutil.Process(self.pid).cpu_times()
-        return float(times.user + times.system)
+        return cpu_s([self.pid])
 
 
 @contextmanager
@@ -39,7 +46,7 @@ def busy_loop(core: int, *, own_session: bool) -> Iterator[BusyLoop]:
     Raises:
         MeasurementFailed: the loop didn't start, or ended before the block.
     """
-    command = [sys.executable, "-m", PROCESS, str(core), str(os.getpid())]
+    command = [sys.executable, "-m", __name__, str(core), str(os.getpid())]
     with subprocess.Popen(
         command,
         cwd=ROOT,
@@ -58,3 +65,18 @@ def busy_loop(core: int, *, own_session: bool) -> Iterator[BusyLoop]:
         finally:
             started.kill()
             started.wait()  # after Ctrl-C, Popen itself waits for a quarter of a second only
+
+
+def main() -> None:
+    """Lower this process's priority, bind it to its core, and loop."""
+    core, parent = map(int, sys.argv[1:])
+    os.nice(LOWEST_PRIORITY)
+    os.sched_setaffinity(0, {core})
+    print("ready", flush=True)
+    while os.getppid() == parent:
+        for _ in range(ITERATIONS):
+            pass
+
+
+if __name__ == "__main__":
+    main()

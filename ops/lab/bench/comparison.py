@@ -6,9 +6,8 @@ from typing import Annotated
 
 import typer
 
-from ops.lab.bench.frame.options import Model, Quick, Rounds, sizes_of
 from ops.lab.bench.frame.rounds import Measure, Sizes, measure_rounds, rounds_finding
-from ops.lab.bench.frame.run import model_and_scratch, show
+from ops.lab.bench.frame.run import Model, Quick, Rounds, model_and_scratch, show, sizes_of
 from ops.lab.bench.servers.model_servers import check_vllm, lorikeet
 from ops.lab.bench.servers.peers import peft_measure, vllm_measure
 from ops.lab.bench.servers.random_adapters import RANKS, make_adapters

@@ -9,9 +9,8 @@ import typer
 
 from ops.demo.weights import gguf_file
 from ops.lab.bench.frame.measurement_process import run_module
-from ops.lab.bench.frame.options import Model, Quick, Rounds, sizes_of
 from ops.lab.bench.frame.rounds import Figures, Measure, Sizes, measure_rounds, rounds_finding
-from ops.lab.bench.frame.run import model_and_scratch, show
+from ops.lab.bench.frame.run import Model, Quick, Rounds, model_and_scratch, show, sizes_of
 from ops.lab.bench.servers.llama_cpp import check_llama_cpp
 from ops.lab.bench.servers.model_servers import NO_PROMPT_LOOKUP, lorikeet
 from ops.lab.bench.servers.peers import llama_measures

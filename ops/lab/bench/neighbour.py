@@ -6,9 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ops.lab.bench.busy_loop import busy_loop
-from ops.lab.bench.frame.options import Model, Quick, Rounds, sizes_of
 from ops.lab.bench.frame.rounds import Figures, Measure, Sizes, measure_rounds, rounds_finding
-from ops.lab.bench.frame.run import model_and_scratch, show
+from ops.lab.bench.frame.run import Model, Quick, Rounds, model_and_scratch, show, sizes_of
 from ops.lab.bench.servers.load_figures import load_figures
 from ops.lab.bench.servers.model_servers import NO_PROMPT_LOOKUP, lorikeet
 from ops.lab.bench.servers.random_adapters import RANKS, make_adapters

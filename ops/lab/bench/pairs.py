@@ -10,9 +10,16 @@ from typing import Annotated
 import typer
 
 from ops.lab.bench.frame.measurement_process import run_module
-from ops.lab.bench.frame.options import Baseline, Model, Quick, Rounds, sizes_of
 from ops.lab.bench.frame.rounds import Figures, Measure, Sizes, measure_rounds, rounds_finding
-from ops.lab.bench.frame.run import model_and_scratch, show
+from ops.lab.bench.frame.run import (
+    Baseline,
+    Model,
+    Quick,
+    Rounds,
+    model_and_scratch,
+    show,
+    sizes_of,
+)
 from ops.lab.bench.servers.checkouts import benchmarks_of
 from ops.lab.bench.servers.model_servers import NO_PROMPT_LOOKUP, lorikeet
 from ops.lab.bench.servers.random_adapters import RANKS, make_adapters

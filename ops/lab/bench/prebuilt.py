@@ -7,9 +7,8 @@ from typing import Annotated
 import typer
 
 from ops.lab.bench.frame.measurement_process import run_module
-from ops.lab.bench.frame.options import Model, Rounds, sizes_of
 from ops.lab.bench.frame.rounds import Measure, Sizes, measure_rounds, rounds_finding
-from ops.lab.bench.frame.run import model_and_scratch, show
+from ops.lab.bench.frame.run import Model, Rounds, model_and_scratch, show, sizes_of
 from ops.lab.bench.servers.random_adapters import RANKS, make_adapters
 from ops.lab.options import RESULTS, ResultsFolder
 from shared.errors import SettingsError

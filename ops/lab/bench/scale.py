@@ -12,10 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from ops.lab.bench.frame.options import Quick, Rounds, sizes_of
 from ops.lab.bench.frame.rounds import Figures, Measure, Sizes, measure_rounds, rounds_finding
-from ops.lab.bench.frame.run import scratch_folder, show
-from ops.lab.bench.registered_adapters import adapter_name, register_adapters
+from ops.lab.bench.frame.run import Quick, Rounds, scratch_folder, show, sizes_of
 from ops.lab.bench.servers.checkouts import environment_of
 from ops.lab.bench.servers.simulated_pool import ApiProcess, api_process, num_workers
 from ops.lab.bench.streams.http_client import HttpClient, allow_many_connections
@@ -25,7 +23,11 @@ from ops.lab.machine import ROOT
 from ops.lab.options import RESULTS, ResultsFolder
 from ops.lab.server_processes import process, wait_until
 from ops.local.embedded_redis import start_redis
+from shared.protocol.adapters import Adapter
+from shared.store.adapters.registry import Registry
 from shared.store.redis.connection import connect
+from shared.store.redis.keys import Keys
+from worker.engine_simulated.adapters import SimulatedAdapter, source_digest, version_of
 
 POOL = "main"
 START_TIMEOUT_S = 120.0
@@ -35,6 +37,8 @@ SEQUENCES = 8
 WARM_UP_S = 4.0
 WINDOW_S = 8.0
 QUICK_S = 0.5
+NUM_AT_ONCE = 64
+"""Number of adapters that are registered at the same time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +89,7 @@ def _measure_of(size: Size, sizes: Sizes, window_s: float, scratch: Path) -> Mea
 
 async def _figures(pool: _Pool, size: Size, sizes: Sizes, window_s: float) -> Figures:
     client = HttpClient(pool.api.port)
-    names = [adapter_name(number) for number in range(size.adapters)]
+    names = [_adapter_name(number) for number in range(size.adapters)]
     window = await measure_window(
         StreamLoad(client.send, names, sizes.words),
         pool.parts,
@@ -126,10 +130,39 @@ def _running(size: Size, scratch: Path) -> Iterator[_Pool]:
         )
         # The API process starts before it would have to list all adapters.
         api = stack.enter_context(api_process(redis.url, POOL, scratch))
-        asyncio.run(register_adapters(redis.url, POOL, size.adapters))
+        asyncio.run(_register_adapters(redis.url, POOL, size.adapters))
         parts = {
             "Redis": [redis.pid],
             "the workers": [one.pid for one in started],
             "the API process": [api.pid],
         }
         yield _Pool(redis.url, parts, api)
+
+
+def _adapter_name(number: int) -> str:
+    """Return the name of adapter `number`."""
+    return f"a{number}"
+
+
+async def _register_adapters(url: str, pool: str, num_adapters: int) -> None:
+    """Register adapters 0 to `num_adapters` - 1 as clients do. The pool must have a base model."""
+    redis = connect(url, max_connections=NUM_AT_ONCE)
+    registry, entries = Registry(redis, Keys(pool)), _entries(num_adapters)
+
+    async def register_some() -> None:
+        for entry in entries:
+            await registry.load_adapter(entry, replace=False)
+
+    try:
+        await asyncio.gather(*(register_some() for _ in range(NUM_AT_ONCE)))
+    finally:
+        await redis.aclose()
+
+
+def _entries(num_adapters: int) -> Iterator[Adapter]:
+    for name in map(_adapter_name, range(num_adapters)):
+        digest = source_digest(name)
+        adapter = SimulatedAdapter(
+            name=name, version=version_of(name, digest), digest=digest, source=name
+        )
+        yield adapter.registry_entry(name)

@@ -1,9 +1,8 @@
 """The demo's tasks with and without forced tokens and prompt lookup, in the engine alone."""
 
 from ops.lab.bench.frame.measurement_process import run_module
-from ops.lab.bench.frame.options import Quick, Rounds, sizes_of
 from ops.lab.bench.frame.rounds import Sizes, rounds_finding
-from ops.lab.bench.frame.run import model_and_scratch, show
+from ops.lab.bench.frame.run import Quick, Rounds, model_and_scratch, show, sizes_of
 from ops.lab.options import RESULTS, ResultsFolder
 
 

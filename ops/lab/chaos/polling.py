@@ -5,11 +5,12 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from shared.errors import LorikeetError
+from shared.errors import LorikeetError, RedisUnavailable
 
 POLL_S = 0.05
 
 T = TypeVar("T")
+U = TypeVar("U")
 
 
 class NotInTime(LorikeetError):
@@ -21,12 +22,22 @@ async def until(
 ) -> T:
     """Wait until `condition` returns a true value, and return this value.
 
+    The condition isn't met while Redis is unavailable.
+
     Raises:
         NotInTime: `within_s` passed. The message begins with `subject`.
     """
     end_s = time.monotonic() + within_s
-    while not (found := await condition()):
+    while not (found := await seen(condition, None)):
         if time.monotonic() > end_s:
             raise NotInTime(f"{subject}: not within {within_s:g} s")
         await asyncio.sleep(POLL_S)
     return found
+
+
+async def seen(look: Callable[[], Awaitable[T]], unseen: U) -> T | U:
+    """Return what `look` returns, or `unseen` if Redis was unavailable."""
+    try:
+        return await look()
+    except RedisUnavailable:
+        return unseen

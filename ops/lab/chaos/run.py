@@ -64,7 +64,9 @@ async def _run_with(pool: Pool, folder: Path, show: Show) -> Findings:
     try:
         await fleet.start()
         started_s = time.monotonic()
-        faults = await _strike_all(Scene(pool=pool, fleet=fleet, rng=_rng(options)), show)
+        faults = await _strike_all(
+            Scene(pool=pool, fleet=fleet, rng=Random(f"{options.seed}:faults")), show
+        )
         await _sleep_until(started_s + 60 * options.minutes, fleet)
         show("no further requests")
         await fleet.stop()
@@ -95,18 +97,18 @@ def _workloads(pool: Pool, folder: Path) -> list[Workload]:
     options = pool.options
     sources = {BASE: BASE, **adapter_sources(options)}
     versions = {name: simulated_version(name, source) for name, source in sources.items()}
-    shares = _shares(options.streams, NUM_CLIENT_PROCESSES)
+    share, rest = divmod(options.streams, NUM_CLIENT_PROCESSES)
     return [
         Workload(
             urls=[api.url for api in pool.apis],
             seed=options.seed,
             first_client=number * CLIENTS_PER_PROCESS,
-            num_clients=share,
+            num_clients=share + (number < rest),
             versions=versions,
             lengths=LENGTHS,
             records=str(folder / f"records-{number}.jsonl"),
         )
-        for number, share in enumerate(shares)
+        for number in range(NUM_CLIENT_PROCESSES)
     ]
 
 
@@ -146,11 +148,3 @@ async def _sleep_until(time_s: float, fleet: Fleet) -> None:
     while (left_s := time_s - time.monotonic()) > 0:
         await asyncio.sleep(min(left_s, CHECK_S))
         fleet.check()
-
-
-def _shares(total: int, parts: int) -> list[int]:
-    return [total // parts + (number < total % parts) for number in range(parts)]
-
-
-def _rng(options: Options) -> Random:
-    return Random(f"{options.seed}:faults")

@@ -5,10 +5,9 @@ light and for dark pages.
 """
 
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from xml.sax.saxutils import escape
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -131,7 +130,7 @@ def read_drawing(text: str) -> Drawing:
         TypeError: a box has an unknown value, or lacks a required value.
     """
     source = tomllib.loads(text)
-    boxes = {box["name"]: _read_box(box) for box in source["box"]}
+    boxes = {box["name"]: Box(**box) for box in source["box"]}
     arrows = tuple(
         Arrow(
             source=boxes[arrow["from"]],
@@ -167,10 +166,6 @@ def draw(drawing: Drawing) -> str:
             "</svg>\n",
         ]
     )
-
-
-def _read_box(box: Mapping[str, Any]) -> Box:
-    return Box(**box)
 
 
 def _draw_box(box: Box) -> Iterator[str]:

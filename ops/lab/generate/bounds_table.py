@@ -4,10 +4,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from api.app import create_app
-from api.bounds import BOUNDS
 from api.http.guards import Guards, Work
-from ops.lab.generate.control_bounds import WORK
-from ops.lab.generate.stored_bounds import STORED
+from ops.lab.generate.bounds import BOUNDS, STORED, WORK
 from shared.settings import ApiSettings
 
 PAGE = Path(__file__).parents[3] / "SECURITY.md"

@@ -13,15 +13,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from ops.chat.client import Client, ServerError
 from ops.commands.pool import Pool, on_pool
 from ops.commands.queue import views
-from ops.load.arrivals import Closed
-from ops.load.lengths import Length
+from ops.load.distributions import Closed, Length
 from ops.load.load import Load, send_load
 from ops.local.embedded_redis import start_redis
 from ops.local.ports import free_port
 from ops.local.up import lorikeet_argv
+from ops.server_client import ServerClient, ServerError
 
 PICTURE = Path(__file__).parents[2] / "docs" / "queue.svg"
 NUM_WORKERS = 2
@@ -85,7 +84,7 @@ async def _served_names(pool: Pool, url: str) -> list[str]:
         await asyncio.sleep(POLL_S)
         if len(await pool.views.workers()) == NUM_WORKERS:
             with suppress(ServerError):
-                return await Client(url, None).models()
+                return await asyncio.to_thread(ServerClient(url, None).models)
 
 
 if __name__ == "__main__":

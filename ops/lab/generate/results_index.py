@@ -62,7 +62,7 @@ class Result:
 def read_result(path: Path) -> Result:
     """Read the result in a JSON file that the benchmarks wrote."""
     content = orjson.loads(path.read_bytes())
-    machine = content["machine"]
+    machine, says = content["machine"], content.get("says")
     kind = path.stem[len("YYYY-MM-DD-") + len(machine["commit"]) :].lstrip("-") or COMPARISON
     return Result(
         path=path,
@@ -70,7 +70,7 @@ def read_result(path: Path) -> Result:
         commit=machine["commit"],
         kind=kind,
         machine=_machine_text(machine),
-        headline=_finding(content, kind) if "says" in content else _comparison(content),
+        headline=says[HEADLINES.get(kind, 0)] if says else _comparison(content),
     )
 
 
@@ -81,18 +81,13 @@ def _machine_text(machine: dict[str, Any]) -> str:
 
 
 def _comparison(content: dict[str, Any]) -> str:
-    row = max(content["summary"], key=lambda row: _rank(row["scenario"]))
+    row = max(content["summary"], key=_rank)
     scenario, speed = row["scenario"], row["tokens_per_s"]["median"]
     return f"{scenario['kind']}, {scenario['clients']} clients: {speed:.0f} tokens/s"
 
 
-def _rank(scenario: dict[str, Any]) -> tuple[bool, int]:
-    return scenario["kind"] == "adapters", scenario["clients"]
-
-
-def _finding(content: dict[str, Any], kind: str) -> str:
-    line: str = content["says"][HEADLINES.get(kind, 0)]
-    return line
+def _rank(row: dict[str, Any]) -> tuple[bool, int]:
+    return row["scenario"]["kind"] == "adapters", row["scenario"]["clients"]
 
 
 def results(folder: Path = FOLDER) -> list[Result]:

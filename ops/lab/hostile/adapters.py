@@ -26,7 +26,7 @@ from ops.lab.hostile.adapter_pool import AdapterPool, adapter_pool
 from ops.lab.hostile.observation import AttackReport, observe
 from ops.lab.hostile.results import conclude, figures_of
 from ops.lab.options import RESULTS, ResultsFolder
-from ops.progress import progress
+from ops.terminal import progress
 from shared.cancel_tasks import cancel_tasks
 
 GOOD = Path(__file__).parents[2] / "demo/adapters/pirate"

@@ -20,7 +20,7 @@ from ops.lab.hostile.pool import hostile_pool
 from ops.lab.hostile.results import conclude
 from ops.lab.hostile.source import flaky_source
 from ops.lab.options import RESULTS, ResultsFolder
-from ops.progress import progress
+from ops.terminal import progress
 
 MAX_RATIO = 1.5
 """How many times as long the other tenants' batches may take beside a hostile tenant."""

@@ -18,7 +18,7 @@ from ops.lab.hostile.limit_pool import LimitPool, limit_pool
 from ops.lab.hostile.overruns import OverrunResult, overrun
 from ops.lab.hostile.results import conclude
 from ops.lab.options import RESULTS, ResultsFolder
-from ops.progress import progress
+from ops.terminal import progress
 
 MAX_RATIO = 1.1
 MAX_EXCESS = 0.6

@@ -28,7 +28,7 @@ from ops.lab.hostile.adapter_pool import AdapterPool, adapter_pool
 from ops.lab.hostile.observation import AttackReport, observe
 from ops.lab.hostile.results import conclude, figures_of
 from ops.lab.options import RESULTS, ResultsFolder
-from ops.progress import progress
+from ops.terminal import progress
 
 RIGHTS = ("--scopes", "adapters", "--scopes", "inference")
 ENDLESS = {"GET /v1/pool/events"}

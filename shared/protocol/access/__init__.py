@@ -1,1 +1,1 @@
-"""Types of API keys: their rights, and the use of their limits."""
+"""Rights of API keys, and the use of their limits."""

@@ -1,4 +1,4 @@
-"""Use of an API key's limits in the present minute and day."""
+"""Limits of an API key, and their use in the present minute and day."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 NO_LIMIT = -1
+"""Number that `enqueue.lua` returns for a limit that the key doesn't have."""
 
 
 class Unit(StrEnum):
-    """What a limit counts."""
+    """Unit that a limit counts."""
 
     REQUESTS = "requests"
     TOKENS = "tokens"
@@ -35,35 +36,33 @@ class Rate:
     window: Window
     limit: int
     used: int
-    """Number of requests, or of tokens.
+    """Number of requests or tokens. Tokens include those that unfinished requests have reserved.
 
-    Unfinished requests also count with the tokens that they have reserved and not yet used. It may
-    exceed the limit, and then what exceeds it counts in the next windows, too.
+    If the number exceeds the limit, the excess also counts in the next windows.
     """
     left_ms: int
     """Milliseconds until the next window begins."""
 
     @property
     def remaining(self) -> int:
-        """Number of requests or tokens that are left."""
+        """Number of requests or tokens that may still be used in the window."""
         return max(0, self.limit - self.used)
 
     def wait_ms(self, needed: int) -> int:
         """Return the milliseconds until `needed` requests or tokens are left.
 
-        `needed` is at most the limit. Requests that end with fewer tokens than they have reserved
-        make the time shorter.
+        `needed` is at most the limit. The time may become shorter, because requests may end with
+        fewer tokens than they have reserved.
         """
         num_windows = math.ceil((self.used + needed - self.limit) / self.limit)
         return self.left_ms + max(0, num_windows - 1) * self.window.length_ms
 
 
 def read_rates(row: Sequence[int]) -> tuple[Rate, ...]:
-    """Return the limits in a reply of `enqueue.lua`.
+    """Return each limit and its use from a reply of `enqueue.lua`.
 
-    `row` has five numbers for each window: its remaining milliseconds, and then limit and use of
-    requests and of tokens. Limits that a key doesn't have are `NO_LIMIT`. It is empty for a request
-    without a stored key.
+    For each window, `row` has five numbers: milliseconds left, request limit, requests used, token
+    limit, tokens used. `row` is empty for a request without a stored key.
     """
     return tuple(rate for rate in _rates(row) if rate.limit != NO_LIMIT) if row else ()
 

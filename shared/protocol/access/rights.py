@@ -1,4 +1,4 @@
-"""Rights of the clients that send an API key."""
+"""Rights of requests to groups of routes and to models. API keys determine the rights."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 
 _WILDCARDS = frozenset("*?[")
 ALL_MODELS = "*"
-"""Pattern that every model's name matches."""
+"""Pattern that matches the names of all models."""
 
 
 class Scope(StrEnum):
@@ -25,9 +25,9 @@ class Scope(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyLimits:
-    """Numbers of requests and tokens that a key may use in one window; None for no limit.
+    """Maximum numbers of requests and tokens in one minute and one day; None for no limit.
 
-    A minute and a day are those of the UTC clock. Tokens are those of prompts and answers.
+    Minutes and days begin by the UTC clock. The tokens of prompts and of answers count.
     """
 
     requests_per_minute: int | None = None
@@ -46,30 +46,28 @@ class Access:
     models: tuple[str, ...] = (ALL_MODELS,)
     """Patterns of the names of models that may be used, such as `sql-*`."""
     key_id: str = ""
-    """Id of the stored key whose limits apply. Empty for other keys, which have no limits."""
+    """Id of the stored key. Its limits apply. Empty for other keys, which have no limits."""
     is_anonymous: bool = False
-    """Whether the server accepts requests without a key."""
+    """Whether the request has no key, and the server accepts such requests."""
     books_pool: str = field(default="", compare=False)
-    """Name of the pool that has the key, its limits and the ledger of its tenant.
-
-    Empty for the pool that the request is for.
-    """
+    """Name of the pool that has the key, its limits and the ledger of its tenant. Empty if that is
+    the pool which the request is for."""
 
     @property
     def actor(self) -> str:
-        """Who makes a change with these rights, in the audit log."""
+        """Name that the audit log shows for a change with these rights."""
         return f"{self.tenant}/{self.key_id}" if self.key_id else self.tenant
 
     @property
     def allows_all(self) -> bool:
-        """Whether every model may be used and seen."""
+        """Whether all models may be used and seen."""
         return ALL_MODELS in self.models
 
     def covers(self, models: Sequence[str]) -> bool:
-        """Return whether these rights include those to the models of other patterns.
+        """Return whether these rights include all models that the patterns `models` match.
 
-        A pattern with wildcards is covered by an equal one and by `*`. The rights to everything
-        that it may match can't be compared otherwise.
+        A pattern with wildcards counts as included only if these rights have an equal one or `*`,
+        because other patterns with wildcards can't be compared.
         """
         return self.allows_all or all(
             each in self.models or (_WILDCARDS.isdisjoint(each) and self.allows(each))
@@ -79,8 +77,8 @@ class Access:
     def allows(self, name: str) -> bool:
         """Return whether the model with this name may be used and seen.
 
-        `name` is the name of an adapter or of the base model, not another form that requests may
-        have, such as `base:name`. The time is linear in the length of the name, because `fnmatch`
-        never tries a second place for a part of a pattern between two wildcards.
+        `name` is the name of an adapter or of the base model, and not another form that requests
+        may use, such as `base:name`. The time is linear in the length of the name, because
+        `fnmatch` tries only one place for each part of a pattern between two wildcards.
         """
         return self.allows_all or any(fnmatchcase(name, each) for each in self.models)

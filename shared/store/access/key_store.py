@@ -1,4 +1,4 @@
-"""API keys that Redis stores: their rights, and the digests of their secrets."""
+"""API keys that `lorikeet keys create` stores in Redis: their rights, limits and digests."""
 
 import hmac
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from typing import Any
 
 from shared.protocol.access.rights import Access, KeyLimits, Scope
 from shared.store.access.secret import digest_of, id_of, new_secret
-from shared.store.adapters.changes import log_key_change
+from shared.store.adapters.audit_log import log_key_change
 from shared.store.redis.connection import decode_hash, unix_ms
 from shared.store.redis.pool_store import PoolStore
 
@@ -17,7 +17,7 @@ _SCOPES = frozenset(Scope)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredKey:
-    """A key without its secret. Times are Unix times in milliseconds on Redis' clock."""
+    """A stored key, without its secret. Times are Unix times in milliseconds on Redis' clock."""
 
     id: str
     access: Access
@@ -39,16 +39,16 @@ class KeyStore(PoolStore):
     async def create(
         self, access: Access, limits: KeyLimits, *, lifetime_ms: int | None = None
     ) -> tuple[StoredKey, str]:
-        """Store a new key, and return it with its secret, which can't be read again.
+        """Store a new key, and return it with its secret. The secret can't be read again.
 
-        `access` has the rights of the key; its `key_id` is ignored. `lifetime_ms` is the time after
-        which the key expires, in milliseconds; None for a key that doesn't.
+        `access` has the rights of the key. Its `key_id` is ignored. `lifetime_ms` is the number of
+        milliseconds after which the key expires; None for a key that doesn't expire.
         """
         secret = new_secret()
         key_id = id_of(secret)
         assert key_id is not None
         now_ms = await self.now_ms()
-        record = {
+        record = {  # accounting.lua and key_limits.lua also read some of these fields
             "digest": digest_of(secret),
             "tenant": access.tenant,
             "scopes": " ".join(sorted(access.scopes)),
@@ -92,7 +92,7 @@ class KeyStore(PoolStore):
         return _stored_key(key_id, record) if record else None
 
     async def all(self) -> list[StoredKey]:
-        """Return all keys, oldest first, revoked and expired ones included."""
+        """Return all keys, including revoked and expired ones, oldest first."""
         ids = [raw.decode() for raw in await self._redis.zrange(self._keys.access_keys, 0, -1)]
         pipe = self._redis.pipeline(transaction=False)
         for key_id in ids:
@@ -102,13 +102,13 @@ class KeyStore(PoolStore):
         return [_stored_key(key_id, record) for key_id, record in pairs if record]
 
     async def exist(self) -> bool:
-        """Return whether the pool has stored keys. It stays true once a key was created."""
+        """Return whether a key has ever been created in the pool."""
         return bool(await self._redis.exists(self._keys.access_keys))
 
     async def revoke(self, key_id: str) -> bool:
         """Refuse the key from now on, and return whether it exists.
 
-        The record stays, so that it still says to whom the key belonged.
+        The record is kept, so that the owner of the key can still be looked up.
         """
         key = await self.read(key_id)
         if key is None:

@@ -1,20 +1,24 @@
-"""The ledger: what each tenant has used of each model on each UTC day."""
+"""Ledger of usage: requests and tokens by UTC day, tenant and model."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from datetime import date, timedelta
+from operator import add
 
 from shared.store.redis.connection import chunks
 from shared.store.redis.pool_store import PoolStore
 
 SCAN_COUNT = 500
-"""About how many models one command reads."""
+"""Approximate number of models that one command reads."""
 _EPOCH = date(1970, 1, 1)
 
 
 @dataclass(frozen=True, slots=True)
 class Used:
-    """Ended requests, and the tokens in the usage that their clients saw."""
+    """Number of ended requests, and of tokens in the `usage` of their answers.
+
+    The order of the fields is that of the numbers in Redis.
+    """
 
     requests: int = 0
     prompt_tokens: int = 0
@@ -23,17 +27,12 @@ class Used:
     completion_tokens: int = 0
 
     def __add__(self, other: "Used") -> "Used":
-        return Used(
-            self.requests + other.requests,
-            self.prompt_tokens + other.prompt_tokens,
-            self.cached_tokens + other.cached_tokens,
-            self.completion_tokens + other.completion_tokens,
-        )
+        return Used(*map(add, astuple(self), astuple(other)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LedgerEntry:
-    """What one tenant has used of one model on one day."""
+    """Usage of one model by one tenant on one day."""
 
     day: date
     tenant: str
@@ -45,17 +44,17 @@ class Ledger(PoolStore):
     """Reads the ledger of one pool. The scripts that end jobs write it."""
 
     async def today(self) -> date:
-        """Return the present UTC day on Redis' clock, to which the scripts add."""
+        """Return the present UTC day on Redis' clock. The scripts add usage to this day."""
         seconds, _ = await self._redis.time()
         return _EPOCH + timedelta(seconds=seconds)
 
     async def tenants(self, day: date) -> list[str]:
-        """Return the tenants with entries of a day, sorted."""
+        """Return the tenants that have entries on a day, sorted."""
         raw = await self._redis.smembers(self._keys.ledger_tenants(_number(day)))  # type: ignore[misc]
         return sorted(each.decode() for each in raw)
 
     async def entries(self, day: date, tenants: Sequence[str]) -> list[LedgerEntry]:
-        """Return the entries of some tenants of a day, sorted by tenant and model."""
+        """Return the entries of `tenants` on a day, sorted by tenant and model."""
         found: list[LedgerEntry] = []
         for some in chunks(sorted(tenants)):
             for tenant, counts in (await self._read(day, some)).items():
@@ -66,7 +65,7 @@ class Ledger(PoolStore):
         return found
 
     async def _read(self, day: date, tenants: Sequence[str]) -> dict[str, dict[bytes, bytes]]:
-        """Return the counts of each tenant by model. A tenant can have thousands of models."""
+        """Return the counts of each tenant by model. There may be thousands of models."""
         found: dict[str, dict[bytes, bytes]] = {tenant: {} for tenant in tenants}
         cursors = dict.fromkeys(tenants, 0)
         while cursors:

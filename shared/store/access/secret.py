@@ -1,17 +1,17 @@
-"""Secrets of stored API keys: their form and their digests. Only clients have a secret."""
+"""Secrets of stored API keys: their form and their digests. Redis stores only digests."""
 
 import hashlib
 import re
 import secrets
 
 PREFIX = "lk-"
-"""Beginning of every stored key, by which scanners for leaked keys recognise one."""
+"""Prefix of every stored key. Scanners for leaked keys recognise keys by the prefix."""
 _ID_BYTES, _SECRET_BYTES = 6, 32
 _FORM = re.compile(rf"{PREFIX}([0-9a-f]{{{2 * _ID_BYTES}}})-[A-Za-z0-9_-]{{43}}")
 
 
 def new_secret() -> str:
-    """Return a new random key. It contains its id, so that one read finds its record."""
+    """Return a new random key. It contains the id of its record."""
     return f"{PREFIX}{secrets.token_hex(_ID_BYTES)}-{secrets.token_urlsafe(_SECRET_BYTES)}"
 
 
@@ -22,5 +22,5 @@ def id_of(secret: str) -> str | None:
 
 
 def digest_of(secret: str) -> str:
-    """Return the digest that Redis stores. A key has 256 random bits, so no salt is needed."""
+    """Return the digest that Redis stores. It has no salt, since a key has 256 random bits."""
     return hashlib.sha256(secret.encode()).hexdigest()

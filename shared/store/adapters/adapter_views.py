@@ -1,12 +1,11 @@
-"""Read-only views of adapters for operators: versions, usage, and workers that are loading them."""
+"""Read-only views of adapters: their versions, usage, and the workers that load them."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from shared.protocol.adapters import Adapter, decode_adapter
 from shared.protocol.ids import AdapterVersion, WorkerId
-from shared.store.adapters.share import FIELDS as SHARE_FIELDS
-from shared.store.adapters.share import Share, decode_share
+from shared.store.adapters.candidates import SHARE_FIELDS, Share, decode_share
 from shared.store.redis.connection import chunks, decode_hash
 from shared.store.redis.pool_store import PoolStore
 
@@ -20,7 +19,7 @@ class VersionView:
     tokens: int
     """Number of tokens in the prompts and answers of the version's requests."""
     used_ms: int | None
-    """Unix time in ms at which the version's last request ended; None before the first one."""
+    """Unix time in ms of the end of the version's last request; None if none has ended."""
     waiting: int
     """Number of jobs in the version's queue."""
     loader: WorkerId | None
@@ -34,15 +33,15 @@ class AdapterView:
     current: VersionView
     previous: tuple[VersionView, ...]
     candidate: VersionView | None = None
-    """Version that is tried out beside the current one."""
+    """Version that is tried out along with the current version."""
     share: Share | None = None
-    """What the candidate does."""
+    """Mode and share of the candidate; None without a candidate."""
     replicas: int = 0
     """Minimum number of workers that hold the current version."""
 
 
 class AdapterViews(PoolStore):
-    """Reads the registry of one pool, with two round trips for every `CHUNK` adapters."""
+    """Reads the registry of one pool, in two round trips for every `CHUNK` names."""
 
     async def adapters(self) -> list[AdapterView]:
         """Return the views of all registered names, sorted by name."""
@@ -57,7 +56,7 @@ class AdapterViews(PoolStore):
         return next(iter(await self._views([name])), None)
 
     async def retired(self) -> list[VersionView]:
-        """Return the versions that no name refers to. A version is kept until its last job ends."""
+        """Return the kept versions that no name refers to. Each is kept until its last job ends."""
         raw = await self._redis.zrange(self._keys.retired, 0, -1)
         versions = [AdapterVersion(version.decode()) for version in raw]
         views: list[VersionView] = []
@@ -73,12 +72,25 @@ class AdapterViews(PoolStore):
             pipe.lrange(self._keys.previous(name), 0, -1)
             pipe.hget(self._keys.pins, name)
         flat = await pipe.execute()
-        names_read = [
-            _NameRead.of(*row) for row in zip(flat[::3], flat[1::3], flat[2::3], strict=True)
+        rows = [
+            (_version(current), [*map(_version, previous)], decode_share(share), int(replicas or 0))
+            for (current, *share), previous, replicas in zip(
+                flat[::3], flat[1::3], flat[2::3], strict=True
+            )
         ]
-        versions = [version for each in names_read for version in each.versions]
-        found = await self._versions(versions)
-        return [each.view(found) for each in names_read if each.current in found]
+        found = await self._versions(
+            [
+                version
+                for current, previous, share, _ in rows
+                if current
+                for version in (current, *previous, *([share.version] if share else ()))
+            ]
+        )
+        return [
+            _adapter_view(current, previous, share, replicas, found)
+            for current, previous, share, replicas in rows
+            if current in found
+        ]
 
     async def _versions(
         self, versions: Sequence[AdapterVersion]
@@ -91,53 +103,35 @@ class AdapterViews(PoolStore):
         flat = await pipe.execute()
         rows = zip(versions, flat[::3], flat[1::3], flat[2::3], strict=True)
         return {
-            version: _view(fields, waiting, loader)
+            version: _version_view(fields, waiting, loader)
             for version, fields, waiting, loader in rows
             if fields
         }
 
 
-@dataclass(frozen=True, slots=True)
-class _NameRead:
-    """What Redis has for a name."""
-
-    current: AdapterVersion
-    """Empty if the name isn't registered."""
-    previous: tuple[AdapterVersion, ...]
-    share: Share | None
-    replicas: int
-
-    @classmethod
-    def of(
-        cls, values: Sequence[bytes | None], previous: Sequence[bytes], replicas: bytes | None
-    ) -> "_NameRead":
-        current, *raw_share = values
-        return cls(
-            AdapterVersion((current or b"").decode()),
-            tuple(AdapterVersion(version.decode()) for version in previous),
-            decode_share(raw_share),
-            int(replicas or 0),
-        )
-
-    @property
-    def versions(self) -> Iterator[AdapterVersion]:
-        if self.current:
-            yield from (self.current, *self.previous)
-            if self.share:
-                yield self.share.version
-
-    def view(self, found: Mapping[AdapterVersion, VersionView]) -> AdapterView:
-        candidate = found.get(self.share.version) if self.share else None
-        return AdapterView(
-            current=found[self.current],
-            previous=tuple(found[version] for version in self.previous if version in found),
-            candidate=candidate,
-            share=self.share if candidate else None,
-            replicas=self.replicas,
-        )
+def _version(raw: bytes | None) -> AdapterVersion:
+    """Return a version, or an empty string if the name isn't registered."""
+    return AdapterVersion((raw or b"").decode())
 
 
-def _view(fields: Mapping[bytes, bytes], waiting: int, loader: bytes | None) -> VersionView:
+def _adapter_view(
+    current: AdapterVersion,
+    previous: Sequence[AdapterVersion],
+    share: Share | None,
+    replicas: int,
+    found: Mapping[AdapterVersion, VersionView],
+) -> AdapterView:
+    candidate = found.get(share.version) if share else None
+    return AdapterView(
+        current=found[current],
+        previous=tuple(found[version] for version in previous if version in found),
+        candidate=candidate,
+        share=share if candidate else None,
+        replicas=replicas,
+    )
+
+
+def _version_view(fields: Mapping[bytes, bytes], waiting: int, loader: bytes | None) -> VersionView:
     used_ms = fields.get(b"used_ms")
     return VersionView(
         adapter=decode_adapter(decode_hash(fields)),

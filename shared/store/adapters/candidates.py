@@ -1,16 +1,78 @@
-"""Candidate versions of adapter names: which one is tried out, and how its trial ends."""
+"""Candidate versions: tried out as a canary or a shadow along with the current version."""
 
-from shared.errors import JobFailed
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from shared.protocol.adapters import Adapter
 from shared.protocol.ids import AdapterVersion
-from shared.store.adapters.refusals import conflict, not_kept, quarantine
-from shared.store.adapters.share import CandidateMode
+from shared.store.adapters.refusals import conflict, not_kept, quarantine, without_candidate
 from shared.store.redis.pool_store import PoolStore
+
+SHADOW_TENANT = ".shadow"
+"""Tenant of the copies that a shadow computes. No API key can have this name."""
+
+
+class CandidateMode(StrEnum):
+    """Mode of a candidate version."""
+
+    CANARY = "canary"
+    """It answers a share of the requests."""
+    SHADOW = "shadow"
+    """It computes copies of a share of the requests. Clients get the current version's answers."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """The candidate of a name, its mode, and its share of the requests."""
+
+    version: AdapterVersion
+    mode: CandidateMode
+    percent: float
+    """Share of the requests, from 0 to 100."""
+    since_ms: int
+    """Unix time in milliseconds since which the version is the candidate."""
+
+    def takes(self, key: str) -> bool:
+        """Return whether the candidate takes the requests with this key.
+
+        A key that the candidate takes stays with it while the share grows. Another candidate gets
+        other keys.
+        """
+        digest = hashlib.sha256(f"{self.version}\0{key}".encode("utf-8", "replace")).digest()
+        return int.from_bytes(digest[:8]) < self.percent / 100 * 2**64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """The candidate version of an adapter."""
+
+    adapter: Adapter
+    share: Share
+
+
+SHARE_FIELDS = ("candidate", "candidate_mode", "candidate_percent", "candidate_ms")
+"""Fields of an adapter name's hash that hold a `Share`, in the order of the fields of `Share`."""
+
+
+def decode_share(values: Sequence[bytes | None]) -> Share | None:
+    """Return the share in the values of `SHARE_FIELDS`, or None if the name has no candidate."""
+    version, mode, percent, since_ms = ((raw or b"").decode() for raw in values)
+    if not version:
+        return None
+    return Share(
+        version=AdapterVersion(version),
+        mode=CandidateMode(mode),
+        percent=float(percent),
+        since_ms=int(since_ms),
+    )
 
 
 class Candidates(PoolStore):
     """Changes the candidates of one pool's adapters. `Registry.add_candidate` registers new ones.
 
-    In every method, `by` is who asks for the change, for the audit log.
+    In every method, `by` is the client that asks for the change, as the audit log shows it.
     """
 
     async def set(
@@ -22,11 +84,11 @@ class Candidates(PoolStore):
         percent: float,
         by: str,
     ) -> AdapterVersion | None:
-        """Set what a name's candidate does, and return its version.
+        """Set what a name's candidate does, and return the candidate's version.
 
-        `version` is one of the previous versions, or the present candidate; None for the latter.
-        It replaces another candidate. `percent` is the share of requests, from 0 to 100. Returns
-        None if the name isn't registered.
+        `version` becomes the candidate in place of another one. It is one of the previous versions
+        or the present candidate; None means the present candidate. `percent` is the share of
+        requests, from 0 to 100. Returns None if the name isn't registered.
 
         Raises:
             JobFailed: the name has no candidate, `version` is current or isn't kept, or it is
@@ -34,17 +96,12 @@ class Candidates(PoolStore):
         """
         args = name, version or "", mode, f"{percent:g}", by
         match await self._scripts.run("set_candidate", *args):
-            case [b"ok", candidate]:
-                return AdapterVersion(candidate.decode())
-            case [b"none"]:
-                raise JobFailed(conflict(_without_candidate(name)))
             case [b"current"]:
-                raise JobFailed(conflict(f"{version} is the current version of {name} already"))
+                raise conflict(f"{version} is the current version of {name} already")
             case [b"not_kept", *kept]:
-                raise JobFailed(not_kept(name, version, [raw.decode() for raw in kept]))
-            case [b"quarantined", candidate]:
-                raise JobFailed(conflict(quarantine(candidate.decode())))
-        return None
+                raise not_kept(name, version, kept)
+            case reply:
+                return _version_in(reply, name)
 
     async def promote(
         self, name: str, version: AdapterVersion | None = None, *, by: str
@@ -63,9 +120,9 @@ class Candidates(PoolStore):
     async def drop(
         self, name: str, version: AdapterVersion | None = None, *, by: str
     ) -> AdapterVersion | None:
-        """End the trial of a name's candidate, and return its version.
+        """End the trial of a name's candidate, and return the candidate's version.
 
-        Its accepted jobs end normally. Returns None if the name isn't registered.
+        Accepted jobs of the candidate end normally. Returns None if the name isn't registered.
 
         Raises:
             JobFailed: the name has no candidate, or the candidate isn't `version`.
@@ -75,17 +132,19 @@ class Candidates(PoolStore):
     async def _end(
         self, name: str, how: str, by: str, version: AdapterVersion | None
     ) -> AdapterVersion | None:
-        match await self._scripts.run("end_candidate", name, how, by, version or ""):
-            case [b"ok", found]:
-                return AdapterVersion(found.decode())
-            case [b"none"]:
-                raise JobFailed(conflict(_without_candidate(name)))
-            case [b"other", found]:
-                raise JobFailed(conflict(f"the candidate of {name} is {found.decode()} now"))
-            case [b"quarantined", found]:
-                raise JobFailed(conflict(quarantine(found.decode())))
-        return None
+        reply = await self._scripts.run("end_candidate", name, how, by, version or "")
+        if reply[0] == b"other":
+            raise conflict(f"the candidate of {name} is {reply[1].decode()} now")
+        return _version_in(reply, name)
 
 
-def _without_candidate(name: str) -> str:
-    return f"adapter {name} has no candidate version"
+def _version_in(reply: Sequence[bytes], name: str) -> AdapterVersion | None:
+    """Return the candidate in a script's reply, or None if the name isn't registered."""
+    match reply:
+        case [b"ok", candidate]:
+            return AdapterVersion(candidate.decode())
+        case [b"none"]:
+            raise without_candidate(name)
+        case [b"quarantined", candidate]:
+            raise conflict(quarantine(candidate.decode()))
+    return None

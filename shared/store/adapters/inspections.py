@@ -1,13 +1,12 @@
 """Inspections: requests to a worker to read and check the files of an adapter.
 
 Front ends can't read these files themselves. Each request has its own key, and the worker's mailbox
-receives the request's id. The worker confirms the request before it reads the files. The front end
-can therefore detect a lost message or an unresponsive worker quickly, even if reading the
-files takes long.
+receives the request's id. The worker confirms the request before it reads the files. A front end
+therefore quickly detects a lost message or a worker that doesn't respond, even if reading the files
+takes long.
 """
 
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import orjson
 
@@ -15,10 +14,13 @@ from shared.errors import JobError
 from shared.protocol.adapters import Adapter, decode_adapter
 from shared.protocol.codec import PROTOCOL_VERSION, decode_job_error
 from shared.protocol.ids import InspectionId, WorkerId
+from shared.protocol.known_fields import Forms, known_fields
 from shared.store.redis.pool_store import PoolStore
 
 TTL_MS = 60_000
+"""Milliseconds after which a request or a reply expires."""
 TAKEN = b"taken"
+"""First reply to a request. It confirms that a worker has taken the request."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,9 +28,9 @@ class Inspection:
     """A request to read and check an adapter."""
 
     name: str
-    """Name of the adapter, which may not be registered yet."""
+    """Name of the adapter. It may not be registered yet."""
     source: str
-    """Source of the adapter: a folder as the worker sees it, or a hub id."""
+    """Source of the adapter: a folder on the worker's machine, a hub id, a URL or an upload."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,15 +67,15 @@ class Inspections(PoolStore):
         `inspection_id` must not have been used before.
         """
         body = orjson.dumps({"v": PROTOCOL_VERSION, **asdict(asked)})
-        return bool(await self._scripts.run("ask", wid, inspection_id, body, TTL_MS))
+        return bool(await self._scripts.run("send_inspection", wid, inspection_id, body, TTL_MS))
 
     async def next_reply(
         self, inspection_id: InspectionId, *, timeout_s: float
     ) -> Findings | bool | None:
         """Return the next reply to a request.
 
-        The first reply is True, which confirms the request. The second reply contains the findings.
-        Waits for `timeout_s`, but at most two seconds, and returns None if no reply arrives. A
+        The first reply is True, which confirms the request. The second reply is the findings. The
+        call waits for `timeout_s`, but at most two seconds, and returns None if no reply arrives. A
         reply may be lost if the call is cancelled or fails.
         """
         reply = await self._take_first(self._keys.findings(inspection_id), timeout_s)
@@ -84,7 +86,10 @@ class Inspections(PoolStore):
         await self._redis.delete(self._keys.inspection(inspection_id))
 
     async def take(self, inspection_id: InspectionId) -> Inspection | None:
-        """Take and confirm a request, or return None if it was withdrawn or already taken."""
+        """Take a request, and return it. The front end that sent it gets a confirmation.
+
+        Returns None if the request was withdrawn or already taken.
+        """
         body = await self._scripts.run("take_inspection", inspection_id, TTL_MS)
         wire = orjson.loads(body) if body else {}
         if wire.pop("v", None) != PROTOCOL_VERSION:
@@ -92,22 +97,12 @@ class Inspections(PoolStore):
         return Inspection(**wire)
 
     async def answer(self, inspection_id: InspectionId, findings: Findings) -> None:
-        """Publish the findings of an inspection. May be repeated."""
+        """Publish the findings of an inspection. The call may be repeated."""
         wire = orjson.dumps(asdict(findings), default=sorted)  # orjson encodes no sets
         await self._scripts.run("answer_inspection", inspection_id, wire, TTL_MS)
 
 
 def _decode(raw: bytes) -> Findings:
-    wire: dict[str, Any] = orjson.loads(raw)
-    adapter, error = wire["adapter"], wire["error"]
-    return Findings(
-        adapter=decode_adapter(adapter) if adapter else None,
-        error=decode_job_error(error),
-        source=wire["source"],
-        num_tensors=wire["num_tensors"],
-        matched=tuple(wire["matched"]),
-        unmatched=tuple(wire["unmatched"]),
-        num_unmatched=wire["num_unmatched"],
-        ranks=tuple((rank, count) for rank, count in wire["ranks"]),
-        trained_on=wire["trained_on"],
-    )
+    forms: Forms = {"adapter": decode_adapter, "error": decode_job_error}
+    forms |= {"matched": tuple, "unmatched": tuple, "ranks": lambda pairs: tuple(map(tuple, pairs))}
+    return Findings(**known_fields(Findings, orjson.loads(raw), **forms))

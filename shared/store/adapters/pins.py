@@ -1,9 +1,8 @@
-"""Pinned adapters: names whose current version a minimum number of workers holds."""
+"""Pinned adapters: a minimum number of workers keeps the current version of a pinned name."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from shared.errors import JobFailed
 from shared.protocol.adapters import AdapterState
 from shared.protocol.capabilities import Needs, decode_needs
 from shared.protocol.ids import AdapterVersion, WorkerId
@@ -11,8 +10,9 @@ from shared.store.adapters.refusals import conflict
 from shared.store.redis.pool_store import PoolStore
 
 LOAD_MS = 30_000
+"""Milliseconds after which the right of `begin_load` ends by itself."""
 MAX_PINS = 256
-"""Maximum number of pinned names. Workers read all of them every second."""
+"""Maximum number of pinned names. Each worker reads all of them every second."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,18 +24,19 @@ class PinnedVersion:
     """Minimum number of workers that hold the version."""
     num_holders: int
     is_held: bool
-    """Whether the worker that asks is one of them."""
+    """Whether the calling worker holds the version."""
     needs: Needs
-    """What a worker needs to serve the version."""
+    """Capabilities that a worker needs to serve the version."""
 
 
 class Pins(PoolStore):
     """Pinned names of one pool."""
 
     async def set(self, name: str, replicas: int, *, by: str) -> bool:
-        """Keep the current version of a name on at least `replicas` workers; 0 ends this.
+        """Keep the current version of a name on at least `replicas` workers; 0 unpins the name.
 
-        `by` is who asks for it, for the audit log. Returns False if the name isn't registered.
+        `by` is the client that asks for the change, as the audit log shows it. Returns False if the
+        name isn't registered.
 
         Raises:
             JobFailed: too many names are pinned.
@@ -44,16 +45,19 @@ class Pins(PoolStore):
             case [b"ok", _]:
                 return True
             case [b"full"]:
-                raise JobFailed(conflict(f"{MAX_PINS} adapters are pinned already; unpin one"))
+                raise conflict(f"{MAX_PINS} adapters are pinned already; unpin one")
         return False
 
     async def all(self) -> dict[str, int]:
-        """Return the minimum number of workers of each pinned name."""
+        """Return the minimum number of workers for each pinned name."""
         raw = await self._redis.hgetall(self._keys.pins)  # type: ignore[misc]
         return {name.decode(): int(replicas) for name, replicas in raw.items()}
 
     async def versions(self, wid: WorkerId) -> Sequence[PinnedVersion]:
-        """Return the current versions of the pinned names that aren't quarantined, for a worker."""
+        """Return the current versions of the pinned names, with `is_held` for the worker `wid`.
+
+        Quarantined versions are left out.
+        """
         pins = await self.all()
         if not pins:
             return ()
@@ -81,16 +85,19 @@ class Pins(PoolStore):
         ]
 
     async def begin_load(self, pinned: PinnedVersion) -> bool:
-        """Return whether the worker alone may load a version, until `end_load` or for 30 s."""
+        """Take the exclusive right to load a version. Return False if another worker has the right.
+
+        The right ends with `end_load`, or after `LOAD_MS`.
+        """
         key = self._keys.pin_load(pinned.version)
         if not await self._redis.set(key, "1", nx=True, px=LOAD_MS):
             return False
-        # Another worker may have loaded it since `pinned` was read.
+        # Another worker may have loaded the version since `pinned` was read.
         if await self._redis.scard(self._keys.holders(pinned.version)) < pinned.replicas:  # type: ignore[misc]
             return True
         await self.end_load(pinned.version)
         return False
 
     async def end_load(self, version: AdapterVersion) -> None:
-        """Let other workers load a pinned version, if they still should."""
+        """End the right to load a version, so that other workers may load it."""
         await self._redis.delete(self._keys.pin_load(version))

@@ -1,34 +1,38 @@
-"""Errors of changes that the registry refuses."""
+"""Errors for changes of adapters that the registry refuses."""
 
 from collections.abc import Sequence
 
-from shared.errors import ErrorCode, JobError
+from shared.errors import ErrorCode, JobFailed, failed
 
 
-def already_loaded(name: str, version: str | None) -> JobError:
+def already_loaded(name: str, version: str | None) -> JobFailed:
     """Return the error for loading an adapter under a name that is taken.
 
     The first two sentences are vLLM's, because clients match them.
     """
-    return JobError(
-        code=ErrorCode.ADAPTER_EXISTS,
-        message=f"The lora adapter '{name}' has already been loaded. If you want to load the "
-        f"adapter in place, set 'load_inplace' to True. The loaded version is {version}.",
-        param="lora_name",
+    message = (
+        f"The lora adapter '{name}' has already been loaded. If you want to load the "
+        f"adapter in place, set 'load_inplace' to True. The loaded version is {version}."
     )
+    return failed(ErrorCode.ADAPTER_EXISTS, message, "lora_name")
 
 
-def not_kept(name: str, version: str | None, kept: Sequence[str]) -> JobError:
+def not_kept(name: str, version: str | None, kept: Sequence[bytes]) -> JobFailed:
     """Return the error for a version that isn't among `kept`, the current and previous ones."""
-    current, *previous = kept
+    current, *previous = [raw.decode() for raw in kept]
     listed = ", ".join((f"{current} (current)", *previous))
     message = f"adapter {name} keeps no version {version}; choose one of: {listed}"
-    return JobError(code=ErrorCode.ADAPTER_CONFLICT, message=message, param="version")
+    return failed(ErrorCode.ADAPTER_CONFLICT, message, "version")
 
 
-def conflict(message: str) -> JobError:
+def conflict(message: str) -> JobFailed:
     """Return the error for a change that the present state of an adapter doesn't allow."""
-    return JobError(code=ErrorCode.ADAPTER_CONFLICT, message=message)
+    return failed(ErrorCode.ADAPTER_CONFLICT, message)
+
+
+def without_candidate(name: str) -> JobFailed:
+    """Return the error for a request that needs a candidate, if the name has none."""
+    return conflict(f"adapter {name} has no candidate version")
 
 
 def quarantine(version: str | None) -> str:

@@ -3,10 +3,9 @@
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
-from shared.errors import ErrorCode, JobFailed, SettingsError, failed
+from shared.errors import ErrorCode, SettingsError, failed
 from shared.protocol.adapters import (
     Adapter,
     AdapterState,
@@ -18,44 +17,26 @@ from shared.protocol.capabilities import encode_words
 from shared.protocol.ids import AdapterVersion
 from shared.protocol.tools import ToolForm
 from shared.reasoning_form import ReasoningForm
-from shared.store.adapters.changes import OPERATOR, POOL, WORKER
+from shared.store.adapters.audit_log import OPERATOR, POOL, WORKER
+from shared.store.adapters.candidates import (
+    SHARE_FIELDS,
+    Candidate,
+    CandidateMode,
+    decode_share,
+)
 from shared.store.adapters.refusals import already_loaded, conflict, not_kept, quarantine
-from shared.store.adapters.share import FIELDS as SHARE_FIELDS
-from shared.store.adapters.share import Candidate, CandidateMode, decode_share
 from shared.store.redis.connection import chunks, decode_hash
 from shared.store.redis.pool_store import PoolStore
 from shared.store.redis.scripts import flat
 
 RELEASED_PER_CALL = 32
+"""Maximum number of versions that one call of `release_quarantine.lua` releases."""
 KEPT_VERSIONS = 4
 """Number of previous versions that a name keeps by default."""
 
 
-class _AddMode(StrEnum):
-    """Reason for adding an adapter."""
-
-    START = "start"
-    """A worker was started with the adapter."""
-    LOAD = "load"
-    """A client loads the adapter under a new name."""
-    REPLACE = "replace"
-    """A client loads the adapter under a name that may already be taken."""
-    CANDIDATE = "candidate"
-    """A client loads the adapter to try it out beside the current version of its name."""
-
-
-class _AddOutcome(StrEnum):
-    """Outcome of `add_adapter.lua`."""
-
-    OK = "ok"
-    EXISTS = "exists"
-    """The name is taken, and the mode doesn't allow replacing its version."""
-    QUARANTINED = "quarantined"
-    """The version is quarantined."""
-    EXPIRED = "expired"
-    """The uploaded files of the version are gone."""
-    UNKNOWN = "unknown"
-    """The name of a candidate isn't registered."""
+_AddMode = Literal["start", "load", "replace", "candidate"]
+"""Reason for adding an adapter. `add_adapter.lua` describes the reasons and its outcomes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,23 +46,23 @@ class Found:
     base: BaseModel | None
     """Base model of the pool; None before the first worker has started."""
     adapter: Adapter | None = None
-    """Adapter version to which the name refers, if it takes new requests."""
+    """Adapter version that the name refers to, if it takes new requests."""
     is_base: bool = False
     """Whether the name refers to the base model."""
     revision: str = "0"
-    """Revision of the registry in which the name was looked up, or an earlier one.
+    """Revision of the registry at the lookup, or an earlier one.
 
-    The registry gets another revision whenever a model that takes requests changes or is removed.
+    The revision changes whenever a model that takes requests is changed or removed.
     """
     candidate: Candidate | None = None
     """Candidate of the adapter, if it takes requests. None if a version was looked up."""
 
     def canary_for(self, key: str) -> "Found":
-        """Return what serves the requests with this key: the canary if it takes them, or this."""
+        """Return the canary if it takes the requests with this key, else this result unchanged."""
         return self._candidate_for(key, CandidateMode.CANARY) or self
 
     def shadow_for(self, key: str) -> "Found | None":
-        """Return what computes a copy of the requests with this key, or None if nothing does."""
+        """Return the shadow if it computes copies of the requests with this key, else None."""
         return self._candidate_for(key, CandidateMode.SHADOW)
 
     def _candidate_for(self, key: str, mode: CandidateMode) -> "Found | None":
@@ -98,7 +79,7 @@ class Found:
 
     @property
     def tool_form(self) -> ToolForm | None:
-        """Form of the model's tool calls. An adapter's own chat template decides for it."""
+        """Form of the model's tool calls. An adapter's own chat template may change the form."""
         own = self.adapter.tool_form if self.adapter and not self.is_base else None
         return own or (self.base.tool_form if self.base else None)
 
@@ -112,15 +93,15 @@ class Found:
 class Registry(PoolStore):
     """Base model, adapter names and versions of one pool.
 
-    A name has a current version and a few previous versions. The entry of a version is kept while a
-    name refers to the version, or a job of the version waits or runs.
+    A name has a current version and a few previous versions. The entry of a version is kept as long
+    as a name refers to the version, or a job of the version waits or runs.
     """
 
     async def set_base(self, base: BaseModel) -> str:
         """Set the pool's base model. If its version changes, all adapters are unregistered.
 
-        Returns the registry's epoch. A new epoch means that the registry has lost its adapters, and
-        that workers must register their adapters again.
+        Returns the registry's epoch. If the epoch is new, the registry has lost its adapters, and
+        workers must register theirs again.
 
         Raises:
             SettingsError: live workers of the pool serve another version.
@@ -144,11 +125,10 @@ class Registry(PoolStore):
         """Register an adapter that a worker was started with.
 
         Returns the version that the name refers to after the call, or None if a client has unloaded
-        the name. The returned version differs from the version of `adapter` in two cases: a client
-        has set another version, or a worker that started after this one has registered another
-        version. A quarantined version stays quarantined.
+        the name. That is another version than the one of `adapter` if a client has set it, or if a
+        worker that started later has registered it. A quarantined version stays quarantined.
         """
-        _, version = await self._add(_AddMode.START, adapter, by=WORKER)
+        _, version = await self._add("start", adapter, by=WORKER)
         return version
 
     async def load_adapter(
@@ -156,40 +136,40 @@ class Registry(PoolStore):
     ) -> None:
         """Register an adapter for a client. New requests for the name use the adapter immediately.
 
-        The name keeps at most `keep_versions` previous versions. `by` is the client, for the audit
-        log.
+        The name keeps at most `keep_versions` previous versions. `by` is the client, as the audit
+        log shows it.
 
         Raises:
             JobFailed: the name is taken and `replace` is false, the version is quarantined, or its
                 uploaded files have expired.
         """
-        mode = _AddMode.REPLACE if replace else _AddMode.LOAD
+        mode: _AddMode = "replace" if replace else "load"
         outcome, version = await self._add(mode, adapter, keep_versions, by=by)
-        if outcome is _AddOutcome.EXISTS:
-            raise JobFailed(already_loaded(adapter.name, version))
+        if outcome == "exists":
+            raise already_loaded(adapter.name, version)
         _check_can_load(outcome, version)
 
     async def add_candidate(self, adapter: Adapter, *, keep_versions: int, by: str) -> bool:
         """Register an adapter as the candidate of its name, in place of another candidate.
 
         A new candidate takes no requests until `Candidates.set` gives it a share. `by` is the
-        client, for the audit log. Returns False if the name isn't registered.
+        client, as the audit log shows it. Returns False if the name isn't registered.
 
         Raises:
             JobFailed: the version is current or quarantined, or its uploaded files have expired.
         """
-        outcome, version = await self._add(_AddMode.CANDIDATE, adapter, keep_versions, by=by)
-        if outcome is _AddOutcome.EXISTS:
+        outcome, version = await self._add("candidate", adapter, keep_versions, by=by)
+        if outcome == "exists":
             message = f"{version} is the current version of {adapter.name} already"
-            raise JobFailed(conflict(f"{message}; load other weights"))
+            raise conflict(f"{message}; load other weights")
         _check_can_load(outcome, version)
-        return outcome is not _AddOutcome.UNKNOWN
+        return outcome != "unknown"
 
     async def unload_adapter(self, name: str, *, by: str = "") -> bool:
         """Stop accepting jobs for the name. Jobs that already wait or run end normally.
 
-        May be repeated. Returns False if the name is unknown. An unloaded name stays known for at
-        least an hour. `by` is the client, for the audit log.
+        The call may be repeated. Returns False if the name is unknown. An unloaded name stays known
+        for at least an hour. `by` is the client, as the audit log shows it.
         """
         return bool(await self._scripts.run("unload_adapter", name, by) >= 0)
 
@@ -198,10 +178,10 @@ class Registry(PoolStore):
     ) -> AdapterVersion | None:
         """Make the name refer to a previous version, and return that version.
 
-        By default, this is the first version in the order of rollbacks, and the version that is
-        replaced becomes the last one. With `version`, the version that is replaced becomes the
-        first one. If `version` is current already, nothing changes. `by` is the client, for the
-        audit log. Returns None if the name isn't registered.
+        Without `version`, the name gets the first version in the order of rollbacks, and the
+        replaced version becomes the last one. With `version`, the replaced version becomes the
+        first one. If `version` is current already, nothing changes. `by` is the client, as the
+        audit log shows it. Returns None if the name isn't registered.
 
         Raises:
             JobFailed: there is no previous version, the name doesn't keep `version`, or the
@@ -211,18 +191,18 @@ class Registry(PoolStore):
             case [b"ok", reached]:
                 return AdapterVersion(reached.decode())
             case [b"none"]:
-                raise JobFailed(conflict(f"adapter {name} has no previous version"))
+                raise conflict(f"adapter {name} has no previous version")
             case [b"not_kept", *kept]:
-                raise JobFailed(not_kept(name, version, [raw.decode() for raw in kept]))
+                raise not_kept(name, version, kept)
             case [b"quarantined", reached]:
-                raise JobFailed(conflict(quarantine(reached.decode())))
+                raise conflict(quarantine(reached.decode()))
         return None
 
     async def release_adapter(self, name: str) -> AdapterVersion | None:
         """Let the quarantined current version of the name take jobs again, and return the version.
 
-        The next job of the version that dies quarantines it again. Returns None if the name isn't
-        registered.
+        The count of the version's dead jobs is kept. One more dead job therefore quarantines it
+        again, unless another job is answered first. Returns None if the name isn't registered.
 
         Raises:
             JobFailed: the version isn't quarantined.
@@ -231,11 +211,14 @@ class Registry(PoolStore):
         if adapter is None:
             return None
         if not await self._scripts.run("release_quarantine", 0, OPERATOR, adapter.version):
-            raise JobFailed(conflict(f"adapter {adapter.version} isn't quarantined"))
+            raise conflict(f"adapter {adapter.version} isn't quarantined")
         return adapter.version
 
     async def release_quarantined(self, *, after_ms: int) -> list[AdapterVersion]:
-        """Let versions take jobs again that were quarantined for `after_ms`. May be repeated."""
+        """End the quarantine of versions after `after_ms`, and return these versions.
+
+        They take jobs again. The call may be repeated.
+        """
         raw = await self._redis.zrange(self._keys.quarantined, 0, -1)
         released: list[bytes] = []
         for page in chunks(raw, RELEASED_PER_CALL):
@@ -243,7 +226,7 @@ class Registry(PoolStore):
         return [AdapterVersion(version.decode()) for version in released]
 
     async def forget_unused(self) -> list[AdapterVersion]:
-        """Delete the entries of versions without a name and jobs, and return these versions."""
+        """Delete the entries of versions that no name and no job refers to. Return the versions."""
         return [AdapterVersion(raw.decode()) for raw in await self._scripts.run("forget_unused")]
 
     async def adapter(self, name: str) -> Adapter | None:
@@ -265,7 +248,7 @@ class Registry(PoolStore):
         return found
 
     async def forgotten(self, versions: list[AdapterVersion]) -> list[AdapterVersion]:
-        """Return the versions in `versions` whose entries were deleted."""
+        """Return the versions in `versions` that no longer have entries."""
         gone: list[AdapterVersion] = []
         for some in chunks(versions):
             pipe = self._redis.pipeline(transaction=False)
@@ -284,7 +267,7 @@ class Registry(PoolStore):
         return (await self.find(model)).version
 
     async def find(self, model: str) -> Found:
-        """Return the base model, and the model that serves requests for `model`.
+        """Return the base model, and the version that serves requests for `model`.
 
         Requests refer to an adapter by `name`, `base:name` or `name@digest12`. The last form may
         refer to a previous version.
@@ -294,7 +277,7 @@ class Registry(PoolStore):
         """
         base_name, colon, name = model.rpartition(":")
         pipe = self._redis.pipeline(transaction=False)
-        # Read first, so that the rest can't be older than the revision.
+        # The revision is read first, so that the other values can't be older than it.
         pipe.hget(self._keys.counters, "registry")
         pipe.hgetall(self._keys.base)
         pipe.hmget(self._keys.adapter(name), ["version", *SHARE_FIELDS])
@@ -325,7 +308,11 @@ class Registry(PoolStore):
         return found
 
     async def _served(self, version: AdapterVersion) -> Adapter | None:
-        """Return the version if it takes new requests, else None. Raise JobFailed in quarantine."""
+        """Return the version if it takes new requests, else None.
+
+        Raises:
+            JobFailed: the version is quarantined.
+        """
         adapter = await self.adapter_by_version(version) if version else None
         if adapter and adapter.state is AdapterState.QUARANTINED:
             message = f"{quarantine(version)}; register other weights under its name"
@@ -333,7 +320,7 @@ class Registry(PoolStore):
         return adapter if adapter and adapter.state is AdapterState.READY else None
 
     async def _current(self, names: Sequence[str]) -> list[Adapter]:
-        """Return the current versions of those `names` that are registered."""
+        """Return the current versions of the registered names among `names`."""
         pipe = self._redis.pipeline(transaction=False)
         for name in names:
             pipe.hget(self._keys.adapter(name), "version")
@@ -343,24 +330,24 @@ class Registry(PoolStore):
 
     async def _add(
         self, mode: _AddMode, adapter: Adapter, keep_versions: int | None = None, *, by: str
-    ) -> tuple[_AddOutcome, AdapterVersion | None]:
+    ) -> tuple[str, AdapterVersion | None]:
         keep = "" if keep_versions is None else keep_versions
         args = mode, adapter.name, adapter.version, adapter.created_s, keep, adapter.source, by
         outcome, raw = await self._scripts.run("add_adapter", *args, *_fields(adapter))
         version = AdapterVersion(raw.decode()) if raw else None
-        return _AddOutcome(outcome.decode()), version
+        return outcome.decode(), version
 
 
-def _check_can_load(outcome: _AddOutcome, version: AdapterVersion | None) -> None:
-    if outcome is _AddOutcome.QUARANTINED:
-        raise JobFailed(conflict(f"{quarantine(version)}; load other weights"))
-    if outcome is _AddOutcome.EXPIRED:
+def _check_can_load(outcome: str, version: AdapterVersion | None) -> None:
+    if outcome == "quarantined":
+        raise conflict(f"{quarantine(version)}; load other weights")
+    if outcome == "expired":
         message = "reading the adapter took too long, and its files have expired; send it again"
         raise failed(ErrorCode.UNAVAILABLE, message)
 
 
 def _fields(record: BaseModel | Adapter) -> Iterator[Any]:
-    """Return the fields of a record for a hash of Redis, in which None is an empty string."""
+    """Return the fields of a record and their values for a Redis hash. None becomes ''."""
     fields = asdict(record)
     if isinstance(record, Adapter):
         fields["kinds"] = encode_words(record.kinds)

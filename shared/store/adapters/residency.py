@@ -1,4 +1,4 @@
-"""Record of the adapter versions that each worker holds. Most methods call one Lua script."""
+"""Record of the adapter versions that each worker holds, and of the rights to load versions."""
 
 from collections.abc import Collection, Mapping, Sequence
 
@@ -12,19 +12,19 @@ from shared.store.redis.pool_store import PoolStore
 from shared.store.redis.scripts import flat
 
 VERSIONS_PER_CALL = 128
+"""Maximum number of versions in one call of `residents.lua`."""
 REPLICAS_PER_CALL = 32
-"""Maximum number of replicas that one call of `shrink.lua` checks, so that no call blocks Redis for
-long."""
+"""Maximum number of replicas in one call of `shrink.lua`."""
 COLD_PAGE = 256
 MAX_COLD_PAGES = 4
-"""Maximum number of pages in which a limited worker looks for versions without a holder."""
+"""Maximum number of pages of versions without a holder that a limited worker reads."""
 
 
 class ResidencyStore(PoolStore):
     """Resident adapter versions of a pool's workers.
 
-    The store remembers the versions that this process has reported for its own workers. A claim
-    therefore sends only the differences. Pass the same instance to the `Queue` of these workers.
+    The store remembers which versions this process has reported for its own workers, so that a
+    claim sends only the differences. The `Queue` of these workers must use the same instance.
     """
 
     def __init__(self, redis: Redis, keys: Keys) -> None:
@@ -32,7 +32,7 @@ class ResidencyStore(PoolStore):
         self._reported: dict[WorkerId, set[AdapterVersion]] = {}
         """Versions that each worker of this process has reported to Redis."""
         self._mismatched: set[WorkerId] = set()
-        """Workers whose last heartbeat found fewer or more versions in Redis than were reported."""
+        """Workers with a different number of versions in Redis at the last heartbeat."""
 
     async def set_residents(
         self,
@@ -41,7 +41,7 @@ class ResidencyStore(PoolStore):
         add: Sequence[AdapterVersion] = (),
         remove: Sequence[AdapterVersion] = (),
     ) -> list[AdapterVersion]:
-        """Record that the worker holds the versions in `add`, and no longer those in `remove`.
+        """Record that the worker holds the versions in `add`, and no longer holds `remove`.
 
         The worker's exclusive rights to load any of these versions end. Returns the versions in
         `add` that other workers hold too.
@@ -77,12 +77,12 @@ class ResidencyStore(PoolStore):
         due: Collection[AdapterVersion],
         steal_ms: int,
     ) -> dict[AdapterVersion, ReplicaStanding]:
-        """Return the standing of the worker's replicas, and withdraw surplus replicas in `due`.
+        """Return whether the pool needs each replica, and withdraw surplus replicas in `due`.
 
-        The worker no longer counts as a holder of a withdrawn version and may evict it. The
-        last replica of a version is never withdrawn. The call may be repeated. `running` has the
-        number of jobs that the worker runs, for each version that it holds. A replica is needed if
-        a job of its version has waited longer than `steal_ms`.
+        The worker no longer counts as a holder of a withdrawn version, and may evict it. The last
+        replica of a version is never withdrawn. The call may be repeated. `running` has, for each
+        version that the worker holds, the number of its jobs that the worker runs. A replica is
+        needed if a job of its version has waited for longer than `steal_ms`.
 
         Raises:
             LeaseLost: the worker was declared dead.
@@ -102,21 +102,19 @@ class ResidencyStore(PoolStore):
     async def start_load(self, wid: WorkerId, version: AdapterVersion) -> bool:
         """Request the exclusive right to load a version, and return whether the worker has it.
 
-        The right is granted if jobs of the version wait, no worker holds the version and no other
-        worker loads it. While a worker has the right, other workers claim no jobs of the version.
-        The right ends when the worker calls `set_residents` for the version, or when heartbeats no
-        longer renew the right.
+        The worker gets the right if jobs of the version wait, no worker holds the version, and no
+        other worker loads it. Other workers claim no jobs of the version meanwhile. The right ends
+        when the worker calls `set_residents` for the version, or when no heartbeat renews it.
         """
-        return bool(await self._scripts.run("load", wid, version))
+        return bool(await self._scripts.run("start_load", wid, version))
 
     async def cold_heads(
         self, limit: int, serves: Capabilities = EVERYTHING
     ) -> list[AdapterVersion]:
         """Return up to `limit` versions that have waiting jobs but no holder.
 
-        The versions are sorted by the queue scores of their first jobs, lowest first. Versions
-        without a job that a worker with the capabilities `serves` may take are left out. They are
-        searched for only among the first versions.
+        The versions are sorted by the queue scores of their first jobs, lowest first. Each has a
+        job for workers with the capabilities `serves`. Only the first versions are examined.
         """
         if serves.is_everything:
             return _versions(await self._redis.zrange(self._keys.cold, 0, limit - 1))
@@ -132,10 +130,10 @@ class ResidencyStore(PoolStore):
     async def _served(
         self, versions: Sequence[AdapterVersion], serves: Capabilities
     ) -> list[AdapterVersion]:
-        """Return the versions that have a waiting job that the worker serves.
+        """Return the versions with a waiting job that the worker serves.
 
-        Running jobs with features count as waiting. Versions that seem to have only such jobs are
-        left to other workers, which claim no jobs of a version while this worker loads it.
+        `featured` also counts running jobs. A version that seems to have only jobs with features is
+        left to workers that serve all features.
         """
         has_features = serves.features == frozenset(Feature)
         pipe = self._redis.pipeline(transaction=False)
@@ -154,7 +152,7 @@ class ResidencyStore(PoolStore):
         ]
 
     def begin(self, wid: WorkerId) -> None:
-        """Start tracking a newly registered worker, which has no versions in Redis yet."""
+        """Start tracking a newly registered worker. It has no versions in Redis yet."""
         self._reported[wid] = set()
 
     def end(self, wid: WorkerId) -> None:
@@ -169,15 +167,15 @@ class ResidencyStore(PoolStore):
     def unreported(
         self, wid: WorkerId, residents: Collection[AdapterVersion]
     ) -> tuple[set[AdapterVersion], set[AdapterVersion]]:
-        """Return which versions are held but not reported, and which are reported but not held."""
+        """Return the versions that are held but not reported, and vice versa."""
         reported, held = self._reported.get(wid, set()), set(residents)
         return held - reported, reported - held
 
     async def repair(self, wid: WorkerId, num_held: int) -> None:
-        """Report the worker's versions again if Redis, which has `num_held`, lost some of them.
+        """Report the worker's versions again if Redis has lost some. Redis has `num_held` of them.
 
-        A repair starts only at the second mismatch in a row, because the first mismatch may be
-        caused by a report that is under way.
+        The repair waits for the second mismatch in a row, because a report that is under way may
+        cause the first one.
         """
         reported = self._reported.get(wid)
         if reported is None or num_held == len(reported):

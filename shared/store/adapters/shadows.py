@@ -1,4 +1,4 @@
-"""Pairs of a request's job and of its copy for a shadow, and how their answers compare."""
+"""Shadow pairs (a request's job and its copy for the shadow), and comparisons of their answers."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -11,9 +11,9 @@ from shared.store.redis.connection import decode_hash, unix_ms
 from shared.store.redis.pool_store import PoolStore
 
 States = tuple[JobState | None, JobState | None]
-"""States of the two jobs of a pair."""
+"""States of the two jobs of a pair; None for a job that isn't kept any more."""
 MAX_PENDING = 1024
-"""Maximum number of pairs that haven't been compared. No copy is made beyond it."""
+"""Maximum number of pairs that wait for their comparison. Beyond it, no copies are made."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,14 +26,14 @@ class ShadowPair:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairReport:
-    """How the two answers of a pair compare."""
+    """Comparison of the two answers of a pair."""
 
     original: JobId
     copy: JobId
     similarity: float
-    """From 0 for answers without common words to 1 for equal answers; 0 if the copy failed."""
+    """0 for answers without common words or a failed copy, up to 1 for equal answers."""
     error: str | None = None
-    """Why the copy failed."""
+    """Reason why the copy failed."""
     tokens: int = 0
     """Number of tokens of the original answer."""
     candidate_tokens: int = 0
@@ -41,13 +41,13 @@ class PairReport:
 
     @property
     def is_equal(self) -> bool:
-        """Whether both answers have the same texts."""
+        """Whether both answers have the same text."""
         return self.similarity == 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """Summary of all pairs of a candidate that were compared."""
+    """Summary of a candidate's pairs that were compared. Redis keeps it as a hash of its fields."""
 
     pairs: int = 0
     equal: int = 0
@@ -55,7 +55,7 @@ class Comparison:
     failed: int = 0
     """Number of copies that ended with an error."""
     similarity: float = 0.0
-    """Sum over all pairs."""
+    """Sum of the similarities of all pairs."""
     tokens: int = 0
     candidate_tokens: int = 0
 
@@ -68,12 +68,12 @@ class Shadows(PoolStore):
         return int(await self._redis.zcard(self._keys.shadows))
 
     async def add(self, pair: ShadowPair) -> None:
-        """Remember a pair whose answers will be compared."""
+        """Store a pair for a later comparison of its answers."""
         now_ms = unix_ms(await self._redis.time())
         await self._redis.zadd(self._keys.shadows, {f"{pair.original} {pair.copy}": now_ms})
 
     async def pending(self) -> Sequence[tuple[ShadowPair, States]]:
-        """Return the pairs to compare, oldest first, with the states of jobs that are kept."""
+        """Return the pairs that wait for their comparison, oldest first, with the jobs' states."""
         raw = await self._redis.zrange(self._keys.shadows, 0, -1)
         jobs = [JobId(job) for member in raw for job in member.decode().split(" ")]
         pipe = self._redis.pipeline(transaction=False)
@@ -87,13 +87,13 @@ class Shadows(PoolStore):
         ]
 
     async def discard(self, pairs: Sequence[ShadowPair]) -> None:
-        """Forget pairs that can't be compared."""
+        """Remove pairs that can't be compared."""
         members = [f"{pair.original} {pair.copy}" for pair in pairs]
         if members:
             await self._redis.zrem(self._keys.shadows, *members)
 
     async def record(self, name: str, version: AdapterVersion, report: PairReport) -> bool:
-        """Count a pair once. Return False if it was counted, or the candidate has changed."""
+        """Add a pair to the summary. Return False if it was added before or the trial has ended."""
         args = (
             *(report.original, report.copy, name, version),
             *(int(report.is_equal), int(report.error is not None), f"{report.similarity:.6f}"),
@@ -102,7 +102,7 @@ class Shadows(PoolStore):
         return bool(await self._scripts.run("record_comparison", *args))
 
     async def comparison(self, version: AdapterVersion) -> Comparison:
-        """Return the summary of a candidate's pairs."""
+        """Return the summary of a candidate's pairs so far."""
         raw = await self._redis.hgetall(self._keys.compared(version))  # type: ignore[misc]
         found = decode_hash(raw)
         similarity = float(found.pop("similarity", 0))
@@ -110,6 +110,6 @@ class Shadows(PoolStore):
         return Comparison(similarity=similarity, **counts)
 
     async def differing(self, version: AdapterVersion, limit: int) -> Sequence[PairReport]:
-        """Return up to `limit` pairs of a candidate whose answers differ, newest first."""
+        """Return up to `limit` pairs of a candidate with different answers, newest first."""
         raw = await self._redis.lrange(self._keys.differing(version), 0, limit - 1)  # type: ignore[misc]
         return [PairReport(**orjson.loads(report)) for report in raw]

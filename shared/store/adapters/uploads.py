@@ -1,21 +1,22 @@
-"""Files of adapters that clients send, on their way through Redis to the workers.
+"""Files of adapters that clients send. Redis passes them on to the workers.
 
 A front end writes the files in pieces. A worker reads them when it checks or loads the adapter.
-Once a version is registered that was made from an upload, the upload lives as long as the version,
-so that workers that start later can load the version, too.
+After a version was registered from an upload, the upload is kept as long as the version, so that
+workers that start later can also load it. `append_upload.lua` enforces the limits on the memory and
+the number of uploads.
 """
 
 from collections.abc import AsyncIterator
 from typing import Any
 
-from shared.errors import ErrorCode, JobError, JobFailed
+from shared.errors import ErrorCode, JobFailed, failed
 from shared.protocol.ids import UploadId
 from shared.store.redis.connection import OutOfMemory
 from shared.store.redis.pool_store import PoolStore
 from shared.store.redis.retry import retry_until_available
 
 PIECE_BYTES = 1 << 20
-"""Maximum number of bytes of a piece. Redis copies one within a millisecond."""
+"""Maximum number of bytes of a piece. Redis copies such a piece within a millisecond."""
 CONFIG = "config"
 """Field with the text of adapter_config.json."""
 
@@ -40,8 +41,8 @@ class Uploads(PoolStore):
         """Store one piece of at most `PIECE_BYTES` bytes, and charge the tenant with it.
 
         `field` is `CONFIG`, or the number of the piece, from 0. `num_left` is the number of bytes
-        that follow, as far as it is known. The upload expires `ttl_ms` later unless a version is
-        made from it.
+        that the client has announced and not yet sent. The upload expires after `ttl_ms` unless
+        another piece arrives or a version is made from it.
 
         Raises:
             JobFailed: the upload would leave too little of Redis' memory for jobs, or the tenant
@@ -55,17 +56,20 @@ class Uploads(PoolStore):
         except OutOfMemory:
             reply = b"memory"
         if reply != b"ok":
-            raise JobFailed(_refusal(reply.decode()))
+            raise _refused(reply.decode())
 
     async def config(self, upload: UploadId) -> bytes | None:
-        """Return the text of adapter_config.json, or None if it wasn't sent. Retries."""
+        """Return the text of adapter_config.json, or None if it wasn't sent.
+
+        Retries while Redis is unavailable.
+        """
         return await self._field(upload, CONFIG)
 
     async def pieces(self, upload: UploadId) -> AsyncIterator[bytes]:
         """Yield the pieces of the weights file in order. Retries while Redis is unavailable.
 
         Raises:
-            UploadGone: the upload isn't in Redis, or no longer.
+            UploadGone: the upload isn't in Redis.
         """
         size = await self._field(upload, "size")
         num_read = number = 0
@@ -85,17 +89,15 @@ class Uploads(PoolStore):
         return await retry_until_available(read)
 
     async def discard(self, upload: UploadId) -> None:
-        """Delete an upload of which no version was made."""
+        """Delete an upload that didn't become a version."""
         await self._scripts.run("discard_upload", upload)
 
 
-def _refusal(limit: str) -> JobError:
+def _refused(limit: str) -> JobFailed:
     if limit == "memory":
-        message = (
-            "Redis has too little free memory for this adapter; unload adapters, lower "
-            "--keep-versions, or raise Redis' maxmemory"
-        )
-        return JobError(code=ErrorCode.UNAVAILABLE, message=message)
+        message = "Redis has too little free memory for this adapter; unload adapters, lower "
+        message += "--keep-versions, or raise Redis' maxmemory"
+        return failed(ErrorCode.UNAVAILABLE, message)
     what = "half of Redis' memory" if limit == "bytes" else "too many versions"
     message = f"the adapters that this tenant has uploaded are {what}; unload some of them"
-    return JobError(code=ErrorCode.QUOTA_EXCEEDED, message=message)
+    return failed(ErrorCode.QUOTA_EXCEEDED, message)

@@ -1,7 +1,7 @@
 """Audit of a pool's keys: each must be of a known kind and have an owner or a lifetime.
 
-An audit reads keys one after another while the pool changes them. What looks wrong is therefore a
-suspect at first. It is a stray only if later looks find the same.
+An audit reads keys one after another while the pool changes them. A key that looks wrong is
+therefore only a suspect. A suspect becomes a stray if it still looks wrong later.
 """
 
 import asyncio
@@ -18,9 +18,9 @@ from shared.store.redis.connection import Redis, ResponseError, chunks
 from shared.store.redis.keys import Keys
 
 LOOK_S = 1.0
-"""Seconds between two looks at the same suspects."""
+"""Seconds between two checks of the same suspects."""
 SETTLE_S = 10.0
-"""Seconds after which a suspect is a stray. The pool removes the keys of a lost worker sooner."""
+"""Seconds for which a stray must look wrong. A lost worker's keys are removed sooner."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +40,10 @@ class Auditor:
         self.reader = KeyReader(redis, keys)
 
     async def audit(self, *, settle_s: float = SETTLE_S) -> Audit:
-        """Check all keys of the pool, and return those that look wrong for `settle_s`.
+        """Check all keys of the pool, and return those that look wrong for `settle_s` seconds.
 
-        If the first look finds no suspect, the call returns without waiting. Keys that are created
-        meanwhile may be missed.
+        If the first check finds no suspect, the call returns without waiting. Keys that are created
+        during the call may be missed.
         """
         seen: set[str] = set()
         suspects: set[Stray] = set()
@@ -68,7 +68,7 @@ class Auditor:
         return found
 
     async def check_again(self, suspects: Sequence[Stray]) -> list[Stray]:
-        """Return the suspects that still look wrong. Unlike `check`, this takes no samples."""
+        """Return the suspects that still look wrong. Unlike `check`, it reads no other members."""
         still: list[Stray] = []
         for some in chunks(suspects):
             members = _members_by_key(some)
@@ -100,7 +100,7 @@ class Auditor:
                 yield suspect, Doubt(doubt.reason, (*doubt.unless, is_gone))
 
     async def _look_up(self, facts: Iterable[Fact]) -> Mapping[tuple[str | int, ...], Any]:
-        """Return the replies to the commands of the facts."""
+        """Return the replies to the commands of the facts, by command."""
         commands = list(dict.fromkeys(fact.command for fact in facts))
         replies: dict[tuple[str | int, ...], Any] = {}
         for some in chunks(commands):
@@ -112,7 +112,7 @@ class Auditor:
 
 
 def _is_true(fact: Fact, reply: Any) -> bool:
-    """Return whether the reply shows the fact. A key of another type shows nothing."""
+    """Return whether the reply shows the fact. A fact about a key of another type is false."""
     if isinstance(reply, ResponseError) and str(reply).startswith("WRONGTYPE"):
         return False
     if isinstance(reply, Exception):
@@ -121,10 +121,8 @@ def _is_true(fact: Fact, reply: Any) -> bool:
 
 
 def _members_by_key(suspects: Iterable[Stray]) -> dict[str, list[str]]:
-    """Return the members among the suspects, once each. Keys without such members map to []."""
-    members: dict[str, dict[str, None]] = {}
+    """Return the suspects' members by key, without duplicates. A key may have no members."""
+    members: dict[str, set[str]] = {}
     for suspect in suspects:
-        of_key = members.setdefault(suspect.key, {})
-        if suspect.member:
-            of_key[suspect.member] = None
-    return {key: list(of_key) for key, of_key in members.items()}
+        members.setdefault(suspect.key, set()).add(suspect.member)
+    return {key: sorted(of_key - {""}) for key, of_key in members.items()}

@@ -1,13 +1,14 @@
-"""Strays, and facts that show that a key of Redis is in use. Pure.
+"""Strays of an audit, and facts about a pool. A fact can show that a key is in use. Pure.
 
-One short command reads each fact.
+A fact is read with one short command of Redis. The docstring of each method of `Facts` states the
+fact that it returns. If the method returns several facts, the statement is true if one of them is.
 """
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from shared.protocol.ids import AdapterVersion, JobId, WorkerId
+from shared.protocol.ids import JobId
 from shared.protocol.jobs import JobState
 from shared.store.redis.keys import Keys
 
@@ -16,7 +17,7 @@ _LOOKUPS = {"zset": "ZSCORE", "hash": "HGET"}
 
 @dataclass(frozen=True, slots=True, order=True)
 class Stray:
-    """A key, or a member of a key, that breaks the rule of its kind: no owner and no lifetime."""
+    """A key, or a member of a key, that breaks the rule of its kind (`rules.py`)."""
 
     key: str
     kind: str
@@ -28,11 +29,11 @@ class Stray:
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """A statement about the pool, and the command whose reply shows whether it is true."""
+    """A statement about the pool, and a command with a reply that shows whether it is true."""
 
     command: tuple[str | int, ...]
     is_shown_by: Callable[[Any], bool]
-    """Function that is called with the command's reply and returns whether the fact is true."""
+    """Function from the command's reply to whether the fact is true."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +41,12 @@ class Doubt:
     """A reason why a key or one of its members seems to be a stray."""
 
     reason: str
-    """The fault, which exists unless one of `unless` is true."""
     unless: tuple[Fact, ...] = ()
+    """Facts. Any true fact clears the doubt."""
 
 
 class Facts:
-    """Makes facts about one pool."""
+    """Creates facts about one pool."""
 
     def __init__(self, keys: Keys) -> None:
         self.keys = keys
@@ -89,21 +90,9 @@ class Facts:
         return self.is_live_worker(worker), self.is_in_zset(self.keys.lost, worker)
 
     def has_lease_after(self, worker: str, time_ms: int) -> Fact:
-        """The worker's lease ends after the time, or the worker is no longer in the pool."""
+        """The worker's lease ends after `time_ms`, or the worker is no longer in the pool."""
         command = self.is_live_worker(worker).command
         return Fact(command, lambda reply: reply is None or float(reply) > time_ms)
-
-    def owns(self, worker: str, job: str) -> Fact:
-        """The worker owns the job."""
-        return self.is_in_zset(self.keys.owned(WorkerId(worker)), job)
-
-    def waits(self, version: str, job: str) -> Fact:
-        """The job is in the queue of the version."""
-        return self.is_in_zset(self.keys.queue(AdapterVersion(version)), job)
-
-    def has_queue(self, version: str) -> Fact:
-        """Jobs of the version wait."""
-        return self.exists(self.keys.queue(AdapterVersion(version)))
 
     def job_is(
         self, job: str, states: Iterable[JobState], *, version: str = "", owner: str = ""

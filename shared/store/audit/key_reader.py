@@ -1,8 +1,7 @@
 """Reads keys of a pool for an audit, many keys with each round trip."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from shared.store.audit.facts import Stray
 from shared.store.audit.rules import RULES, Entry
@@ -12,67 +11,53 @@ from shared.store.redis.keys import Keys
 SCAN_COUNT = 200
 """Number of keys that one call of SCAN looks at."""
 NUM_MEMBERS = 200
-"""Number of members that are read of each key. If a key has more, they are a random sample."""
+"""Maximum number of members that are read of a key. If it has more, these are a random sample."""
 _SAMPLES = {"zset": "ZRANDMEMBER", "set": "SRANDMEMBER", "hash": "HRANDFIELD"}
 _ABSENT = "none"
 """Type that Redis reports for a key that doesn't exist."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Key:
-    """A key whose kind has a rule."""
-
-    key: str
-    kind: str
-    name: str
-    has_expiry: bool
-
-
 class KeyReader:
-    """Reads what the rules of an audit need to know about keys."""
+    """Reads the properties of keys that the rules of an audit need."""
 
     def __init__(self, redis: Redis, keys: Keys) -> None:
         self._redis = redis
         self._prefix = keys.prefix
 
     async def scan(self, cursor: int) -> tuple[int, list[str]]:
-        """Return the next cursor, 0 at the end, and some keys of the pool, which may repeat."""
+        """Return the next cursor (0 at the end) and some keys of the pool.
+
+        Several calls may return the same key.
+        """
         cursor, found = await self._redis.scan(cursor, match=f"{self._prefix}*", count=SCAN_COUNT)
         return cursor, [_text(raw) for raw in found]
 
     async def read(
         self, names: Sequence[str], members: Mapping[str, Sequence[str]] | None = None
     ) -> tuple[list[Entry], list[Stray]]:
-        """Return the keys whose kind has a rule, and the strays among the others.
+        """Return the keys of kinds with a rule, and the strays among the other keys.
 
-        Keys that no longer exist are left out. `members` has the members to check, by key; by
-        default they are a sample.
+        Keys that no longer exist are left out. `members` are the members to check, by key; by
+        default a sample of each key's members.
         """
         now_ms = unix_ms(await self._redis.time())
-        known, strays = await self._known(names)
+        known, strays = await self._known(names, now_ms)
         fields = await self._fields(known)
-        sampled = await self._members(known) if members is None else members
+        checked = await self._members(known) if members is None else members
         entries = [
-            Entry(
-                key=key.key,
-                kind=key.kind,
-                name=key.name,
-                has_expiry=key.has_expiry,
-                now_ms=now_ms,
-                fields=fields.get(key.key, {}),
-                members=sampled.get(key.key, ()),
-            )
-            for key in known
+            replace(entry, fields=fields.get(entry.key, {}), members=checked.get(entry.key, ()))
+            for entry in known
         ]
         return entries, strays
 
-    async def _known(self, names: Sequence[str]) -> tuple[list[_Key], list[Stray]]:
+    async def _known(self, names: Sequence[str], now_ms: int) -> tuple[list[Entry], list[Stray]]:
+        """Return the result of `read`, but without fields and members."""
         pipe = self._redis.pipeline(transaction=False)
         for key in names:
             pipe.type(key)
             pipe.pttl(key)
         flat = await pipe.execute()
-        known: list[_Key] = []
+        known: list[Entry] = []
         strays: list[Stray] = []
         for key, raw_type, ttl_ms in zip(names, flat[::2], flat[1::2], strict=True):
             kind, _, name = key.removeprefix(self._prefix).partition(":")
@@ -81,44 +66,46 @@ class KeyReader:
             if reason := _refusal(kind, type_):
                 strays.append(Stray(key, kind, "", reason))
             else:
-                known.append(_Key(key, kind, name, has_expiry=ttl_ms >= 0))
+                has_expiry = ttl_ms >= 0
+                known.append(
+                    Entry(key=key, kind=kind, name=name, has_expiry=has_expiry, now_ms=now_ms)
+                )
         return known, strays
 
-    async def _fields(self, known: Sequence[_Key]) -> dict[str, dict[str, str]]:
+    async def _fields(self, known: Sequence[Entry]) -> dict[str, dict[str, str]]:
+        """Return the existing fields of hashes that the rules read, by key."""
         pipe = self._redis.pipeline(transaction=False)
-        hashes = [(key.key, RULES[key.kind].fields) for key in known if RULES[key.kind].fields]
+        hashes = [(entry.key, RULES[entry.kind].fields) for entry in known]
+        hashes = [(key, fields) for key, fields in hashes if fields]
         for key, fields in hashes:
             pipe.hmget(key, list(fields))
-        replies = await pipe.execute()
         return {
-            key: dict(_present(fields, values))
-            for (key, fields), values in zip(hashes, replies, strict=True)
+            key: {
+                field: _text(raw)
+                for field, raw in zip(fields, values, strict=True)
+                if raw is not None
+            }
+            for (key, fields), values in zip(hashes, await pipe.execute(), strict=True)
         }
 
-    async def _members(self, known: Sequence[_Key]) -> dict[str, list[str]]:
+    async def _members(self, known: Sequence[Entry]) -> dict[str, list[str]]:
         pipe = self._redis.pipeline(transaction=False)
-        checked = [key for key in known if RULES[key.kind].has_members]
-        for key in checked:
-            pipe.execute_command(_SAMPLES[RULES[key.kind].type], key.key, NUM_MEMBERS)
-        replies = await pipe.execute()
+        checked = [entry for entry in known if RULES[entry.kind].has_members]
+        for entry in checked:
+            pipe.execute_command(_SAMPLES[RULES[entry.kind].type], entry.key, NUM_MEMBERS)
         return {
-            key.key: [_text(raw) for raw in reply or ()]
-            for key, reply in zip(checked, replies, strict=True)
+            entry.key: [_text(raw) for raw in reply or ()]
+            for entry, reply in zip(checked, await pipe.execute(), strict=True)
         }
 
 
 def _refusal(kind: str, type_: str) -> str | None:
-    """Return what is wrong with a key of this kind and type, or None if a rule applies to it."""
+    """Return the fault of a key of this kind and type, or None if a rule applies to the key."""
     if kind not in RULES:
         return "this release knows no such kind of key"
     if type_ != RULES[kind].type:
         return f"it is a {type_} instead of a {RULES[kind].type}"
     return None
-
-
-def _present(fields: Sequence[str], values: Sequence[Any]) -> Iterator[tuple[str, str]]:
-    pairs = zip(fields, values, strict=True)
-    return ((field, _text(value)) for field, value in pairs if value is not None)
 
 
 def _text(raw: bytes) -> str:

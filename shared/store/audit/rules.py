@@ -1,20 +1,22 @@
 """Rules of the audit: the type, owner and lifetime that each kind of key must have. Pure.
 
-`shared.store.redis.keys` documents the keys. A key whose kind has no rule is a stray.
+`shared/store/redis/keys.py` documents the keys. A key whose kind has no rule is a stray. Each
+function below yields the doubts about one key, or about one member of a key, and the facts that
+would clear each doubt.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
-from shared.protocol.ids import AdapterVersion, BatchId, FileId, UploadId
+from shared.protocol.adapter_files import upload_source
+from shared.protocol.ids import AdapterVersion, BatchId, FileId, UploadId, WorkerId
 from shared.protocol.jobs import UNFINISHED, JobState
-from shared.protocol.uploads import upload_source
 from shared.store.audit.facts import Doubt, Facts
 from shared.store.batches.records import OPEN
 from shared.store.redis.keys import Keys
 
 LATE_S = 60
-"""Seconds after the end of a worker's lease at which a sweep is overdue."""
+"""Seconds after the end of a worker's lease by which a sweep must have removed the worker."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,10 +30,10 @@ class Entry:
     """Part of the key after its kind: id of a job or worker, version, or name of a tenant."""
     has_expiry: bool
     now_ms: int
-    """Redis' clock."""
-    fields: Mapping[str, str]
-    """Those fields of a hash that the rule of its kind reads."""
-    members: Sequence[str]
+    """Time of the reading on Redis' clock."""
+    fields: Mapping[str, str] = field(default_factory=dict)
+    """Fields of a hash that the rule of its kind reads."""
+    members: Sequence[str] = ()
     """Members to check."""
 
 
@@ -82,14 +84,15 @@ def _job(facts: Facts, entry: Entry) -> Iterable[Doubt]:
             yield Doubt("the job isn't finished, but its record expires")
         yield Doubt("the job has no deadline", (facts.is_in_zset(facts.keys.due, entry.name),))
     if state == JobState.QUEUED:
-        yield Doubt("the job is in no queue", (facts.waits(version, entry.name),))
+        queue = facts.keys.queue(AdapterVersion(version))
+        yield Doubt("the job is in no queue", (facts.is_in_zset(queue, entry.name),))
     elif state == JobState.RUNNING:
-        owner = entry.fields.get("owner", "")
-        yield Doubt("no worker owns the running job", (facts.owns(owner, entry.name),))
+        owned = facts.keys.owned(WorkerId(entry.fields.get("owner", "")))
+        yield Doubt("no worker owns the running job", (facts.is_in_zset(owned, entry.name),))
 
 
 def _if_exists(key: Callable[[Keys], Callable[..., str]], otherwise: str) -> OfMember:
-    """Return a check of members that each name such a key, which must exist."""
+    """Return a check that the `key` which a member names exists. `otherwise` is the fault."""
 
     def of_member(facts: Facts, _: Entry, member: str) -> Iterable[Doubt]:
         yield Doubt(otherwise, (facts.exists(key(facts.keys)(member)),))
@@ -103,6 +106,20 @@ _with_entry = _if_exists(lambda keys: keys.version, "the version has no entry")
 _with_key = _if_exists(lambda keys: keys.access_key, "the API key has no record")
 _adapter_name = _if_exists(lambda keys: keys.adapter, "the name has no entry")
 _keeper = _if_exists(lambda keys: keys.jobs, "the tenant has no jobs")
+
+
+def _if_listed(index: Callable[[Keys], str], otherwise: str) -> OfKey:
+    """Return a check that the sorted set `index` has the key's name. `otherwise` is the fault."""
+
+    def of_key(facts: Facts, entry: Entry) -> Iterable[Doubt]:
+        yield Doubt(otherwise, (facts.is_in_zset(index(facts.keys), entry.name),))
+
+    return of_key
+
+
+_file = _if_listed(lambda keys: keys.files, "the file isn't in `files`")
+_access_key = _if_listed(lambda keys: keys.access_keys, "the API key isn't in `keys`")
+_of_open_batch = _if_listed(lambda keys: keys.batches, "the batch isn't open")
 
 
 def _waiting(facts: Facts, entry: Entry, job: str) -> Iterable[Doubt]:
@@ -163,8 +180,8 @@ def _leased(facts: Facts, entry: Entry, worker: str) -> Iterable[Doubt]:
 
 
 def _doomed(facts: Facts, _: Entry, version: str) -> Iterable[Doubt]:
-    running = facts.exists(facts.keys.running(AdapterVersion(version)))
-    yield Doubt("the version has no jobs", (facts.has_queue(version), running))
+    jobs = facts.keys.queue(AdapterVersion(version)), facts.keys.running(AdapterVersion(version))
+    yield Doubt("the version has no jobs", tuple(map(facts.exists, jobs)))
 
 
 def _holder(facts: Facts, _: Entry, worker: str) -> Iterable[Doubt]:
@@ -242,13 +259,9 @@ def _upload(facts: Facts, entry: Entry) -> Iterable[Doubt]:
         yield Doubt("no version was made from it, and it never expires", (is_source,))
 
 
-def _file(facts: Facts, entry: Entry) -> Iterable[Doubt]:
-    yield Doubt("the file isn't in `files`", (facts.is_in_zset(facts.keys.files, entry.name),))
-
-
 def _file_of(facts: Facts, entry: Entry, file: str) -> Iterable[Doubt]:
-    if entry.name or entry.kind == "purpose":
-        yield Doubt("the file isn't in `files`", (facts.is_in_zset(facts.keys.files, file),))
+    if entry.name or entry.kind == "purpose":  # a list of one tenant
+        yield from _file(facts, replace(entry, name=file))
     else:
         yield Doubt("the file has no record", (facts.exists(facts.keys.file(FileId(file))),))
 
@@ -271,10 +284,6 @@ def _batch(facts: Facts, entry: Entry) -> Iterable[Doubt]:
         yield from _of_open_batch(facts, entry)
 
 
-def _of_open_batch(facts: Facts, entry: Entry) -> Iterable[Doubt]:
-    yield Doubt("the batch isn't open", (facts.is_in_zset(facts.keys.batches, entry.name),))
-
-
 def _open_batch(facts: Facts, entry: Entry, batch: str) -> Iterable[Doubt]:
     if not entry.name:
         yield Doubt("the batch has no record", (facts.exists(facts.keys.batch(BatchId(batch))),))
@@ -283,11 +292,6 @@ def _open_batch(facts: Facts, entry: Entry, batch: str) -> Iterable[Doubt]:
 def _with_turns(facts: Facts, entry: Entry, batch: str) -> Iterable[Doubt]:
     if entry.name:
         yield from _of_open_batch(facts, replace(entry, name=batch))
-
-
-def _access_key(facts: Facts, entry: Entry) -> Iterable[Doubt]:
-    is_listed = facts.is_in_zset(facts.keys.access_keys, entry.name)
-    yield Doubt("the API key isn't in `keys`", (is_listed,))
 
 
 RULES: Mapping[str, Rule] = {

@@ -1,7 +1,7 @@
 """Audit that runs all the time in short steps, and keeps its position and results in Redis.
 
-Any number of processes may run steps. Steps at the same time repeat each other's work, but do no
-harm.
+Any number of processes may run steps. Steps that run at the same time repeat each other's work,
+which does no harm.
 """
 
 import asyncio
@@ -17,13 +17,13 @@ from shared.store.redis.connection import Redis, unix_ms
 from shared.store.redis.keys import Keys
 
 MAX_SCANS = 50
-"""Number of SCAN calls of one step. Each looks at 200 keys of the database."""
+"""Maximum number of SCAN calls of one step. Each call covers 200 keys of the database."""
 MAX_SCAN_S = 5.0
-"""Seconds after which a step stops to scan."""
+"""Seconds after which a step makes no further SCAN call."""
 MAX_KEPT = 500
 """Maximum number of strays and of suspects that are kept between two steps."""
 NUM_LOOKS = 3
-"""Number of looks, `LOOK_S` seconds apart, at the suspects of the last step."""
+"""Number of checks, `LOOK_S` seconds apart, of the suspects of the last step."""
 TTL_S = 3600
 
 
@@ -34,14 +34,14 @@ class AuditStatus:
     num_keys: int
     """Number of keys that the last complete pass over the pool has checked."""
     strays: tuple[Stray, ...] = ()
-    """Strays that the last step has found or found again."""
+    """Strays that the last step has found, both new and known ones."""
     checked_ms: int
     """Unix time in milliseconds of the last step."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Progress:
-    """State between two steps."""
+    """State between two steps. Redis keeps it."""
 
     cursor: int = 0
     num_keys: int = 0
@@ -49,6 +49,7 @@ class _Progress:
     suspects: tuple[Stray, ...] = ()
     strays: tuple[Stray, ...] = ()
     last_num_keys: int = 0
+    """Number of keys that the last complete pass has checked."""
 
 
 class RunningAudit:
@@ -62,8 +63,8 @@ class RunningAudit:
     async def step(self) -> tuple[Stray, ...]:
         """Check further keys, and return the strays that this step has found for the first time.
 
-        A stray is a key that looks wrong in two steps. The second step looks at it `NUM_LOOKS`
-        times, because the state of a busy key may look wrong by chance.
+        A stray is a key that looks wrong in two steps. The second step checks the key `NUM_LOOKS`
+        times, because a key that is in use may look wrong by chance.
         """
         before = await self._load()
         strays = await self._confirmed((*before.strays, *before.suspects))

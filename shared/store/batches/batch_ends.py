@@ -1,4 +1,4 @@
-"""Ends of batches that a webhook must still announce."""
+"""Ends of batches that the webhook of `--webhook-url` must still announce."""
 
 from dataclasses import dataclass
 
@@ -18,7 +18,7 @@ class BatchEnd:
 
     @property
     def member(self) -> str:
-        """Text form of the end, which is its name in Redis."""
+        """Text form of the end in Redis. `end_batch.lua` also writes it."""
         return f"{self.batch} {self.status.value} {self.ended_s}"
 
     @classmethod
@@ -29,19 +29,19 @@ class BatchEnd:
 
 
 class BatchEnds(PoolStore):
-    """Ends of batches that are still to be announced."""
+    """Reads and changes the list of ends that must still be announced."""
 
     async def due(self, now_s: float, *, limit: int) -> list[BatchEnd]:
-        """Return ends that should be announced now, longest overdue first."""
+        """Return up to `limit` ends that should be announced now, longest overdue first."""
         raw = await self._redis.zrangebyscore(
             self._keys.webhooks, "-inf", now_s * 1000, start=0, num=limit
         )
         return [BatchEnd.of(each.decode()) for each in raw]
 
     async def delay(self, end: BatchEnd, until_s: float) -> None:
-        """Note that an end couldn't be announced, and when to try again."""
+        """Retry the failed announcement of an end at the Unix time `until_s`."""
         await self._redis.zadd(self._keys.webhooks, {end.member: until_s * 1000}, xx=True)
 
     async def forget(self, end: BatchEnd) -> None:
-        """Note that an end was announced, or never will be."""
+        """Remove an end that was announced or will never be announced."""
         await self._redis.zrem(self._keys.webhooks, end.member)

@@ -1,4 +1,7 @@
-"""Batches of requests: their records, and the rights to run them."""
+"""Records of batches, and turns: the rights of control processes to run a batch for some time.
+
+`take_turn.lua` decides which batch has the next turn.
+"""
 
 import secrets
 import time
@@ -8,18 +11,12 @@ from typing import Any
 
 import orjson
 
-from shared.errors import (
-    ErrorCode,
-    JobError,
-    JobFailed,
-    LeaseLost,
-    QueueFull,
-    ReachedLimit,
-)
+from shared.errors import ErrorCode, LeaseLost, QueueFull, ReachedLimit, failed
 from shared.protocol.access.rights import Access
 from shared.protocol.ids import BatchId, FileId, JobId
+from shared.protocol.results import Usage
 from shared.store.batches.pages import Page, read_page
-from shared.store.batches.records import Batch, BatchStatus, BatchUsage, LineError
+from shared.store.batches.records import Batch, BatchStatus, LineError
 from shared.store.redis.pool_store import PoolStore
 from shared.store.redis.scripts import Arg, flat
 
@@ -28,15 +25,20 @@ MAX_OPEN = 10_000
 MAX_OPEN_TENANT = 200
 """Maximum number of batches of one tenant that haven't ended."""
 LEASE_MS = 10_000
-"""Milliseconds after which another control process may run the batch of a silent one."""
+"""Milliseconds without a renewal after which a batch may get another turn."""
 PROMISE_MS = 60_000
-"""Milliseconds after which another turn replaces one that no control process has begun."""
+"""Milliseconds after which a turn is given again if no control process has begun it."""
 MAX_TURNS = 16
 """Maximum number of batches of a pool that have a turn at the same time."""
 MAX_TURNS_TENANT = 8
 """Maximum number of batches of one tenant that have a turn at the same time."""
 MAX_LINES_PER_COMMIT = 100
 
+_PLAIN_FIELDS = (
+    *("endpoint", "input_file", "window", "created_s", "expires_s"),
+    *("key_id", "books_pool", "weight"),
+)
+"""Fields of a new batch that are stored as they are."""
 _CANCELLABLE = (BatchStatus.VALIDATING, BatchStatus.IN_PROGRESS)
 
 
@@ -45,66 +47,61 @@ class CommittedLines:
     """Lines of a batch that have ended."""
 
     parts: Sequence[str]
-    """Objects in the file store with the results of the lines."""
+    """Names of the objects in the file store that have the results of the lines."""
     lines: Sequence[tuple[int, JobId | None]]
     """Numbers of the lines, from 0, with the jobs that answered them."""
     num_completed: int
     num_failed: int
-    usage: BatchUsage
+    usage: Usage
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """The right to run a batch for some time."""
+    """The right of a control process, called the runner, to run a batch for some time."""
 
     batch: BatchId
     number: int
 
     @property
     def runner(self) -> str:
-        """Name of the turn's runner in the lease of the batch."""
+        """Name of the runner in the lease of the batch."""
         return str(self.number)
 
 
 @dataclass(frozen=True, slots=True)
 class Competition:
-    """Turns that run at the same time as a batch's own."""
+    """Numbers of running turns, from the view of one turn's runner."""
 
     num_tenants: int
-    """Number of tenants with turns, including the batch's own."""
+    """Number of tenants with turns, including the tenant of the runner's batch."""
     num_turns: int
-    """Number of turns of the batch's tenant."""
+    """Number of turns of that tenant."""
 
 
 def new_batch_id() -> BatchId:
-    """Return an id that no batch has."""
+    """Return a new random id."""
     return BatchId(f"batch_{secrets.token_hex(16)}")
 
 
 class Batches(PoolStore):
-    """Batches of one pool. Clients' calls name no runner, and runners' calls need its lease."""
+    """Batches of one pool.
+
+    Methods with a `runner` or a `Turn` are for control processes, which must hold the lease of the
+    batch.
+    """
 
     async def add(self, batch: Batch, *, keep_s: int, max_tenant: int) -> None:
-        """Accept a batch. The tenant has at most `max_tenant`, ended ones that are kept included.
+        """Accept a batch.
 
-        `keep_s` is the longest time in seconds for which a batch is kept.
+        A tenant has at most `max_tenant` batches, which include ended ones that are kept. `keep_s`
+        is the longest time in seconds for which a batch is kept.
 
         Raises:
             QueueFull: the pool or the tenant has too many batches that haven't ended.
             JobFailed: the tenant has too many batches.
         """
-        fields = {
-            "endpoint": batch.endpoint,
-            "input_file": batch.input_file,
-            "window": batch.window,
-            "created_s": batch.created_s,
-            "expires_s": batch.expires_s,
-            "status": batch.status.value,
-            "models": " ".join(batch.models),
-            "key_id": batch.key_id,
-            "books_pool": batch.books_pool,
-            "weight": batch.weight,
-        }
+        fields = {name: getattr(batch, name) for name in _PLAIN_FIELDS}
+        fields |= {"status": batch.status.value, "models": " ".join(batch.models)}
         if batch.metadata is not None:
             fields["metadata"] = orjson.dumps(batch.metadata).decode()
         reply = await self._scripts.run(
@@ -118,7 +115,9 @@ class Batches(PoolStore):
         if reply == b"busy":
             raise QueueFull(ReachedLimit.TENANT_BATCHES, MAX_OPEN_TENANT)
         if reply == b"many":
-            raise JobFailed(_too_many(max_tenant))
+            message = f"there are {max_tenant} batches already; delete ended ones with DELETE "
+            message += "/v1/batches/BATCH_ID, or ask the operator to raise --max-batches-tenant"
+            raise failed(ErrorCode.QUOTA_EXCEEDED, message)
 
     async def get(self, batch_id: BatchId) -> Batch | None:
         """Return a batch, or None if it doesn't exist or has expired."""
@@ -133,12 +132,12 @@ class Batches(PoolStore):
         )
 
     async def cancel(self, batch_id: BatchId) -> None:
-        """Make a batch start no more requests. Batches that have ended are left as they are."""
+        """Let a batch start no more requests. Has no effect on a batch that has ended."""
         for status in _CANCELLABLE:
             await self._move(batch_id, "", status, BatchStatus.CANCELLING)
 
     async def delete(self, batch: Batch) -> bool:
-        """Delete the record of a batch. Return False, and change nothing, if it hasn't ended."""
+        """Delete the record of an ended batch. Return False if the batch hasn't ended."""
         return bool(await self._scripts.run("delete_batch", batch.id, batch.tenant) == b"ok")
 
     async def with_parts(self, now_s: float, *, limit: int) -> list[BatchId]:
@@ -149,7 +148,7 @@ class Batches(PoolStore):
         return [BatchId(each.decode()) for each in raw]
 
     async def delay_parts(self, batch_id: BatchId, until_s: float) -> None:
-        """Note that the parts of a batch couldn't be deleted, and when to try again."""
+        """Retry the failed deletion of a batch's parts at the Unix time `until_s`."""
         await self._redis.zadd(self._keys.ended_batches, {batch_id: until_s * 1000}, xx=True)
 
     async def forget_parts(self, batch_id: BatchId) -> None:
@@ -163,12 +162,14 @@ class Batches(PoolStore):
         ]
 
     async def take_turn(self) -> Turn | None:
-        """Give a turn to the batch that is next; None if none is due or enough turns run."""
+        """Give a turn to the next batch. Return None if no batch is due, or too many turns run."""
         reply = await self._scripts.run("take_turn", PROMISE_MS, MAX_TURNS, MAX_TURNS_TENANT)
         return Turn(BatchId(reply[0].decode()), reply[1]) if reply else None
 
     async def begin(self, turn: Turn) -> Competition:
-        """Begin a turn. Unless it ends or has results, it counts as a death of its process.
+        """Begin a turn, and count a death of its control process.
+
+        The count is taken back when the turn ends or its first results are committed.
 
         Raises:
             LeaseLost: the turn has ended.
@@ -179,20 +180,20 @@ class Batches(PoolStore):
         """Renew the right to run a batch.
 
         Raises:
-            LeaseLost: as in `begin`.
+            LeaseLost: the turn has ended.
         """
         return await self._renew(turn, is_begin=False)
 
     async def release(self, turn: Turn, *, wait_s: float = 0, failure: str = "") -> None:
-        """End a turn, so that the batch can have the next one in `wait_s`, unless it has ended.
+        """End a turn. A batch that hasn't ended can get its next turn `wait_s` seconds later.
 
-        `failure` says why the turn failed; it is empty if it didn't.
+        `failure` is the reason why the turn failed; empty if it didn't fail.
         """
         args = turn.batch, turn.runner, int(wait_s * 1000), failure
         await self._scripts.run("release_turn", *args)
 
     async def start(self, batch_id: BatchId, runner: str, *, num_requests: int) -> BatchStatus:
-        """Note that the input is valid, and return the batch's status after the call.
+        """Record that the input is valid, and return the batch's status after the call.
 
         Raises:
             LeaseLost: the runner may no longer run the batch.
@@ -201,10 +202,10 @@ class Batches(PoolStore):
         return await self._move(batch_id, runner, BatchStatus.VALIDATING, to, num_requests)
 
     async def finalize(self, batch_id: BatchId, runner: str) -> None:
-        """Note that the output files are being written, unless the batch is being cancelled.
+        """Record that the output files are being written, unless the batch is being cancelled.
 
         Raises:
-            LeaseLost: as in `start`.
+            LeaseLost: the runner may no longer run the batch.
         """
         to = BatchStatus.FINALIZING
         await self._move(batch_id, runner, BatchStatus.IN_PROGRESS, to)
@@ -214,15 +215,18 @@ class Batches(PoolStore):
         return await self._redis.get(self._keys.batch_done(batch_id)) or b""
 
     async def parts(self, batch_id: BatchId) -> list[str]:
-        """Return the objects in the file store with the results so far."""
+        """Return the names of the objects in the file store that have the results so far."""
         key = self._keys.batch_parts(batch_id)
         return [raw.decode() for raw in await self._redis.lrange(key, 0, -1)]  # type: ignore[misc]
 
     async def commit(self, batch_id: BatchId, runner: str, ended: CommittedLines) -> None:
-        """Record lines that have ended, and delete their jobs. A line can be recorded only once.
+        """Record the results of requests that have ended, and delete their jobs.
+
+        `ended` names the requests by their lines in the input file.
 
         Raises:
-            LeaseLost: another runner runs the batch. Nothing was recorded.
+            LeaseLost: the runner has lost the batch's lease, or one of the lines was recorded
+                before. Nothing is recorded then.
         """
         usage = ended.usage
         args: list[Arg] = [batch_id, runner, ended.num_completed, ended.num_failed]
@@ -243,9 +247,9 @@ class Batches(PoolStore):
         error_file: FileId | None = None,
         errors: Sequence[LineError] = (),
     ) -> None:
-        """End a batch, whose record is then kept for `keep_s` seconds.
+        """End a batch. Its record is kept for `keep_s` seconds.
 
-        `announces` says whether a webhook is to be called. `errors` are faults of the input file.
+        `announces` tells whether a webhook is called. `errors` are faults of the input file.
 
         Raises:
             LeaseLost: another runner runs the batch.
@@ -274,8 +278,8 @@ class Batches(PoolStore):
     ) -> BatchStatus:
         """Change a batch's status from `source` to `to`, and return the status after the call.
 
-        A batch with another status stays as it is. `runner` is empty for a client's change. The
-        arguments have the order of ARGV in `move_batch.lua`.
+        A batch with another status stays as it is. For a client's change, `runner` is empty. The
+        arguments of the script have the order of its ARGV.
 
         Raises:
             LeaseLost: the runner may no longer run the batch.
@@ -290,7 +294,7 @@ class Batches(PoolStore):
         return BatchStatus(reply.decode())
 
     async def _read(self, ids: Sequence[str]) -> list[Batch | None]:
-        """Return the batches with these ids, in the same order; None for each without a record."""
+        """Return the batches with these ids, in the same order; None where there is no record."""
         pipe = self._redis.pipeline(transaction=False)
         for each in ids:
             pipe.hgetall(self._keys.batch(BatchId(each)))
@@ -298,14 +302,6 @@ class Batches(PoolStore):
             _of_hash(BatchId(each), fields) if fields else None
             for each, fields in zip(ids, await pipe.execute(), strict=True)
         ]
-
-
-def _too_many(max_tenant: int) -> JobError:
-    message = (
-        f"there are {max_tenant} batches already; delete ended ones with DELETE "
-        "/v1/batches/BATCH_ID, or ask the operator to raise --max-batches-tenant"
-    )
-    return JobError(code=ErrorCode.QUOTA_EXCEEDED, message=message)
 
 
 def _check(batch_id: BatchId, reply: bytes) -> None:
@@ -346,7 +342,7 @@ def _of_hash(batch_id: BatchId, raw: Mapping[bytes, bytes]) -> Batch:
         num_requests=number("num_requests"),
         num_completed=number("num_completed"),
         num_failed=number("num_failed"),
-        usage=BatchUsage(
+        usage=Usage(
             prompt_tokens=number("prompt_tokens"),
             completion_tokens=number("completion_tokens"),
             cached_tokens=number("cached_tokens"),

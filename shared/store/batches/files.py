@@ -1,8 +1,7 @@
-"""Records of the files of clients. Their contents are in the file store.
+"""Records of clients' files. The contents of the files are in the file store.
 
-Each file has a record from the start of its upload until its content is deleted, and is charged to
-its tenant all that time. If a process dies, an upload that doesn't end is deleted like a file that
-has expired.
+A file has a record from the start of its upload until its content is deleted. All that time, the
+file is charged to its tenant. An upload whose process dies is deleted like an expired file.
 """
 
 import secrets
@@ -11,30 +10,29 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from shared.errors import ErrorCode, JobError, JobFailed
+from shared.errors import ErrorCode, JobFailed, failed
 from shared.protocol.access.rights import Access
-from shared.protocol.files import Purpose
 from shared.protocol.ids import FileId
 from shared.store.batches.pages import Page, read_page
-from shared.store.batches.records import StoredFile
+from shared.store.batches.records import Purpose, StoredFile
 from shared.store.redis.pool_store import PoolStore
 from shared.store.redis.scripts import flat
 
 MIB = 1 << 20
 _FIELDS = ("name", "bytes", "created_s", "expires_s", "models")
-"""Fields of a record that describe a complete file, beside its purpose."""
+"""Fields that only the record of a complete file has, besides the purpose."""
 
 
 @dataclass(frozen=True, slots=True)
 class FileQuota:
-    """Limits of what one tenant keeps."""
+    """Limits of the files that one tenant keeps."""
 
     max_files: int
     max_bytes: int
 
 
 def new_file_id() -> FileId:
-    """Return an id that no file has."""
+    """Return a new random id."""
     return FileId(f"file-{secrets.token_hex(16)}")
 
 
@@ -44,9 +42,10 @@ class StoredFiles(PoolStore):
     async def reserve(
         self, file_id: FileId, tenant: str, num_bytes: int, *, quota: FileQuota, until_s: float
     ) -> None:
-        """Charge a tenant with a file that it uploads. May be repeated while the file grows.
+        """Charge a tenant with a file that it uploads.
 
-        `until_s` is the Unix time in seconds at which the upload is given up.
+        The call is repeated with a larger `num_bytes` as the file grows. `until_s` is the Unix time
+        in seconds at which the upload is given up.
 
         Raises:
             JobFailed: the tenant would exceed a limit, or the upload was given up.
@@ -55,23 +54,23 @@ class StoredFiles(PoolStore):
         args = file_id, tenant, num_bytes, int(until_s * 1000), *limits
         outcome, *used = await self._scripts.run("reserve_file", *args)
         if outcome == b"gone":
-            raise JobFailed(_given_up())
+            raise _given_up()
         if outcome != b"ok":
-            raise JobFailed(_over_quota(outcome.decode(), int(used[0]), quota))
+            raise _over_quota(outcome.decode(), int(used[0]), quota)
 
     async def add(self, *files: StoredFile) -> None:
-        """Record files whose contents are stored. Quotas don't apply. May be repeated."""
+        """Record files whose contents are stored. Quotas don't apply. The call may be repeated."""
         for file in files:
             await self._store(file, is_reserved=False)
 
     async def complete(self, file: StoredFile) -> None:
-        """Record a file that was reserved. May be repeated.
+        """Record that a reserved file is complete. The call may be repeated.
 
         Raises:
             JobFailed: the upload was given up.
         """
         if not await self._store(file, is_reserved=True):
-            raise JobFailed(_given_up())
+            raise _given_up()
 
     async def get(self, file_id: FileId) -> StoredFile | None:
         """Return a file, or None if it doesn't exist or has expired."""
@@ -90,7 +89,7 @@ class StoredFiles(PoolStore):
         )
 
     async def delete(self, file_id: FileId) -> None:
-        """Delete a file, or give up its upload. `due` then returns it."""
+        """Delete a file, or give up its upload. `due` then returns the file."""
         await self._scripts.run("delete_file", file_id, *_FIELDS)
 
     async def due(self, now_s: float, *, limit: int) -> list[FileId]:
@@ -101,15 +100,15 @@ class StoredFiles(PoolStore):
         return [FileId(each.decode()) for each in raw]
 
     async def delay(self, file_id: FileId, until_s: float) -> None:
-        """Note that a content couldn't be deleted, and when to try again."""
+        """Retry the failed deletion of a file's content at the Unix time `until_s`."""
         await self._redis.zadd(self._keys.files, {file_id: until_s * 1000}, xx=True)
 
     async def forget(self, file_id: FileId) -> None:
-        """Note that the content of a deleted file is gone."""
+        """Record that the content of a deleted file is gone."""
         await self._scripts.run("forget_file", file_id)
 
     async def unknown(self, ids: Sequence[FileId]) -> list[FileId]:
-        """Return those of the files that the pool doesn't have."""
+        """Return the ids in `ids` that aren't files of the pool."""
         scores = await self._redis.zmscore(self._keys.files, list(ids)) if ids else []
         return [each for each, score in zip(ids, scores, strict=True) if score is None]
 
@@ -153,20 +152,17 @@ def _of_hash(file_id: FileId, raw: Mapping[bytes, bytes]) -> StoredFile | None:
     )
 
 
-def _over_quota(limit: str, used: int, quota: FileQuota) -> JobError:
-    if limit == "files":
+def _over_quota(limit: str, used: int, quota: FileQuota) -> JobFailed:
+    if limit == "files":  # the word of reserve_file.lua
         excess, setting = f"there are {used} files already", "--max-files-tenant"
     else:
         most, num = quota.max_bytes // MIB, used // MIB
         excess = f"with this file, all files would have more than {most} MiB; they have {num} MiB"
         setting = "--max-files-tenant-mb"
-    message = (
-        f"{excess}; delete files with DELETE /v1/files/FILE_ID, or ask the operator to raise "
-        f"{setting}"
-    )
-    return JobError(code=ErrorCode.QUOTA_EXCEEDED, message=message, param="file")
+    message = f"{excess}; delete files with DELETE /v1/files/FILE_ID, or ask the operator to raise "
+    return failed(ErrorCode.QUOTA_EXCEEDED, message + setting, "file")
 
 
-def _given_up() -> JobError:
+def _given_up() -> JobFailed:
     message = "the upload took too long and was given up; try again"
-    return JobError(code=ErrorCode.FILE_STORE_UNAVAILABLE, message=message)
+    return failed(ErrorCode.FILE_STORE_UNAVAILABLE, message)

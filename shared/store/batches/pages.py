@@ -8,7 +8,7 @@ from shared.protocol.access.rights import Access
 from shared.store.redis.connection import Redis
 
 NUM_READ = 200
-"""Number of items that are read at a time for a client that may not see all of them."""
+"""Minimum number of items per read for a client that may not see all items."""
 
 
 class Owned(Protocol):
@@ -16,7 +16,7 @@ class Owned(Protocol):
 
     @property
     def models(self) -> tuple[str, ...]:
-        """Patterns of the models of the key that created the item."""
+        """Patterns of the models that the key which created the item may use."""
 
 
 T = TypeVar("T", bound=Owned)
@@ -24,7 +24,7 @@ T = TypeVar("T", bound=Owned)
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[T]):
-    """Some items of a list."""
+    """A part of a list."""
 
     items: list[T]
     has_more: bool
@@ -40,11 +40,11 @@ async def read_page(
     limit: int,
     after: str | None,
 ) -> Page[T] | None:
-    """Return the newest items of a sorted set of ids that come after the member `after`.
+    """Return the newest items after the item `after` that the client may see.
 
-    Items that the client may not see are left out. Limits of the tenant's items bound the time.
-    `read` returns the items with the given ids, and None for those that have expired. The result is
-    None if the sorted set has no member `after`.
+    `key` is a sorted set of the items' ids, and `read` returns the items with the given ids, or
+    None for those that have expired. Returns None if the sorted set has no member `after`. The
+    limits on the tenant's items bound the time of the call.
     """
     start = 0
     if after is not None:

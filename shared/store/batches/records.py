@@ -1,12 +1,21 @@
-"""Files that clients have uploaded, and batches of requests."""
+"""Types of the records that Redis keeps of files and batches."""
 
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
 from shared.protocol.access.rights import ALL_MODELS
-from shared.protocol.files import Purpose
 from shared.protocol.ids import BatchId, FileId
+from shared.protocol.results import Usage
+
+
+class Purpose(StrEnum):
+    """Purpose of a file."""
+
+    BATCH = "batch"
+    """Requests of a batch, one JSON object per line."""
+    BATCH_OUTPUT = "batch_output"
+    """Answers or errors of a batch, one JSON object per line."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,25 +33,26 @@ class StoredFile:
     expires_s: int
     """Unix time in seconds at which the file is deleted."""
     models: tuple[str, ...] = (ALL_MODELS,)
-    """Patterns of the models of the key that created the file. Other keys need the same rights."""
+    """Patterns of the models that the key which created the file may use. Other keys need rights to
+    the same models."""
 
 
 class BatchStatus(StrEnum):
     """Status of a batch, as in OpenAI's API."""
 
     VALIDATING = "validating"
-    """The input file is still to be checked."""
+    """The input file isn't checked yet."""
     FAILED = "failed"
-    """The input file is invalid, or the batch's runs have failed. `errors` has the reason."""
+    """The input file is invalid, or several turns of the batch failed. `errors` has the reason."""
     IN_PROGRESS = "in_progress"
     """The requests are being computed."""
     FINALIZING = "finalizing"
     """All requests have ended, and the output files are being written."""
     COMPLETED = "completed"
     EXPIRED = "expired"
-    """The time of the batch was over before all of its requests had ended."""
+    """The completion window ended before all requests of the batch had ended."""
     CANCELLING = "cancelling"
-    """The batch starts no more requests. It ends once those that run have ended."""
+    """The batch starts no more requests. It ends once its running requests have ended."""
     CANCELLED = "cancelled"
 
 
@@ -55,27 +65,18 @@ OPEN = frozenset(
     }
 )
 """Statuses of batches that haven't ended."""
+_NO_USAGE = Usage(prompt_tokens=0, completion_tokens=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LineError:
-    """A fault of an input file."""
+    """A fault of a batch's input file."""
 
     code: str
     message: str
     param: str | None = None
     line: int | None = None
     """Number of the faulty line, from 1; None if the fault isn't in a single line."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BatchUsage:
-    """Tokens of all answers of a batch so far."""
-
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    cached_tokens: int = 0
-    """The part of `prompt_tokens` that was found in the prefix cache."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,29 +92,30 @@ class Batch:
     """The client's `completion_window`, such as 24h."""
     created_s: int
     expires_s: int
-    """Unix time in seconds at which requests that haven't ended expire."""
+    """Unix time in seconds. Requests that haven't ended by then expire."""
     models: tuple[str, ...] = (ALL_MODELS,)
     """Patterns of the names of models that the requests may use."""
     key_id: str = ""
-    """Id of the stored API key whose limits apply to the requests. Empty for other keys."""
+    """Id of the stored API key. Its limits apply to the requests. Empty for other keys."""
     books_pool: str = ""
     """Name of the pool that has this key and the ledger. Empty for the batch's own pool."""
     weight: float = 1.0
-    """Weight of the tenant. Batches get turns in these proportions."""
+    """Weight of the tenant. Tenants get turns in proportion to their weights."""
     metadata: dict[str, Any] | None = None
     status: BatchStatus = BatchStatus.VALIDATING
     times: dict[BatchStatus, int] = field(default_factory=dict)
-    """For each status that the batch has had, the Unix time in seconds at which it began."""
+    """Unix time in seconds of the start of each status that the batch has had."""
     num_requests: int = 0
     num_completed: int = 0
     num_failed: int = 0
-    usage: BatchUsage = BatchUsage()
+    usage: Usage = _NO_USAGE
+    """Token counts of all answers so far."""
     output_file: FileId | None = None
     error_file: FileId | None = None
     errors: tuple[LineError, ...] = ()
     num_deaths: int = 0
-    """Number of turns that have begun since the last result, and neither ended nor had results."""
+    """Number of turns since the last result that neither ended nor had a result."""
     num_failures: int = 0
     """Number of turns that have failed since the last result."""
     failure: str = ""
-    """Why the last of them failed."""
+    """Why the last of these turns failed."""

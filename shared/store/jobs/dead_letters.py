@@ -1,7 +1,10 @@
-"""Jobs that ended without an answer and are kept so that operators can enqueue them again."""
+"""Jobs that ended without an answer, and are kept so that they can be enqueued again.
+
+These are dead letters, and jobs that failed with a server error.
+"""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -18,10 +21,11 @@ PAGE = 100
 MAX_SUMMARIZED = 1000
 """Maximum number of dead letters in one summary."""
 NUM_SAMPLES = 50
-"""Number of parts of the stream that Redis measures to estimate the bytes of all letters."""
+"""Number of parts of the stream that Redis measures to estimate the size of all letters."""
 MAX_TRIMS = 20
-"""Maximum number of steps in which one call of `trim` approaches the limit in bytes."""
+"""Maximum number of deletions that one call of `trim` makes to meet its limit in bytes."""
 REPORTED_TTL_S = 30 * 86400
+"""Seconds after which `take_unreported` forgets which letters were reported."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +47,7 @@ class DeadLetter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeadLetterSummary:
-    """Numbers of dead letters. Times are Unix times in milliseconds."""
+    """Counts of some dead letters. Times are Unix times in milliseconds."""
 
     num_letters: int
     newest_ms: int
@@ -54,7 +58,7 @@ class DeadLetterSummary:
 
     @classmethod
     def of(cls, letters: Sequence[DeadLetter]) -> "DeadLetterSummary":
-        """Summarize at least one letter. The largest numbers come first."""
+        """Summarize one or more letters. Each mapping has its largest counts first."""
         times = [letter.died_ms for letter in letters]
         return cls(
             num_letters=len(letters),
@@ -72,7 +76,7 @@ class Unanswered:
 
     job: Job
     is_dead: bool
-    """Whether the job is a dead letter. If False, a server error ended the job."""
+    """Whether the job is a dead letter. Otherwise, a server error ended the job."""
 
 
 class DeadLetters(PoolStore):
@@ -88,32 +92,28 @@ class DeadLetters(PoolStore):
         return int(await self._redis.xlen(self._keys.dead))
 
     async def take_unreported(self) -> DeadLetterSummary | None:
-        """Return a summary of the letters that no earlier call has summarized, or None.
+        """Return a summary of the letters that no earlier call has summarized, or None without one.
 
         The summary covers at most the `MAX_SUMMARIZED` newest of these letters. A letter may be
         summarized twice if several processes call this method at the same time.
         """
         reported = await self._redis.getex(self._keys.reported, ex=REPORTED_TTL_S)
-        letters: list[DeadLetter] = []
-        newest, end = None, b"+"
         start = b"(" + reported if reported else b"-"
-        while len(letters) < MAX_SUMMARIZED:
-            page = await self._redis.xrevrange(self._keys.dead, end, start, count=PAGE)
-            letters += [_letter(entry, fields) for entry, fields in page]
-            newest = newest or (page[0][0] if page else None)
-            if len(page) < PAGE:
+        entries = []
+        async for each in self._newest_first(start):
+            entries.append(each)
+            if len(entries) == MAX_SUMMARIZED:
                 break
-            end = b"(" + page[-1][0]
-        if newest is None:
+        if not entries:
             return None
-        await self._redis.set(self._keys.reported, newest, ex=REPORTED_TTL_S)
-        return DeadLetterSummary.of(letters)
+        await self._redis.set(self._keys.reported, entries[0][0], ex=REPORTED_TTL_S)
+        return DeadLetterSummary.of([_letter(*entry) for entry in entries])
 
     async def trim(self, *, max_age_ms: int, max_bytes: int) -> int:
-        """Delete dead letters that are too old or, oldest first, exceed `max_bytes` together.
+        """Delete old letters, and the oldest ones while all letters together exceed `max_bytes`.
 
-        Returns the number of deleted letters. The number of bytes is Redis' estimate. If the server
-        forbids the estimate, only the age counts.
+        Returns the number of deleted letters. Redis estimates the bytes of the letters. If the
+        server forbids this, only the age counts.
         """
         oldest_ms = max(0, unix_ms(await self._redis.time()) - max_age_ms)
         deleted = await self._redis.xtrim(self._keys.dead, minid=oldest_ms, approximate=False)
@@ -154,7 +154,7 @@ class DeadLetters(PoolStore):
             await self._redis.hdel(self._keys.job(job_id), "body")  # type: ignore[misc]
 
     async def _complete(self, job: Job) -> Job:
-        """Return the job with the fields that only its record has, unless that has expired."""
+        """Return the job. If its record still exists, add the fields that only the record has."""
         key = self._keys.job(job.id)
         raw, request = await self._redis.hmget(key, ["spec", "request"])  # type: ignore[misc]
         if raw is None:
@@ -163,7 +163,7 @@ class DeadLetters(PoolStore):
         return replace(job, **{name: getattr(spec, name) for name in ONLY_IN_SPEC})
 
     async def _find(self, job_id: JobId) -> tuple[bytes | None, bytes | None]:
-        """Return the stream id of a job's dead letter and the job's body, or None for each."""
+        """Return the stream id of a job's dead letter, and the job's body. Each may be None."""
         fields = ["state", "letter", "body"]
         state, letter, body = await self._redis.hmget(self._keys.job(job_id), fields)  # type: ignore[misc]
         if state == b"failed":
@@ -174,15 +174,21 @@ class DeadLetters(PoolStore):
         return await self._search(job_id) if state is None else (None, None)
 
     async def _search(self, job_id: JobId) -> tuple[bytes | None, bytes | None]:
-        """Look for a job whose record has expired in all letters, which may be many megabytes."""
+        """Look for the letter of a job whose record has expired. Reads all letters if needed."""
+        async for entry, fields in self._newest_first(b"-"):
+            if fields[b"id"] == job_id.encode():
+                return entry, fields[b"body"]
+        return None, None
+
+    async def _newest_first(self, start: bytes) -> AsyncIterator[tuple[bytes, dict[bytes, Any]]]:
+        """Yield the ids and fields of the letters back to `start`, an argument of XREVRANGE."""
         end = b"+"
         while True:
-            page = await self._redis.xrevrange(self._keys.dead, end, count=PAGE)
+            page = await self._redis.xrevrange(self._keys.dead, end, start, count=PAGE)
             for entry, fields in page:
-                if fields[b"id"] == job_id.encode():
-                    return entry, fields[b"body"]
+                yield entry, fields
             if len(page) < PAGE:
-                return None, None
+                break
             end = b"(" + page[-1][0]
 
 

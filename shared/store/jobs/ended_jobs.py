@@ -1,4 +1,4 @@
-"""Ends of jobs: the script that ends a job, and the check that the ends are durable."""
+"""Ends jobs of workers, and confirms that the ends are durable."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from shared.store.redis.scripts import Arg
 
 @dataclass(frozen=True, slots=True)
 class EndedJob:
-    """A job that a worker ends."""
+    """A job that a worker ends, with its final event and its result."""
 
     wid: WorkerId
     end: End
@@ -28,18 +28,18 @@ class EndedJob:
 
 
 class EndedJobs(PoolStore):
-    """Ends jobs of one pool."""
+    """Ends the jobs of one pool's workers."""
 
     async def finish(self, job: EndedJob) -> FinishOutcome:
-        """Store the result of a job and publish its final event. May be repeated."""
+        """Store the result of a job and publish its final event. The call may be repeated."""
         outcome = await self._scripts.run("finish", *_finish_args(job))
         return FinishOutcome(outcome.decode())
 
     async def confirm(self, jobs: Sequence[EndedJob], durability: Durability) -> None:
-        """Return once all `jobs` have ended and this is durable.
+        """Return when all `jobs` have ended and their ends are durable.
 
-        A server that was replaced may still have ended jobs that its successor considers as
-        running. All calls therefore use one connection, and so one server.
+        Jobs that still run are ended again, because a failover may have lost their ends. All calls
+        use one connection, so that they reach the same server.
 
         Raises:
             RedisUnavailable: Redis can't be reached, or too few copies exist within the time limit.
@@ -67,5 +67,5 @@ def _finish_args(job: EndedJob) -> tuple[Arg, ...]:
 
 
 def _may_be_retried(end: End) -> bool:
-    """Return whether a server error ended the job, so that an operator may enqueue it again."""
+    """Return whether an operator may enqueue the job again, because a server error ended it."""
     return end.state is JobState.FAILED and end.error is not None and end.error.status >= 500

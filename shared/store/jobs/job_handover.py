@@ -1,8 +1,9 @@
 """Takes jobs from a worker that has left the pool, was declared dead, or releases the jobs.
 
-The jobs return to their queues together with every token that the worker has published. A worker
-that is no longer in the pool can't publish. Its publications can therefore be read in several short
-calls, and another process can resume an interrupted handover.
+The jobs return to their queues, together with every token that the worker has published. A worker
+that is no longer in the pool can't publish. Therefore its publications can be read in several short
+calls, and another process can continue an interrupted handover. `give_back.lua` decides which jobs
+end instead.
 """
 
 from collections import defaultdict
@@ -24,17 +25,17 @@ log = structlog.get_logger()
 
 
 class JobHandover(PoolStore):
-    """Returns the jobs of workers to their queues, together with their published tokens."""
+    """Puts a worker's jobs back into the queues, with the tokens that the worker has published."""
 
     async def hand_over_all(self, wid: WorkerId) -> tuple[int, int]:
-        """Take all jobs from a worker outside the pool, and delete the worker's records.
+        """Take all jobs from a worker that is no longer in the pool, and delete its records.
 
-        Returns two values: the number of requeued jobs, and the number of ended jobs. The call may
-        be repeated, even by several processes at the same time.
+        Returns the number of requeued jobs and the number of ended jobs. The call may be repeated,
+        also by several processes at the same time.
         """
         requeued = ended = 0
         for page in await self._pages(wid, await self._owned(wid)):
-            more = await self._scripts.run("hand_on", wid, *page)
+            more = await self._scripts.run("hand_over", wid, *page)
             if more is None:  # the worker is back in the pool, or another process finished
                 break
             requeued, ended = requeued + more[0], ended + more[1]
@@ -43,7 +44,10 @@ class JobHandover(PoolStore):
         return requeued, ended
 
     async def release(self, wid: WorkerId, ids: Sequence[JobId]) -> int:
-        """Take jobs from a live worker, which is no failure of them. Return how many it owned."""
+        """Take jobs from a live worker, and return how many of them it owned.
+
+        This doesn't count as a failure of the jobs.
+        """
         released = 0
         for page in await self._pages(wid, ids):
             released += await self._scripts.run("release", wid, *page)
@@ -54,17 +58,18 @@ class JobHandover(PoolStore):
         return [JobId(each.decode()) for each in raw]
 
     async def _pages(self, wid: WorkerId, ids: Sequence[JobId]) -> Iterable[Sequence[Arg]]:
-        """Return the arguments of each call: job ids, each with the job's last published tokens."""
+        """Return the arguments of each call: ids of jobs, each followed by its last tokens."""
         published = await self._last_published(wid, ids) if ids else {}
+        payloads = {each: encode_events(published[each]) for each in ids if each in published}
         return (
-            [arg for job_id in page for arg in (job_id, _payload(published.get(job_id, ())))]
+            [arg for job_id in page for arg in (job_id, payloads.get(job_id, b""))]
             for page in chunks(ids, JOBS_PER_CALL)
         )
 
     async def _last_published(
         self, wid: WorkerId, ids: Sequence[JobId]
     ) -> Mapping[JobId, Sequence[Tokens]]:
-        """Return by job all published tokens that aren't in a checkpoint, and some that are."""
+        """Return the tokens of the worker's last publications, by job, even if checkpointed."""
         sent = await self._redis.lrange(self._keys.sent(wid), 0, -1)  # type: ignore[misc]
         payloads = [line for lines in sent for line in lines.split(b"\n")]
         # Decoding is slow, and most released jobs have published nothing.
@@ -73,15 +78,11 @@ class JobHandover(PoolStore):
         return _tokens_by_job(event for raw in relevant for event in _events_of(wid, raw))
 
 
-def _payload(published: Sequence[Tokens]) -> bytes:
-    return encode_events(published) if published else b""
-
-
 def _events_of(wid: WorkerId, raw: bytes) -> Sequence[Event]:
     try:
         return decode_events(raw)
     except (ProtocolMismatch, ValueError, KeyError, TypeError) as error:
-        # The next worker computes lost tokens again. One bad publication must not stop all sweeps.
+        # One unreadable publication must not stop all sweeps. Its tokens are computed again.
         log.warning("shown_unreadable", worker=wid, error=repr(error))
         return ()
 

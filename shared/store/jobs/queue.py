@@ -1,9 +1,9 @@
-"""Job queue of one pool: typed methods, each of which calls one Lua script.
+"""Job queue of one pool: typed methods for the Lua scripts in `shared/store/lua/jobs/`.
 
 A call that fails with `RedisUnavailable` may have been executed. `beat`, `finish`, `cancel`,
 `release`, `reap` and `reconcile` may be repeated. `publish` may be repeated with the same events,
-because readers drop events that they have already seen. `claim` must not be repeated. If the reply
-of a `claim` was lost, `reconcile` releases the claimed jobs.
+because readers drop events that they have seen. `claim` must not be repeated: if its reply was
+lost, `reconcile` releases the claimed jobs.
 """
 
 import secrets
@@ -57,10 +57,9 @@ from shared.store.redis.scripts import Arg, flat
 from shared.store.views.pool_views import PoolViews
 
 PRIORITY_STEP = 1000
-"""Number of tokens by which one step of priority moves a job ahead in fair queueing."""
+"""Number of tokens by which one unit of priority moves a job ahead in fair queueing."""
 EPOCH_BITS = 53
-"""Number of bits of a claim's epoch. Redis scores and Lua numbers represent integers of this
-size exactly."""
+"""Size of a claim's epoch in bits. Scores and Lua numbers represent such integers exactly."""
 
 log = structlog.get_logger()
 
@@ -78,8 +77,9 @@ class Queue(PoolStore):
     ) -> None:
         """Create a queue.
 
-        With `durability`, `enqueue` and `claim` return once a write has these copies. A process
-        with workers reports the versions that they hold to `residency`.
+        With `durability`, calls of `enqueue`, `claim` and `attach` return once their writes have
+        these copies. A process with workers passes the store with which they report the versions
+        that they hold.
         """
         super().__init__(redis, keys)
         self._durability = durability
@@ -96,7 +96,7 @@ class Queue(PoolStore):
         info: WorkerInfo,
         residents: Sequence[AdapterVersion],
     ) -> None:
-        """Add a worker to the pool with the versions that it holds. A worker id is never reused."""
+        """Add a worker to the pool with the versions that it holds. Its id must be new."""
         await self._scripts.run("register", wid, lease_ms, encode_worker_info(info))
         self._residency.begin(wid)
         await self._residency.set_residents(wid, add=residents)
@@ -112,8 +112,8 @@ class Queue(PoolStore):
     ) -> Standing:
         """Renew the worker's lease, and return the state of its jobs.
 
-        The call also renews the exclusive rights to load the versions `loading`. `known` are the
-        jobs that the worker believes it owns, with the epochs of their claims.
+        The call also renews the exclusive rights to load the versions `loading`. `known` has the
+        jobs that the worker runs, with the epochs of their claims.
 
         Raises:
             LeaseLost: the worker was declared dead and must stop its jobs.
@@ -143,20 +143,21 @@ class Queue(PoolStore):
     ) -> Enqueued:
         """Accept a job, or find the job of an earlier request with the same idempotency key.
 
-        Pass `is_suspect` for the retry of a job whose workers died: the new job then runs alone.
-        With `registry_revision`, the job is refused unless that is the revision of the registry.
+        With `is_suspect`, the job runs alone, as after the deaths of its workers. With a
+        `registry_revision`, the job is refused if the registry has another revision.
 
         Raises:
             RegistryChanged: the registry has another revision.
-            DuplicateJob: a job with this id already exists. After a call that failed with
-                `RedisUnavailable`, this means that the failed call did add the job.
+            DuplicateJob: a job with this id already exists. If an earlier call failed with
+                `RedisUnavailable`, it has added the job.
             QueueFull: a limit in `limits` or the limit of Redis' memory is reached.
             RateLimited: the request exceeds a limit of its API key.
-            JobFailed: the adapter was unloaded or quarantined after the request was admitted, the
-                job needs more tokens than fit into the KV cache of any live worker that serves it,
-                no live worker serves it although workers live, the API key was revoked, or an
-                earlier request had the same idempotency key and another body.
+            JobFailed: the adapter was unloaded or quarantined after the request was admitted; the
+                job fits into the KV cache of no live worker that serves it; workers live, but none
+                serves the job; the API key isn't valid; or an earlier request had the same
+                idempotency key and another body.
         """
+        books = options.books_pool
         try:
             reply = await self._scripts.run(
                 "enqueue",
@@ -166,7 +167,7 @@ class Queue(PoolStore):
                         **asdict(limits),
                         **_option_args(options),
                         "registry": registry_revision,
-                        "books": self._books_prefix(options),
+                        "books": "" if books in ("", self._keys.pool) else Keys(books).prefix,
                     }.items()
                 ),
                 durability=self._durability,
@@ -183,18 +184,12 @@ class Queue(PoolStore):
         raise enqueue_error(job, reply)
 
     async def have_jobs(self, tenant: str, keys: Sequence[str]) -> list[bool]:
-        """Return for each idempotency key of a tenant whether it has a job."""
+        """Return, for each of a tenant's idempotency keys, whether it has a job."""
         pipe = self._redis.pipeline(transaction=False)
         for key in keys:
             digest = IdempotencyKey(key=key, body_digest="").digest
             pipe.exists(self._keys.idempotency(tenant, digest))
         return [bool(reply) for reply in await pipe.execute()]
-
-    def _books_prefix(self, options: EnqueueOptions) -> str:
-        """Return the prefix of the pool that keeps the books of a job, or '' if it is this pool."""
-        if options.books_pool in ("", self._keys.pool):
-            return ""
-        return Keys(options.books_pool).prefix
 
     async def claim(
         self,
@@ -213,28 +208,29 @@ class Queue(PoolStore):
     ) -> Claim:
         """Take jobs for a worker from the queues.
 
-        Jobs of `residents` are taken first, then jobs of other versions. However, a single job of
-        another version is taken before all others if the job has waited too long. The limit is
-        `load_ms` if no worker holds the job's version, else a multiple of `steal_ms`.
+        Jobs of `residents` are taken first, then jobs of other versions. One job of another version
+        goes before all of these if it has waited too long: `load_ms` if no worker holds its
+        version, else a multiple of `steal_ms`.
 
-        If the worker has capacity for more than all jobs that it may take, it is parked. The
-        mailbox of a parked worker receives a `job` message when a job is enqueued. Callers repeat a
-        call that returns jobs until the worker is parked. They call again whenever capacity becomes
+        If the worker has capacity left when no job is left that it may take, it is parked. When a
+        job is enqueued, the mailbox of a parked worker gets a `job` message. Callers repeat a call
+        that returns jobs until the worker is parked. They call again whenever capacity becomes
         free, and at least once a second.
 
         Args:
             wid: the worker.
-            sequences: choices that the worker has capacity for. If it is 0, the worker gets no job
-                and is no longer parked. A worker without jobs may get one that exceeds a limit.
-            tokens: estimated tokens (`Job.cost`) that the worker has capacity for.
+            sequences: number of sequences that the worker has capacity for. If it is 0, the worker
+                gets no job and is no longer parked.
+            tokens: estimated tokens (`Job.cost`) that the worker has capacity for. A worker without
+                jobs may get one that exceeds this number or `sequences`.
             steal_ms: milliseconds for which a job is reserved for workers that hold its adapter.
             max_cold: maximum number of further versions, which the worker must load.
             residents: versions that the worker holds or loads.
             refused: versions that the worker can't load.
-            load_ms: expected milliseconds of a load.
-            serves: which jobs the worker serves, as it reported when it registered.
-            idle_sequences: as `sequences`, which is the default, for preemptible jobs.
-            idle_tokens: as `tokens`, which is the default, for preemptible jobs.
+            load_ms: expected milliseconds for loading a version.
+            serves: the capabilities with which the worker registered.
+            idle_sequences: like `sequences`, for preemptible jobs; by default `sequences`.
+            idle_tokens: like `tokens`, for preemptible jobs; by default `tokens`.
 
         Raises:
             LeaseLost: the worker was declared dead.
@@ -253,10 +249,10 @@ class Queue(PoolStore):
         return Claim.of(reply, claim_epoch)
 
     async def wait(self, wid: WorkerId, *, timeout_s: float) -> Mail | None:
-        """Return the next message to the worker, or None if there is none within the time limit.
+        """Return the next message to the worker, or None if none arrives in time.
 
-        The time limit is `timeout_s`, but at most two seconds. A message may be lost if the call is
-        cancelled or fails. A message that only a later release knows is logged and dropped.
+        The call waits for `timeout_s`, but at most two seconds. A message may be lost if the call
+        is cancelled or fails. A message that only a later release knows is logged and dropped.
         """
         mail = await self._take_first(self._keys.mailbox(wid), timeout_s)
         word, _, subject = (mail or b"").decode().partition(" ")
@@ -270,7 +266,7 @@ class Queue(PoolStore):
         return Mail(kind=kind, job=JobId(subject) if subject else None)
 
     async def release(self, wid: WorkerId, ids: Sequence[JobId]) -> int:
-        """Requeue jobs at their old places, as `JobHandover.release` does."""
+        """Return jobs to their old places in the queues, as `JobHandover.release` does."""
         return await self._handover.release(wid, ids)
 
     async def publish(
@@ -291,10 +287,11 @@ class Queue(PoolStore):
             wid: the worker.
             events: events to publish, by front end.
             checkpoints: tokens to store.
-            claim_epochs: epochs of claims. Without one, only the owner of a job is checked.
-            used: tokens so far of jobs with checkpoints whose API keys limit tokens.
+            claim_epochs: epochs of the jobs' claims. Without its epoch, any claim of a job by the
+                worker counts.
+            used: number of tokens so far, for jobs with checkpoints whose API keys limit tokens.
             num_acknowledged: number of the worker's earlier publications that were acknowledged.
-                The standing says how many of them Redis has lost.
+                The returned standing tells how many of them Redis has lost.
 
         Raises:
             LeaseLost: the worker was declared dead. Nothing was written.
@@ -304,7 +301,7 @@ class Queue(PoolStore):
         jobs = {event.job: known.get(event.job, 0) for event in published}
         args: list[Arg] = [num_acknowledged, len(jobs), *flat(jobs.items()), len(events)]
         args += flat((api, encode_events(batch)) for api, batch in events.items())
-        left = dict(used or {})  # each job is charged once, although several choices are stored
+        left = dict(used or {})  # a job with several stored choices is charged once
         args += flat((t.job, encode_events([t]), left.pop(t.job, 0)) for t in checkpoints)
         reply = await self._scripts.run("publish", wid, *args)
         if reply == 0:
@@ -315,18 +312,21 @@ class Queue(PoolStore):
     async def finish(
         self, wid: WorkerId, end: End, result: Result, *, claim_epoch: int = 0
     ) -> FinishOutcome:
-        """End a job, whose claim has this epoch (0: any), and publish that. May be repeated."""
+        """End a job and publish its end. The call may be repeated.
+
+        `claim_epoch` is the epoch of the job's claim; 0 matches any claim.
+        """
         return await self._ends.finish(EndedJob(wid, end, result, claim_epoch))
 
     @property
     def is_strict(self) -> bool:
-        """Whether promises wait for copies of their writes."""
+        """Whether the queue was created with a durability."""
         return self._durability is not None
 
     async def confirm_ends(self, jobs: Sequence[EndedJob]) -> None:
-        """Return once all `jobs` have ended and, with strict durability, this is durable.
+        """With strict durability, wait until the ends of all `jobs` are durable.
 
-        Jobs that Redis considers as running are ended again, since a failover lost their ends.
+        A job whose end a failover has lost is ended again.
 
         Raises:
             RedisUnavailable: Redis can't be reached, or too few copies exist within the time limit.
@@ -337,9 +337,8 @@ class Queue(PoolStore):
     async def cancel(self, job_id: JobId, *, error: JobError | None = None) -> JobState | None:
         """Cancel a job with `error` as the reason, and return its state after the call.
 
-        The state is CANCELLED if the job was waiting, and RUNNING if a worker was asked to stop the
-        job. If the job had already ended, its final state is returned. Returns None if no such job
-        exists.
+        The state is CANCELLED if the job waited, RUNNING if its worker was asked to stop the job,
+        or the final state that the job already had. Returns None if no such job exists.
         """
         reason = error or JobError(code=ErrorCode.CANCELLED, message="the job was cancelled")
         state = await self._scripts.run("cancel", job_id, orjson.dumps(reason))
@@ -355,30 +354,29 @@ class Queue(PoolStore):
         await self._scripts.run("attach", job_id, api, durability=self._durability)
 
     async def abandon(self, job_id: JobId, api: ApiId, *, grace_ms: int) -> None:
-        """Note that the last client of a job at this API process has gone.
+        """Record that the last client of a job at this API process has disconnected.
 
         If no other living process has a client of the job, the job is cancelled after `grace_ms`,
-        unless a client comes back. A job that keeps running isn't cancelled.
+        unless a client comes back or the job was enqueued with `keeps_running`.
         """
         await self._scripts.run("abandon", job_id, api, grace_ms)
 
     async def undo_abandon(self, job_id: JobId) -> None:
-        """Note that a client has asked for an abandoned job, so that the job isn't cancelled."""
+        """Record that a client has asked for an abandoned job, so that it isn't cancelled."""
         await self._redis.zrem(self._keys.abandoned, job_id)
 
     async def beat_api(self, api: ApiId) -> bool:
         """Report that an API process is alive, and return whether it must attach itself again.
 
-        The return value is True if the process counted as dead or was unknown. Its jobs may have
-        been abandoned, so it must call `attach` for each job that still has a client.
+        The result is True if the process counted as dead or was unknown. Its jobs may then be
+        abandoned, so it must call `attach` for each job that still has a client.
         """
         return bool(await self._scripts.run("beat_api", api))
 
     async def erase(self, job_id: JobId) -> JobState | None:
         """Delete the prompt, answer and record of an ended job, and return the job's last state.
 
-        An unfinished job is left as it is, and its state is returned. Returns None if no such job
-        exists.
+        An unfinished job isn't deleted. Returns None if no such job exists.
         """
         state = await self._scripts.run("erase", job_id)
         return JobState(state.decode()) if state else None
@@ -393,30 +391,35 @@ class Queue(PoolStore):
         """Declare silent workers dead, and end overdue jobs and jobs of quarantined versions.
 
         The first call after the end of a worker's lease marks the worker as missing. A later call
-        declares the worker dead if it is still missing after another sixth of the lease. Running
-        jobs of dead front ends are abandoned, and cancelled if no client comes back. Any number
-        of processes may call this method, but only one call in every `every_ms` does the work. No
-        script call blocks Redis for long.
+        declares it dead if it is still missing after another sixth of the lease. Running jobs of
+        dead front ends are abandoned, and cancelled if no client comes back. Any number of
+        processes may call this method, but only one call in `every_ms` does the work.
         """
         return await self._sweep.run(every_ms)
 
     async def retain(self) -> tuple[int, int]:
-        """Delete ended jobs as each sweep does, and return what `Sweep.retain` returns."""
+        """Delete ended jobs beyond the limit in bytes.
+
+        Returns the number of jobs that expired, and the number of jobs that this call deleted.
+        """
         return await self._sweep.retain()
 
     async def reconcile(self, wid: WorkerId, known: Sequence[JobId], *, grace_ms: int) -> int:
-        """Release jobs owned for `grace_ms` but not `known`: their claims' replies were lost."""
+        """Release jobs that a worker has owned for `grace_ms` and doesn't know.
+
+        The replies to the claims of these jobs were lost. Returns the number of jobs.
+        """
         unknown = await self._scripts.run("reconcile", wid, grace_ms, *known)
         return await self._handover.release(wid, [JobId(raw.decode()) for raw in unknown])
 
 
 def _is_accepted(reply: list[Any]) -> bool:
-    """Return whether this call of `enqueue`, or an earlier one, accepted the request."""
+    """Return whether the reply of `enqueue.lua` means that the request is accepted."""
     return reply[0] in (b"ok", b"dup", b"same")
 
 
 def _has_jobs(reply: list[Any]) -> bool:
-    """Return whether the reply of `claim` has jobs. Only then does `claim` wait for copies."""
+    """Return whether the reply of `claim.lua` has jobs."""
     return len(reply) > 3
 
 

@@ -1,4 +1,4 @@
-"""Enqueues dead and failed jobs again."""
+"""Retries: enqueues dead and failed jobs again."""
 
 import hashlib
 import time
@@ -17,9 +17,9 @@ from shared.store.views.job_view import JobView
 RETRYABLE = frozenset({JobState.DEAD, JobState.FAILED})
 """States of jobs that `DeadLetters.find` may return."""
 MAX_REMAKES = 3
-"""Number of times that a retried job is made again because the registry changed."""
+"""Maximum number of times that a retried job is copied again because the registry changed."""
 NO_READER = ApiId("nobody")
-"""Reply address of retried jobs. No front end reads it, because the client already has an error."""
+"""Reply address of retried jobs. It belongs to no front end: the clients have got an error."""
 
 
 async def enqueue_again(
@@ -28,61 +28,51 @@ async def enqueue_again(
     registry: Registry,
     letters: DeadLetters,
     limits: QueueLimits,
-    *,
-    weight: float = 1.0,
-    key_id: str = "",
-    books_pool: str = "",
+    options: EnqueueOptions = EnqueueOptions(),  # noqa: B008  # immutable
 ) -> Enqueued:
     """Enqueue a job again under a new id, with its model's current weights.
 
-    The new job runs to its end without a client. Calls for the same job at the same time enqueue
-    one job. `weight` is that of the job's tenant. `key_id` names the stored API key whose limits
-    apply, if any. `books_pool` names the pool that has it and the ledger, if that is another one.
+    The new job runs to its end without a client, and otherwise has the `options`. Calls for the
+    same job at the same time enqueue one job.
 
     Raises:
         JobFailed: the model is no longer served, or `Queue.enqueue` refuses the job.
         QueueFull: the queue is full. The job can still be retried.
         RateLimited: a limit of the API key is reached. The job can still be retried.
     """
-    options = EnqueueOptions(
-        keeps_running=True, weight=weight, key_id=key_id, books_pool=books_pool
-    )
-    enqueued = await _enqueue_renewed(old, queue, registry, limits, options)
+    kept = replace(options, keeps_running=True)
+    enqueued = await _enqueue_copy(old, queue, registry, limits, kept)
     await letters.discard(old.job.id)
     return enqueued
 
 
-async def _enqueue_renewed(
+async def _enqueue_copy(
     old: Unanswered,
     queue: Queue,
     registry: Registry,
     limits: QueueLimits,
     options: EnqueueOptions,
-    *,
-    num_remakes: int = MAX_REMAKES,
 ) -> Enqueued:
     """Enqueue the job's copy. If the registry changes meanwhile, make another copy."""
-    new, revision = await _renewed(old.job, registry)
-    try:
-        return await queue.enqueue(
-            *(new, limits),
-            options=options,
-            is_suspect=old.is_dead,
-            # The last copy is enqueued anyway, since its version was current a moment ago.
-            registry_revision=revision if num_remakes else "",
-        )
-    except DuplicateJob:
-        return Enqueued(new.id, 0, is_new=False)
-    except RegistryChanged:
-        return await _enqueue_renewed(
-            *(old, queue, registry, limits, options), num_remakes=num_remakes - 1
-        )
+    for num_left in range(MAX_REMAKES, -1, -1):
+        new, revision = await _copied(old.job, registry)
+        # The last copy is enqueued anyway, since its version was current a moment ago.
+        needed = revision if num_left else ""
+        try:
+            return await queue.enqueue(
+                new, limits, options=options, is_suspect=old.is_dead, registry_revision=needed
+            )
+        except DuplicateJob:
+            return Enqueued(new.id, 0, is_new=False)
+        except RegistryChanged:
+            continue
+    raise AssertionError("the last copy doesn't depend on the registry")
 
 
-async def _renewed(job: Job, registry: Registry) -> tuple[Job, str]:
-    """Return a copy of the job for its model as it is now, and the revision of the registry.
+async def _copied(job: Job, registry: Registry) -> tuple[Job, str]:
+    """Return a copy of the job with its model's current version, and the registry's revision.
 
-    The copy has the current time. Its id follows from the old one, so that a repeated call makes
+    The copy has the current time. Its id is derived from the old id, so that a repeated call makes
     the same job.
 
     Raises:

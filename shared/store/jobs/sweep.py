@@ -1,6 +1,8 @@
-"""Removes silent workers of a pool, ends overdue jobs, and deletes answers.
+"""Maintenance pass over a pool. Workers and control processes run it often.
 
-Also ends the waiting jobs of quarantined versions, and abandons the jobs of dead front ends.
+A sweep removes silent workers, and ends overdue jobs and the waiting jobs of quarantined versions.
+It abandons the jobs of dead front ends, and deletes expired answers. The rules are in the scripts
+that it calls.
 """
 
 from shared.protocol.ids import WorkerId
@@ -9,12 +11,12 @@ from shared.store.jobs.job_handover import JobHandover
 from shared.store.redis.scripts import Scripts
 
 MAX_PAGES = 100
-"""In one sweep, each of `expire`, `quarantine` and `retain` is called at most this many times."""
+"""Maximum number of calls of each of `expire`, `end_quarantined` and `retain` in one sweep."""
 RETURN_MS = 60_000
 """Milliseconds that clients have to come back after their front end has stopped or died.
 
-A client may need longer than after a broken connection: it has to find another front end, and a
-load balancer may first have to notice that this one is gone.
+They have longer than after a broken connection, because they have to find another front end, and a
+load balancer may first have to notice that the old one is gone.
 """
 
 
@@ -37,7 +39,7 @@ class Sweep:
             requeued, ended = requeued + more_requeued, ended + more_ended
         (expired,) = await self._repeat("expire")
         await self._scripts.run("abandon_dead", RETURN_MS)
-        await self._repeat("quarantine")
+        await self._repeat("end_quarantined")
         await self.retain()
         return Reaped(workers=num_lost, requeued=requeued, ended=ended, expired=expired)
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from shared.errors import RedisUnavailable
@@ -13,11 +14,11 @@ from shared.store.redis.connection import Redis
 from shared.store.redis.keys import Keys
 
 BLOCK_MS = 1000
-"""Longest wait of one `ReplyReader.read`, in milliseconds."""
+"""Maximum milliseconds for which `ReplyReader.read` waits for events."""
 TTL_MS = 120_000
-"""Lifetime of a reply stream after its last renewal, in milliseconds."""
+"""Milliseconds after which a reply stream expires unless it is renewed or written."""
 MAINTAIN_EVERY_S = 1.0
-"""Seconds between two calls that delete the entries that were read."""
+"""Seconds between two deletions of entries that were read."""
 
 
 class ReplyReader:
@@ -30,18 +31,18 @@ class ReplyReader:
         self._maintained_s = 0.0
 
     async def read(self) -> list[Event]:
-        """Return the events since the last call, oldest first. Wait up to a second for events.
+        """Return the events since the last call, oldest first. Wait up to a second for the first.
 
         Raises:
             RedisUnavailable: Redis can't serve. The next call continues at the same position.
-            ProtocolMismatch: an event has a protocol version that this release can't read. All
-                events that this call has read are dropped. The next call continues after them.
+            ProtocolMismatch: a message has a protocol version that this release can't read. All
+                events of this call are dropped, and the next call continues after them.
         """
         try:
             await self._maintain()
             reply = await self._redis.xread({self._stream: self._last_id}, block=BLOCK_MS)
         except RedisUnavailable:
-            self._maintained_s = 0.0  # check the stream as soon as Redis is back
+            self._maintained_s = 0.0  # so that the stream is checked as soon as Redis is back
             raise
         entries = reply[0][1] if reply else []
         if entries:
@@ -49,12 +50,12 @@ class ReplyReader:
         return [event for _, fields in entries for event in decode_events(fields[b"e"])]
 
     async def _maintain(self) -> None:
-        """Delete the entries that were read, except the last, and renew the stream's lifetime."""
+        """Delete the entries that were read, except the last one, and renew the stream."""
         if time.monotonic() - self._maintained_s < MAINTAIN_EVERY_S:
             return
         newest = await self._redis.xrevrange(self._stream, count=1)
         if newest and _order(newest[0][0]) < _order(self._last_id):
-            self._last_id = b"0-0"  # the stream is new, and its server's clock is earlier
+            self._last_id = b"0-0"  # the stream is new, and its server has an earlier clock
         pipe = self._redis.pipeline(transaction=False)
         pipe.xtrim(self._stream, minid=self._last_id.decode(), approximate=False)
         pipe.pexpire(self._stream, TTL_MS)
@@ -67,18 +68,17 @@ def _order(entry: bytes) -> tuple[int, ...]:
 
 
 async def recover(redis: Redis, keys: Keys, job: ClaimedJob) -> tuple[Tokens, ...]:
-    """Return the tokens that earlier tries have published, after which the job must continue.
+    """Return the tokens that earlier tries of a job have published. The job continues after them.
 
-    The checkpoints contain all of them, because a handover adds those that are missing.
+    The checkpoints contain all of these tokens, because a handover adds the missing ones.
     """
     return await read_checkpoints(redis, keys, job.job.id)
 
 
 async def read_checkpoints(redis: Redis, keys: Keys, job_id: JobId) -> tuple[Tokens, ...]:
-    """Return the checkpointed tokens of a job, as one `Tokens` with index 0 per choice.
+    """Return the tokens in a job's checkpoints, as one `Tokens` with index 0 for each choice.
 
-    The items are in the order of the choices. The result is empty if the job has no checkpoints, or
-    if it is done.
+    The choices are in order. The result is empty if the job has no checkpoints or is done.
     """
     entries: list[Any] = await redis.xrange(keys.checkpoints(job_id))
     events = (event for _, fields in entries for event in decode_events(fields[b"e"]))
@@ -86,13 +86,12 @@ async def read_checkpoints(redis: Redis, keys: Keys, job_id: JobId) -> tuple[Tok
 
 
 def merge(pieces: Iterable[Tokens]) -> tuple[Tokens, ...]:
-    """Join `pieces` into one `Tokens` with index 0 per choice. Pieces after a gap are dropped.
+    """Join `pieces` into one `Tokens` with index 0 for each choice.
 
-    `pieces` are in the order in which they were written. Repeated pieces are dropped. A piece
-    without ids counts only if it has a finish reason, because otherwise it can't be distinguished
-    from a repeated piece. After an outage of Redis, a worker writes all tokens of a choice again,
-    in a piece with index 0. Such a piece replaces all earlier pieces of the choice if it has more
-    ids than they have together.
+    `pieces` are in the order in which they were written. Repeated pieces and pieces after a gap are
+    dropped. A piece without ids and without a finish reason is also dropped, because it may be a
+    repeated one. After an outage of Redis, a worker writes all tokens of a choice again, in a piece
+    with index 0. It replaces the earlier pieces of the choice if it has more ids than all of them.
     """
     merged: dict[int, Tokens] = {}
     for piece in pieces:
@@ -110,16 +109,11 @@ def _follows(joined: Tokens, piece: Tokens) -> bool:
 
 
 def _append(joined: Tokens, piece: Tokens) -> Tokens:
-    return Tokens(
-        job=joined.job,
+    return replace(
+        joined,
         try_=piece.try_,
-        choice=joined.choice,
-        index=0,
         ids=joined.ids + piece.ids,
         text=joined.text + piece.text,
         finish=piece.finish,
         logprobs=joined.logprobs + piece.logprobs,
-        prompt_logprobs=joined.prompt_logprobs,
-        prompt_ids=joined.prompt_ids,
-        prompt_scores=joined.prompt_scores,
     )

@@ -1,6 +1,6 @@
-"""Sends calls for tokenization to a pool's workers, and their replies back.
+"""Sends calls for tokenization to a pool's workers, and their replies to the front ends.
 
-All workers take calls from one list, so a call goes to a worker that has time for it.
+All workers take calls from one list, so a worker that has time takes the next call.
 """
 
 from typing import Any
@@ -10,36 +10,42 @@ from shared.protocol.tokenization import Call, Reply, decode_reply, encode_call,
 from shared.store.redis.pool_store import PoolStore
 
 TTL_MS = 30_000
-"""Lifetime of replies, and of calls after the last call was added, in milliseconds."""
+"""Lifetime in milliseconds of a reply, and of the list of calls after the last call."""
 
 
 class Tokenizations(PoolStore):
     """Sends, takes and answers the calls of one pool."""
 
     async def send(self, call_id: CallId, call: Call) -> None:
-        """Add a call to the end of the list. It can be sent again if its reply doesn't arrive."""
-        async with self._redis.pipeline(transaction=True) as pipeline:
-            pipeline.rpush(self._keys.calls, encode_call(call_id, call))
-            pipeline.pexpire(self._keys.calls, TTL_MS)
-            await pipeline.execute()
+        """Add a call to the end of the list. If no reply arrives, the call can be sent again."""
+        await self._push(self._keys.calls, encode_call(call_id, call))
 
     async def withdraw(self, call_id: CallId, call: Call) -> None:
-        """Remove a call that no worker has taken."""
+        """Remove a call from the list if no worker has taken it."""
         sent: Any = encode_call(call_id, call)
         await self._redis.lrem(self._keys.calls, 1, sent)  # type: ignore[misc]
 
     async def next_reply(self, call_id: CallId, *, timeout_s: float) -> Reply | None:
-        """Return the reply to a call, or None if it doesn't arrive in time, at most two seconds."""
+        """Return the reply to a call, or None if it doesn't arrive in time.
+
+        The call waits for `timeout_s`, but at most two seconds.
+        """
         reply = await self._take_first(self._keys.reply(call_id), timeout_s)
         return decode_reply(reply) if reply else None
 
     async def take(self, *, timeout_s: float) -> bytes | None:
-        """Take the oldest call, or None after at most two seconds. A failure may lose the call."""
+        """Take and return the oldest call, or None if there is none in time.
+
+        Waits for `timeout_s`, but at most two seconds. If this fails, a call may be lost.
+        """
         return await self._take_first(self._keys.calls, timeout_s)
 
     async def answer(self, call_id: CallId, reply: Reply) -> None:
         """Publish the reply to a call."""
+        await self._push(self._keys.reply(call_id), encode_reply(reply))
+
+    async def _push(self, key: str, item: bytes) -> None:
         async with self._redis.pipeline(transaction=True) as pipeline:
-            pipeline.rpush(self._keys.reply(call_id), encode_reply(reply))
-            pipeline.pexpire(self._keys.reply(call_id), TTL_MS)
+            pipeline.rpush(key, item)
+            pipeline.pexpire(key, TTL_MS)
             await pipeline.execute()

@@ -1,6 +1,6 @@
 -- Included in every script before common.lua. Accounts for the tokens that jobs use.
--- `job.books` is the prefix of the pool that has the API keys and the ledger of the job. It is only
--- set if this is another pool.
+-- `job.books` is the prefix of the pool that has the API key and the ledger of the job. It is set only
+-- if that isn't the job's own pool.
 
 local MINUTE_MS, DAY_MS = 60000, 86400000
 local DEFAULT_USAGE_DAYS = 400
@@ -12,7 +12,7 @@ local RATE_FIELDS = { 'minute', 'minute_requests', 'minute_tokens', 'day', 'day_
 
 -- Return the present window of `length_ms` with its limits, which are nil if the key has none.
 -- `counted` has the number of the window that was counted last, its requests and its tokens. Tokens
--- beyond the limit are a debt, of which each later window pays as many as its limit.
+-- beyond the limit are a debt. Each later window pays off as many tokens as its limit.
 local function window_of(name, length_ms, now, max_requests, max_tokens, counted)
   local number = math.floor(now / length_ms)
   local passed = math.abs(number - (counted[1] or number)) -- a clock may be set back
@@ -52,7 +52,7 @@ local function write_account(account)
 end
 
 -- Charge the tokens that a job has used since its last charge to the present windows of its API key,
--- and take them from what the job has reserved. `used` is the number of all tokens that it has used
+-- and take them from the job's reservation. `used` is the number of all tokens that the job has used
 -- so far. An ended job frees the rest of its reservation. Returns the account of the key and the rest
 -- of the reservation, or nil if the key doesn't limit tokens.
 local function meter(job, used, now, has_ended)
@@ -67,7 +67,7 @@ local function meter(job, used, now, has_ended)
   return account, left
 end
 
--- Keep the ledger of a tenant and a day as long as the setting says.
+-- Let the ledger of a tenant and a day expire `usage_days` after the day.
 local function keep_ledger(books, key, day, tenant)
   local days = redis.call('HGET', P .. 'cnt', 'usage_days') or DEFAULT_USAGE_DAYS
   local tenants, ends_ms = books .. 'ledgers:' .. day, (day + 1 + days) * DAY_MS
@@ -76,8 +76,8 @@ local function keep_ledger(books, key, day, tenant)
   redis.call('PEXPIREAT', tenants, ends_ms)
 end
 
--- Enter an ended job into the ledger, under the name of its model, which requests can have in several
--- forms. `used` is its usage as its client sees it.
+-- Add an ended job to the ledger, under the name of its adapter or base model. `used` is the usage that
+-- the client sees.
 local function enter_ledger(job, used, now)
   local books, day = job.books or P, math.floor(now / DAY_MS)
   local key = books .. 'ledger:' .. day .. ':' .. job.tenant
@@ -89,9 +89,8 @@ local function enter_ledger(job, used, now)
   if redis.call('HSET', key, name, entry) == 1 then keep_ledger(books, key, day, job.tenant) end
 end
 
--- Account for a job that ends with `usage`, as JSON. Only its final event states a usage, so the ledger
--- counts no tokens of a job whose worker never reported them. The limits of its key count the tokens
--- that were published.
+-- Account for a job that ends. `usage` is JSON, or 'null' if the worker hasn't reported it. In the
+-- latter case, the ledger counts no tokens. The limits of the key always count the published tokens.
 local function account(job, usage, now)
   local used = usage == 'null' and {} or cjson.decode(usage)
   meter(job, (used.prompt_tokens or 0) + (used.completion_tokens or 0), now, true)

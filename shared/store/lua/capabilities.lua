@@ -4,10 +4,10 @@
 
 local P = KEYS[1]
 
--- A worker that doesn't serve every job belongs to a class: the text form of its capabilities, as
--- in shared/protocol/capabilities.py. The class of a worker that serves everything is ''. Needs of
--- jobs have the same form. A pool without limited workers has no classes, so its scripts need one
--- command for all of this, and many need none.
+-- A worker that doesn't serve every job is called limited. It belongs to a class: the text form of its
+-- capabilities, as in shared/protocol/capabilities.py. The class of other workers is ''. Needs of jobs
+-- have the same form. If a pool has no limited workers, it has no classes, and the functions below
+-- need at most one command.
 local CAPABILITIES = '^(.-);(.-);(%d*)$'
 local NO_NEEDS = ';;0'
 
@@ -18,7 +18,7 @@ local function classes()
   return known_classes
 end
 
--- Return the set `name` of the workers of a class. Each class has its own `idle` and `capacity`.
+-- Return the key of the set `name`, 'idle' or 'capacity', of the workers of a class.
 local function set_of_class(name, class)
   return P .. name .. (class == '' and '' or ':' .. class)
 end
@@ -30,8 +30,8 @@ local function has_all(list, wanted)
   return true
 end
 
--- Return whether workers of a class serve jobs with these needs. The needs may also be a class.
--- Then return whether the first class serves all jobs that the second one serves.
+-- Return whether workers of a class serve jobs with these needs. If `needs` is a class, return whether
+-- they serve all jobs that workers of that class serve.
 local function serves(class, needs)
   if class == '' then return true end
   if needs == '' then return false end
@@ -49,7 +49,7 @@ local function needs_of(version, features)
   return kinds .. ';' .. (features or '') .. ';' .. rank
 end
 
--- Return the classes whose workers serve the version's jobs with these features. The first is ''.
+-- Return the classes whose workers serve the version's jobs with these features. The first one is ''.
 local function classes_serving(version, features)
   local serving = { '' }
   if #classes() == 0 then return serving end

@@ -79,7 +79,7 @@ end
 
 local function is_registered(wid) return redis.call('ZSCORE', P .. 'workers', wid) ~= false end
 
--- Cancel the deaths that were charged to the jobs of a worker that was only silent.
+-- Take back the deaths that were charged to the jobs of a worker that was only silent.
 local function pardon(wid)
   local charged = redis.call('HGETALL', P .. 'charged:' .. wid)
   for i = 1, #charged, 2 do
@@ -107,9 +107,9 @@ local function is_worker(wid)
   return false
 end
 
--- Add what a worker has served since its last heartbeat to the pool's totals. `served` in the worker's
--- hash is what it had served then. Nothing is added at its first heartbeat under this id, because an
--- earlier id may have reported it.
+-- Add what a worker has served since its last heartbeat to the pool's totals. The field `served` of the
+-- worker's hash has the totals of that heartbeat. The first heartbeat under an id adds nothing, because
+-- the process may have reported its totals under an earlier id.
 local function count_served(key, decoded)
   local served = { decoded.tokens_total, unpack(decoded.first_tokens) }
   local before, i = redis.call('HGET', key, 'served') or '', 0
@@ -148,7 +148,7 @@ local function renew_lease(wid, lease_ms, info, now)
 end
 
 -- Remove a worker from the pool, so that it can no longer publish. `num_jobs` is the number of jobs
--- of a dead worker, or -1 if the worker leaves. `hand_on` and `forget_worker` complete the removal.
+-- of a dead worker, or -1 if the worker leaves. `hand_over` and `forget_worker` complete the removal.
 local function take_out(wid, num_jobs)
   if redis.call('ZREM', P .. 'workers', wid) == 1 then
     redis.call('ZADD', P .. 'lost', num_jobs, wid)
@@ -236,7 +236,7 @@ local function fair_queueing_fields(is_preemptible)
   return 'tag', 'vtime'
 end
 
--- Correct the tokens that fair queueing charged to the job's tenant.
+-- Charge more tokens to the job's tenant in fair queueing, or fewer if `tokens` is negative.
 local function charge(job, tokens)
   local key = P .. 't:' .. job.tenant
   if redis.call('EXISTS', key) == 1 then
@@ -316,13 +316,13 @@ local function wake(version, features)
   redis.call('PEXPIRE', P .. 'wake:' .. wid, MAILBOX_TTL_MS)
 end
 
--- Memory of an ended job beside its record and the text of its answer: key of the answer, entries
--- of `ended` and `jobs`, and its part of Redis' tables. An idempotency key needs half of it more.
+-- Memory of an ended job besides its record and the text of its answer: the key of the answer, the
+-- members of `ended` and `jobs`, and a part of Redis' tables. An idempotency key needs half as much.
 local INDEX_BYTES = 300
 local RECORD_BYTES = 1000 -- of a typical record without a request
 
--- Return about how much memory an ended job needs, whose answer has `num_bytes`. Jobs that were done
--- have no checkpoints.
+-- Estimate the memory of an ended job whose answer has `num_bytes`. A job that was done has no
+-- checkpoints.
 local function memory_of(job, num_bytes, was_done)
   local key, size = P .. 'job:' .. job.id, INDEX_BYTES + num_bytes
   local record = redis.pcall('MEMORY', 'USAGE', key, 'SAMPLES', 0)
@@ -337,7 +337,7 @@ end
 -- Return the job's member of `ended`: its id, the bytes that are kept of it, and its tenant.
 local function ended_member(job) return job.id .. ' ' .. job.kept .. ' ' .. job.tenant end
 
--- Enter an ended job, whose answer has `num_bytes`, into the index of kept answers.
+-- Add an ended job, whose answer has `num_bytes`, to the index of ended jobs.
 local function index_ended(job, num_bytes, now, was_done)
   job.kept = memory_of(job, num_bytes, was_done)
   redis.call('HSET', P .. 'job:' .. job.id, 'kept', job.kept)
@@ -362,8 +362,8 @@ local function free_idempotency_key(job)
   job.idem = false
 end
 
--- A job whose error says "try again" is no answer, so it isn't kept for its key. A batch sends its
--- requests again, so the job of an earlier attempt is soon forgotten.
+-- If a job's error says "try again", requests with its idempotency key may start a new job. A batch
+-- sends such a request again, so its earlier jobs expire soon.
 local function release_retryable(job, error)
   if error == 'null' or not RETRYABLE[cjson.decode(error).code] then return end
   free_idempotency_key(job)

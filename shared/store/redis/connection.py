@@ -1,9 +1,9 @@
 """Redis client that limits each call's time and raises `RedisUnavailable` if Redis can't serve.
 
-redis-py 5 has no time limits by default. The client never retries, because some calls
-must not be repeated after a lost reply. For calls that are safe to repeat, callers use
-`shared.store.redis.retry`. The functions `chunks`, `unix_ms` and `decode_hash` are for callers of
-the client, such as the stores in `shared/store/`.
+redis-py 5 has no time limits by default. The client never retries, because some calls must not be
+repeated after a lost reply. For calls that are safe to repeat, callers use
+`shared/store/redis/retry.py`. The functions `chunks`, `unix_ms` and `decode_hash` are helpers for
+the stores in `shared/store/`.
 """
 
 import asyncio
@@ -31,12 +31,12 @@ from redis.exceptions import ResponseError as ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from shared.errors import RedisUnavailable, SettingsError
-from shared.store.redis.login import login_refused, not_permitted, server_of
-from shared.store.redis.pool import ConnectionPool
+from shared.store.redis.connection_pool import ConnectionPool
+from shared.store.redis.login import login_refused, not_permitted
 from shared.store.redis.sentinel import FORM, is_sentinel_url, sentinel_pool
 
 CHUNK = 500
-"""Default number of items per round trip. A round trip of this size takes milliseconds."""
+"""Default number of items per round trip. Such a round trip takes a few milliseconds."""
 
 CONNECT_TIMEOUT_S = 2.0
 MAX_BLOCK_S = 2.0
@@ -45,6 +45,7 @@ TIMEOUT_S = MAX_BLOCK_S + 3.0
 """Default time limit of a command or pipeline, in seconds. Blocking commands may take
 `MAX_BLOCK_S` longer."""
 BLOCKING = {"BLPOP", "XREAD"}
+"""Commands that may wait for new data."""
 
 CONNECTION_ERRORS = (RedisConnectionError, RedisTimeoutError, OSError)
 """Errors that redis-py raises if the server can't be reached."""
@@ -59,10 +60,10 @@ REFUSALS = (
     "NOREPLICAS",
     "TRYAGAIN",
 )
-"""First words of error replies from a server that is up but currently can't serve."""
+"""Beginnings of error replies from a server that is up but currently can't serve."""
 
 REDIRECTIONS = ("MOVED ", "ASK ")
-"""First words of error replies from a cluster node that doesn't store the keys."""
+"""Beginnings of error replies from a cluster node that doesn't store the keys."""
 
 T = TypeVar("T")
 
@@ -82,8 +83,8 @@ class LoginRefused(RedisUnavailable):
 class Redis(aioredis.Redis):
     """redis-py client that raises `RedisUnavailable` if the server can't serve a call.
 
-    This error means that the server can't be reached, doesn't answer within the time limit, or
-    answers that it currently can't serve. The server may nevertheless have executed the call. Other
+    The error means that the server can't be reached, doesn't answer within the time limit, or
+    replies that it currently can't serve. The server may nevertheless have executed the call. Other
     error replies raise redis-py's `ResponseError`.
     """
 
@@ -136,13 +137,13 @@ class Pipeline(BasePipeline):
             return await super().execute(raise_on_error)
 
     async def immediate_execute_command(self, *args: Any, **options: Any) -> Any:
-        """Execute a command immediately, within the time limit. Used while keys are watched."""
+        """Execute a command immediately, within the time limit. Used while arq watches keys."""
         try:
             async with _reported_errors(self, self.timeout_s):
                 return await super().immediate_execute_command(  # type: ignore[no-untyped-call]
                     *args, **options
                 )
-        except WatchError as error:  # here it means that the connection is lost
+        except WatchError as error:  # redis-py raises it here if the connection is lost
             raise RedisUnavailable(f"Redis is out of reach: {error}") from error
 
 
@@ -150,9 +151,9 @@ class Pipeline(BasePipeline):
 async def _reported_errors(client: "Redis | Pipeline", timeout_s: float) -> AsyncIterator[None]:
     """Limit the time of a call, and raise `RedisUnavailable` if Redis can't serve it.
 
-    redis-py sends through `asyncio.wait_for`. Before Python 3.12, that function drops a
-    cancellation that arrives just as the sending completes. A dropped cancellation is raised again
-    here.
+    redis-py sends through `asyncio.wait_for`. Before Python 3.12, that function loses a
+    cancellation that arrives just as the sending completes. This function then raises the lost
+    cancellation.
     """
     task = asyncio.current_task()
     num_cancellations = task.cancelling() if task else 0
@@ -160,7 +161,7 @@ async def _reported_errors(client: "Redis | Pipeline", timeout_s: float) -> Asyn
         async with asyncio.timeout(timeout_s):
             yield
     except AuthenticationError as error:
-        raise LoginRefused(login_refused(server_of(client.connection_pool), error)) from error
+        raise LoginRefused(login_refused(client.connection_pool, error)) from error
     except CONNECTION_ERRORS as error:  # includes `TimeoutError`, an OSError
         _raise_if_cancelled(task, num_cancellations)
         reason = str(error) or f"no answer within {timeout_s:g} s"
@@ -182,7 +183,7 @@ def _raise_if_cancelled(task: "asyncio.Task[Any] | None", num_cancellations: int
 
 
 def _refusal(reply: str) -> str | None:
-    """Return the reason why the server can't serve, or None if the command itself is wrong."""
+    """Return the reason why the server can't serve, or None if the reply has another meaning."""
     if reply.startswith(REDIRECTIONS):
         return (
             "this Redis is a node of a cluster, and another node has the keys of the pool: "
@@ -192,12 +193,12 @@ def _refusal(reply: str) -> str | None:
 
 
 def chunks(items: Sequence[T], size: int = CHUNK) -> Iterator[Sequence[T]]:
-    """Split `items` into slices of at most `size`, in order, for one pipeline each."""
+    """Split `items` into slices of at most `size` items, in order. Each fits into one pipeline."""
     return (items[start : start + size] for start in range(0, len(items), size))
 
 
 def unix_ms(time: tuple[int, int]) -> int:
-    """Return the reply of Redis' TIME, seconds and microseconds, as Unix time in milliseconds."""
+    """Return the reply of TIME (seconds and microseconds) as Unix time in milliseconds."""
     seconds, micros = time
     return seconds * 1000 + micros // 1000
 
@@ -214,7 +215,7 @@ def connect(url: str, *, max_connections: int = 64, timeout_s: float = TIMEOUT_S
 
     Args:
         url: URL of a Redis server or of Sentinels.
-        max_connections: if all are in use, a call waits for a free connection.
+        max_connections: maximum number of connections. If all are in use, a call waits for one.
         timeout_s: time limit of each command and pipeline, in seconds.
 
     Raises:
@@ -242,7 +243,7 @@ def connect(url: str, *, max_connections: int = 64, timeout_s: float = TIMEOUT_S
 
 
 async def check_redis(client: Redis, url: str) -> None:
-    """Check that Redis answers, is recent enough and can't evict jobs.
+    """Check that Redis answers, has a supported version, and never evicts jobs.
 
     Raises:
         RedisUnavailable: a check fails. The message says what to do.
@@ -252,7 +253,7 @@ async def check_redis(client: Redis, url: str) -> None:
         await client.ping()
         server, memory = await client.info("server"), await client.info("memory")
     except NoPermissionError as error:
-        raise LoginRefused(not_permitted(server_of(client.connection_pool), error)) from None
+        raise LoginRefused(not_permitted(client.connection_pool, error)) from None
     except LoginRefused:
         raise
     except RedisUnavailable as error:
@@ -276,7 +277,7 @@ async def check_redis_at(url: str) -> None:
     """Run `check_redis` with a temporary client for `url`.
 
     Raises:
-        RedisUnavailable: as `check_redis`.
+        RedisUnavailable: a check fails, as in `check_redis`.
         SettingsError: `url` isn't the URL of a Redis server or of Sentinels.
     """
     async with connect(url) as client:

@@ -1,6 +1,7 @@
-"""Waits for copies of writes, so that the writes survive power loss and failover.
+"""Waits until copies of writes exist, so that the writes survive a power loss and a failover.
 
-Used with `--durability strict`.
+Only `--durability strict` uses this. `durability_barrier.lua` reads what the server reports about
+its replicas.
 """
 
 import time
@@ -14,19 +15,19 @@ from shared.store.redis.connection import Redis, connect
 from shared.store.redis.sentinel import is_sentinel_url
 
 TIMEOUT_MS = 1500
-"""Longest wait for one write, in milliseconds. It is shorter than the two seconds that a front
-end's calls may take."""
+"""Maximum milliseconds to wait for the copies of one write. It is less than the two seconds that a
+call of a front end may take."""
 LEAVING_S = 20.0
-"""Time in seconds for which a replica that has left is still waited for.
+"""Seconds for which writes still wait for a replica that has left.
 
-A replica that leaves may have been promoted, while the old master goes on with the other replicas.
-Sentinel makes the old master a replica within about ten seconds. This time is longer, so the old
-master acknowledges nothing that the new one lacks."""
+The replica may have left because it was promoted, while the old master goes on with the other
+replicas. Sentinel makes the old master a replica within about ten seconds. `LEAVING_S` is longer,
+so the old master acknowledges no write that the new master lacks."""
 
 
 @dataclass(frozen=True, slots=True)
 class Replication:
-    """What a master reports about its replicas."""
+    """Report of a master about its replicas."""
 
     history: str
     """Replication id of the master. It changes when another server becomes the master."""
@@ -35,7 +36,7 @@ class Replication:
 
 
 class ReplicaCount:
-    """Number of replicas of the current master, which falls `LEAVING_S` after a replica left."""
+    """Number of replicas to wait for. It falls only `LEAVING_S` seconds after a replica left."""
 
     def __init__(self) -> None:
         self._history = ""
@@ -44,7 +45,10 @@ class ReplicaCount:
         self._most_since = 0
 
     def update(self, seen: Replication, now_s: float) -> int:
-        """Return the number of replicas to wait for, after a report at a monotonic time."""
+        """Count a report of the master, and return the number of replicas to wait for.
+
+        `now_s` is the monotonic time of the report.
+        """
         if seen.history != self._history or seen.num_replicas >= self._count:
             self._history = seen.history
             self._set(seen.num_replicas)
@@ -69,20 +73,20 @@ class Durability:
     local: int
     """1 if the master must have synced the write to its append-only file, else 0."""
     replicas: int
-    """Least number of replicas that must have the write. If it is 1, all replicas must have the
-    write, because each may be promoted. If `local` is also 1, the write must be in their
-    append-only files."""
-    timeout_ms: int = TIMEOUT_MS
+    """0 if no replica must have the write. Otherwise all replicas must have it, because each may be
+    promoted, and there must be at least this number of them. If `local` is 1, the write must be in
+    their append-only files."""
     _count: ReplicaCount = field(default_factory=ReplicaCount, compare=False, repr=False)
 
     async def confirm(self, connection: Redis, replication: Replication) -> None:
         """Wait until the required copies exist for all writes that `connection` has made.
 
-        The client has a single connection, because Redis can wait only for the writes of the
-        connection that asks. `replication` is the server's current report about its replicas.
+        `connection` is a client with a single connection, because Redis can wait only for the
+        writes of the connection that asks. `replication` is the server's current report about its
+        replicas.
 
         Raises:
-            RedisUnavailable: too few copies exist after `timeout_ms`. More copies may still follow.
+            RedisUnavailable: too few copies exist after `TIMEOUT_MS`. More may be made later.
         """
         required = self._required(replication)
         try:
@@ -90,10 +94,10 @@ class Durability:
         except ResponseError as error:  # the server's role or configuration has changed
             raise RedisUnavailable(f"the write was not acknowledged: {error}") from error
         if local < self.local:
-            raise self._lacks("the append-only file")
+            raise _lacks("the append-only file")
         if replicas < required:
             kind = "append-only files of replicas" if self.local else "replicas"
-            raise self._lacks(f"{required - replicas} of {required} {kind}")
+            raise _lacks(f"{required - replicas} of {required} {kind}")
 
     def _required(self, replication: Replication) -> int:
         if not self.replicas:
@@ -102,18 +106,18 @@ class Durability:
 
     async def _wait(self, connection: Redis, replicas: int) -> tuple[int, int]:
         if not self.local:
-            return 0, int(await connection.wait(replicas, self.timeout_ms))
-        local, replicas = await connection.waitaof(self.local, replicas, self.timeout_ms)
+            return 0, int(await connection.wait(replicas, TIMEOUT_MS))
+        local, replicas = await connection.waitaof(self.local, replicas, TIMEOUT_MS)
         return local, replicas
 
-    def _lacks(self, copies: str) -> RedisUnavailable:
-        return RedisUnavailable(
-            f"the write was not acknowledged by {copies} within {self.timeout_ms / 1000:g} s"
-        )
+
+def _lacks(copies: str) -> RedisUnavailable:
+    within = f"within {TIMEOUT_MS / 1000:g} s"
+    return RedisUnavailable(f"the write was not acknowledged by {copies} {within}")
 
 
 async def durability_of(client: Redis, settings: PoolSettings) -> Durability | None:
-    """Return the copies that a write to this server needs, or None with `--durability default`.
+    """Return the copies that writes to this server need, or None with `--durability default`.
 
     Raises:
         RedisUnavailable: Redis can't be reached.

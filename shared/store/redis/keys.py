@@ -3,14 +3,16 @@
 A pool is one base model and its workers. All of its keys have the same hash tag. They are therefore
 in the same slot of a Redis Cluster, and scripts may access any of them. A sorted set (ZSET) is
 described as member -> score, and a HASH may be described as field -> value. A key without a stated
-lifetime is deleted when it is empty.
+lifetime is deleted when it is empty. Pool time is defined at `due`.
+
+The scripts in `shared/store/lua/` build the same keys from the prefix. A new kind of key also needs
+a rule in `shared/store/audit/rules.py`.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, ParamSpec
 
-from shared.protocol.files import Purpose
 from shared.protocol.ids import (
     AdapterVersion,
     ApiId,
@@ -27,7 +29,7 @@ P = ParamSpec("P")
 
 
 class Single:
-    """A kind of key of which each pool has one."""
+    """A kind of key. Each pool has one key of this kind."""
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
@@ -37,7 +39,7 @@ class Single:
 
 
 class Each(Generic[P]):
-    """A kind of key of which a pool has one for each id, name or tenant."""
+    """A kind of key. A pool has one key of this kind for each id, name or tenant."""
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
@@ -66,20 +68,17 @@ class Keys:
     The body is deleted when the job ends. The field `request` of a job with a view stays, since
     the answer repeats it.
 
-    Expires `retain` milliseconds after the end of the job, or is deleted earlier because a
-    client erased the job or too many bytes of answers were kept.
+    Expires `retain` milliseconds after the end of the job. Deleted earlier if a client erases the
+    job, or if the kept jobs need too much memory.
     """
     result = Each[JobId]("res")
-    """STRING: `Result` of a job in any final state.
-
-    Expires `retain` milliseconds after the end of the job.
-    """
+    """STRING: `Result` of an ended job. Expires `retain` milliseconds after the end of the job."""
     queue = Each[AdapterVersion]("q")
     """ZSET: id of a waiting job -> tag of fair queueing minus priority boost."""
     featured = Each[AdapterVersion]("featured")
     """HASH: unfinished job of the version -> features that its worker must serve.
 
-    Only jobs that need such a feature are in it. A field is deleted when its job ends.
+    It has only jobs that need such a feature. A field is deleted when its job ends.
     """
     ready = Single("ready")
     """ZSET: version with waiting jobs -> score of its first job."""
@@ -96,35 +95,29 @@ class Keys:
     A job is removed when it ends. The key expires a minute after the last cancellation.
     """
     sent = Each[WorkerId]("sent")
-    """LIST: last publications of the worker, one item each.
+    """LIST: the worker's last publications, one item each.
 
     Each line of an item is a copy of what was sent to one API process. The items contain every
     published token that isn't in a checkpoint. Deleted when the worker has finished all its
-    jobs, when its jobs are handed over, and a day after the last publication.
+    jobs, or when its jobs are handed over. Expires a day after the last publication.
     """
     running = Each[AdapterVersion]("run")
     """SET: running jobs of the version."""
     followers = Single("followers")
-    """HASH: unfinished job -> API processes that follow it beside the one that accepted it.
+    """HASH: unfinished job -> further API processes that follow it.
 
-    A field is deleted when its job ends.
+    The API process that accepted the job isn't listed. A field is deleted when its job ends.
     """
     apis = Single("apis")
-    """ZSET: API process -> pool time in ms at which it last reported that it is alive.
-
-    Each report removes the processes that have been silent for a day.
-    """
+    """ZSET: API process -> pool time in ms of its last report. It is removed after a silent day."""
     abandoned = Single("abandoned")
     """ZSET: unfinished job without clients -> pool time in ms at which it is cancelled."""
     ended = Single("ended")
     """ZSET: job id, kept bytes and tenant of an ended job -> Unix time in ms of its expiry."""
     kept = Single("kept")
-    """ZSET: tenant -> bytes that are kept of its ended jobs."""
+    """ZSET: tenant -> memory in bytes that its ended jobs need."""
     jobs = Each[str]("jobs")
-    """ZSET: job of the tenant -> Unix time in ms at which it was enqueued.
-
-    A sweep removes expired jobs.
-    """
+    """ZSET: job of the tenant -> Unix time in ms of its enqueueing. Sweeps remove expired jobs."""
     idempotency = Each[[str, str]]("idem")
     """STRING: job of the first request with an idempotency key, and digest of its body.
 
@@ -139,46 +132,36 @@ class Keys:
     missing = Single("missing")
     """ZSET: worker whose lease has ended -> Unix time in ms at which a sweep noticed this."""
     lost = Single("lost")
-    """ZSET: worker with jobs to hand over -> number of jobs, or -1 if the worker left."""
+    """ZSET: worker with jobs to hand over -> number of its jobs, or -1 if the worker left."""
     charged = Each[WorkerId]("charged")
-    """HASH: job -> deaths that were charged to the job when the worker was declared dead.
-
-    Expires after an hour.
-    """
+    """HASH: job -> deaths charged to it when the worker died. Expires after an hour."""
     capacity = Single("capacity")
     """ZSET: worker -> capacity of its KV cache in tokens.
 
     The live workers of each class are in a set of their own, `capacity:CLASS`.
     """
     classes = Single("classes")
-    """SET: classes of the live workers that don't serve every job.
-
-    A class is the text form of `Capabilities`.
-    """
+    """SET: classes (text forms of `Capabilities`) of live workers that don't serve every job."""
     doomed = Single("doomed")
     """SET: quarantined versions whose waiting jobs must still be ended."""
     workers = Single("workers")
     """ZSET: worker -> end of its lease, as Unix time in ms on Redis' clock."""
     worker = Each[WorkerId]("w")
-    """HASH: `WorkerInfo`, maximum sequences, class, last heartbeat, lease and last publication.
+    """HASH: `WorkerInfo`, maximum sequences, class, last heartbeat, lease and publications.
 
-    Times are in ms. The last publication is a number, which counts the publications from 1. The
-    field `served` has the totals that the last heartbeat reported, and `stalled` is set while
-    the worker's engine seems to hang.
-    Expires a minute after the last heartbeat.
+    Times are in ms. The field `published` is the number of the last publication; the first has the
+    number 1. The field `served` has the totals of the last heartbeat. The field `stalled` is set
+    while the worker's engine seems to hang. Expires a minute after the last heartbeat.
     """
     residents = Each[WorkerId]("has")
-    """SET: versions that the worker holds.
-
-    Deleted after the worker has left the pool or has been declared dead.
-    """
+    """SET: versions that the worker holds. Deleted after the worker has left or died."""
     holders = Each[AdapterVersion]("on")
     """SET: workers that hold the version."""
     idle = Single("idle")
     """ZSET: parked worker -> number of sequences that it has idle capacity for.
 
-    A fraction is added that grows with its capacity for jobs that aren't preemptible.
-    The parked workers of each class are in a set of their own, `idle:CLASS`.
+    The fraction of the score grows with the capacity for jobs that aren't preemptible. The parked
+    workers of each class are in a set of their own, `idle:CLASS`.
     """
     mailbox = Each[WorkerId]("wake")
     """LIST: messages to the worker (`Mail`). Expires a minute after the last message."""
@@ -187,19 +170,19 @@ class Keys:
     tenant = Each[str]("t")
     """HASH: tags of fair queueing, number of waiting jobs and bytes of unfinished requests.
 
-    Preemptible jobs have a tag of their own, `preemptible_tag`.
-
-    Expires a day after the tenant's last job stopped waiting.
+    Preemptible jobs have a tag of their own, `preemptible_tag`. Expires a day after the tenant's
+    last job stopped waiting.
     """
     counters = Single("cnt")
     """HASH: counters of the pool. Never deleted.
 
     - Totals: jobs by final state, `retried` and `released` jobs, `workers_lost`, and
       `forgotten` versions.
-    - Current values: number of `waiting` jobs, `bytes` of unfinished requests, and bytes of
-      memory that the `kept` ended jobs need, with their limit, `retain_bytes`.
-    - Fair queueing: virtual time (`vtime`), that of preemptible jobs (`preemptible_vtime`), and
-      number of jobs enqueued so far (`arrivals`).
+    - Current values: number of `waiting` jobs, `bytes` of unfinished requests, and the memory in
+      bytes that the `kept` ended jobs need, with its limit, `retain_bytes`.
+    - Fair queueing: virtual time (`vtime`), virtual time of preemptible jobs
+      (`preemptible_vtime`) and of turns of batches (`turns_vtime`), and number of jobs enqueued so
+      far (`arrivals`).
     - Moving average of the time from the claim of a job to its answer, in ms: `run_ms`. Moving
       average of the answered jobs per second (`rate`), as of the time `rated`.
     - Redis' memory: time of the last check (`memory_ms`), whether too much memory was in use
@@ -220,14 +203,14 @@ class Keys:
     Heartbeats add to them. The buckets are `first_0`, `first_1`, and so on.
     """
     history = Single("history")
-    """LIST: samples of the pool's totals, about one per second, newest first: 300 at most.
+    """LIST: the newest 300 samples of the pool's totals, newest first, about one per second.
 
-    Sweeps add them. Expires ten minutes after the last one.
+    Sweeps add the samples. Expires ten minutes after the last sample.
     """
     incidents = Single("incidents")
     """STREAM: about the 200 newest incidents, such as the loss of a worker. Never deleted."""
     replies = Each[ApiId]("out")
-    """STREAM: events for one API process that it hasn't read yet, of at most a minute.
+    """STREAM: events for one API process that it hasn't read yet, of about the last minute.
 
     Expires two minutes after it was last renewed or written.
     """
@@ -235,36 +218,28 @@ class Keys:
     """STREAM: published tokens of a job.
 
     The worker adds an entry every 16 tokens or 250 ms, and a handover adds the missing tokens.
-    Deleted when the job is done. Expires with the job's record if it ends otherwise.
+    Deleted when the job is done. Expires with the job's record if the job ends otherwise.
     """
     control = Each[str]("control")
     """STRING: arq's counters for the control process of one host. Expires unless renewed."""
     scheduler = Single("arq")
     """ZSET: due task of the control processes -> Unix time in ms at which it is due."""
     audit = Single("audit")
-    """HASH: position and results of the audit that control processes run in small steps.
-
-    Expires an hour after the last step.
-    """
+    """HASH: position and results of the running audit. Expires an hour after its last step."""
     dead = Single("dead")
-    """STREAM: about the 10,000 newest dead letters, with their jobs.
-
-    The control process deletes old letters.
-    """
+    """STREAM: about the 10,000 newest dead letters. The control process deletes old ones."""
     reported = Single("reported")
-    """STRING: id of the newest dead letter that a control process has logged.
-
-    Expires a month after a control process last looked for new letters.
-    """
+    """STRING: id of the newest dead letter that was logged. Expires a month after the last
+    check."""
     adapters = Single("adapters")
     """SET: registered adapter names. Deleted when the base model changes."""
     adapter = Each[str]("adapter")
     """HASH: current version of the name, and whether a client or a worker set it.
 
-    Deleted when the base model changes. If the name was unloaded, the version is empty. The key
-    of an unloaded name expires after an hour, except if a worker was started with the name. In
-    that case, the key is kept so that a restart of the worker doesn't register the name again.
-    The fields that begin with `candidate` hold the `Share` of the candidate version.
+    The fields that begin with `candidate` hold the `Share` of the candidate version. If the name
+    was unloaded, the version is empty. The key of an unloaded name expires after an hour. If a
+    worker was started with the name, the key is kept instead, so that a restart of the worker
+    doesn't register the name again. Deleted when the base model changes.
     """
     pins = Single("pins")
     """HASH: pinned adapter name -> minimum number of workers that hold its current version.
@@ -274,22 +249,17 @@ class Keys:
     pin_load = Each[AdapterVersion]("pinload")
     """STRING: exists while a worker loads a pinned version. Expires after half a minute."""
     changes = Single("changes")
-    """STREAM: the audit log, about 10,000 newest changes of adapters and API keys.
-
-    Never deleted.
-    """
+    """STREAM: audit log, about 10,000 newest changes of adapters and API keys. Never deleted."""
     shadows = Single("shadows")
-    """ZSET: ids of a job and of its shadow's copy -> Unix time in ms at which it was copied.
+    """ZSET: ids of a job and of the shadow's copy of it -> Unix time in ms of the copying.
 
     The control process compares the answers and removes the pair.
     """
     compared = Each[AdapterVersion]("compared")
     """HASH: `Comparison` of a candidate version. Deleted when its trial ends."""
     differing = Each[AdapterVersion]("differing")
-    """LIST: the 100 newest `PairReport`s of a candidate's pairs that differ, newest first.
-
-    Deleted when its trial ends.
-    """
+    """LIST: 100 newest `PairReport`s of pairs that differ, newest first. Deleted with
+    `compared`."""
     previous = Each[str]("previous")
     """LIST: previous versions of the name, in the order of rollbacks."""
     version = Each[AdapterVersion]("version")
@@ -298,21 +268,15 @@ class Keys:
     Deleted when no name and no waiting or running job refers to the version.
     """
     needs = Single("needs")
-    """HASH: version -> what its jobs need of a worker, as text form of `Needs`.
-
-    A field is deleted together with the version.
-    """
+    """HASH: version -> text form of the `Needs` of its jobs. Deleted together with the version."""
     retired = Single("retired")
     """ZSET: version without a name -> Unix time in ms at which it lost its name."""
     quarantined = Single("quarantined")
     """ZSET: quarantined version -> Unix time in ms at which it was quarantined."""
     inspection = Each[InspectionId]("inspect")
-    """STRING: an `Inspection`. Deleted when a worker takes it, or after a minute."""
+    """STRING: an `Inspection`. Deleted when a worker takes it. Expires after a minute."""
     findings = Each[InspectionId]("found")
-    """LIST: the worker's confirmation of an inspection, then its `Findings`.
-
-    Expires a minute after the last entry was written.
-    """
+    """LIST: confirmation and `Findings` of an inspection. Expires a minute after the last entry."""
     staging = Each[str]("staging")
     """STRING: `Staging` of an adapter that a worker fetches from a URL.
 
@@ -322,20 +286,17 @@ class Keys:
     """STRING: `looking` while a front end looks up an unknown adapter, or the lookup's error.
 
     Deleted when the adapter is registered. The word expires after ten seconds unless the front
-    end renews it, an error after half a minute.
+    end renews it. An error expires after half a minute.
     """
     calls = Single("calls")
-    """LIST: calls for tokenization, oldest first, until a worker takes them.
-
-    Expires half a minute after the last call was added.
-    """
+    """LIST: waiting calls for tokenization, oldest first. Expires half a minute after the last
+    call."""
     reply = Each[CallId]("reply")
     """LIST: the reply to a call for tokenization. Expires after half a minute."""
     upload = Each[UploadId]("upload")
     """HASH: files of an adapter that a client has sent, in pieces of at most 1 MiB.
 
-    Expires unless a version is registered that was made from it. Then it is deleted together
-    with the version.
+    Expires unless a version is made from it. In that case, it is deleted together with the version.
     """
     uploads_of = Each[str]("uploads")
     """ZSET: upload of the tenant -> its bytes.
@@ -345,8 +306,8 @@ class Keys:
     file = Each[FileId]("file")
     """HASH: tenant, charged bytes, name, purpose, size and times of a file.
 
-    An upload has only the first two. They also stay when the file is deleted, with the field
-    `deleted`, until its content is deleted. Then the key is deleted.
+    During the upload, it has only the tenant and the charged bytes. When the file is deleted, these
+    two stay, with the field `deleted`, until the content is deleted. Then the key is deleted.
     """
     files = Single("files")
     """ZSET: file in the file store -> Unix time in ms from which its content is deleted.
@@ -355,18 +316,16 @@ class Keys:
     """
     files_of = Each[str]("files")
     """ZSET: file of the tenant -> Unix time in ms of its upload."""
-    files_with = Each[[Purpose, str]]("purpose")
-    """ZSET: the members of `files_of` with one purpose, with the same scores."""
+    files_with = Each[[str, str]]("purpose")
+    """ZSET: the members of `files_of` with one purpose, with the same scores.
+
+    The names are the purpose and the tenant.
+    """
     stored = Each[str]("stored")
-    """HASH: number and bytes of the tenant's files that have a record.
-
-    Deleted with the last of them.
-    """
+    """HASH: number and bytes of the tenant's files with a record. Deleted with the last of them."""
     batch = Each[BatchId]("batch")
-    """HASH: tenant, endpoint, files, status, times and counts of a batch.
-
-    Expires some days after the end of the batch, like its output files.
-    """
+    """HASH: tenant, endpoint, files, status, times and counts of a batch. Expires some days after
+    its end."""
     batches = Single("batches")
     """ZSET: batch that hasn't ended -> Unix time in ms at which it was accepted."""
     batches_of = Each[str]("batches")
@@ -378,7 +337,8 @@ class Keys:
     ended_batches = Single("endedbatches")
     """ZSET: ended batch -> Unix time in ms from which its parts in the file store are deleted.
 
-    Another process may still write some when the batch ends. Then the batch is removed.
+    That time is later than the end, because another process may still write parts. The batch is
+    removed when its parts were deleted.
     """
     turns = Single("turns")
     """ZSET: tenant with open batches -> its tag, as in start-time fair queueing.
@@ -396,19 +356,17 @@ class Keys:
     batch_parts = Each[BatchId]("batchparts")
     """LIST: objects in the file store with the results so far. Deleted when the batch ends."""
     webhooks = Single("webhooks")
-    """ZSET: end of a batch that is still to be announced -> Unix time in ms of the next try."""
+    """ZSET: end of a batch that a webhook must announce -> Unix time in ms of the next try."""
     barrier = Single("barrier")
-    """STRING: empty. Written after a write that must become durable.
+    """STRING: empty. Written after a write that must become durable. Expires after a minute.
 
     Redis waits only for copies of the connection's last write and of all writes before it. This
-    write therefore covers all earlier writes of other connections. Expires after a minute.
+    write therefore covers all earlier writes of other connections.
     """
     base = Single("base")
     """HASH: name, version, context length, usage and further fields of the base model.
 
-    Never deleted.
-
-    Its random `epoch` changes when the registry has lost all adapters.
+    Its random `epoch` changes when the registry has lost all adapters. Never deleted.
     """
     access_keys = Single("keys")
     """ZSET: id of a stored API key -> Unix time in ms at which it was created. Never deleted.
@@ -421,7 +379,7 @@ class Keys:
     A revoked key stays, with the field `revoked_ms`.
     """
     rate = Each[str]("rate")
-    """HASH: requests and tokens that an API key with limits has used in a minute and in a day.
+    """HASH: requests and tokens that an API key with limits has used in the present minute and day.
 
     `minute` and `day` are the numbers of these windows since the Unix epoch. `reserved` is the
     number of tokens that unfinished jobs may still use. Expires two days after the last request
@@ -430,7 +388,8 @@ class Keys:
     ledger = Each[[int, str]]("ledger")
     """HASH: model -> requests, prompt, cached and completion tokens of a tenant on a UTC day.
 
-    Its first name is the number of the day since the Unix epoch. Expires `usage_days` after it.
+    The names are the number of the day since the Unix epoch, and the tenant. Expires `usage_days`
+    after the day.
     """
     ledger_tenants = Each[int]("ledgers")
     """SET: tenants with a ledger of the UTC day. Expires together with the ledgers."""

@@ -1,4 +1,4 @@
-"""Base of the classes that read and change one subject in the Redis of a pool."""
+"""Base class of the stores. Each store reads and changes one subject in the Redis of a pool."""
 
 from shared.store.redis.connection import MAX_BLOCK_S, Redis
 from shared.store.redis.keys import Keys
@@ -6,7 +6,7 @@ from shared.store.redis.scripts import Scripts
 
 
 class PoolStore:
-    """One subject of a pool, in Redis."""
+    """Client, keys and scripts of a pool's Redis, for one subject."""
 
     def __init__(self, redis: Redis, keys: Keys) -> None:
         """Create a store with a client of the pool's Redis, and the pool's keys."""

@@ -16,7 +16,10 @@ MAX_DELAY_S = 1.0
 
 
 async def retry_until_available(call: Callable[[], Awaitable[T]]) -> T:
-    """Repeat a `call` that may be executed twice until Redis is available. Return its result."""
+    """Repeat `call` until Redis is available, and return its result.
+
+    Redis may execute the call more than once, so that must be harmless.
+    """
     delay_s = FIRST_DELAY_S
     while True:
         try:

@@ -1,4 +1,9 @@
-"""Runs the Lua scripts of a pool. Each script is atomic, and is reloaded if Redis restarts."""
+"""Runs the Lua scripts of a pool. Each script is atomic, and is reloaded if Redis restarts.
+
+A script is a file in `shared/store/lua/` or in a folder there, and has the file's name. Its first
+comment states how many Redis commands one call executes at most, and lists the arguments and the
+reply. During an upgrade, processes of two releases run their own scripts on the same keys.
+"""
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
@@ -15,14 +20,14 @@ from shared.store.redis.keys import Keys
 
 PARTS = {
     "spread": {"claim", "shrink"},
-    "give_back": {"release", "hand_on"},
-    "limits": {"enqueue"},
+    "give_back": {"release", "hand_over"},
+    "key_limits": {"enqueue"},
     "cancelling": {"cancel", "abandon", "expire"},
     "following": {"attach", "abandon"},
     "forgetting": {"commit_lines", "erase", "retain"},
     "uploads": {"add_adapter", "set_base", "forget_unused", "discard_upload"},
     "file_account": {"reserve_file", "store_file", "forget_file"},
-    "changes": {
+    "audit_log": {
         *("add_adapter", "unload_adapter", "rollback_adapter", "set_base", "release_quarantine"),
         *("set_candidate", "end_candidate", "set_pin"),
     },
@@ -31,12 +36,11 @@ PARTS = {
         *("set_candidate", "end_candidate", "set_pin"),
     },
 }
-"""For each Lua file that only some scripts include, the names of these scripts. Every script also
-includes `ALWAYS`."""
+"""Names of the scripts that include a Lua file, for files that not every script includes."""
 MAX_SENT = 64
-"""Number of a worker's last publications that Redis keeps."""
+"""Number of each worker's last publications that Redis keeps."""
 CONSTANTS = {"PROTOCOL_VERSION": PROTOCOL_VERSION, "MAX_SENT": MAX_SENT}
-"""Constants of Python that every script begins with."""
+"""Constants that every script begins with, so that Lua and Python have the same values."""
 ALWAYS = "capabilities", "accounting", "common"
 """Lua files that every script includes, in this order."""
 
@@ -61,8 +65,8 @@ class Scripts:
     ) -> Any:
         """Run a script with arguments (ARGV), and return its reply.
 
-        With `durability`, return once the copies exist that the script's writes need, unless
-        `is_promise` returns False for the reply.
+        With `durability`, the call returns once the copies of the script's writes exist. If
+        `is_promise` returns False for the reply, the call doesn't wait for the copies.
 
         Raises:
             RedisUnavailable: Redis can't be reached or can't serve, or too few copies exist. The
@@ -78,7 +82,9 @@ class Scripts:
             return reply
 
     async def confirm(self, connection: Redis, durability: Durability) -> None:
-        """Return once the copies exist for all writes that a client with one connection has made.
+        """Wait until the copies of all writes that `connection` has made exist.
+
+        `connection` is a client with a single connection.
 
         Raises:
             RedisUnavailable: Redis can't be reached, or too few copies exist within the time limit.
@@ -101,7 +107,7 @@ class Scripts:
 
 
 def flat(rows: Iterable[Iterable[Any]]) -> Iterator[Any]:
-    """Return the items of all rows one after another, as arguments of a script."""
+    """Return the items of all rows in one sequence, as arguments of a script."""
     return (item for row in rows for item in row)
 
 
@@ -110,23 +116,22 @@ class _Script:
     text: str
     sha: str
 
-    @classmethod
-    def of(cls, text: str) -> "_Script":
-        return cls(text, hashlib.sha1(text.encode()).hexdigest())
-
 
 @cache
 def _scripts() -> dict[str, _Script]:
-    return {name: _Script.of(source(name)) for name in script_names()}
+    texts = {name: source(name) for name in script_names()}
+    return {
+        name: _Script(text, hashlib.sha1(text.encode()).hexdigest()) for name, text in texts.items()
+    }
 
 
 def script_names() -> list[str]:
-    """Return the names of all scripts. Files that scripts include aren't listed."""
+    """Return the names of all scripts, without the files that scripts include."""
     return sorted(_files().keys() - {*ALWAYS, *PARTS})
 
 
 def source(name: str) -> str:
-    """Return the complete text of a script: its shebang, constants, included files, own lines."""
+    """Return the text of a script: its shebang, constants, included files and own lines."""
     shebang, _, body = read_script_file(name).partition("\n")
     parts = [*ALWAYS, *(part for part, scripts in PARTS.items() if name in scripts)]
     shared = "".join(read_script_file(part) for part in parts)

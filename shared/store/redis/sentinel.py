@@ -1,7 +1,11 @@
-"""Connections to the master of a Redis service. Sentinels name the master for each connection."""
+"""Connections to the master of a Redis service that Sentinels watch.
+
+When a connection is opened, the Sentinels are asked for the address of the master.
+"""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
@@ -14,7 +18,7 @@ from redis.asyncio.connection import (
 from redis.exceptions import AuthenticationError, ReadOnlyError, RedisError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from shared.store.redis.pool import ConnectionPool
+from shared.store.redis.connection_pool import ConnectionPool
 
 SUFFIX = "+sentinel"
 FORM = f"redis{SUFFIX}://[user:password@]host1:26379,host2:26379/service[/db]"
@@ -30,37 +34,31 @@ def is_sentinel_url(url: str) -> bool:
     return url.partition("://")[0] in {f"redis{SUFFIX}", f"rediss{SUFFIX}"}
 
 
+@dataclass(eq=False, repr=False, slots=True, kw_only=True)
 class Sentinels:
     """Sentinels of one Redis service, and the address of the service's last known master."""
 
-    def __init__(
-        self,
-        addresses: Sequence[Address],
-        service: str,
-        *,
-        credentials: dict[str, Any],
-        connection_class: type[Connection],
-        options: dict[str, Any],
-    ) -> None:
-        self.addresses = list(addresses)
-        self.service = service
-        self._credentials = credentials
-        self._connection_class = connection_class
-        self._options = options
-        self.master: Address | None = None
+    addresses: list[Address]
+    service: str
+    credentials: dict[str, Any]
+    """User and password of the Redis service. The Sentinels may also need them."""
+    connection_class: type[Connection]
+    options: dict[str, Any]
+    """Options of connections to the Sentinels."""
+    master: Address | None = None
 
     async def connect_to_master(self, connect: Callable[[Address], Awaitable[None]]) -> None:
-        """Call `connect` with the address of the master that a Sentinel names.
+        """Call `connect` with the address of the master that a Sentinel reports.
 
         If `connect` fails, the next Sentinel is asked, because a Sentinel that was isolated from
-        the others may name an old master.
+        the others may report an old master.
 
         Raises:
-            redis.exceptions.ConnectionError: no Sentinel names a master that accepts connections.
+            redis.exceptions.ConnectionError: no Sentinel reports a master that accepts connections.
         """
         failures = []
         for sentinel in tuple(self.addresses):
-            # If the caller is cancelled here, its next call begins with another Sentinel.
+            # This one goes last. If the caller is cancelled, its next call begins with another one.
             self._move(sentinel, len(self.addresses))
             try:
                 address = await self._ask(sentinel)
@@ -81,16 +79,16 @@ class Sentinels:
     def connection_to(self, sentinel: Address, **credentials: Any) -> Connection:
         """Return a new connection to one Sentinel. The connection isn't open yet."""
         host, port = sentinel
-        return self._connection_class(host=host, port=port, **self._options, **credentials)
+        return self.connection_class(host=host, port=port, **self.options, **credentials)
 
     async def _ask(self, sentinel: Address) -> Address:
         try:
             return await self._ask_with({}, sentinel)
         except AuthenticationError:
-            # A Sentinel without a password refuses credentials, so they are sent only on demand.
-            if not self._credentials:
+            # A Sentinel without a password refuses credentials, so they are sent only if needed.
+            if not self.credentials:
                 raise
-        return await self._ask_with(self._credentials, sentinel)
+        return await self._ask_with(self.credentials, sentinel)
 
     async def _ask_with(self, credentials: dict[str, Any], sentinel: Address) -> Address:
         connection = self.connection_to(sentinel, **credentials)
@@ -126,7 +124,7 @@ class MasterConnection(Connection):
     async def _connect_to(self, address: Address) -> None:
         self.host, self.port = address
         try:
-            # A suspended server accepts connections too, but never answers HELLO.
+            # A suspended server also accepts connections, but it never answers HELLO.
             async with asyncio.timeout(self.socket_connect_timeout):
                 await super().connect()  # type: ignore[no-untyped-call]
                 await self.send_command("HELLO")
@@ -138,7 +136,7 @@ class MasterConnection(Connection):
             raise
 
     async def read_response(self, *args: Any, **options: Any) -> Any:
-        """Return the next response. Disconnect if the response shows that the server is a replica.
+        """Return the next response. If it shows that the server is a replica, disconnect.
 
         Raises:
             redis.exceptions.ConnectionError: the server is no longer the master.
@@ -169,7 +167,9 @@ class SentinelPool(ConnectionPool):
 
 
 def sentinel_pool(url: str, **options: Any) -> SentinelPool:
-    """Return a pool of connections, with redis-py's options, to the master that `url` leads to.
+    """Return a pool of connections to the master of the service in `url`.
+
+    `options` are those of redis-py's pool. Options in the URL override them.
 
     Raises:
         ValueError: `url` doesn't have the form that `FORM` shows. The message doesn't contain the
@@ -183,7 +183,7 @@ def sentinel_pool(url: str, **options: Any) -> SentinelPool:
         raise ValueError(
             "the hosts must be followed by the name of the service and an optional database number"
         )
-    # The query has the same options as for a single server, so redis-py can parse it.
+    # The query has the same options as that of a single server's URL, so redis-py can parse it.
     url_options = dict(
         parse_url(urlunsplit((scheme, f"{user}{at}localhost", f"/{db}", parts.query, "")))
     )
@@ -191,8 +191,8 @@ def sentinel_pool(url: str, **options: Any) -> SentinelPool:
         url_options.pop(name, None)
     options |= url_options
     sentinels = Sentinels(
-        [_address(host) for host in hosts.split(",")],
-        unquote(service),
+        addresses=[_address(host) for host in hosts.split(",")],
+        service=unquote(service),
         credentials={name: options[name] for name in ("username", "password") if name in options},
         connection_class=SSLConnection if scheme == "rediss" else Connection,
         options=_sentinel_options(options),
@@ -213,7 +213,7 @@ def _address(host: str) -> Address:
 
 
 def _sentinel_options(options: dict[str, Any]) -> dict[str, Any]:
-    """Derive the options of connections to Sentinels from those of connections to the master."""
+    """Derive the options for connections to Sentinels from the options for the master."""
     shared = {name: value for name, value in options.items() if name.startswith("ssl_")}
     limits = {"socket_connect_timeout": ASK_TIMEOUT_S, "socket_timeout": ASK_TIMEOUT_S}
     return {**shared, **limits, "lib_name": None, "lib_version": None}
@@ -226,7 +226,7 @@ def _reason(error: Exception) -> str:
 
 
 def _role(hello: Any) -> Any:
-    # In RESP2, which has no maps, names and values alternate.
+    # RESP2 has no maps, so names and values alternate in the reply.
     fields = hello if isinstance(hello, dict) else dict(zip(hello[::2], hello[1::2], strict=True))
     return fields.get(b"role")
 

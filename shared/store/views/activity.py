@@ -1,4 +1,4 @@
-"""What the versions of a pool do at present: their jobs, their usage, and who loads them."""
+"""Present activity of the versions of a pool: their jobs, their usage, and their loaders."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from shared.store.redis.pool_store import PoolStore
 from shared.store.views.pool_views import PoolViews
 
 MAX_VERSIONS = 500
-"""Maximum number of versions in one `Activity`, which bounds the time of a read."""
+"""Maximum number of versions in one `Activity`. It bounds the time of a read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,8 +44,8 @@ class Activity:
     """Versions of a pool, sorted by name; the base model comes first."""
 
     versions: Sequence[VersionActivity]
-    """Versions with jobs and current versions. If there are more than `MAX_VERSIONS`, those with
-    jobs come before the others, and the others are the first ones by name."""
+    """Versions with jobs, and current versions. If there are more than `MAX_VERSIONS`, versions
+    without jobs are left out first, from the end of the order of names."""
     num_adapters: int
     """Number of registered names."""
 
@@ -59,12 +59,15 @@ class ActivityView(PoolStore):
         self._names: Sequence[str] = ()
         """Registered names, sorted."""
         self._names_key: Sequence[Any] = ()
-        """Revision of the registry and number of names for which `_names` was read."""
+        """Revision of the registry, and number of names, at the time when `_names` was read."""
 
     async def read(
         self, base: AdapterVersion | None, active: Collection[AdapterVersion]
     ) -> Activity:
-        """Return the activity of the versions with jobs or a name, and of those in `active`."""
+        """Return the activity of the versions with jobs or a name, and of the versions in `active`.
+
+        `base` is the version of the base model.
+        """
         backlogs = {backlog.version: backlog for backlog in await self._views.backlogs()}
         registered = await self._registered()
         busy = [each for each in dict.fromkeys((*backlogs, *active)) if each != base][:MAX_VERSIONS]
@@ -72,7 +75,6 @@ class ActivityView(PoolStore):
         current = await self._current(islice(names, MAX_VERSIONS))
         chosen = dict.fromkeys((*([base] if base else []), *busy, *current.values()))
         versions = sorted(islice(chosen, MAX_VERSIONS), key=lambda each: (each != base, each))
-        found = await self._read(versions, base)
         return Activity(
             num_adapters=len(registered),
             versions=[
@@ -83,16 +85,16 @@ class ActivityView(PoolStore):
                     waiting=backlog.waiting if (backlog := backlogs.get(version)) else 0,
                     next_waited_ms=backlog.next_waited_ms if backlog else None,
                     running=running,
-                    requests=requests,
-                    tokens=tokens,
-                    loader=loader,
+                    requests=int(requests or 0),
+                    tokens=int(tokens or 0),
+                    loader=WorkerId(loader.decode()) if loader else None,
                 )
-                for version, (running, requests, tokens, loader) in found.items()
+                for version, running, (requests, tokens), loader in await self._read(versions, base)
             ],
         )
 
     async def _registered(self) -> Sequence[str]:
-        """Return all registered names, sorted. Their number and the revision show all changes."""
+        """Return all registered names, sorted. They are read again only after a change."""
         pipe = self._redis.pipeline(transaction=False)
         pipe.hget(self._keys.counters, "registry")
         pipe.scard(self._keys.adapters)
@@ -104,7 +106,7 @@ class ActivityView(PoolStore):
         return self._names
 
     async def _current(self, names: Iterable[str]) -> Mapping[str, AdapterVersion]:
-        """Return the current versions of those names that are registered."""
+        """Return the current versions of the names that are registered."""
         listed = list(names)
         pipe = self._redis.pipeline(transaction=False)
         for name in listed:
@@ -114,8 +116,8 @@ class ActivityView(PoolStore):
 
     async def _read(
         self, versions: Sequence[AdapterVersion], base: AdapterVersion | None
-    ) -> Mapping[AdapterVersion, tuple[int, int, int, WorkerId | None]]:
-        """Return number of running jobs, requests, tokens and loader of each version."""
+    ) -> Iterable[tuple[AdapterVersion, int, Sequence[bytes | None], bytes | None]]:
+        """Return each version with its number of running jobs, [requests, tokens], and loader."""
         pipe = self._redis.pipeline(transaction=False)
         for version in versions:
             entry = self._keys.base if version == base else self._keys.version(version)
@@ -123,13 +125,4 @@ class ActivityView(PoolStore):
             pipe.hmget(entry, ["requests", "tokens"])
             pipe.get(self._keys.loading(version))
         flat = await pipe.execute()
-        rows = zip(versions, flat[::3], flat[1::3], flat[2::3], strict=True)
-        return {
-            version: (
-                running,
-                int(requests or 0),
-                int(tokens or 0),
-                WorkerId(loader.decode()) if loader else None,
-            )
-            for version, running, (requests, tokens), loader in rows
-        }
+        return zip(versions, flat[::3], flat[1::3], flat[2::3], strict=True)

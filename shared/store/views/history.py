@@ -1,4 +1,4 @@
-"""Samples of a pool's totals over the last minutes, which sweeps add about once a second."""
+"""Samples of a pool's totals over the last minutes. Sweeps add one about every second."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from itertools import pairwise
 from shared.store.redis.pool_store import PoolStore
 
 MAX_SAMPLES = 300
-"""Maximum number of samples that Redis keeps."""
+"""Maximum number of samples that Redis keeps, as in `reap.lua`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,14 +23,17 @@ class Sample:
     tokens: int
     """Number of output tokens of all workers."""
     first_tokens: tuple[int, ...]
-    """Number of jobs by the bucket of their time to the first token (`FIRST_TOKEN_BOUNDS_S`)."""
+    """Number of jobs by bucket of the time to the first token (`FIRST_TOKEN_BOUNDS_S`)."""
 
 
 class HistoryView(PoolStore):
     """Reads the history of one pool."""
 
     async def newest(self, limit: int) -> list[Sample]:
-        """Return up to `limit` samples since Redis' clock was last set back, oldest first."""
+        """Return up to `limit` of the newest samples, oldest first.
+
+        Samples from before Redis' clock was set back are left out.
+        """
         lines = await self._redis.lrange(self._keys.history, 0, limit - 1)  # type: ignore[misc]
         newest_first = [_sample([int(number) for number in line.split()]) for line in lines]
         pairs = pairwise(newest_first)

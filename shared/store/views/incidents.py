@@ -12,12 +12,12 @@ from shared.store.redis.pool_store import PoolStore
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Incident:
-    """One incident, and what it concerns."""
+    """One incident, with the worker, version and job that it concerns."""
 
     id: str
     """Id of the entry in Redis. Later incidents have larger ids."""
     kind: str
-    """Such as `worker_lost`. A newer release may record kinds that this one doesn't know."""
+    """Kind, such as `worker_lost`. A later release may record kinds that this one doesn't know."""
     worker: WorkerId | None = None
     version: AdapterVersion | None = None
     job: JobId | None = None
@@ -26,13 +26,13 @@ class Incident:
 
     @property
     def order(self) -> tuple[int, int]:
-        """The id as numbers, by which incidents are sorted."""
+        """The id as two numbers. Incidents are sorted by them."""
         ms, _, number = self.id.partition("-")
         return int(ms), int(number)
 
     @property
     def time_s(self) -> float:
-        """Unix time of the incident."""
+        """Unix time of the incident in seconds."""
         return self.order[0] / 1000
 
 

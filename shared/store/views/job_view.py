@@ -1,4 +1,4 @@
-"""The data of jobs that their tenants may see."""
+"""Views of jobs: the data that a job's tenant may see."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,9 +17,9 @@ JOB_FIELDS = [
     *("state", "model", "version", "tenant", "enq", "claim", "end"),
     *("try", "owner", "error", "usage", "spec", "deadline", "lag"),
 ]
-"""Fields of a job's hash from which its view is built."""
+"""Fields of a job's hash that its view is built from."""
 WITH_REQUEST = [*JOB_FIELDS, "request"]
-"""`JOB_FIELDS`, and the request that the answer repeats, which may be large."""
+"""`JOB_FIELDS`, and the parts of the request that the answer repeats. They may be large."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,9 +45,7 @@ class JobView:
     """Format of the job's answer."""
     left_ms: int = MAX_LEFT_MS
     """Milliseconds until the deadline of an unfinished job. Negative after the deadline.
-
-    An ended job has none. Should a failover of Redis undo its end, its next end comes by an event.
-    """
+    `MAX_LEFT_MS` for an ended job."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,10 +55,8 @@ class JobPage:
     jobs: Sequence[JobView] = ()
     """Matching jobs, newest first."""
     last_id: JobId | None = None
-    """Job after which the next page begins; None if there is neither a job nor a next page.
-
-    It is the last job of `jobs`, or else the last one that the call looked at.
-    """
+    """Job after which the next page begins: the last one of `jobs`, or else the last one that was
+    read. None if there is neither a job nor a next page."""
     has_more: bool = False
     """Whether there is a next page. It may be empty."""
 
@@ -70,8 +66,8 @@ def job_view(
 ) -> JobView | None:
     """Return the view of a job, or None if Redis has no such job.
 
-    `fields` has the values of `JOB_FIELDS` or of `WITH_REQUEST` in the job's hash. `rank` is its
-    place in the queue of its version, from 0; None if it isn't there. `pool_ms` is the pool time.
+    `fields` has the values of `JOB_FIELDS` or `WITH_REQUEST` in the job's hash. `rank` is the
+    job's place in the queue of its version, from 0, or None. `pool_ms` is the present pool time.
     """
     if fields["state"] is None:
         return None

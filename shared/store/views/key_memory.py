@@ -1,7 +1,4 @@
-"""Estimates the memory of a pool's Redis keys, by kind, from a random sample.
-
-The kind of a key is the word after the pool's prefix.
-"""
+"""Estimates the memory of a pool's Redis keys by kind: the word after the pool's prefix."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -11,17 +8,16 @@ from shared.store.redis.keys import Each, Keys, Single
 
 NUM_SAMPLED = 200
 NUM_FIELDS = 64
-"""Number of fields or entries of a large key that are measured to estimate the key's size."""
+"""Maximum number of fields or entries of a key that Redis measures to estimate its size."""
 OTHER = "other"
-"""Kind of all keys whose own kind this release doesn't know."""
+"""Stands for all kinds that this release doesn't know."""
 
 
 async def estimate_key_bytes(redis: Redis, keys: Keys) -> dict[str, int]:
     """Return the estimated number of bytes of the pool's keys, by kind.
 
-    A kind that consists of a single key is measured directly. Other kinds are estimated from
-    `NUM_SAMPLED` random keys of the database. The estimate is unbiased, but it varies between calls
-    if a few keys are large.
+    Kinds with a single key are measured directly. Other kinds are estimated from `NUM_SAMPLED`
+    random keys of the database. If a few keys are large, the results of calls vary.
     """
     kinds = key_kinds()
     singles = [kind for kind, is_single in kinds.items() if is_single]
@@ -41,7 +37,7 @@ async def estimate_key_bytes(redis: Redis, keys: Keys) -> dict[str, int]:
 
 
 def key_kinds() -> dict[str, bool]:
-    """Map each kind of key to whether a pool has exactly one key of that kind."""
+    """Return all kinds of keys, and whether a pool has exactly one key of the kind."""
     kinds = [each for each in vars(Keys).values() if isinstance(each, Single | Each)]
     return {each.kind: isinstance(each, Single) for each in kinds}
 
@@ -49,7 +45,7 @@ def key_kinds() -> dict[str, bool]:
 def _with_kinds(
     sampled_keys: Iterable[bytes], keys: Keys, kinds: Mapping[str, bool]
 ) -> list[tuple[str, bytes]]:
-    """Return pairs (kind, key) of the pool's sampled keys. Omit kinds with a single key."""
+    """Return pairs (kind, key) of the pool's sampled keys, without kinds with a single key."""
     prefix = keys.prefix.encode()
     pool = [key for key in sampled_keys if key.startswith(prefix)]
     words = [key.removeprefix(prefix).partition(b":")[0] for key in pool]
@@ -64,5 +60,5 @@ async def _sampled_bytes(redis: Redis, sample: list[tuple[str, bytes]]) -> dict[
     sizes: list[Any] = await pipe.execute()
     total: dict[str, int] = {}
     for (kind, _), size in zip(sample, sizes, strict=True):
-        total[kind] = total.get(kind, 0) + (size or 0)  # size is None if the key was deleted
+        total[kind] = total.get(kind, 0) + (size or 0)  # None if the key was deleted
     return total

@@ -1,4 +1,4 @@
-"""Read-only views of a pool's jobs, workers and counts. They use only short commands."""
+"""Read-only views of a pool's jobs, workers and counts, made of short commands."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,16 +16,16 @@ from shared.store.views.job_view import JOB_FIELDS, WITH_REQUEST, JobPage, JobVi
 from shared.store.views.key_memory import estimate_key_bytes
 
 MAX_LOOKED = 2000
-"""Maximum number of jobs that one call of `PoolViews.jobs` looks at."""
+"""Maximum number of jobs that one call of `PoolViews.jobs` reads."""
 RATE_S = 30.0
-"""Period over which the rate of answered jobs is averaged, in seconds, as in the scripts."""
+"""Averaging period of the rate of answered jobs in seconds, as in `common.lua`."""
 MIN_RATE = 1e-3
-"""Smallest rate in jobs per second from which a wait is estimated."""
+"""Least rate, in jobs per second, for estimates of waits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wait:
-    """Place of a waiting job."""
+    """Place of a waiting job in its queue, and how long it will probably wait."""
 
     position: int
     """Position in the queue of the job's version, from 1."""
@@ -41,7 +41,7 @@ class WorkerView:
 
     id: WorkerId
     lease_left_ms: int
-    """Milliseconds until the lease ends. Negative if the worker is about to be declared dead."""
+    """Milliseconds until the lease ends. Negative before the worker is declared dead."""
     info: WorkerInfo
     residents: tuple[AdapterVersion, ...]
     """Versions that the worker holds, sorted."""
@@ -64,9 +64,9 @@ class QueueCounts:
     workers_lost: int
     """Number of workers that were declared dead."""
     running: int = 0
-    """Number of claimed jobs, including those of lost workers that aren't requeued yet."""
+    """Number of claimed jobs, including jobs of lost workers that aren't requeued yet."""
     slots_per_worker: int = 0
-    """Maximum number of sequences of the last worker that has joined; 0 if none has joined."""
+    """Maximum number of sequences of the worker that joined last; 0 if none has joined."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +84,7 @@ class RedisMemory:
     """Memory use of Redis, in bytes."""
 
     used: int
-    """Bytes that Redis uses in total, including the data of other pools and applications."""
+    """Bytes that Redis uses in total, including other pools and applications."""
     limit: int
     """Redis' `maxmemory` setting, in bytes; 0 means no limit."""
     by_kind: Mapping[str, int] = field(default_factory=dict)
@@ -99,11 +99,10 @@ class PoolViews(PoolStore):
         return (await self._read_jobs([job_id], WITH_REQUEST))[0]
 
     async def job_and_result(self, job_id: JobId) -> tuple[JobView | None, Result | None]:
-        """Return a job and its result, each of which is None if it is unknown or has expired.
+        """Return a job and its result. Each is None if it is unknown or has expired.
 
-        An unfinished job has no result. Both are read in one transaction. Otherwise, the job could
-        end or Redis could fail over between the two reads, and the job would seem to be done
-        without a result.
+        An unfinished job has no result. Both are read in one transaction. Otherwise the job could
+        end between the two reads, and would seem to be done without a result.
         """
         pipe = self._redis.pipeline(transaction=True)
         pipe.get(self._keys.result(job_id))
@@ -124,12 +123,10 @@ class PoolViews(PoolStore):
     ) -> JobPage | None:
         """Return up to `limit` jobs of a tenant, or None if the tenant has no job `after`.
 
-        A page may be short or even empty although more jobs follow, because a call looks at no more
-        than `MAX_LOOKED` jobs.
-
-        The page begins after the job `after`; without it, with the newest job. The record of
-        `after` may have expired, if the tenant's index still lists it. `allows` says whether a job
-        of the model with this name may be returned.
+        The page begins after the job `after`, or with the newest job. The record of `after` may
+        have expired, if the tenant's index still lists the job. A page may be short or even empty
+        although more jobs follow, because a call reads at most `MAX_LOOKED` jobs. `allows` tells
+        for the name of a model whether its jobs may be returned.
         """
         index, first = self._keys.jobs(tenant), 0
         if after is not None:
@@ -137,7 +134,7 @@ class PoolViews(PoolStore):
             if rank is None:
                 return None
             first = rank + 1
-        # All ids come from one read, since ranks change when jobs arrive or expire.
+        # One read returns all ids, since ranks change when jobs arrive or expire.
         raw = await self._redis.zrevrange(index, first, first + MAX_LOOKED)
         ids = [JobId(each.decode()) for each in raw[:MAX_LOOKED]]
         found: list[JobView] = []
@@ -156,7 +153,7 @@ class PoolViews(PoolStore):
         return JobPage(jobs=found, last_id=found[-1].id if found else None)
 
     async def wait(self, job_id: JobId) -> Wait | None:
-        """Return how long a waiting job will probably wait, or None if the job doesn't wait."""
+        """Return the place of a waiting job, or None if the job doesn't wait."""
         fields = await self._redis.hmget(self._keys.job(job_id), ["state", "version"])  # type: ignore[misc]
         if fields[0] != b"queued":
             return None
@@ -171,7 +168,7 @@ class PoolViews(PoolStore):
             return None
         position = rank + 1
         per_s = float(rate or 0) * math.exp(-max(0, seconds - int(rated or 0) / 1000) / RATE_S)
-        # Fair queueing serves all queues side by side, so they become empty at the same time.
+        # Fair queueing serves all queues in turns, so they become empty at about the same time.
         estimate = position / size * int(waiting) / per_s if per_s > MIN_RATE else None
         return Wait(position=position, num_waiting=size, estimated_s=estimate)
 
@@ -180,7 +177,12 @@ class PoolViews(PoolStore):
         now_ms = unix_ms(await self._redis.time())
         leases = await self._redis.zrange(self._keys.workers, 0, -1, withscores=True)
         ids = [WorkerId(raw.decode()) for raw, _ in leases]
-        replies = await self._read_workers(ids)
+        pipe = self._redis.pipeline(transaction=False)
+        for wid in ids:
+            pipe.hget(self._keys.worker(wid), "info")
+            pipe.smembers(self._keys.residents(wid))
+            pipe.zcard(self._keys.owned(wid))
+        flat = await pipe.execute()
         views = [
             WorkerView(
                 id=wid,
@@ -189,18 +191,17 @@ class PoolViews(PoolStore):
                 residents=tuple(AdapterVersion(v) for v in sorted(r.decode() for r in residents)),
                 running=running,
             )
-            for wid, (_, lease), (info, residents, running) in zip(
-                ids, leases, replies, strict=True
+            for wid, (_, lease), info, residents, running in zip(
+                ids, leases, flat[::3], flat[1::3], flat[2::3], strict=True
             )
             if info is not None
         ]
         return sorted(views, key=lambda view: view.id)
 
     async def counts(self) -> QueueCounts:
-        """Return the numbers of waiting jobs, ended jobs and lost workers."""
+        """Return the counts of jobs and of lost workers."""
         counters = await self._redis.hgetall(self._keys.counters)  # type: ignore[misc]
-        names = await self._redis.zrange(self._keys.ready, 0, -1)
-        versions = [AdapterVersion(raw.decode()) for raw in names]
+        versions = await self._ready()
         pipe = self._redis.pipeline(transaction=False)
         pipe.zcard(self._keys.due)
         for version in versions:
@@ -221,10 +222,7 @@ class PoolViews(PoolStore):
     async def backlogs(self) -> list[Backlog]:
         """Return the backlogs of all versions, sorted by `next_waited_ms`, longest wait first."""
         now_ms = unix_ms(await self._redis.time())
-        versions = [
-            AdapterVersion(raw.decode())
-            for raw in await self._redis.zrange(self._keys.ready, 0, -1)
-        ]
+        versions = await self._ready()
         pipe = self._redis.pipeline(transaction=False)
         for version in versions:
             pipe.zcard(self._keys.queue(version))
@@ -241,15 +239,19 @@ class PoolViews(PoolStore):
         return sorted(found, key=lambda backlog: -backlog.next_waited_ms)
 
     async def memory(self) -> RedisMemory:
-        """Return Redis' memory use. The size of each kind of key is estimated from a sample."""
+        """Return Redis' memory use, with an estimate for each kind of key."""
         info = await self._redis.info("memory")
         by_kind = await self._bytes_by_kind()
         return RedisMemory(int(info["used_memory"]), int(info["maxmemory"]), by_kind)
 
     async def num_strays(self) -> int | None:
-        """Return the number of strays that the running audit has found, or None without one."""
+        """Return the number of strays that the running audit found, or None if it doesn't run."""
         raw = await self._redis.hget(self._keys.audit, "num_strays")  # type: ignore[misc]
         return int(raw) if raw is not None else None
+
+    async def _ready(self) -> list[AdapterVersion]:
+        names = await self._redis.zrange(self._keys.ready, 0, -1)
+        return [AdapterVersion(raw.decode()) for raw in names]
 
     async def _bytes_by_kind(self) -> Mapping[str, int]:
         try:
@@ -265,7 +267,7 @@ class PoolViews(PoolStore):
         return await self._job_views(ids, await pipe.execute(), names)
 
     def _ask_for_jobs(self, pipe: Pipeline, ids: Iterable[JobId], names: Sequence[str]) -> None:
-        """Queue the commands whose replies `_job_views` reads."""
+        """Add to `pipe` the commands whose replies `_job_views` reads."""
         pipe.time()
         pipe.hget(self._keys.counters, "lag")
         for job_id in ids:
@@ -274,7 +276,7 @@ class PoolViews(PoolStore):
     async def _job_views(
         self, ids: Sequence[JobId], replies: Sequence[Any], names: Sequence[str]
     ) -> list[JobView | None]:
-        """Return the views of jobs. `replies` are those to the commands of `_ask_for_jobs`."""
+        """Return the views of jobs from the replies to the commands of `_ask_for_jobs`."""
         time, lag, *rows = replies
         pool_ms = unix_ms(time) - int(float(lag or 0))
         jobs = [dict(zip(names, row, strict=True)) for row in rows]
@@ -287,15 +289,6 @@ class PoolViews(PoolStore):
             job_view(job_id, fields, rank, pool_ms)
             for job_id, fields, rank in zip(ids, jobs, ranks, strict=True)
         ]
-
-    async def _read_workers(self, ids: Sequence[WorkerId]) -> list[tuple[Any, Any, int]]:
-        pipe = self._redis.pipeline(transaction=False)
-        for wid in ids:
-            pipe.hget(self._keys.worker(wid), "info")
-            pipe.smembers(self._keys.residents(wid))
-            pipe.zcard(self._keys.owned(wid))
-        flat = await pipe.execute()
-        return list(zip(flat[::3], flat[1::3], flat[2::3], strict=True))
 
 
 _FINAL = tuple(state for state in JobState if state not in UNFINISHED)

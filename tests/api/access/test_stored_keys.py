@@ -8,10 +8,10 @@ from typing import Any
 import httpx
 import pytest
 from adapter_readers import Reader
-from api_support import ADAPTER, BASE, ScriptedWorker, client_of, error_of, running_app
+from api_support import ADAPTER, BASE, ScriptedWorker, client_of, error_of
 from key_support import bearer, new_key
 from pydantic import SecretStr
-from raw_client import with_settings
+from raw_client import BODY, CHAT, with_settings
 
 from api.access import stored_keys
 from api.access.stored_keys import MAX_AGE_S, StoredKeys
@@ -24,8 +24,6 @@ from shared.store.adapters.registry import Registry
 from shared.store.redis.connection import Redis
 from shared.store.redis.keys import Keys
 
-CHAT = "/v1/chat/completions"
-BODY = {"model": "extract", "messages": [{"role": "user", "content": "hi"}]}
 STATIC = "blue-" + "b" * 20
 UNREACHABLE = "redis://127.0.0.1:1/0"
 
@@ -64,25 +62,19 @@ async def test_a_revoked_key_enqueues_nothing_even_while_a_front_end_remembers_i
     assert not await redis.exists(keys.due)
 
 
+@with_settings(api_keys=(SecretStr(f"blue:{STATIC}"), SecretStr(f"admin:{STATIC}admin")))
 async def test_keys_of_the_settings_keep_their_rights_beside_stored_ones(
-    settings: ApiSettings, registry: Registry, store: KeyStore
+    direct: httpx.AsyncClient, store: KeyStore
 ) -> None:
     secret, _ = await new_key(store, Scope.METRICS)
-    keys = (SecretStr(f"blue:{STATIC}"), SecretStr(f"admin:{STATIC}admin"))
-    async with client_of(create_app(settings.model_copy(update={"api_keys": keys}))) as http:
-        for path, sent, status in (
-            ("/v1/models", STATIC, 200),
-            ("/metrics", STATIC, 403),
-            ("/v1/pool", STATIC, 403),
-            ("/v1/pool/events", STATIC, 403),
-            ("/v1/adapters", STATIC, 403),
-            ("/v1/adapters", f"{STATIC}admin", 200),
-            ("/v1/pool", f"{STATIC}admin", 200),
-            ("/metrics", f"{STATIC}admin", 200),
-            ("/metrics", secret, 200),
-            ("/v1/models", secret, 403),
-        ):
-            assert (await http.get(path, headers=bearer(sent))).status_code == status, path
+    cases = [
+        *((path, f"{STATIC}admin", 200) for path in ("/v1/adapters", "/v1/pool", "/metrics")),
+        *((path, STATIC, 403) for path in ("/v1/adapters", "/v1/pool", "/metrics")),
+        *(("/v1/pool/events", STATIC, 403), ("/v1/models", STATIC, 200)),
+        *(("/metrics", secret, 200), ("/v1/models", secret, 403)),
+    ]
+    for path, sent, status in cases:
+        assert (await direct.get(path, headers=bearer(sent))).status_code == status, path
 
 
 async def test_without_redis_no_stored_key_is_accepted(settings: ApiSettings) -> None:
@@ -167,7 +159,7 @@ async def test_a_model_that_is_not_allowed_looks_like_one_that_does_not_exist(
 
 
 async def test_a_new_name_outside_the_patterns_cannot_be_loaded(
-    http: httpx.AsyncClient, registry: Registry, store: KeyStore
+    http: httpx.AsyncClient, store: KeyStore
 ) -> None:
     secret, _ = await new_key(store, Scope.ADAPTERS, models=("sql-*",))
     for path, body in (
@@ -196,7 +188,7 @@ async def test_answers_state_the_limits_and_what_is_left_of_them(
 
 
 async def test_a_request_that_no_window_can_hold_says_so_and_is_not_retried(
-    http: httpx.AsyncClient, registry: Registry, store: KeyStore
+    http: httpx.AsyncClient, store: KeyStore
 ) -> None:
     secret, _ = await new_key(store, tokens_per_minute=50)
     reply = await http.post(CHAT, json={**BODY, "max_tokens": 100}, headers=bearer(secret))
@@ -205,20 +197,15 @@ async def test_a_request_that_no_window_can_hold_says_so_and_is_not_retried(
     assert "too large" in reply.json()["error"]["message"]
 
 
+@with_settings(host="0.0.0.0", require_keys=True)
 async def test_a_server_on_the_network_can_have_stored_keys_only(
-    settings: ApiSettings, store: KeyStore, registry: Registry
+    http: httpx.AsyncClient, store: KeyStore
 ) -> None:
     secret, _ = await new_key(store, Scope.ADAPTERS)
-    changes = {"host": "0.0.0.0", "require_keys": True}
-    async with (
-        running_app(settings.model_copy(update=changes)) as app,
-        httpx.AsyncClient(base_url=app.url) as http,
-    ):
-        assert (await http.get("/v1/models")).status_code == 401
-        assert (await http.get("/v1/adapters", headers=bearer(secret))).status_code == 200
+    assert (await http.get("/v1/models")).status_code == 401
+    assert (await http.get("/v1/adapters", headers=bearer(secret))).status_code == 200
 
 
-HI = {"messages": [{"role": "user", "content": "hi"}]}
 FORMS = ("extract", f"{BASE.name}:extract", ADAPTER.version, f"{BASE.name}:{ADAPTER.version}")
 """Forms of an adapter's name that requests may have."""
 MATCHES_FORMS_ONLY = ("tiny/*", "[!e]*", "*@*", "*:*", "extract@*", f"{BASE.name}:extract")
@@ -226,13 +213,13 @@ MATCHES_FORMS_ONLY = ("tiny/*", "[!e]*", "*@*", "*:*", "extract@*", f"{BASE.name
 
 
 async def test_a_pattern_for_another_form_of_a_name_opens_nothing(
-    http: httpx.AsyncClient, registry: Registry, store: KeyStore
+    http: httpx.AsyncClient, store: KeyStore
 ) -> None:
     for pattern, form in itertools.product(MATCHES_FORMS_ONLY, FORMS):
         secret, _ = await new_key(store, Scope.INFERENCE, Scope.ADAPTERS, models=(pattern,))
         replies = [
-            await http.post(CHAT, json={"model": form, **HI}, headers=bearer(secret)),
-            await http.post("/tokenize", json={"model": form, **HI}, headers=bearer(secret)),
+            await http.post(CHAT, json={**BODY, "model": form}, headers=bearer(secret)),
+            await http.post("/tokenize", json={**BODY, "model": form}, headers=bearer(secret)),
             await http.get(f"/v1/models/{form}", headers=bearer(secret)),
             await http.get(f"/v1/adapters/{form}", headers=bearer(secret)),
         ]
@@ -245,19 +232,19 @@ async def test_a_pattern_for_the_name_opens_every_form(
 ) -> None:
     secret, _ = await new_key(store, models=("extract",))
     for form in FORMS:
-        body = {"model": form, **HI, "background": True}
+        body = {**BODY, "model": form, "background": True}
         reply = await http.post(CHAT, json=body, headers=bearer(secret))
         assert reply.status_code in (200, 202), reply.text
         assert (await worker.take()).job.version == ADAPTER.version
 
 
 async def test_a_quarantined_adapter_looks_like_an_unknown_one(
-    http: httpx.AsyncClient, registry: Registry, redis: Redis, keys: Keys, store: KeyStore
+    http: httpx.AsyncClient, redis: Redis, keys: Keys, store: KeyStore
 ) -> None:
     await redis.hset(keys.version(ADAPTER.version), "state", "quarantined")  # type: ignore[misc]
     secret, _ = await new_key(store, models=("tiny/*",))
     for form in FORMS:
-        reply = await http.post(CHAT, json={"model": form, **HI}, headers=bearer(secret))
+        reply = await http.post(CHAT, json={**BODY, "model": form}, headers=bearer(secret))
         assert error_of(reply)[:2] == (404, "model_not_found")
 
 
@@ -267,7 +254,7 @@ async def test_a_name_that_the_key_may_not_use_is_not_looked_up(
 ) -> None:
     secret, _ = await new_key(store, models=("tiny/*",))
     for model in ("other", f"{BASE.name}:other"):
-        reply = await http.post(CHAT, json={"model": model, **HI}, headers=bearer(secret))
+        reply = await http.post(CHAT, json={**BODY, "model": model}, headers=bearer(secret))
         assert error_of(reply)[:2] == (404, "model_not_found")
     assert reader.asked == []
 
@@ -278,7 +265,7 @@ async def test_jobs_and_usage_belong_to_the_model_whatever_the_request_called_it
     full, _ = await new_key(store)
     narrow, _ = await new_key(store, models=("tiny/*",))
     for form in FORMS:
-        body = {"model": form, **HI, "background": True}
+        body = {**BODY, "model": form, "background": True}
         job = (await http.post(CHAT, json=body, headers=bearer(full))).json()["id"]
         await worker.answer(await worker.take())
         for path in (f"/v1/jobs/{job}", f"/v1/responses/{job}", f"/v1/jobs/{job}/stream"):

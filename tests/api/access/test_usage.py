@@ -12,6 +12,7 @@ from api_support import USAGE, ScriptedWorker, error_of, paged
 from hypothesis import given
 from hypothesis import strategies as st
 from key_support import bearer, new_key
+from raw_client import BODY, CHAT
 from starlette.datastructures import QueryParams
 
 from api.access.usage_query import Group, read_usage_query
@@ -25,8 +26,6 @@ from shared.store.redis.keys import Keys
 
 URL = "/v1/usage"
 EPOCH = date(1970, 1, 1)
-CHAT = "/v1/chat/completions"
-BODY = {"model": "extract", "messages": [{"role": "user", "content": "hi"}]}
 
 
 @pytest.fixture

@@ -22,16 +22,14 @@ LOAD, VALIDATE, UPLOAD = "/v1/load_lora_adapter", "/v1/adapters/validate", "/v1/
 SQL = {"lora_name": "sql", "lora_path": "/adapters/sql"}
 
 
-async def test_without_a_worker_an_adapter_cannot_be_loaded(
-    http: httpx.AsyncClient, registry: Registry
-) -> None:
+async def test_without_a_worker_an_adapter_cannot_be_loaded(http: httpx.AsyncClient) -> None:
     reply = await http.post(LOAD, json=SQL)
     assert error_of(reply)[:2] == (503, "service_unavailable")
     assert "no worker is alive" in reply.json()["error"]["message"]
 
 
 async def test_another_worker_is_asked_if_one_dies_during_the_inspection(
-    http: httpx.AsyncClient, readers: Any, registry: Registry
+    http: httpx.AsyncClient, readers: Any
 ) -> None:
     dying = await readers(dies=True)
     request = asyncio.create_task(http.post(LOAD, json=SQL))
@@ -41,7 +39,7 @@ async def test_another_worker_is_asked_if_one_dies_during_the_inspection(
 
 
 async def test_an_inspection_that_killed_two_workers_is_not_sent_to_a_third(
-    http: httpx.AsyncClient, readers: Any, registry: Registry
+    http: httpx.AsyncClient, readers: Any
 ) -> None:
     workers = [await readers(dies=True) for _ in range(3)]
     reply = await http.post(LOAD, json=SQL)
@@ -51,10 +49,7 @@ async def test_an_inspection_that_killed_two_workers_is_not_sent_to_a_third(
 
 
 async def test_another_worker_is_asked_if_one_does_not_take_the_inspection(
-    http: httpx.AsyncClient,
-    readers: Any,
-    registry: Registry,
-    monkeypatch: pytest.MonkeyPatch,
+    http: httpx.AsyncClient, readers: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(inspection, "TAKE_S", 0.1)
     monkeypatch.setattr(inspection, "POLL_S", 0.1)
@@ -68,7 +63,7 @@ async def test_another_worker_is_asked_if_one_does_not_take_the_inspection(
 
 @with_settings(deadline_s=0.5)
 async def test_an_inspection_over_the_deadline_is_a_504(
-    http: httpx.AsyncClient, readers: Any, registry: Registry
+    http: httpx.AsyncClient, readers: Any
 ) -> None:
     reader = await readers()
 
@@ -94,16 +89,12 @@ def finds_dora(asked: Inspection) -> Findings:
     return replace(found, adapter=replace(found.adapter, kinds=frozenset({AdapterKind.DORA})))
 
 
-async def load_dora(registry: Registry) -> None:
-    adapter = finds_dora(Inspection(name="sql", source="/adapters/sql")).adapter
-    assert adapter
-    await registry.load_adapter(adapter, replace=False)
-
-
 async def test_a_request_that_no_live_worker_serves_is_a_503_that_names_the_need(
     http: httpx.AsyncClient, registry: Registry, queue: Queue
 ) -> None:
-    await load_dora(registry)
+    adapter = finds_dora(Inspection(name="sql", source="/adapters/sql")).adapter
+    assert adapter
+    await registry.load_adapter(adapter, replace=False)
     await ScriptedWorker.start(queue, PLAIN)
     reply = await http.post("/v1/chat/completions", json={"model": "sql", **CHAT})
     assert error_of(reply) == (503, "adapter_unavailable", "model")
@@ -112,7 +103,7 @@ async def test_a_request_that_no_live_worker_serves_is_a_503_that_names_the_need
 
 
 async def test_embeddings_that_no_live_worker_computes_are_a_503(
-    http: httpx.AsyncClient, registry: Registry, queue: Queue
+    http: httpx.AsyncClient, queue: Queue
 ) -> None:
     await ScriptedWorker.start(queue, PLAIN)
     reply = await http.post("/v1/embeddings", json={"model": BASE.name, "input": "hi"})
@@ -120,26 +111,18 @@ async def test_embeddings_that_no_live_worker_computes_are_a_503(
     assert "serves requests for embeddings" in reply.json()["error"]["message"]
 
 
-@pytest.mark.parametrize("route", [LOAD, UPLOAD])
 async def test_an_adapter_that_no_live_worker_serves_is_not_loaded(
-    http: httpx.AsyncClient, registry: Registry, readers: Callable[..., Any], route: str
-) -> None:
-    await readers(PLAIN, find=finds_dora)
-    if route == LOAD:
-        reply = await http.post(LOAD, json=SQL)
-    else:
-        reply = await http.post(UPLOAD, params={"name": "sql", "config": "{}"}, content=b"x")
-    assert error_of(reply)[:2] == (400, "adapter_rejected")
-    assert reply.json()["error"]["message"] == IS_DORA
-    assert await registry.adapter("sql") is None
-
-
-async def test_a_check_of_an_adapter_says_that_no_live_worker_serves_it(
     http: httpx.AsyncClient, registry: Registry, readers: Callable[..., Any]
 ) -> None:
     await readers(PLAIN, find=finds_dora)
-    body = (await http.post(VALIDATE, json=SQL)).json()
-    assert (body["valid"], body["error"]["message"]) == (False, IS_DORA)
+    loaded = await http.post(LOAD, json=SQL)
+    sent = await http.post(UPLOAD, params={"name": "sql", "config": "{}"}, content=b"x")
+    for reply in (loaded, sent):
+        assert error_of(reply)[:2] == (400, "adapter_rejected")
+        assert reply.json()["error"]["message"] == IS_DORA
+    assert await registry.adapter("sql") is None
+    checked = (await http.post(VALIDATE, json=SQL)).json()
+    assert (checked["valid"], checked["error"]["message"]) == (False, IS_DORA)
 
 
 async def test_workers_that_serve_everything_check_adapters_first(

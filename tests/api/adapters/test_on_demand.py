@@ -12,13 +12,12 @@ from key_support import bearer
 from pydantic import SecretStr
 
 from api.adapters import on_demand
-from api.answers.intake import Intake
+from api.answers.parts import Intake
 from api.http.turns.fair_slots import FairSlots
 from shared.errors import ErrorCode, JobError
+from shared.store.adapters.fetch_progress import Phase, Staging, StagingProgress
 from shared.store.adapters.inspections import Findings, Inspection
-from shared.store.adapters.progress import StagingProgress
 from shared.store.adapters.registry import Registry
-from shared.store.adapters.staging import Phase, Staging
 from shared.store.redis.connection import Redis
 from shared.store.redis.keys import Keys
 
@@ -89,14 +88,26 @@ async def test_many_requests_on_two_front_ends_look_a_name_up_once(
     assert len(finder.asked) == 1
 
 
-async def test_an_unknown_name_is_a_404_that_is_remembered_by_all_front_ends(
-    http: httpx.AsyncClient, other: httpx.AsyncClient, finder: Reader
+@pytest.mark.parametrize(
+    ("code", "error", "words"),
+    [
+        (ErrorCode.SOURCE_NOT_FOUND, (404, "model_not_found"), "The model 'x' does not exist"),
+        (ErrorCode.ADAPTER_REJECTED, (400, "adapter_rejected"), "because"),
+    ],
+)
+async def test_an_unknown_or_refused_name_is_remembered_by_all_front_ends(
+    http: httpx.AsyncClient,
+    other: httpx.AsyncClient,
+    finder: Reader,
+    code: ErrorCode,
+    error: tuple[int, str],
+    words: str,
 ) -> None:
-    finder.find = answers(ErrorCode.SOURCE_NOT_FOUND)
+    finder.find = answers(code)
     for each in (http, http, other):
-        reply = await ask(each, "none")
-        assert error_of(reply) == (404, "model_not_found", "model")
-        assert "The model 'none' does not exist" in reply.json()["error"]["message"]
+        reply = await ask(each, "x")
+        assert error_of(reply) == (*error, "model")
+        assert words in reply.json()["error"]["message"]
     assert len(finder.asked) == 1
 
 
@@ -135,17 +146,6 @@ async def test_names_that_lead_elsewhere_are_404s_without_a_lookup(
     ):
         assert error_of(await ask(http, name))[:2] == (404, "model_not_found"), name
     assert finder.asked == []
-
-
-async def test_a_refused_adapter_is_refused_again_without_a_lookup(
-    http: httpx.AsyncClient, finder: Reader
-) -> None:
-    finder.find = answers(ErrorCode.ADAPTER_REJECTED)
-    for _ in range(3):
-        reply = await ask(http, "bad")
-        assert error_of(reply) == (400, "adapter_rejected", "model")
-        assert reply.json()["error"]["message"] == "because"
-    assert len(finder.asked) == 1
 
 
 async def test_a_source_that_is_down_is_a_503_and_the_next_request_tries_again(

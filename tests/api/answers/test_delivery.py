@@ -1,18 +1,20 @@
-"""Answers whose client leaves and comes back, and answers that a stopping server ends."""
+"""Answers that fail, move, or wait, whose client leaves, and that a stopping server ends."""
 
 import asyncio
 
 import httpx
 import pytest
-from api_support import RunningApp, ScriptedWorker, error_of, sse_text, until
-from chat_stream import MESSAGES, admitted
+from api_support import RunningApp, ScriptedWorker, error_of, sse_text, until, waiting_job
+from chat_stream import admitted
 from queue_support import eventually
-from raw_client import with_settings
-from sse_events import EventReader, answer_in
+from raw_client import BODY, CHAT, STREAM, with_settings
+from sse_events import EventReader, answer_in, sse_events
 
-from api.answers.following import Following
+from api.answers import delivery
+from api.answers.parts import Following
 from api.follow.reply_hub import ReplyHub
-from shared.errors import RedisUnavailable
+from api.metrics.metrics import Metrics
+from shared.errors import ErrorCode, JobError, RedisUnavailable
 from shared.protocol.ids import JobId
 from shared.protocol.jobs import JobState
 from shared.protocol.results import Choice, FinishReason
@@ -22,9 +24,7 @@ from shared.store.redis.connection import Redis
 from shared.store.redis.keys import Keys
 from shared.store.views.pool_views import PoolViews
 
-URL = "/v1/chat/completions"
-BODY = {"model": "extract", "messages": MESSAGES}
-STREAM = {**BODY, "stream": True}
+TOO_LONG = JobError(code=ErrorCode.CONTEXT_LENGTH_EXCEEDED, message="too long", param="messages")
 KEY = {"Idempotency-Key": "k"}
 STOP = FinishReason.STOP
 
@@ -62,7 +62,7 @@ def abandoned(redis: Redis, keys: Keys) -> Abandoned:
 async def test_after_the_grace_period_the_job_is_cancelled(
     http: httpx.AsyncClient, worker: ScriptedWorker, queue: Queue
 ) -> None:
-    request, job = await worker.sent(http.post(URL, json=BODY))
+    request, job = await worker.sent(http.post(CHAT, json=BODY))
     request.cancel()
 
     async def is_cancelled() -> bool:
@@ -75,7 +75,7 @@ async def test_after_the_grace_period_the_job_is_cancelled(
 async def test_a_client_that_comes_back_keeps_its_job(
     http: httpx.AsyncClient, other: httpx.AsyncClient, worker: ScriptedWorker, abandoned: Abandoned
 ) -> None:
-    request = asyncio.create_task(http.post(URL, json=STREAM))
+    request = asyncio.create_task(http.post(CHAT, json=STREAM))
     job = await admitted(worker)
     request.cancel()
     await abandoned.gets(job.job.id)
@@ -91,7 +91,7 @@ async def test_a_job_is_kept_until_its_last_client_leaves(
     server: RunningApp,
     worker: ScriptedWorker,
 ) -> None:
-    requests = [asyncio.create_task(http.post(URL, json=BODY, headers=KEY)) for _ in range(3)]
+    requests = [asyncio.create_task(http.post(CHAT, json=BODY, headers=KEY)) for _ in range(3)]
     job = await worker.take()
     inboxes = server.pool.part(ReplyHub)._inboxes
     await until(lambda: len(inboxes.get(job.job.id, ())) == 3)
@@ -124,7 +124,7 @@ async def test_a_request_that_redis_may_have_lost_is_cancelled_unless_it_can_be_
 
     with monkeypatch.context() as patched:
         patched.setattr(server.pool.part(Queue), "enqueue", accept_but_fail)
-        reply = await http.post(URL, json=body, headers=headers)
+        reply = await http.post(CHAT, json=body, headers=headers)
     job_id = accepted[0].id
     assert error_of(reply) == (503, "service_unavailable", None)
     assert reply.headers["x-lorikeet-job"] == job_id
@@ -138,7 +138,7 @@ async def test_a_request_that_redis_may_have_lost_is_cancelled_unless_it_can_be_
         return
     if not background:
         await abandoned.gets(job_id)
-    again, job = await worker.serve(http.post(URL, json=body, headers=headers))
+    again, job = await worker.serve(http.post(CHAT, json=body, headers=headers))
     assert (job.job.id, again.headers["idempotent-replayed"]) == (job_id, "true")
 
 
@@ -150,7 +150,7 @@ async def test_a_stopping_server_hands_its_streams_to_their_clients(
     abandoned: Abandoned,
 ) -> None:
     taking = asyncio.create_task(admitted(worker))
-    async with http.stream("POST", URL, json=STREAM) as response:
+    async with http.stream("POST", CHAT, json=STREAM) as response:
         job = await taking
         await worker.tokens(job, 0, (1,), "one", checkpoint=True)
         first = EventReader(response)
@@ -182,7 +182,7 @@ async def test_an_answer_that_has_not_started_when_the_server_stops_is_a_503(
     abandoned: Abandoned,
     body: dict[str, object],
 ) -> None:
-    request, job = await worker.sent(http.post(URL, json=body, headers=KEY))
+    request, job = await worker.sent(http.post(CHAT, json=body, headers=KEY))
     server.pool.part(ReplyHub).stop()
     reply = await request
     assert error_of(reply) == (503, "server_stopping", None)
@@ -190,7 +190,7 @@ async def test_an_answer_that_has_not_started_when_the_server_stops_is_a_503(
     assert int(reply.headers["retry-after"]) > 0
     assert "x-should-retry" not in reply.headers
     assert await abandoned.gets(job.job.id) > RETURN_MS / 1000 - 5
-    again = asyncio.create_task(other.post(URL, json=body, headers=KEY))
+    again = asyncio.create_task(other.post(CHAT, json=body, headers=KEY))
     await abandoned.loses(job.job.id)
     await worker.answer(job, "hello")
     assert (await again).headers["x-lorikeet-job"] == job.job.id
@@ -200,7 +200,7 @@ async def test_an_answer_that_has_not_started_when_the_server_stops_is_a_503(
 async def test_a_stream_that_continues_is_interrupted_with_the_id_of_its_client(
     other: httpx.AsyncClient, server: RunningApp, http: httpx.AsyncClient, worker: ScriptedWorker
 ) -> None:
-    accepted = await http.post(URL, json={**BODY, "background": True})
+    accepted = await http.post(CHAT, json={**BODY, "background": True})
     async with http.stream("GET", f"{accepted.headers['location']}/stream") as response:
         server.pool.part(ReplyHub).stop()
         (last,) = await EventReader(response).rest()
@@ -225,7 +225,7 @@ async def test_a_stopping_server_does_not_abandon_a_job_that_keeps_running(
     headers: dict[str, str],
     fields: dict[str, object],
 ) -> None:
-    request, job = await worker.sent(http.post(URL, json={**STREAM, **fields}, headers=headers))
+    request, job = await worker.sent(http.post(CHAT, json={**STREAM, **fields}, headers=headers))
     server.pool.part(ReplyHub).stop()
     await request
     await server.pool.part(Following).cancels.finish()
@@ -240,10 +240,154 @@ async def test_a_client_that_leaves_the_server_it_came_back_to_after_a_stop_ends
     worker: ScriptedWorker,
     abandoned: Abandoned,
 ) -> None:
-    request, job = await worker.sent(http.post(URL, json=STREAM))
+    request, job = await worker.sent(http.post(CHAT, json=STREAM))
     server.pool.part(ReplyHub).stop()
     await request
     await abandoned.gets(job.job.id)
     async with other.stream("GET", f"/v1/jobs/{job.job.id}/stream"):
         await abandoned.loses(job.job.id)
     assert await abandoned.gets(job.job.id) < RETURN_MS / 1000 / 2
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_error_before_the_job_is_admitted_is_an_http_status(
+    http: httpx.AsyncClient, worker: ScriptedWorker, stream: bool
+) -> None:
+    request, job = await worker.sent(http.post(CHAT, json={**BODY, "stream": stream}))
+    await worker.fail(job, TOO_LONG)
+    response = await request
+    assert response.status_code == 400
+    assert response.headers["x-lorikeet-job"] == job.job.id
+    assert response.json()["error"] == {
+        "message": "too long",
+        "type": "invalid_request_error",
+        "param": "messages",
+        "code": "context_length_exceeded",
+    }
+
+
+async def test_an_error_in_a_stream_is_an_event(
+    http: httpx.AsyncClient, worker: ScriptedWorker
+) -> None:
+    request = asyncio.create_task(http.post(CHAT, json=STREAM))
+    job = await admitted(worker)
+    await worker.tokens(job, 0, (1,), "begun")
+    await worker.fail(job, JobError(code=ErrorCode.INTERNAL, message="broken"))
+    response = await request
+    assert response.status_code == 200
+    *_, text, error, done = sse_events(response.text)
+    assert "begun" in text.data
+    assert error.json["error"]["code"] == "internal_error"
+    assert done.data == "[DONE]"
+
+
+async def test_an_error_after_admission_is_a_status_if_the_answer_is_not_streamed(
+    http: httpx.AsyncClient, worker: ScriptedWorker
+) -> None:
+    request = asyncio.create_task(http.post(CHAT, json=BODY))
+    job = await admitted(worker)
+    await worker.tokens(job, 0, (1,), "begun")
+    await worker.fail(job, JobError(code=ErrorCode.POISON_JOB, message="twice"), JobState.DEAD)
+    response = await request
+    assert response.status_code == 500
+    assert response.headers["x-should-retry"] == "false"
+
+
+@with_settings(deadline_s=0.3)
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_deadline_that_passes_is_a_504_and_cancels_the_job_even_without_a_worker(
+    http: httpx.AsyncClient, views: PoolViews, stream: bool
+) -> None:
+    response = await http.post(CHAT, json={**BODY, "stream": stream})
+    assert error_of(response) == (504, "deadline_exceeded", None)
+    job_id = JobId(response.headers["x-lorikeet-job"])
+    while (await http.get(f"/v1/jobs/{job_id}")).json()["state"] == "queued":
+        pass
+    view = await views.job(job_id)
+    assert view is not None
+    assert view.error is not None
+    assert (view.state, view.error.code) == (JobState.CANCELLED, ErrorCode.DEADLINE_EXCEEDED)
+
+
+@with_settings(deadline_s=0.5)
+async def test_a_deadline_that_passes_in_a_stream_is_an_event(
+    http: httpx.AsyncClient, worker: ScriptedWorker
+) -> None:
+    request = asyncio.create_task(http.post(CHAT, json=STREAM))
+    job = await admitted(worker)
+    assert "deadline_exceeded" in (await request).text
+    assert (await worker.mail()).job == job.job.id
+
+
+@with_settings(disconnect_grace_s=0)
+@pytest.mark.parametrize("stream", [False, True])
+async def test_disconnecting_cancels_a_waiting_job(
+    server: RunningApp, http: httpx.AsyncClient, stream: bool
+) -> None:
+    request = asyncio.create_task(http.post(CHAT, json={**BODY, "stream": stream}))
+    await waiting_job(server)
+    request.cancel()
+
+    async def has_left() -> bool:
+        return not (await server.pool.views.counts()).waiting
+
+    await eventually(has_left)
+    await until(lambda: 'status="499"' in server.pool.part(Metrics).exposition(None).decode())
+
+
+async def test_a_stream_without_chunks_sends_its_headers_and_comments(
+    http: httpx.AsyncClient, worker: ScriptedWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery, "KEEP_ALIVE_S", 0.05)
+    async with http.stream("POST", CHAT, json=STREAM) as response:
+        assert response.status_code == 200
+        lines = response.aiter_lines()
+        assert await anext(lines) == ": waiting, position 1 of 1"
+        job = await worker.take()
+        while await anext(lines) != ": keep-alive":
+            pass
+        await worker.fail(job, TOO_LONG)
+        rest = [line async for line in lines]
+    error, done = sse_events("\n".join(rest))
+    assert error.json["error"]["code"] == "context_length_exceeded"
+    assert done.data == "[DONE]"
+
+
+@pytest.fixture
+async def second(queue: Queue, worker: ScriptedWorker) -> ScriptedWorker:
+    return await ScriptedWorker.start(queue)
+
+
+async def test_events_that_a_worker_publishes_after_releasing_the_job_are_dropped(
+    http: httpx.AsyncClient, queue: Queue, worker: ScriptedWorker, second: ScriptedWorker
+) -> None:
+    request, job = await worker.sent(http.post(CHAT, json=STREAM))
+    await worker.tokens(job, 0, (1,), "one")
+    await queue.release(worker.id, [job.job.id])
+    await worker.tokens(job, 1, (9,), " late")
+    moved = await second.take()
+    await second.tokens(moved, 1, (2,), " two", STOP)
+    await second.finish(moved)
+    assert sse_text(await request) == "one two"
+
+
+async def test_a_worker_that_diverges_ends_the_stream_and_is_counted(
+    http: httpx.AsyncClient,
+    server: RunningApp,
+    queue: Queue,
+    worker: ScriptedWorker,
+    second: ScriptedWorker,
+) -> None:
+    request, job = await worker.sent(http.post(CHAT, json=STREAM))
+    await worker.tokens(job, 0, (1, 2), "one")
+    await queue.release(worker.id, [job.job.id])
+    moved = await second.take()
+    await second.tokens(moved, 1, (9,), "other")
+    response = await request
+    assert sse_text(response) == "one"
+    assert "resume_diverged" in response.text
+    assert response.text.endswith("data: [DONE]\n\n")
+    assert (await second.mail()).job == job.job.id
+    await until(
+        lambda: b"lorikeet_resume_diverged_total 1.0" in server.pool.part(Metrics).exposition(None)
+    )

@@ -8,7 +8,6 @@ from typing import Any
 import httpx
 import pytest
 from api_support import RunningApp, ScriptedWorker, until
-from queue_support import LIMITS, Actor, make_job
 from sse_events import sse_events
 
 from api.answers import delivery
@@ -22,22 +21,18 @@ from shared.errors import ErrorCode, JobError, RedisUnavailable
 from shared.protocol.ids import JobId
 from shared.protocol.jobs import ClaimedJob
 from shared.protocol.results import Choice, FinishReason
-from shared.store.jobs.queue import Queue
-from shared.store.redis.connection import Redis
-from shared.store.redis.keys import Keys
 from shared.store.views.pool_views import PoolViews, Wait
 
 NUM_COMMENTS = 3
 APIS = list(Api)
-PYTHON = [("for Python", api) for api in APIS]
-NODE = [
-    pytest.param(
-        "for Node",
-        api,
-        marks=[pytest.mark.slow, pytest.mark.skipif(not has_node_clients(), reason="make clients")],
-    )
-    for api in APIS
-]
+NODE = [pytest.mark.slow, pytest.mark.skipif(not has_node_clients(), reason="make clients")]
+each_client = pytest.mark.parametrize(
+    ("language", "api"),
+    [
+        *(("for Python", api) for api in APIS),
+        *(pytest.param("for Node", api, marks=NODE) for api in APIS),
+    ],
+)
 
 
 @pytest.fixture
@@ -100,7 +95,7 @@ async def stream(
     await available.close()
 
 
-@pytest.mark.parametrize(("language", "api"), [*PYTHON, *NODE])
+@each_client
 async def test_a_stream_with_pauses_arrives_whole(
     stream: ClientStream, worker: ScriptedWorker, comments: list[bytes]
 ) -> None:
@@ -118,7 +113,7 @@ async def test_a_stream_with_pauses_arrives_whole(
     assert [part.finish for part in stream.parts if part.finish] == ["length"]
 
 
-@pytest.mark.parametrize(("language", "api"), [*PYTHON, *NODE])
+@each_client
 async def test_a_job_that_fails_after_a_pause_is_an_error_of_the_client(
     stream: ClientStream, worker: ScriptedWorker, comments: list[bytes]
 ) -> None:
@@ -130,7 +125,7 @@ async def test_a_job_that_fails_after_a_pause_is_an_error_of_the_client(
     assert stream.text == "one"
 
 
-@pytest.mark.parametrize(("language", "api"), [*PYTHON, *NODE])
+@each_client
 async def test_a_stopping_front_end_is_an_error_of_the_client(
     stream: ClientStream, worker: ScriptedWorker, server: RunningApp, comments: list[bytes]
 ) -> None:
@@ -178,19 +173,6 @@ PLAIN = b": keep-alive\n"
 )
 def test_a_comment_states_the_place_and_the_estimated_wait(wait: Wait | None, text: str) -> None:
     assert comment(wait) == f": {text}\n".encode()
-
-
-async def test_the_comment_of_a_waiting_job_has_its_place_in_the_queue(
-    queue: Queue, redis: Redis, keys: Keys, views: PoolViews
-) -> None:
-    jobs = [make_job() for _ in range(3)]
-    for job in jobs:
-        await queue.enqueue(job, LIMITS)
-    assert await keep_alive(views, jobs[1].id) == b": waiting, position 2 of 3\n"
-    worker = await Actor(queue, redis, keys, "w", ["a@1"]).register()
-    await worker.claim()
-    assert await keep_alive(views, jobs[1].id) == PLAIN
-    assert await keep_alive(views, JobId("unknown")) == PLAIN
 
 
 async def never(job_id: JobId) -> None:

@@ -13,13 +13,12 @@ from api_support import (
     ScriptedWorker,
     client_of,
     error_of,
-    running_app,
     sse_text,
 )
-from chat_stream import admitted
+from chat_stream import MESSAGES, admitted
 from key_support import bearer
 from queue_support import eventually
-from raw_client import with_settings
+from raw_client import BODY, CHAT, with_settings
 
 from api.app import create_app
 from shared.errors import ErrorCode, JobError
@@ -32,10 +31,9 @@ from shared.store.redis.connection import Redis
 from shared.store.redis.keys import Keys
 from shared.store.views.pool_views import PoolViews
 
-CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
-BODY: dict[str, Any] = {"model": "extract", "messages": [{"role": "user", "content": "hi"}]}
-TEXT_BODY: dict[str, Any] = {"model": "extract", "prompt": [1] * 20, "max_tokens": 80}
-COST = 100
+TEXT = "/v1/completions"
+BACKGROUND = {**BODY, "background": True}
+TEXT_BACKGROUND = {"model": "extract", "prompt": "hi", "background": True}
 BAD_HEADERS = {
     "Idempotency-Key": "a b",
     "X-Lorikeet-On-Disconnect": "never",
@@ -56,7 +54,7 @@ async def test_without_a_header_the_servers_deadline_applies(
     settings: ApiSettings, http: httpx.AsyncClient, worker: ScriptedWorker
 ) -> None:
     for headers, seconds in (({}, settings.deadline_s), ({"X-Lorikeet-Deadline-S": "7.5"}, 7.5)):
-        await http.post(CHAT, json={**BODY, "background": True}, headers=headers)
+        await http.post(CHAT, json=BACKGROUND, headers=headers)
         assert (await worker.take()).job.deadline_ms == seconds * 1000
 
 
@@ -65,7 +63,7 @@ async def test_a_priority_request_overtakes_and_a_flex_request_is_overtaken(
 ) -> None:
     positions = {}
     for tier in ("flex", "default", "priority", None):
-        body = {**BODY, "service_tier": tier, "background": True}
+        body = {**BACKGROUND, "service_tier": tier}
         positions[tier] = JobId((await http.post(CHAT, json=body)).json()["id"])
     jobs = {tier: (await http.get(f"/v1/jobs/{job}")).json() for tier, job in positions.items()}
     ordered = sorted(jobs, key=lambda tier: jobs[tier]["position"])
@@ -73,19 +71,19 @@ async def test_a_priority_request_overtakes_and_a_flex_request_is_overtaken(
 
 
 async def test_a_tenants_weight_divides_the_tokens_that_it_is_charged(
-    settings: ApiSettings, worker: ScriptedWorker, redis: Redis, keys: Keys
+    settings: ApiSettings, registry: Registry, redis: Redis, keys: Keys
 ) -> None:
     tenants = {"red": "r" * 16, "blue": "b" * 16}
     given = {
         "api_keys": [f"{tenant}:{secret}" for tenant, secret in tenants.items()],
         "tenant_weights": ["red=4"],
     }
-    weighted = ApiSettings(**{**settings.model_dump(), **given})
-    async with running_app(weighted) as running, httpx.AsyncClient(base_url=running.url) as http:
+    body = {**TEXT_BACKGROUND, "prompt": [1] * 20, "max_tokens": 80}
+    async with client_of(create_app(ApiSettings(**{**settings.model_dump(), **given}))) as http:
         for secret in tenants.values():
-            await http.post(TEXT, json={**TEXT_BODY, "background": True}, headers=bearer(secret))
+            await http.post(TEXT, json=body, headers=bearer(secret))
     charged = {name: float(await redis.hget(keys.tenant(name), "tag") or 0) for name in tenants}
-    assert charged == {"red": COST / 4, "blue": COST}
+    assert charged == {"red": 100 / 4, "blue": 100}
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -115,7 +113,7 @@ def content(reply: httpx.Response) -> str:
 
 
 async def test_a_client_whose_connection_breaks_gets_the_answer_when_it_asks_again(
-    http: httpx.AsyncClient, server: RunningApp, worker: ScriptedWorker
+    http: httpx.AsyncClient, worker: ScriptedWorker
 ) -> None:
     headers = {"Idempotency-Key": "again"}
     first = asyncio.create_task(http.post(CHAT, json=BODY, headers=headers))
@@ -135,8 +133,10 @@ async def test_an_official_client_that_tries_again_is_answered_by_a_new_job(
     error = JobError(code=ErrorCode.ADAPTER_UNAVAILABLE, message="its source is away")
     url = f"{server.url}/v1"
     async with openai.AsyncOpenAI(api_key="none", base_url=url, max_retries=2) as client:
+        headers = {"Idempotency-Key": "retried"}
+        create = client.chat.completions.create
         request, first = await worker.sent(
-            client.chat.completions.create(**BODY, extra_headers={"Idempotency-Key": "retried"})
+            create(model="extract", messages=MESSAGES, extra_headers=headers)
         )
         await worker.fail(first, error)
         second = await worker.take()
@@ -200,14 +200,6 @@ async def test_before_a_model_is_registered_the_answer_is_a_503(settings: ApiSet
     assert response.headers["retry-after"] == "2"
 
 
-BACKGROUND = {
-    "model": "extract",
-    "messages": [{"role": "user", "content": "hi"}],
-    "background": True,
-}
-TEXT_BACKGROUND = {"model": "extract", "prompt": "hi", "background": True}
-
-
 def keyed(key: str) -> dict[str, str]:
     return {"Idempotency-Key": key}
 
@@ -215,7 +207,7 @@ def keyed(key: str) -> dict[str, str]:
 async def test_the_response_is_the_job_and_its_answer_comes_later(
     http: httpx.AsyncClient, worker: ScriptedWorker
 ) -> None:
-    reply = await http.post(CHAT, json=BACKGROUND)
+    reply = await http.post(CHAT, json={**BACKGROUND, "service_tier": "flex"})
     accepted = reply.json()
     assert reply.status_code == 202
     assert reply.headers["location"] == f"/v1/jobs/{accepted['id']}"
@@ -232,34 +224,9 @@ async def test_the_response_is_the_job_and_its_answer_comes_later(
     assert choice["message"] == {"role": "assistant", "content": "hello", "tool_calls": None}
     assert (choice["finish_reason"], choice["logprobs"]) == ("stop", None)
     assert answer["usage"] == USAGE_BODY
-    assert answer["created"] == job.job.created_s
+    assert (answer["created"], answer["service_tier"]) == (job.job.created_s, "flex")
     assert answer["system_fingerprint"] == job.job.fingerprint
     assert (answer["model"], answer["version"]) == ("extract", ADAPTER.version)
-
-
-async def test_a_completion_runs_in_the_background_too(
-    http: httpx.AsyncClient, worker: ScriptedWorker
-) -> None:
-    reply = await http.post(
-        TEXT, json={**TEXT_BACKGROUND, "service_tier": "flex", "prompt_cache_key": "k"}
-    )
-    assert reply.headers["x-lorikeet-warning"] == "not used: prompt_cache_key"
-    await worker.answer(await worker.take(), "hello")
-    answer = (await http.get(reply.headers["location"])).json()
-    (choice,) = answer["choices"]
-    assert (choice["text"], choice["finish_reason"]) == ("hello", "stop")
-    assert answer["service_tier"] == "flex"
-
-
-async def test_a_replay_after_the_end_returns_the_answer_with_status_200(
-    http: httpx.AsyncClient, worker: ScriptedWorker
-) -> None:
-    first = await http.post(CHAT, json=BACKGROUND, headers=keyed("again"))
-    await worker.answer(await worker.take(), "hello")
-    again = await http.post(CHAT, json=BACKGROUND, headers=keyed("again"))
-    assert (again.status_code, again.headers["idempotent-replayed"]) == (200, "true")
-    assert again.json() == (await http.get(first.headers["location"])).json()
-    assert again.json()["choices"][0]["message"]["content"] == "hello"
 
 
 async def test_a_new_job_that_ended_at_once_is_accepted_too(
@@ -304,9 +271,7 @@ async def test_a_key_with_another_body_or_endpoint_is_a_conflict(
 
 
 @with_settings(max_waiting=1)
-async def test_a_full_queue_refuses_requests_in_the_background_too(
-    http: httpx.AsyncClient, registry: Registry
-) -> None:
+async def test_a_full_queue_refuses_requests_in_the_background_too(http: httpx.AsyncClient) -> None:
     assert (await http.post(CHAT, json=BACKGROUND, headers=keyed("k"))).status_code == 202
     refused = await http.post(CHAT, json=BACKGROUND)
     assert error_of(refused) == (429, "queue_full", None)

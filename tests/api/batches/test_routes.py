@@ -2,6 +2,7 @@
 
 import itertools
 import re
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from key_support import bearer, new_key
 from raw_client import with_settings
 from routes_support import example_path, routes
 
+from api.access.authenticator import ANONYMOUS
+from api.schema.metadata import MAX_KEY_CHARS, MAX_KEYS, MAX_VALUE_CHARS
 from shared.protocol.access.rights import ALL_MODELS, Access
 from shared.protocol.ids import BatchId
 from shared.store.access.key_store import KeyStore
@@ -32,10 +35,19 @@ LINE = orjson.dumps(
     }
 )
 
+NUM_BATCHES = 20
+MAX_RECORD_BYTES = 64 << 10
+"""Memory in Redis that one batch needs at most: metadata, and the faults of its file."""
+WIDE = "\U0001f99c"
+"""A character that needs four bytes."""
+LARGEST = {f"{i:02}" + WIDE * (MAX_KEY_CHARS - 2): WIDE * MAX_VALUE_CHARS for i in range(MAX_KEYS)}
+
 
 @pytest.fixture
 def changes(tmp_path: Path) -> dict[str, Any]:
-    return {"file_store": str(tmp_path / "store"), "max_file_mb": 1, "file_days": 7}
+    files = {"file_store": str(tmp_path / "store"), "file_days": 7, "max_file_mb": 3}
+    limits = {"max_files_tenant_mb": 4, "max_batches_tenant": NUM_BATCHES}
+    return {**files, **limits, "max_body_bytes": 1_000_000}
 
 
 async def uploaded(client: openai.AsyncOpenAI, content: bytes = LINE) -> str:
@@ -85,24 +97,100 @@ async def test_bad_uploads_are_refused(http: httpx.AsyncClient, tmp_path: Path) 
         ({"files": {"file": b"x"}, "data": {"purpose": "fine-tune"}}, 400, "purpose"),
         ({"files": {"other": b"x"}, "data": {"purpose": "batch"}}, 400, "file"),
         ({"files": {"file": b""}, "data": {"purpose": "batch"}}, 400, "file is empty"),
-        ({"files": {"file": bytes(2 << 20)}, "data": {"purpose": "batch"}}, 413, "1 MiB"),
+        ({"files": {"file": bytes(4 << 20)}, "data": {"purpose": "batch"}}, 413, "3 MiB"),
         ({"files": [("file", b"x"), ("file", b"y")], "data": {"purpose": "batch"}}, 400, "form"),
     ]
     for sent, status, part in cases:
         response = await http.post("/v1/files", **sent)
         assert response.status_code == status, sent
         assert part in response.json()["error"]["message"]
-    assert not [path for path in (tmp_path / "store").rglob("*") if path.is_file()]
+    assert stored(tmp_path) == []
 
 
 async def test_a_large_upload_without_a_length_is_refused(http: httpx.AsyncClient) -> None:
     async def body() -> Any:
         yield b'--x\r\ncontent-disposition: form-data; name="file"; filename="a"\r\n\r\n'
-        for _ in range(3):
+        for _ in range(4):
             yield bytes(1 << 20)
 
     response = await http.post("/v1/files", content=body(), headers=FORM)
     assert response.status_code == 413
+
+
+async def upload(http: httpx.AsyncClient, num_bytes: int) -> httpx.Response:
+    form: dict[str, Any] = {"files": {"file": bytes(num_bytes)}, "data": {"purpose": "batch"}}
+    return await http.post("/v1/files", **form, timeout=60)
+
+
+def stored(tmp_path: Path) -> list[Path]:
+    return [path for path in (tmp_path / "store").rglob("*") if path.is_file()]
+
+
+async def test_uploads_beyond_the_quota_in_bytes_are_refused_until_files_are_deleted(
+    http: httpx.AsyncClient, tmp_path: Path
+) -> None:
+    first = await upload(http, 2500 << 10)
+    assert first.status_code == 200
+    refused = await upload(http, 2500 << 10)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "quota_exceeded")
+    assert "--max-files-tenant-mb" in refused.json()["error"]["message"]
+    assert [path.name for path in stored(tmp_path)] == [first.json()["id"]]
+    assert (await upload(http, 1500 << 10)).status_code == 200
+    await http.delete(f"/v1/files/{first.json()['id']}")
+    assert (await upload(http, 2500 << 10)).status_code == 200
+
+
+async def test_an_upload_without_a_length_is_charged_as_it_arrives(
+    http: httpx.AsyncClient, tmp_path: Path, redis: Redis, keys: Keys
+) -> None:
+    assert (await upload(http, 2 << 20)).status_code == 200
+
+    async def body() -> Any:
+        yield b'--x\r\ncontent-disposition: form-data; name="file"; filename="a"\r\n\r\n'
+        for _ in range(10):
+            yield bytes(256 << 10)
+        yield b'\r\n--x\r\ncontent-disposition: form-data; name="purpose"\r\n\r\nbatch\r\n--x--\r\n'
+
+    response = await http.post("/v1/files", content=body(), headers=FORM)
+    assert (response.status_code, response.json()["error"]["code"]) == (400, "quota_exceeded")
+    assert len(stored(tmp_path)) == 1
+    assert await redis.hgetall(keys.stored(ANONYMOUS)) == {b"files": b"1", b"bytes": b"2097152"}  # type: ignore[misc]
+
+
+async def test_a_refused_upload_is_not_charged(
+    http: httpx.AsyncClient, tmp_path: Path, redis: Redis, keys: Keys
+) -> None:
+    response = await http.post("/v1/files", files={"file": b"x"}, data={"purpose": "fine-tune"})
+    assert response.status_code == 400
+    assert stored(tmp_path) == []
+    assert await redis.keys(f"{keys.prefix}stored*") == []
+
+
+async def test_uploads_need_no_temporary_files(
+    http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", "/no/such/folder")
+    assert (await upload(http, 3 << 20)).status_code == 200
+
+
+async def test_the_file_may_come_before_its_purpose(http: httpx.AsyncClient) -> None:
+    body = (
+        b'--x\r\ncontent-disposition: form-data; name="file"; filename="C:\\\\a\\\\in.jsonl"\r\n'
+        b"content-type: text/plain\r\n\r\nline 1\r\nline 2\r\n\r\n"
+        b'--x\r\ncontent-disposition: form-data; name="purpose"\r\n\r\nbatch\r\n--x--\r\n'
+    )
+    response = await http.post("/v1/files", content=body, headers=FORM)
+    assert response.status_code == 200
+    assert (response.json()["filename"], response.json()["bytes"]) == ("in.jsonl", 16)
+    content = await http.get(f"/v1/files/{response.json()['id']}/content")
+    assert content.content == b"line 1\r\nline 2\r\n"
+
+
+async def test_large_fields_are_refused(http: httpx.AsyncClient) -> None:
+    fields = {"purpose": "batch", "note": "x" * 70_000}
+    response = await http.post("/v1/files", files={"file": b"x"}, data=fields)
+    assert response.status_code == 400
+    assert "64 KiB" in response.json()["error"]["message"]
 
 
 async def test_a_batch_waits_for_a_control_process(client: openai.AsyncOpenAI) -> None:
@@ -226,9 +314,11 @@ async def uploaded_by(http: httpx.AsyncClient, headers: dict[str, str]) -> str:
     return str(reply.json()["id"])
 
 
-async def created_by(http: httpx.AsyncClient, headers: dict[str, str], file: str) -> httpx.Response:
+async def created_by(
+    http: httpx.AsyncClient, headers: dict[str, str], file: str, **fields: Any
+) -> httpx.Response:
     body = {"input_file_id": file, "endpoint": "/v1/completions", "completion_window": "24h"}
-    return await http.post("/v1/batches", headers=headers, json=body)
+    return await http.post("/v1/batches", headers=headers, json={**body, **fields})
 
 
 @pytest.mark.parametrize("creator", PATTERNS)
@@ -264,6 +354,31 @@ async def test_pages_of_a_key_have_all_that_it_may_see(
         own += [file] if number % 4 == 0 else []
     found = await paged(http, "/v1/files", 2, headers=headers["narrow"])
     assert sorted(each["id"] for each in found) == sorted(own)
+
+
+async def memory_of(redis: Redis, keys: Keys) -> int:
+    found = [key async for key in redis.scan_iter(f"{keys.prefix}*batch*")]
+    return sum([await redis.memory_usage(key, samples=0) or 0 for key in found])
+
+
+async def test_failed_batches_with_large_metadata_fill_redis_for_nobody_else(
+    http: httpx.AsyncClient, headers: Any, redis: Redis, keys: Keys
+) -> None:
+    red, blue = headers["full"], headers["blue"]
+    store, file = Batches(redis, keys), await uploaded_by(http, red)
+    for _ in range(NUM_BATCHES):
+        reply = await created_by(http, red, file, metadata=LARGEST)
+        assert reply.status_code == 200, reply.text
+        batch = BatchId(reply.json()["id"])
+        turn = await store.take_turn()
+        assert turn is not None
+        await store.end(batch, turn.runner, BatchStatus.FAILED, keep_s=60, announces=False)
+    assert error_of(await created_by(http, red, file))[:2] == (400, "quota_exceeded")
+    assert await memory_of(redis, keys) < NUM_BATCHES * MAX_RECORD_BYTES
+    other = await uploaded_by(http, blue)
+    assert (await created_by(http, blue, other, metadata=LARGEST)).status_code == 200
+    await http.delete(f"/v1/batches/{batch}", headers=red)
+    assert (await created_by(http, red, file)).status_code == 200
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from s3_server import BUCKET, S3Server, s3_server
 
-from api.pools.file_store import PIECE_BYTES, FileStore, ObjectMissing
+from api.files.file_store import PIECE_BYTES, FileStore, ObjectMissing
 from shared.errors import ErrorCode, JobFailed, SettingsError
 
 LARGE = bytes(range(256)) * (6 * PIECE_BYTES // 256)
@@ -106,7 +106,7 @@ async def test_missing_and_deleted_objects_are_not_found(store: FileStore) -> No
 async def test_what_a_killed_writer_left_is_deleted_with_the_object(folder: Path) -> None:
     write = """
 import asyncio, os, signal, sys
-from api.pools.file_store import FileStore
+from api.files.file_store import FileStore
 
 async def killed():
     yield b"half"

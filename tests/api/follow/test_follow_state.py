@@ -16,7 +16,7 @@ from api.follow.follow_state import (
     StoredJob,
     Timer,
 )
-from api.follow.transcript import ChoiceTranscript, Delta, Diverged, Transcript, result_events
+from api.follow.transcript import ChoiceTranscript, Delta, Transcript, result_events
 from shared.errors import ErrorCode, JobError
 from shared.protocol.events import Tokens
 from shared.protocol.jobs import JobState
@@ -287,12 +287,6 @@ def test_only_what_is_new_in_an_event_is_added(
     assert transcript.choices[0].text == text + (delta.text if delta else "")
 
 
-@pytest.mark.parametrize("event", [tokens(1, (9,), "x"), tokens(0, (1, 9, 3), "axc")])
-def test_a_different_token_at_a_known_index_is_a_divergence(event: Tokens) -> None:
-    with pytest.raises(Diverged):
-        transcript_of(AB).accept(event)
-
-
 @pytest.mark.parametrize("event", [tokens(3, (4,), "d"), tokens(1, (2, 3), "bc")])
 def test_an_event_after_a_gap_or_from_within_the_known_tokens_needs_a_refill(event: Tokens) -> None:
     """The text of an event can't be divided between its tokens."""
@@ -300,23 +294,3 @@ def test_an_event_after_a_gap_or_from_within_the_known_tokens_needs_a_refill(eve
     assert not transcript.can_accept(event)
     transcript.accept(ABC)
     assert transcript.can_accept(tokens(3, (4,), "d"))
-
-
-def test_choices_are_independent() -> None:
-    transcript = transcript_of(tokens(0, (1,), "a", STOP, choice=1), num_choices=2)
-    assert transcript.can_accept(tokens(0, (7,), "x", choice=0))
-    assert not transcript.is_complete
-
-
-def test_a_result_is_read_as_one_event_per_choice() -> None:
-    result = Result(
-        job=ID,
-        state=JobState.DONE,
-        choices=(
-            Choice(text="ab", finish=STOP, ids=(1, 2)),
-            Choice(text="c", finish=FinishReason.LENGTH, ids=(3,)),
-        ),
-    )
-    transcript = transcript_of(*result_events(result), num_choices=2)
-    assert [choice.text for choice in transcript.choices] == ["ab", "c"]
-    assert transcript.is_complete

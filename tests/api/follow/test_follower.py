@@ -1,10 +1,8 @@
 """The follower with stored jobs and checkpoints in memory: gaps, silence, ends and outages."""
 
-import asyncio
 from typing import Any, cast
 
 import pytest
-from api_support import until
 from followed_job import ID, STOP, USAGE, done, end, followed_job, tokens
 
 from api.follow import follower
@@ -55,12 +53,7 @@ class FakeJob:
         """Return a follower of the job."""
         views = cast(PoolViews, self)
         return Follower(
-            self._answer,
-            self.inbox,
-            views,
-            self.read_checkpoints,
-            left_ms=left_ms,
-            attach=attach,
+            self._answer, self.inbox, views, self.read_checkpoints, left_ms=left_ms, attach=attach
         )
 
 
@@ -109,16 +102,6 @@ async def failure_of(following: Follower) -> ErrorCode:
     return caught.value.error.code
 
 
-async def test_updates_before_an_error_are_returned_before_it(job: FakeJob) -> None:
-    following = job.follow()
-    job.inbox.put(tokens(0, (1,), "a"))
-    job.inbox.put(end(JobState.FAILED, JobError(code=ErrorCode.INTERNAL, message="broken")))
-    assert await following.updates(1) == [Delta(0, "a", None)]
-    with pytest.raises(JobFailed, match="broken"):
-        await following.updates(1)
-    assert following.has_ended
-
-
 @pytest.mark.parametrize("is_unavailable", [False, True])
 async def test_a_gap_stays_open_until_redis_has_its_tokens_in_the_checkpoints(
     job: FakeJob, is_unavailable: bool
@@ -130,23 +113,6 @@ async def test_a_gap_stays_open_until_redis_has_its_tokens_in_the_checkpoints(
     assert await following.updates(0.05) == []
     job.checkpoints, job.is_unavailable = (tokens(0, (1,), "a"),), False
     assert await following.updates(1) == [Delta(0, "a", None), Delta(0, "b", None)]
-
-
-async def test_an_end_with_a_gap_is_completed_after_an_outage(job: FakeJob) -> None:
-    job.stored, job.is_unavailable = done("abc", 1, 2, 3), True
-    following = job.follow()
-    job.inbox.put(end())
-    assert await following.updates(0.05) == []
-    job.is_unavailable = False
-    assert await text_of(following) == "abc"
-
-
-async def test_a_silent_running_job_is_waited_for(job: FakeJob) -> None:
-    following = job.follow()
-    waiting = asyncio.create_task(following.updates(5))
-    await until(lambda: job.num_job_reads >= 3)
-    job.inbox.put(tokens(0, (1,), "a"))
-    assert await waiting == [Delta(0, "a", None)]
 
 
 async def test_a_job_that_redis_does_not_know_is_lost(job: FakeJob) -> None:
@@ -180,33 +146,6 @@ class Attachments:
         self.num_calls += 1
 
 
-async def test_an_attached_follower_reads_at_once_what_it_missed(
-    job: FakeJob, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(follower, "SILENCE_S", 60)
-    attach = Attachments(job)
-    job.checkpoints = (tokens(0, (1, 2), "ab"),)
-    following = job.follow(attach=attach)
-    assert await following.updates(60) == [Delta(0, "ab", None)]
-    job.inbox.put(tokens(2, (3,), "c", STOP))
-    job.inbox.put(end())
-    assert await text_of(following) == "c"
-    assert attach.num_calls == 1
-
-
-async def test_an_attached_follower_gets_every_token_even_if_no_event_reaches_it(
-    job: FakeJob,
-) -> None:
-    attach = Attachments(job)
-    following = job.follow(attach=attach)
-    for num in (1, 2, 3):
-        job.checkpoints = (tokens(0, tuple(range(num)), "abc"[:num]),)
-        assert await following.updates(5) == [Delta(0, "abc"[num - 1], None)]
-    job.stored = done("abcd", *range(4))
-    assert await text_of(following) == "d"
-    assert attach.num_calls >= 4
-
-
 async def test_an_attached_follower_attaches_again_after_an_outage(
     job: FakeJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -232,30 +171,15 @@ async def test_an_attached_follower_of_an_ended_job_has_its_answer_despite_the_d
     assert following.usage == USAGE
 
 
-async def test_an_attached_follower_waits_for_redis(job: FakeJob) -> None:
-    job.is_unavailable = True
-    following = job.follow(attach=Attachments(job))
-    assert await following.updates(0.02) == []
+@pytest.mark.parametrize("is_attached", [False, True])
+async def test_an_answer_is_completed_after_an_outage(job: FakeJob, is_attached: bool) -> None:
+    job.stored, job.is_unavailable = done("abc", 1, 2, 3), True
+    following = job.follow(attach=Attachments(job) if is_attached else None)
+    if not is_attached:
+        job.inbox.put(end())
+    assert await following.updates(0.05) == []
     job.is_unavailable = False
-    job.stored = done("ab", 1, 2)
-    assert await text_of(following) == "ab"
-
-
-async def test_tokens_that_do_not_fit_are_neither_lost_nor_repeated(
-    job: FakeJob, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(follower, "SILENCE_S", 60)  # only the newest event shows what is missing
-    num = 3 * max_events(1)
-    following = job.follow()
-    for index in range(num):
-        job.inbox.put(tokens(index, (index,), f"{index} ", STOP if index == num - 1 else None))
-    job.checkpoints = (tokens(0, tuple(range(num - 5)), words(num - 5)),)
-    text = await next_text(following)
-    assert text == words(num - 5)
-    job.checkpoints = (tokens(0, tuple(range(num)), words(num), STOP),)
-    assert text + await next_text(following) == words(num)
-    job.inbox.put(end())
-    assert await text_of(following) == ""
+    assert await text_of(following) == "abc"
 
 
 def words(num: int) -> str:
@@ -277,17 +201,3 @@ async def test_the_end_of_a_choice_that_did_not_fit_arrives_while_the_job_runs(
     updates = [update for update in await following.updates(1) if isinstance(update, Delta)]
     assert [u for u in updates if u.choice == 0] == [Delta(0, "ab", STOP)]
     assert "".join(u.text for u in updates if u.choice == 1) == words(max_events(2)) + "last"
-
-
-async def test_pending_events_are_bounded_while_a_gap_stays_open(job: FakeJob) -> None:
-    following, num = job.follow(), 4 * max_events(1)
-    for index in range(1, num):
-        job.inbox.put(tokens(index, (index,), f"{index} "))
-        if index % 10 == 0:
-            assert await following.updates(0.001) == []
-            assert len(following._progress.pending) <= max_events(1)
-    job.checkpoints = (tokens(0, tuple(range(num - 1)), words(num - 1)),)
-    job.inbox.put(tokens(num, (num,), "last", STOP))
-    job.stored = done(words(num) + "last", *range(num + 1))
-    job.inbox.put(end())
-    assert await text_of(following) == words(num) + "last"

@@ -1,24 +1,22 @@
-"""Errors in OpenAI's and Anthropic's formats, exceptions, and the ids of requests."""
+"""Errors in OpenAI's and Anthropic's formats, exceptions, the ids of requests, and their paths."""
 
 import asyncio
 from typing import Any
 
 import httpx
-import openai
 import pytest
 import structlog
-from api_support import BASE, RunningApp, ScriptedWorker, error_of, until
-from openai.types.chat import ChatCompletionMessageParam
-from raw_client import with_settings
+from api_support import RunningApp, ScriptedWorker, error_of, until
+from key_support import bearer
+from pydantic import SecretStr
+from raw_client import BODY, CHAT, with_settings
 from structlog.testing import capture_logs
 
+from api.http.canonical_path import canonical_path
 from api.http.errors import anthropic_error_body
 from api.metrics.metrics import Metrics
 from shared.errors import ErrorCode, JobError
 
-CHAT = "/v1/chat/completions"
-HI: ChatCompletionMessageParam = {"role": "user", "content": "hi"}
-BODY = {"model": "extract", "messages": [HI]}
 NO_THREAD = {"details": {"error_code": "thread_unsupported_request"}}
 
 
@@ -39,20 +37,11 @@ async def test_unknown_urls_and_methods_are_errors_in_openais_format(
     assert response.json()["error"]["type"] == "invalid_request_error"
 
 
-async def test_openais_client_raises_its_own_errors(client: openai.AsyncOpenAI) -> None:
-    with pytest.raises(openai.NotFoundError) as missing:
-        await client.chat.completions.create(model="no", messages=[HI])
-    assert missing.value.code == "model_not_found"
-    with pytest.raises(openai.BadRequestError) as bad:
-        await client.chat.completions.create(model=BASE.name, messages=[HI], temperature=5)
-    assert bad.value.param == "temperature"
-
-
 @with_settings(max_waiting=4)
 async def test_retry_after_is_the_time_in_which_a_tenth_of_the_waiting_jobs_is_served(
     http: httpx.AsyncClient, worker: ScriptedWorker
 ) -> None:
-    body = {"model": BASE.name, "messages": [HI], "background": True}
+    body = {**BODY, "background": True}
     for _ in range(3):  # a rate of 0.1 per second over the last 30 s
         await worker.serve(http.post(CHAT, json=body))
     for _ in range(4):
@@ -115,7 +104,7 @@ async def test_an_unexpected_exception_is_a_500_without_internals(
 
 
 async def test_a_request_that_is_cancelled_before_its_response_is_told_to_come_again(
-    server: RunningApp, http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+    http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tasks: list[asyncio.Task[Any] | None] = []
 
@@ -169,3 +158,62 @@ async def test_an_answer_has_an_id_and_the_log_has_it_with_the_job_id(
     assert response.headers.get_list(HEADER) == ["mine"]
     (accepted,) = [entry for entry in logs if entry["event"] == "job_accepted"]
     assert (accepted["request_id"], accepted["job_id"]) == ("mine", job.job.id)
+
+
+@pytest.mark.parametrize(
+    ("path", "root", "expected"),
+    [
+        ("/", "/llm", "/"),
+        ("/llm", "/llm", "/"),
+        ("/llm/", "/llm", "/"),
+        ("/llm/v1/models", "/llm", "/v1/models"),
+        ("/llm/llm/v1", "/llm", "/llm/v1"),
+        ("/llmx/v1", "/llm", "/llmx/v1"),
+        ("/v1/models//", "/llm", "/v1/models"),
+        ("//llm/v1", "/llm", "//llm/v1"),
+        ("/llm/v1/", "", "/llm/v1"),
+    ],
+)
+def test_the_root_path_and_trailing_slashes_are_removed(
+    path: str, root: str, expected: str
+) -> None:
+    assert canonical_path(path, root) == expected
+
+
+async def test_a_trailing_slash_changes_nothing(
+    http: httpx.AsyncClient, worker: ScriptedWorker
+) -> None:
+    assert (await http.post(f"{CHAT}/", json={**BODY, "background": True})).status_code == 202
+    assert (await http.get("/v1/models/")).json() == (await http.get("/v1/models")).json()
+    assert error_of(await http.get(f"{CHAT}/"))[0] == 405
+
+
+BELOW = with_settings(root_path="/llm")
+
+
+@BELOW
+async def test_routes_work_with_and_without_the_root_path(
+    http: httpx.AsyncClient, worker: ScriptedWorker
+) -> None:
+    for root in ("", "/llm"):
+        reply = await http.post(f"{root}{CHAT}", json={**BODY, "background": True})
+        assert reply.headers["location"] == f"/llm/v1/jobs/{reply.json()['id']}"
+        assert (await http.get(f"{root}/health")).status_code == 200
+    assert error_of(await http.get("/other/v1/models"))[:2] == (404, "unknown_url")
+
+
+@BELOW
+async def test_the_documentation_names_the_root_path(http: httpx.AsyncClient) -> None:
+    assert "'/llm/openapi.json'" in (await http.get("/llm/docs")).text
+    document = (await http.get("/llm/openapi.json")).json()
+    assert document["servers"] == [{"url": "/llm"}]
+    assert "](/llm/v1/models)" in document["info"]["description"]
+
+
+@with_settings(root_path="/llm", api_keys=(SecretStr("red:" + "r" * 20),))
+async def test_keys_are_checked_below_the_root_path(direct: httpx.AsyncClient) -> None:
+    red = bearer("r" * 20)
+    assert (await direct.get("/llm/v1/models")).status_code == 401
+    assert (await direct.get("/llm/v1/models", headers=red)).status_code == 200
+    assert (await direct.get("/llm/metrics", headers=red)).status_code == 403
+    assert (await direct.get("/llm/health")).status_code == 200

@@ -3,27 +3,24 @@
 import asyncio
 import time
 from contextlib import suppress
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
-from api_support import client_of
-from fastapi import FastAPI
 from hypothesis import given
 from hypothesis import strategies as st
 from key_support import bearer
 from pydantic import SecretStr
+from raw_client import BODY, CHAT, with_settings
 
-from api.app import create_app
 from api.http.turns import turns
-from api.http.turns.checks import SMALL_BYTES, begin_check, check_slots
+from api.http.turns.body_checks import SMALL_BYTES, begin_check, check_slots
 from api.http.turns.fair_slots import FairSlots
 from api.http.turns.pacing import Pacer
 from api.http.turns.turns import Turns
 from shared.errors import RedisUnavailable
-from shared.settings import ApiSettings
-from shared.store.adapters.registry import Registry
 
 
 async def test_requests_take_turns_in_order_and_a_limited_number_at_a_time() -> None:
@@ -257,39 +254,25 @@ async def test_small_bodies_do_not_wait() -> None:
 
 
 RED, BLUE = "red-" + "r" * 20, "blue-" + "b" * 20
-CHAT = "/v1/chat/completions"
-BODY = {"model": "extract", "messages": [{"role": "user", "content": "hi"}]}
 
 
-@pytest.fixture
-def app(settings: ApiSettings) -> FastAPI:
-    keys = tuple(SecretStr(key) for key in (f"red:{RED}", f"blue:{BLUE}"))
-    return create_app(settings.model_copy(update={"api_keys": keys, "max_connections": 6}))
+@with_settings(api_keys=(SecretStr(f"red:{RED}"), SecretStr(f"blue:{BLUE}")), max_connections=6)
+async def test_a_tenant_may_use_half_of_the_connections(direct: httpx.AsyncClient) -> None:
+    post = partial(direct.post, CHAT, json=BODY, headers=bearer(RED))
+    sent = [asyncio.create_task(post()) for _ in range(4)]
+    (first,), waiting = await asyncio.wait(sent, return_when=asyncio.FIRST_COMPLETED)
+    refused = first.result()
+    assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
+    assert "--max-connections" in refused.json()["error"]["message"]
+    assert (await direct.get("/v1/models", headers=bearer(RED))).status_code == 429
+    assert (await direct.get("/v1/models", headers=bearer(BLUE))).status_code == 200
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    assert (await direct.get("/v1/models", headers=bearer(RED))).status_code == 200
 
 
-async def test_a_tenant_may_use_half_of_the_connections(app: FastAPI, registry: Registry) -> None:
-    async with client_of(app) as http:
-        sent = [
-            asyncio.create_task(http.post(CHAT, json=BODY, headers=bearer(RED))) for _ in range(4)
-        ]
-        (first,), waiting = await asyncio.wait(sent, return_when=asyncio.FIRST_COMPLETED)
-        refused = first.result()
-        assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
-        assert "--max-connections" in refused.json()["error"]["message"]
-        assert (await http.get("/v1/models", headers=bearer(RED))).status_code == 429
-        assert (await http.get("/v1/models", headers=bearer(BLUE))).status_code == 200
-        for task in waiting:
-            task.cancel()
-        await asyncio.gather(*waiting, return_exceptions=True)
-        assert (await http.get("/v1/models", headers=bearer(RED))).status_code == 200
-
-
-async def test_requests_without_keys_are_not_limited(
-    settings: ApiSettings, registry: Registry
-) -> None:
-    app = create_app(settings.model_copy(update={"max_connections": 2}))
-    async with client_of(app) as http:
-        replies: list[httpx.Response] = await asyncio.gather(
-            *(http.get("/v1/models") for _ in range(10))
-        )
+@with_settings(max_connections=2)
+async def test_requests_without_keys_are_not_limited(direct: httpx.AsyncClient) -> None:
+    replies = await asyncio.gather(*(direct.get("/v1/models") for _ in range(10)))
     assert {reply.status_code for reply in replies} == {200}

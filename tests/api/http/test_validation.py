@@ -7,14 +7,14 @@ from typing import Any
 import httpx
 import pytest
 from api_support import ScriptedWorker
-from openai.types.chat import ChatCompletionMessageParam
+from raw_client import CHAT
+from translated_jobs import HI
 
 from api.http.body import parse_json_object
 from api.requests.ignored_fields import warning
 from api.requests.translate import parse_chat, parse_completion
 from shared.store.views.pool_views import PoolViews
 
-CHAT = "/v1/chat/completions"
 TEXT = "/v1/completions"
 INVALID, UNSUPPORTED, UNKNOWN = "invalid_value", "unsupported_parameter", "unknown_parameter"
 STRICT = {"Prefer": "handling=strict"}
@@ -22,7 +22,6 @@ PART = "messages[1].content[0]"
 NAN, INF = float("nan"), float("inf")
 CALLED_FUNCTION, PARAMETERS = "messages[0].tool_calls[0].function", "tools[0].function.parameters"
 JSON_LIST = {"type": "json_object", "schema": []}
-HI: ChatCompletionMessageParam = {"role": "user", "content": "hi"}
 
 
 def called(arguments: Any = "{}", **fields: Any) -> dict[str, Any]:
@@ -103,12 +102,7 @@ VALUES: dict[tuple[str, str], dict[str, tuple[Any, ...]]] = {
         "service_tier": (1, "scale"),
         "background": ("yes",),
     },
-    (CHAT, UNSUPPORTED): {
-        "functions": ([{}],),
-        "modalities": (["audio"],),
-        "web_search_options": ({},),
-        "prompt": ("x",),
-    },
+    (CHAT, UNSUPPORTED): {"functions": ([{}],), "modalities": (["audio"],), "prompt": ("x",)},
     (TEXT, INVALID): {
         "min_tokens": (17,),
         "prompt": (
@@ -118,14 +112,7 @@ VALUES: dict[tuple[str, str], dict[str, tuple[Any, ...]]] = {
         "echo": (1,),
         "logprobs": (6, True),
     },
-    (TEXT, UNSUPPORTED): {
-        "response_format": ({"type": "json_object"},),
-        "best_of": (2,),
-        "messages": ([HI],),
-        "max_completion_tokens": (5,),
-        "top_logprobs": (3,),
-        "suffix": ("x",),
-    },
+    (TEXT, UNSUPPORTED): {"response_format": ({"type": "json_object"},), "messages": ([HI],)},
 }
 """Bad values of each field, by endpoint and code. The error names the field."""
 

@@ -1,8 +1,9 @@
 """Metrics of one app and of its pool, also in vLLM's names, and spans of requests."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -18,6 +19,7 @@ from api_support import (
 )
 from otlp_collector import Collector, Received, collecting
 from queue_support import eventually
+from raw_client import CHAT
 
 from api.follow.transcript import Delta
 from api.metrics import stream_timing
@@ -31,7 +33,6 @@ from shared.protocol.events import Admitted
 from shared.protocol.ids import AdapterVersion, JobId, WorkerId
 from shared.protocol.jobs import ClaimedJob
 from shared.protocol.results import FinishReason, Usage
-from shared.protocol.workers import WorkerInfo
 from shared.settings import ApiSettings
 from shared.store.adapters.registry import Registry
 from shared.store.views.pool_views import RedisMemory, WorkerView
@@ -51,21 +52,11 @@ def test_models_beyond_a_limit_share_one_label() -> None:
 ADMITTED = Admitted(job=JobId("j"), try_=1, prompt_tokens=3)
 
 
-class Clock:
-    """Stands in for the module `time`."""
-
-    def __init__(self) -> None:
-        self.now_s = 100.0
-
-    def monotonic(self) -> float:
-        return self.now_s
-
-
 def test_queue_time_first_token_and_token_gaps_are_observed(
-    monkeypatch,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    clock = Clock()
-    monkeypatch.setattr(stream_timing, "time", clock)
+    now_s = 100.0
+    monkeypatch.setattr(stream_timing, "time", SimpleNamespace(monotonic=lambda: now_s))
     metrics = Metrics()
     answer = StreamTiming(metrics)
     for passed_s, step in (
@@ -75,7 +66,7 @@ def test_queue_time_first_token_and_token_gaps_are_observed(
         (2.0, ADMITTED),  # the job moved to another worker
         (0.75, Delta(0, "c", None)),
     ):
-        clock.now_s += passed_s
+        now_s += passed_s
         answer.record([step])
     found = metric_samples(metrics)
     assert found["lorikeet_queue_seconds_sum",] == 1.0
@@ -87,9 +78,8 @@ def test_queue_time_first_token_and_token_gaps_are_observed(
 
 
 def test_adapters_with_the_most_waiting_jobs_have_their_own_label() -> None:
-    waiting = {AdapterVersion(f"a{n}@{'0' * 12}"): n for n in range(1, MAX_ADAPTERS + 3)}
-    older = AdapterVersion(f"a{MAX_ADAPTERS + 2}@{'1' * 12}")
-    waiting[older] = 5
+    waiting = {version_of(f"a{n}"): n for n in range(1, MAX_ADAPTERS + 3)}
+    waiting[version_of(f"a{MAX_ADAPTERS + 2}", "1")] = 5
     found = metric_samples(Metrics(), pool(waiting))
     exported = {n[1]: v for n, v in found.items() if n[0] == "lorikeet_adapter_jobs_waiting"}
     assert len(exported) == MAX_ADAPTERS + 1
@@ -98,10 +88,10 @@ def test_adapters_with_the_most_waiting_jobs_have_their_own_label() -> None:
 
 
 def test_adapters_on_the_most_workers_have_their_own_label_in_any_version() -> None:
-    hot = [AdapterVersion(f"hot@{'0' * 12}"), AdapterVersion(f"hot@{'1' * 12}")]
-    others = [AdapterVersion(f"a{n}@{'0' * 12}") for n in range(MAX_ADAPTERS)]
-    workers = [holder("w1", hot[0], *others), holder("w2", *hot), holder("w3")]
-    found = metric_samples(Metrics(), pool({}, workers))
+    hot = [version_of("hot"), version_of("hot", "1")]
+    others = [version_of(f"a{n}") for n in range(MAX_ADAPTERS)]
+    workers = busy("w1", hot[0], *others), busy("w2", *hot), busy("w3")
+    found = metric_samples(Metrics(), pool({}, *workers))
     exported = {n[1]: v for n, v in found.items() if n[0] == "lorikeet_adapter_workers"}
     assert len(exported) == MAX_ADAPTERS
     assert exported["hot"] == 2
@@ -122,21 +112,6 @@ def test_strays_are_counted_and_have_no_value_without_an_audit(number: int | Non
     assert found.get(("lorikeet_stray_keys",)) == number
 
 
-def holder(name: str, *residents: AdapterVersion) -> WorkerView:
-    info = WorkerInfo(
-        model="m", device="cpu", dtype="float32", version="0", max_num_seqs=8, kv_tokens=100_000
-    )
-    wid = WorkerId(name)
-    return WorkerView(id=wid, lease_left_ms=1, info=info, residents=residents, running=0)
-
-
-def pool(waiting: dict[AdapterVersion, int], workers: Sequence[WorkerView] = ()) -> PoolSnapshot:
-    return PoolSnapshot(queue_counts(waiting), workers, RedisMemory(1, 2))
-
-
-INFO = "vllm:lora_requests_info"
-
-
 def version_of(name: str, digit: str = "0") -> AdapterVersion:
     return AdapterVersion(f"{name}@{digit * 12}")
 
@@ -146,22 +121,24 @@ def busy(name: str, *residents: AdapterVersion, lease_left_ms: int = 1) -> Worke
         id=WorkerId(name),
         lease_left_ms=lease_left_ms,
         info=worker_info(),
-        residents=(BASE.version, *residents),
+        residents=residents,
         running=3,
     )
 
 
-def vllm_pool(waiting: dict[AdapterVersion, int], *workers: WorkerView) -> PoolSnapshot:
+def pool(waiting: dict[AdapterVersion, int], *workers: WorkerView) -> PoolSnapshot:
     return PoolSnapshot(queue_counts(waiting), workers, RedisMemory(1, 2), base=BASE)
+
+
+INFO = "vllm:lora_requests_info"
 
 
 def test_the_values_are_totals_over_live_workers() -> None:
     sql, old, mail = version_of("sql"), version_of("sql", "1"), version_of("mail")
     waiting = {BASE.version: 4, sql: 2, old: 1}
     dead = busy("w3", version_of("dead"), lease_left_ms=-1)
-    found = metric_samples(
-        Metrics(), vllm_pool(waiting, busy("w1", sql, old), busy("w2", mail), dead)
-    )
+    alive = busy("w1", BASE.version, sql, old), busy("w2", mail)
+    found = metric_samples(Metrics(), pool(waiting, *alive, dead))
     assert found["vllm:num_requests_waiting", BASE.name] == 7
     assert found["vllm:num_requests_running", BASE.name] == 6
     for name in ("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc"):
@@ -172,7 +149,7 @@ def test_the_values_are_totals_over_live_workers() -> None:
 def test_adapters_with_the_most_jobs_are_listed() -> None:
     waiting = {version_of(f"a{n:04}"): n for n in range(1, 3000)}
     resident = busy("w1", *waiting, *(version_of(f"idle{n}") for n in range(100)))
-    found = metric_samples(Metrics(), vllm_pool(waiting, resident))
+    found = metric_samples(Metrics(), pool(waiting, resident))
     ((_, _, _, running, queued),) = [name for name in found if name[0] == INFO]
     busiest = [f"a{n:04}" for n in range(3000 - MAX_LISTED, 3000)]
     assert running.split(",") == queued.split(",") == busiest
@@ -180,16 +157,15 @@ def test_adapters_with_the_most_jobs_are_listed() -> None:
 
 def test_an_unknown_value_is_left_out() -> None:
     assert not [name for name in metric_samples(Metrics(), None) if name[0].startswith("vllm:")]
-    unregistered = replace(vllm_pool({}), base=None)
+    unregistered = replace(pool({}), base=None)
     names = [name[0] for name in metric_samples(Metrics(), unregistered)]
     assert not [name for name in names if name.startswith("vllm:")]
-    without_workers = metric_samples(Metrics(), vllm_pool({}))
+    without_workers = metric_samples(Metrics(), pool({}))
     assert ("vllm:kv_cache_usage_perc", BASE.name) not in without_workers
     assert without_workers["vllm:num_requests_running", BASE.name] == 0
     assert (INFO, "0", BASE.name, "", "") in without_workers
 
 
-CHAT = "/v1/chat/completions"
 SECRET = "pecorino"
 BODY: dict[str, Any] = {"model": "extract", "messages": [{"role": "user", "content": SECRET}]}
 CALL = '<tool_call>\n{"name": "look", "arguments": {}}\n</tool_call>'
@@ -237,17 +213,6 @@ async def post(traced: Traced, path: str = CHAT, **fields: Any) -> httpx.Respons
 def belongs_to(claimed: ClaimedJob, span: Received) -> bool:
     """Whether the spans of a job are children of `span`."""
     return (claimed.job.traceparent or "").startswith(f"00-{span.trace}-{span.id}-")
-
-
-async def test_the_job_carries_the_span_of_its_request(
-    traced: Traced, worker: ScriptedWorker
-) -> None:
-    _, job = await worker.serve(post(traced))
-    span = await traced.span()
-    assert belongs_to(job, span)
-    assert span.name == "chat extract"
-    assert span.attributes["gen_ai.response.finish_reasons"] == ["stop"]
-    assert "error.type" not in span.attributes
 
 
 async def test_a_request_without_tracing_has_a_job_without_a_trace(

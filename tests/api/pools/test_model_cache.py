@@ -1,18 +1,13 @@
 """What a front end remembers of the registry and of the pool's status."""
 
 import asyncio
+import itertools
 from dataclasses import replace
 from typing import Any
 
 import httpx
 import pytest
-from api_support import (
-    ADAPTER,
-    BASE,
-    RunningApp,
-    ScriptedWorker,
-    error_of,
-)
+from api_support import ADAPTER, BASE, ScriptedWorker, error_of
 
 from api.pools import model_cache, pool_status
 from api.pools.model_cache import ModelCache
@@ -113,7 +108,7 @@ async def test_a_limited_number_of_models_is_remembered(
 
 
 async def test_frequent_checks_and_scrapes_share_one_read(
-    http: httpx.AsyncClient, server: RunningApp, monkeypatch: pytest.MonkeyPatch
+    http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pool_status, "MAX_AGE_S", 60)
     num_reads = 0
@@ -135,38 +130,30 @@ async def test_frequent_checks_and_scrapes_share_one_read(
     )  # metrics of this process aren't cached
 
 
-class Source:
-    """Source that counts its reads."""
+async def test_an_old_value_is_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers = itertools.count(1)
 
-    def __init__(self) -> None:
-        self.num_reads = 0
-        self.is_open = asyncio.Event()
-        self.is_open.set()
+    async def read() -> int:
+        return next(numbers)
 
-    async def read(self) -> int:
-        self.num_reads += 1
-        await self.is_open.wait()
-        return self.num_reads
-
-
-@pytest.fixture
-def source() -> Source:
-    return Source()
-
-
-async def test_an_old_value_is_read_again(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
-    value = CachedRead(source.read)
+    value = CachedRead(read)
     assert await value.get() == 1
     monkeypatch.setattr(pool_status, "MAX_AGE_S", 0)
     assert await value.get() == 2
 
 
-async def test_a_cancelled_caller_does_not_affect_the_others(source: Source) -> None:
-    source.is_open.clear()
-    value = CachedRead(source.read)
+async def test_a_cancelled_caller_does_not_affect_the_others() -> None:
+    numbers, is_open = itertools.count(1), asyncio.Event()
+
+    async def read() -> int:
+        number = next(numbers)
+        await is_open.wait()
+        return number
+
+    value = CachedRead(read)
     first, second = (asyncio.create_task(value.get()) for _ in range(2))
     await asyncio.sleep(0)
     first.cancel()
     await asyncio.wait((first,))
-    source.is_open.set()
+    is_open.set()
     assert await second == 2

@@ -134,6 +134,10 @@ async def test_a_path_names_a_pool_with_all_routes(
     assert {each["parent"] for each in adapters} == {"other/base"}
     for path in ("/", "/health", "/ready/worker", "/v1/pool", "/metrics", "/docs"):
         assert (await http.get(f"{prefix}{path}")).status_code == 200, path
+    for path in (f"{prefix}/v1/jobs", f"/pools/{pool}/v1/jobs"):
+        assert (await http.get(path)).status_code == 200
+        rebound = await http.get(path, headers={"Host": "evil.example"})
+        assert error_of(rebound)[:2] == (403, "permission_denied")
     assert f'"{prefix}/static/' in (await http.get(f"{prefix}/")).text
     assert (await http.get("/pools/none/v1/models")).status_code == 404
 

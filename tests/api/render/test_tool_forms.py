@@ -1,4 +1,4 @@
-"""Calls in the formats of several model families."""
+"""Which parts of an answer are calls, in the formats of several model families."""
 
 import json
 import time
@@ -11,7 +11,7 @@ from read_calls import read_calls
 from written_calls import BEGIN, CALL, CALL_END, END, SEP, TOOLS, use, written
 
 from api.render.tool_deltas import ToolAnswers
-from api.render.tool_parser import ToolCallParser
+from api.render.tool_parser import Text, ToolCallParser
 from shared.protocol.ids import JobId
 from shared.protocol.parameter_types import rendered_tools
 from shared.protocol.tools import CALL_ENDS, ToolForm, ToolUse
@@ -20,6 +20,8 @@ Calls = list[tuple[str, Any]]
 F = ToolForm
 OSLO = ("get_weather", {"city": "Oslo", "days": 2})
 NONE = ("get", dict[str, Any]())
+JSON_FORMS = (F.HERMES, F.LLAMA3_JSON)
+"""Forms that write each call as a JSON object of its own."""
 
 
 def parse(use: ToolUse, *chunks: str, emits_early: bool = False) -> tuple[str, Calls]:
@@ -69,7 +71,42 @@ def chunked(text: str, data: Any) -> list[str]:
     return [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
 
 
+ARGUMENTS = '{"city": "Oslo", "area": {"b": [2, {"c": "}"}]}}'
+RAW = f'{{"name": "get_weather", "arguments": {ARGUMENTS}}}'
+AREA = ("get_weather", json.loads(ARGUMENTS))
+BROKEN = "<tool_call>{oops}</tool_call>"
+
+
+def hermes(*objects: str) -> str:
+    return "\n".join(f"<tool_call>\n{text}\n</tool_call>" for text in objects)
+
+
 GOOD: list[tuple[ToolForm, str, str, Calls]] = [
+    (F.HERMES, f"<tool_call>{RAW}</tool_call>", "", [AREA]),
+    # ended by an end-of-sequence token or a stop string
+    (F.HERMES, f"<tool_call>{RAW}", "", [AREA]),
+    (F.HERMES, f"Wait.\n\n{hermes(RAW)}\n", "Wait.", [AREA]),
+    (F.HERMES, f"{hermes(RAW)}\nDone? <b>", "\nDone? <b>", [AREA]),
+    (F.HERMES, f"{BROKEN}\n{hermes(RAW)}", BROKEN, [AREA]),
+    (F.HERMES, hermes('{"arguments": {"a": 1}, "name": "get"}'), "", [("get", {"a": 1})]),
+    (F.HERMES, hermes('{"name": "get"}'), "", [NONE]),
+    (F.HERMES, hermes('{"name": "get", "arguments": null}'), "", [NONE]),
+    (F.HERMES, hermes('{"name": "get", "arguments": "{\\"a\\": 1}"}'), "", [("get", {"a": 1})]),
+    (
+        F.HERMES,
+        hermes('{"name": "get", "arguments": {"x": "</tool_call> \\" \\\\"}}'),
+        "",
+        [("get", {"x": '</tool_call> " \\'})],
+    ),
+    (F.LLAMA3_JSON, RAW, "", [AREA]),
+    (F.LLAMA3_JSON, f"\n {RAW} \n", "", [AREA]),
+    (F.LLAMA3_JSON, f"{RAW}; {RAW}", "", [AREA, AREA]),
+    (
+        F.LLAMA3_JSON,
+        '{"type": "function", "name": "get", "parameters": {"a": "1"}}',
+        "",
+        [("get", {"a": "1"})],
+    ),
     (F.MISTRAL, 'Ok. [TOOL_CALLS][{"name": "get", "arguments": {}}]', "Ok.", [NONE]),
     (F.MISTRAL, '[TOOL_CALLS] [ {"arguments": {}, "name": "get", "id": "123456789"} ]', "", [NONE]),
     (F.MISTRAL, '[TOOL_CALLS] [{"name": "get", "arguments": {}}', "", [NONE]),
@@ -126,6 +163,24 @@ GOOD: list[tuple[ToolForm, str, str, Calls]] = [
 TEXTS: list[tuple[ToolForm, str]] = [
     *((form, text) for form in F for text in ("", " Sunny.\n", "a < b [1] (c) `d`", "{", "[")),
     *((form, "<|tool_call|><tool_call>[TOOL_CALLS]" + BEGIN + CALL) for form in F),
+    (F.HERMES, "a <tool_call"),
+    (F.HERMES, "a <tool_call> b"),
+    (F.HERMES, "a <tool_call> \n"),
+    (F.HERMES, RAW),
+    (F.HERMES, " <tool_call>{oops}</tool_call> "),
+    (F.HERMES, "<tool_call>[1]</tool_call>"),
+    (F.HERMES, '<tool_call>{"name": "unknown", "arguments": {}}</tool_call>'),
+    (F.HERMES, '<tool_call>{"name": 3, "arguments": {}}</tool_call>'),
+    (F.HERMES, '<tool_call>{"name": "get", "arguments": [1]}</tool_call>'),
+    (F.HERMES, '<tool_call>{"name": "get", "arguments": "hi"}</tool_call>'),
+    (F.HERMES, '<tool_call>{"arguments": {"a": 1}, "name": "get"'),
+    (F.HERMES, '<tool_call>{"name": "get"]'),
+    (F.HERMES, '<tool_call>{"name": "a\\x", "arguments": {}}</tool_call>'),
+    (F.LLAMA3_JSON, f"I call {RAW}"),
+    (F.LLAMA3_JSON, '{"name": "Ada", "parameters": {"born": 1815}}'),
+    (F.LLAMA3_JSON, '{"city": "Osaka"}'),
+    (F.LLAMA3_JSON, '  {"name": "get"'),
+    (F.LLAMA3_JSON, hermes(RAW)),
     (F.MISTRAL, '[TOOL_CALLS] [{"name": "other", "arguments": {}}]'),
     (F.MISTRAL, '[TOOL_CALLS] [{"name": "get", "arguments": {}'),
     (F.MISTRAL_ARGS, "[TOOL_CALLS]other[ARGS]{}"),
@@ -182,8 +237,61 @@ def test_variants_of_calls_are_read(
 
 @pytest.mark.parametrize(("form", "answer"), TEXTS)
 def test_text_that_resembles_a_call_stays_text(form: ToolForm, answer: str) -> None:
-    assert parse(use(form), answer) == (answer, [])
-    assert parse(use(form), *answer) == (answer, [])
+    for emits_early in (False, True) if form in JSON_FORMS else (False,):
+        assert parse(use(form), answer, emits_early=emits_early) == (answer, [])
+        assert parse(use(form), *answer, emits_early=emits_early) == (answer, [])
+
+
+LATE: list[str] = [
+    hermes('{"name": "get", "arguments": {"a": 1,,}}'),
+    hermes('{"name": "get", "arguments": {"a": 1]}'),
+    hermes('{"name": "get", "arguments": {"a": 1}'),
+    '<tool_call>{"name": "get", "arguments": {"a": "1',
+]
+"""Answers that become malformed after the start of their arguments."""
+
+
+@pytest.mark.parametrize("answer", LATE)
+def test_a_malformed_call_is_text_except_for_arguments_that_were_emitted(answer: str) -> None:
+    assert read_calls(use(F.HERMES), answer) == (answer, [])
+    text, calls = read_calls(use(F.HERMES), *answer, emits_early=True)
+    ((name, arguments),) = calls
+    assert name == "get"
+    assert arguments + text in answer or answer.endswith(text)
+    assert arguments.startswith('{"a": ')
+    assert arguments in answer
+
+
+def test_text_is_emitted_immediately_unless_it_may_start_a_call() -> None:
+    parser = ToolCallParser(use(F.HERMES), emits_early=True)
+    assert parser.feed("a < b") == [Text("a < b")]
+    assert parser.feed(" <tool") == []
+    assert parser.feed("s>") == [Text(" <tools>")]
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=9),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(max_size=3), inner),
+    max_leaves=6,
+)
+
+
+@given(
+    st.dictionaries(st.text(max_size=3), JSON, max_size=4),
+    st.text("ab<>t{ \n", max_size=8),
+    st.sampled_from(JSON_FORMS),
+    st.booleans(),
+)
+def test_any_arguments_arrive_as_the_model_wrote_them(
+    arguments: dict[str, Any], said: str, form: ToolForm, is_ascii: bool
+) -> None:
+    raw = json.dumps(arguments, ensure_ascii=is_ascii)
+    call = f'{{"name": "get", "arguments": {raw}}}'
+    answer = f"{said}\n{hermes(call)}" if form is F.HERMES else call
+    for emits_early in (False, True):
+        text, calls = read_calls(use(form), *answer, emits_early=emits_early)
+        assert calls == [("get", raw)]
+        assert text == (said.rstrip() if form is F.HERMES else "")
 
 
 @pytest.mark.parametrize("form", F)
@@ -289,8 +397,11 @@ def test_long_texts_take_linear_time(form: ToolForm) -> None:
         parser.close()
         return time.process_time() - start
 
-    heads = ("", '<tool_call>{"name": "x", "arguments": {"', written(form, [OSLO])[:-20])
-    for unit in (*UNITS, written(form, [OSLO])):
+    good = written(form, [OSLO])
+    # The start of a call in another form is text, as which it is among the units.
+    begun = ['<tool_call>{"name": "x", "arguments": {"'] if "<tool_call" in good else []
+    heads = ("", good[:-20], *begun)
+    for unit in (*UNITS, good):
         for head in heads:
             few, many = (seconds((head + unit * n)[:n]) for n in (500, 4_000))
             assert many < 8 * 4 * few + 0.1, (head, unit)

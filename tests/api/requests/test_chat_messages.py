@@ -15,6 +15,7 @@ from translated_jobs import ADMISSION, HI, chat
 from weather_tool import BODY, OSAKA, TOOLS, URL
 
 from api.requests.translate import chat_job, parse_chat
+from shared.errors import ErrorCode, JobFailed
 from shared.protocol.ids import AdapterVersion
 from shared.protocol.jobs import Job
 from shared.protocol.tools import CALL_ENDS, ToolChoice, ToolForm, ToolUse
@@ -113,6 +114,14 @@ def test_tools_reach_the_worker_unchanged_unless_none_may_be_called() -> None:
     request = parse_chat({"model": "m", "messages": [HI], "tools": TOOLS, "tool_choice": "none"})
     for form in (ToolForm.HERMES, None):  # the chat template needs no form of calls
         assert chat_job(request, replace(ADMISSION, tool_form=form)).tools is None
+
+
+def test_tools_are_refused_if_the_chat_template_does_not_show_them() -> None:
+    request = parse_chat({"model": "m", "messages": [HI], "tools": TOOLS})
+    with pytest.raises(JobFailed, match='leave them out, or send tool_choice "none"') as refused:
+        chat_job(request, replace(ADMISSION, tool_form=None))
+    error = refused.value.error
+    assert (error.code, error.param) == (ErrorCode.UNSUPPORTED_PARAMETER, "tools")
 
 
 OTHER_TOOL = {"type": "function", "function": {"name": "other", "description": None}}

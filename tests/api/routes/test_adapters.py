@@ -9,7 +9,7 @@ import pytest
 from adapter_readers import Reader, adapter
 from api_support import ADAPTER, BASE, ScriptedWorker, error_of, running_app
 from queue_support import eventually
-from raw_client import with_settings
+from raw_client import BODY, CHAT, with_settings
 
 from shared.errors import ErrorCode, JobError
 from shared.settings import ApiSettings
@@ -25,7 +25,6 @@ SQL = {"lora_name": "sql", "lora_path": "/adapters/sql"}
 REMOVED = "Success: LoRA adapter 'extract' removed successfully."
 DELETED = '{"id":"extract","object":"adapter","deleted":true}'
 IN_PLACE = {"load_inplace": True}
-CHAT = {"messages": [{"role": "user", "content": "hi"}]}
 
 
 async def test_a_rollback_makes_any_kept_version_current(
@@ -76,7 +75,7 @@ async def test_validating_an_adapter_describes_it_and_loads_nothing(
 
 
 async def test_validating_an_invalid_adapter_reports_the_error(
-    http: httpx.AsyncClient, readers: Any, registry: Registry
+    http: httpx.AsyncClient, readers: Any
 ) -> None:
     error = JobError(code=ErrorCode.ADAPTER_REJECTED, message="r=0 isn't served")
     found = Findings(error=error, source="/x", num_tensors=1, num_unmatched=1, unmatched=("t",))
@@ -91,10 +90,9 @@ async def test_validating_an_invalid_adapter_reports_the_error(
 async def test_running_and_waiting_requests_are_answered_after_their_adapter_is_unloaded(
     http: httpx.AsyncClient, worker: ScriptedWorker, views: PoolViews
 ) -> None:
-    body = {"model": "extract", **CHAT}
-    requests = [asyncio.create_task(http.post("/v1/chat/completions", json=body))]
+    requests = [asyncio.create_task(http.post(CHAT, json=BODY))]
     job = await worker.take()
-    requests.append(asyncio.create_task(http.post("/v1/chat/completions", json=body)))
+    requests.append(asyncio.create_task(http.post(CHAT, json=BODY)))
     await eventually(lambda: waiting(views))
     assert (await http.delete("/v1/adapters/extract")).status_code == 200
     listed = (await http.get("/v1/adapters")).json()
@@ -223,18 +221,16 @@ async def test_the_error_of_an_inspection_reaches_the_client(
     ],
 )
 async def test_removing_an_adapter_takes_effect_immediately_and_may_be_repeated(
-    http: httpx.AsyncClient, registry: Registry, method: str, url: str, body: Any, answer: str
+    http: httpx.AsyncClient, method: str, url: str, body: Any, answer: str
 ) -> None:
     for _ in range(2):
         reply = await http.request(method, url, json=body)
         assert (reply.status_code, reply.text) == (200, answer)
-    reply = await http.post("/v1/chat/completions", json={"model": "extract", **CHAT})
+    reply = await http.post(CHAT, json=BODY)
     assert error_of(reply) == (404, "model_not_found", "model")
 
 
-async def test_unknown_adapters_cannot_be_removed(
-    http: httpx.AsyncClient, registry: Registry
-) -> None:
+async def test_unknown_adapters_cannot_be_removed(http: httpx.AsyncClient) -> None:
     reply = await http.post(UNLOAD, json={"lora_name": "sql"})
     assert error_of(reply) == (404, "model_not_found", "lora_name")
     message = reply.json()["error"]["message"]
@@ -282,8 +278,8 @@ ENTRY = {"kinds": [], "rank": 8, "bytes": 1024, "created": 2}
 async def test_the_list_and_each_adapter_have_versions_usage_and_workers(
     http: httpx.AsyncClient, worker: ScriptedWorker, redis: Redis, keys: Keys, registry: Registry
 ) -> None:
-    body = {"model": "tiny/base:extract", **CHAT}
-    reply, _ = await worker.serve(http.post("/v1/chat/completions", json=body))
+    body = {**BODY, "model": "tiny/base:extract"}
+    reply, _ = await worker.serve(http.post(CHAT, json=body))
     assert reply.json()["model"] == "tiny/base:extract"
     await registry.load_adapter(adapter("extract"), replace=True)
     await redis.set(keys.loading(adapter("extract").version), "w9")

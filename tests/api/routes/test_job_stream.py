@@ -1,7 +1,7 @@
 """GET /v1/jobs/{job_id}/stream: streams that continue on any front end."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -15,9 +15,7 @@ from sse_events import EventReader, SseEvent, answer_in, sse_events
 from weather_tool import ANSWER, BODY, URL
 
 from shared.errors import ErrorCode, JobError
-from shared.protocol.events import Tokens
 from shared.protocol.jobs import ClaimedJob
-from shared.protocol.logprobs import PositionLogprobs, TokenLogprob
 from shared.protocol.results import Choice, FinishReason
 from shared.store.redis.connection import Redis
 from shared.store.redis.keys import Keys
@@ -42,6 +40,19 @@ async def opened(
         yield EventReader(response)
 
 
+@asynccontextmanager
+async def begun(
+    http: httpx.AsyncClient, worker: ScriptedWorker, *ids: int, text: str, checkpoint: bool = True
+) -> AsyncIterator[tuple[EventReader, ClaimedJob]]:
+    """Open a stream whose first event with tokens has been read. Yields its reader and its job."""
+    taking = asyncio.create_task(admitted(worker))
+    async with opened(http, "POST", URL, json=STREAM) as reader:
+        job = await taking
+        await worker.tokens(job, 0, ids, text, checkpoint=checkpoint)
+        await reader.until(text)
+        yield reader, job
+
+
 async def resumed(http: httpx.AsyncClient, job: ClaimedJob, after: str | None) -> list[SseEvent]:
     """Return the events of the job's stream after one of its events."""
     params = {"after": after} if after is not None else {}
@@ -52,50 +63,22 @@ async def resumed(http: httpx.AsyncClient, job: ClaimedJob, after: str | None) -
     return sse_events(reply.text)
 
 
-def logprobs(num: int) -> tuple[PositionLogprobs, ...]:
-    tokens = [TokenLogprob(token=f"t{i}", logprob=-float(i), bytes=None) for i in range(num)]
-    return tuple(PositionLogprobs(chosen=token, top=(), offset=0) for token in tokens)
-
-
-async def publish(
-    worker: ScriptedWorker, job: ClaimedJob, texts: Sequence[str], size: int = 7
-) -> None:
-    """Publish the choices `texts` in pieces of `size` characters. Each character is a token."""
-    for index, text in enumerate(texts):
-        scores = logprobs(len(text)) if job.job.sampling.logprobs is not None else ()
+async def answer_all(worker: ScriptedWorker, job: ClaimedJob, *texts: str, size: int = 7) -> None:
+    """Publish a choice for each text, in pieces of `size` characters. Each character is a token."""
+    for choice, text in enumerate(texts):
         for start in range(0, len(text), size):
+            ids = range(start, min(start + size, len(text)))
+            finish = STOP if start + size >= len(text) else None
             part = text[start : start + size]
-            event = Tokens(
-                job=job.job.id,
-                try_=job.try_,
-                choice=index,
-                index=start,
-                ids=tuple(range(start, start + len(part))),
-                text=part,
-                finish=STOP if start + size >= len(text) else None,
-                logprobs=scores[start : start + len(part)],
-            )
-            await worker.queue.publish(worker.id, {job.job.reply_to: [event]}, [event])
-
-
-async def finish(worker: ScriptedWorker, job: ClaimedJob, texts: Sequence[str]) -> None:
-    has_logprobs = job.job.sampling.logprobs is not None
-    choices = [
-        Choice(
-            text=text,
-            finish=STOP,
-            ids=tuple(range(len(text))),
-            logprobs=logprobs(len(text)) if has_logprobs else (),
-        )
-        for text in texts
-    ]
+            await worker.tokens(job, start, ids, part, finish, choice=choice, checkpoint=True)
+    choices = [Choice(text=text, finish=STOP, ids=tuple(range(len(text)))) for text in texts]
     await worker.finish(job, *choices)
 
 
 @pytest.mark.parametrize(
     ("url", "body"),
     [
-        (URL, {**STREAM, "n": 2, "logprobs": True, "stream_options": {"include_usage": True}}),
+        (URL, {**STREAM, "n": 2, "stream_options": {"include_usage": True}}),
         ("/v1/completions", {"model": "extract", "prompt": ["a", "b"], "stream": True}),
     ],
 )
@@ -106,10 +89,8 @@ async def test_after_any_event_of_a_done_job_exactly_the_rest_follows_on_another
     url: str,
     body: dict[str, Any],
 ) -> None:
-    texts = [ANSWER, "no call 🙂"]
     request, job = await worker.sent(http.post(url, json=body))
-    await publish(worker, job, texts)
-    await finish(worker, job, texts)
+    await answer_all(worker, job, ANSWER, "no call 🙂")
     whole = sse_events((await request).text)
     expected = answer_in(whole)
     for count, event in enumerate(whole[:-1], 1):
@@ -121,13 +102,9 @@ async def test_after_any_event_of_a_done_job_exactly_the_rest_follows_on_another
 async def test_a_stream_continues_elsewhere_while_its_job_runs(
     http: httpx.AsyncClient, other: httpx.AsyncClient, worker: ScriptedWorker
 ) -> None:
-    taking = asyncio.create_task(admitted(worker))
-    async with opened(http, "POST", URL, json=STREAM) as first:
-        job = await taking
-        await worker.tokens(job, 0, (1,), "one", checkpoint=True)
-        await first.until("one")
-    last = first.events[-1].id
-    assert last
+    async with begun(http, worker, 1, text="one") as (first, job):
+        last = first.events[-1].id
+        assert last
     again = f"/v1/jobs/{job.job.id}/stream"
     async with opened(other, "GET", again, headers={"Last-Event-ID": last}) as second:
         await worker.tokens(job, 1, (2,), " two", checkpoint=True)
@@ -143,11 +120,7 @@ async def test_a_stream_continues_elsewhere_while_its_job_runs(
 async def test_several_clients_can_follow_one_job(
     http: httpx.AsyncClient, other: httpx.AsyncClient, worker: ScriptedWorker
 ) -> None:
-    taking = asyncio.create_task(admitted(worker))
-    async with opened(http, "POST", URL, json=STREAM) as first:
-        job = await taking
-        await worker.tokens(job, 0, (1,), "one", checkpoint=True)
-        await first.until("one")
+    async with begun(http, worker, 1, text="one") as (first, job):
         url = f"/v1/jobs/{job.job.id}/stream"
         async with opened(http, "GET", url) as second, opened(other, "GET", url) as third:
             for reader in (second, third):
@@ -160,17 +133,6 @@ async def test_several_clients_can_follow_one_job(
 
 
 @pytest.mark.usefixtures("slow_reads")
-async def test_a_background_job_can_be_streamed_while_it_waits(
-    http: httpx.AsyncClient, other: httpx.AsyncClient, worker: ScriptedWorker
-) -> None:
-    accepted = (await http.post(URL, json=BACKGROUND)).json()
-    async with opened(other, "GET", f"/v1/jobs/chatcmpl-{accepted['id']}/stream") as reader:
-        job = await worker.take()
-        await worker.answer(job, "hello")
-        assert answer_in(await reader.rest())[0, "text"] == "hello"
-
-
-@pytest.mark.usefixtures("slow_reads")
 async def test_tokens_that_redis_lost_are_awaited(
     http: httpx.AsyncClient,
     other: httpx.AsyncClient,
@@ -178,11 +140,8 @@ async def test_tokens_that_redis_lost_are_awaited(
     redis: Redis,
     keys: Keys,
 ) -> None:
-    taking = asyncio.create_task(admitted(worker))
-    async with opened(http, "POST", URL, json=STREAM) as first:
-        job = await taking
-        await worker.tokens(job, 0, (1, 2), "one two")
-        last = (await first.until("one two")).id
+    async with begun(http, worker, 1, 2, text="one two", checkpoint=False) as (first, job):
+        last = first.events[-1].id
     again = f"/v1/jobs/{job.job.id}/stream"
     async with opened(other, "GET", again, params={"after": last}) as second:
         await eventually(partial(redis.hexists, keys.followers, job.job.id))
@@ -197,11 +156,8 @@ async def test_tokens_that_redis_lost_are_awaited(
 async def test_a_stream_whose_beginning_was_lost_and_generated_anew_does_not_continue(
     http: httpx.AsyncClient, other: httpx.AsyncClient, worker: ScriptedWorker
 ) -> None:
-    taking = asyncio.create_task(admitted(worker))
-    async with opened(http, "POST", URL, json=STREAM) as first:
-        job = await taking
-        await worker.tokens(job, 0, (1, 2), "one two")
-        last = (await first.until("one two")).id
+    async with begun(http, worker, 1, 2, text="one two", checkpoint=False) as (first, job):
+        last = first.events[-1].id
     again = f"/v1/jobs/{job.job.id}/stream"
     async with opened(other, "GET", again, params={"after": last}) as second:
         await worker.tokens(job, 0, (1,), "one more", checkpoint=True)

@@ -16,8 +16,9 @@ from api_support import (
     worker_info,
 )
 from pool_contents import pool_contents
+from raw_client import BODY, CHAT
 
-from api.answers.following import Following
+from api.answers.parts import Following
 from shared.errors import ErrorCode, JobError
 from shared.protocol.jobs import JobState
 from shared.protocol.results import Choice, FinishReason
@@ -28,16 +29,15 @@ from shared.store.redis.keys import Keys
 from shared.store.views import pool_views
 from shared.store.views.pool_views import MAX_LOOKED
 
-BODY = {"model": "extract", "messages": [{"role": "user", "content": "hi"}]}
-URL = "/v1/chat/completions"
+BACKGROUND = {**BODY, "background": True}
 BROKEN = JobError(code=ErrorCode.INTERNAL, message="broken")
 CANCELLED = JobError(code=ErrorCode.CANCELLED, message="cancelled")
 
 
 async def test_a_job_can_be_looked_up_while_it_waits_runs_and_is_done(
-    http: httpx.AsyncClient, server: RunningApp, worker: ScriptedWorker
+    http: httpx.AsyncClient, worker: ScriptedWorker
 ) -> None:
-    first, job = await worker.sent(http.post(URL, json=BODY))
+    first, job = await worker.sent(http.post(CHAT, json=BODY))
     body = (await http.get(f"/v1/jobs/{job.job.id}")).json()
     assert (body["state"], body["tries"], body["worker"]) == ("running", 1, worker.id)
     assert (body["model"], body["version"]) == ("extract", ADAPTER.version)
@@ -54,7 +54,7 @@ async def test_a_job_can_be_looked_up_while_it_waits_runs_and_is_done(
 async def test_a_job_whose_client_has_left_is_kept_if_it_is_looked_up(
     http: httpx.AsyncClient, server: RunningApp, worker: ScriptedWorker, redis: Redis, keys: Keys
 ) -> None:
-    request = asyncio.create_task(http.post(URL, json=BODY))
+    request = asyncio.create_task(http.post(CHAT, json=BODY))
     job = (await worker.take()).job
     await server.pool.part(Queue).abandon(
         job.id, server.pool.part(Following).api_id, grace_ms=60_000
@@ -71,7 +71,7 @@ async def test_a_job_whose_client_has_left_is_kept_if_it_is_looked_up(
 async def test_cancelling_a_waiting_job_ends_its_request(
     http: httpx.AsyncClient, server: RunningApp, method: str, path: str, more: dict[str, bool]
 ) -> None:
-    request = asyncio.create_task(http.post(URL, json=BODY))
+    request = asyncio.create_task(http.post(CHAT, json=BODY))
     job_id = await waiting_job(server)
     response = await http.request(method, f"/v1/jobs/{job_id}{path}")
     assert response.json() == {"id": job_id, "object": "job", "state": "cancelled", **more}
@@ -84,7 +84,7 @@ async def test_cancelling_a_waiting_job_ends_its_request(
 async def test_cancelling_a_running_job_notifies_its_worker(
     http: httpx.AsyncClient, worker: ScriptedWorker
 ) -> None:
-    request, job = await worker.sent(http.post(URL, json=BODY))
+    request, job = await worker.sent(http.post(CHAT, json=BODY))
     response = await http.post(f"/v1/jobs/{job.job.id}/cancel")
     assert response.json()["state"] == "running"
     assert (await worker.mail()).job == job.job.id
@@ -132,7 +132,7 @@ async def keys_with(redis: Redis, keys: Keys, text: str) -> set[str]:
 async def test_deleting_a_running_job_cancels_it_and_a_second_request_erases_it(
     http: httpx.AsyncClient, worker: ScriptedWorker
 ) -> None:
-    path = (await http.post(URL, json={**BODY, "background": True})).headers["location"]
+    path = (await http.post(CHAT, json=BACKGROUND)).headers["location"]
     job = await worker.take()
     first = (await http.delete(path)).json()
     assert (first["state"], first["deleted"]) == ("running", False)
@@ -149,7 +149,7 @@ async def five_jobs(http: httpx.AsyncClient, worker: ScriptedWorker) -> list[str
     ids = []
     for ending in ("done", "failed", "cancelled", "", ""):
         model = BASE.name if len(ids) == 4 else "extract"
-        reply = await http.post(URL, json={**BODY, "model": model, "background": True})
+        reply = await http.post(CHAT, json={**BACKGROUND, "model": model})
         ids.append(reply.json()["id"])
         if ending == "cancelled":
             await http.post(f"/v1/jobs/{ids[-1]}/cancel")
@@ -221,7 +221,7 @@ async def test_pages_contain_every_job_once(
 
 async def test_an_unknown_cursor_is_a_404(http: httpx.AsyncClient, worker: ScriptedWorker) -> None:
     assert error_of(await http.get("/v1/jobs?after=none")) == (404, "job_not_found", "after")
-    job_id = (await http.post(URL, json={**BODY, "background": True})).json()["id"]
+    job_id = (await http.post(CHAT, json=BACKGROUND)).json()["id"]
     await worker.answer(await worker.take())
     assert (await http.get(f"/v1/jobs?after=chatcmpl-{job_id}")).json()["data"] == []
     await http.delete(f"/v1/jobs/{job_id}")
@@ -246,7 +246,7 @@ async def test_an_invalid_query_is_a_400(http: httpx.AsyncClient) -> None:
 
 async def dead_job(http: httpx.AsyncClient, queue: Queue) -> str:
     """Send a background request whose job kills three workers, and return the job's id."""
-    sent = await http.post(URL, json={**BODY, "background": True})
+    sent = await http.post(CHAT, json=BACKGROUND)
     for _ in range(3):
         killed = await ScriptedWorker.start(queue)
         assert (await killed.take()).job.id == sent.json()["id"]
@@ -258,7 +258,7 @@ async def dead_job(http: httpx.AsyncClient, queue: Queue) -> str:
 
 
 async def test_a_dead_job_is_retried_in_the_background_under_a_new_id(
-    http: httpx.AsyncClient, queue: Queue, registry: Registry
+    http: httpx.AsyncClient, queue: Queue
 ) -> None:
     old = await dead_job(http, queue)
     assert (await http.get(f"/v1/jobs/{old}")).json()["state"] == "dead"
@@ -286,7 +286,7 @@ async def test_a_dead_job_is_retried_in_the_background_under_a_new_id(
 async def test_only_jobs_that_a_server_fault_ended_are_retried(
     http: httpx.AsyncClient, worker: ScriptedWorker
 ) -> None:
-    waiting = (await http.post(URL, json={**BODY, "background": True})).json()["id"]
+    waiting = (await http.post(CHAT, json=BACKGROUND)).json()["id"]
     reply = await http.post(f"/v1/jobs/{waiting}/retry")
     assert error_of(reply) == (409, "job_conflict", None)
     assert reply.headers["x-should-retry"] == "false"

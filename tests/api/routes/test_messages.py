@@ -188,16 +188,7 @@ async def test_the_key_is_accepted_in_anthropics_header(
     assert reply.status_code == 200
 
 
-async def test_tokens_of_a_prompt_are_counted(
-    http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    counted: list[Any] = []
-
-    async def count(_: Any, job: Any) -> int:
-        counted.append(job)
-        return 7
-
-    monkeypatch.setattr("api.answers.tokenization.TokenizerCalls.count_tokens", count)
+async def test_tokens_of_a_prompt_are_counted(http: httpx.AsyncClient, counted: list[Any]) -> None:
     prompt = {"model": "extract", "messages": BODY["messages"], "system": "Be brief."}
     reply = await http.post(f"{URL}/count_tokens", json={**prompt, "tools": [WEATHER]})
     assert reply.json() == {"input_tokens": 7}

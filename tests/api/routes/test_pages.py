@@ -1,22 +1,21 @@
-"""The console, the guide and the documentation of the API: their pages and files."""
+"""The console, the guide and the documentation of the API: pages, files and the document."""
 
 import re
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 import httpx
+import jsonschema
 import pytest
-from api_support import RunningApp, error_of, running_app
+from api_support import ADAPTER, BASE, RunningApp, ScriptedWorker, error_of
 from console_browser import console_page, running_browser
-from playwright.async_api import Browser, Route, expect
 from pydantic import SecretStr
-from raw_client import with_settings
+from raw_client import CHAT, with_settings
 from starlette.staticfiles import StaticFiles
+from translated_jobs import HI
 
 from api.routes.pages import guide
-from shared.settings import ApiSettings
 
 SCRIPT = "/static/main.js"
 LINK = re.compile(r'(?:src|href)="([^"#]+)"')
@@ -108,28 +107,6 @@ async def test_below_a_root_path_the_page_finds_its_files(direct: httpx.AsyncCli
             assert (await direct.get(asked)).status_code == 200
 
 
-@pytest.mark.slow
-async def test_a_browser_shows_the_console_of_a_proxy_that_removes_the_root_path(
-    settings: ApiSettings,
-) -> None:
-    async def proxy(route: Route) -> None:
-        url = urlsplit(route.request.url)
-        if url.path == "/llm" or url.path.startswith("/llm/"):
-            await route.continue_(url=url._replace(path=url.path.removeprefix("/llm")).geturl())
-        else:
-            await route.fulfill(status=404)
-
-    given = settings.model_copy(update={"root_path": "/llm"})
-    async with (
-        running_app(given) as running,
-        running_browser() as browser,
-        console_page(browser, running.url) as console,
-    ):
-        await console.page.route("**/*", proxy)
-        await console.page.goto(f"{running.url}/llm#/pool")
-        await expect(console.page.get_by_text("No worker is in the pool.")).to_be_visible()
-
-
 FILES = {
     "swagger-ui-bundle.js": "text/javascript",
     "swagger-ui.css": "text/css",
@@ -141,25 +118,16 @@ ZERO_WIDTH_SPACE = "\u200b"
 """Swagger UI puts it into paths, where a line may break."""
 
 
-@pytest.fixture
-async def browser() -> AsyncIterator[Browser]:
-    async with running_browser() as browser:
-        yield browser
-
-
-@pytest.mark.parametrize(
-    ("changes", "paths"),
-    [(KEYS, ("",)), pytest.param(ROOT, ("/llm", ""), marks=pytest.mark.slow)],
-)
-async def test_the_page_shows_the_operations_and_asks_no_other_host(
-    server: RunningApp, browser: Browser, paths: tuple[str, ...]
-) -> None:
-    async with console_page(browser, server.url) as opened:
-        for path in paths:
-            await opened.page.goto(f"{server.url}{path}/docs")
-            await opened.page.locator(".opblock").first.wait_for(timeout=30_000)
-            shown = await opened.page.locator(".opblock-summary-path").all_inner_texts()
-            assert "/v1/chat/completions" in [text.replace(ZERO_WIDTH_SPACE, "") for text in shown]
+@with_settings(**KEYS)
+async def test_the_page_shows_the_operations_and_asks_no_other_host(server: RunningApp) -> None:
+    async with (
+        running_browser() as browser,
+        console_page(browser, server.url) as opened,
+    ):
+        await opened.page.goto(f"{server.url}/docs")
+        await opened.page.locator(".opblock").first.wait_for(timeout=30_000)
+        shown = await opened.page.locator(".opblock-summary-path").all_inner_texts()
+        assert "/v1/chat/completions" in [text.replace(ZERO_WIDTH_SPACE, "") for text in shown]
         assert opened.hosts == {urlsplit(server.url).netloc}
         assert opened.log == []
 
@@ -176,3 +144,104 @@ async def test_the_files_have_a_type_and_may_be_cached(
         assert reply.headers["cache-control"] == "public, max-age=86400"
         again = await http.get(f"/docs/{name}", headers={"If-None-Match": reply.headers["etag"]})
         assert (again.status_code, again.content) == (304, b"")
+
+
+async def test_every_reference_of_the_openapi_document_resolves(http: httpx.AsyncClient) -> None:
+    document = (await http.get("/openapi.json")).json()
+    schemas = set(document["components"]["schemas"])
+    assert {ref.rpartition("/")[2] for ref in references(document)} == schemas
+
+
+def references(node: Any) -> set[str]:
+    if isinstance(node, dict):
+        own = {node["$ref"]} if isinstance(node.get("$ref"), str) else set()
+        return own.union(*(references(value) for value in node.values()))
+    if isinstance(node, list):
+        return set().union(*(references(value) for value in node))
+    return set()
+
+
+async def test_jobs_and_lists_follow_the_document(
+    http: httpx.AsyncClient, worker: ScriptedWorker
+) -> None:
+    document = (await http.get("/openapi.json")).json()
+    ids = []
+    for url, fields in (
+        ("/v1/chat/completions", {"messages": [HI], "logprobs": True}),
+        ("/v1/completions", {"prompt": "hi", "service_tier": "flex"}),
+    ):
+        ids.append(await started(http, url, fields))
+        await worker.answer(await worker.take())
+    ids.append(await started(http, "/v1/completions", {"prompt": "hi"}))
+    for job_id in ids:
+        body = (await http.get(f"/v1/jobs/{job_id}")).json()
+        validate(document, "JobBody", body)
+    assert body["state"] == "queued"
+    listed = (await http.get("/v1/jobs")).json()
+    validate(document, "JobList", listed)
+    assert [job["state"] for job in listed["data"]] == ["queued", "done", "done"]
+    for deleted in (False, True):
+        reply = (await http.delete(f"/v1/jobs/{ids[2]}")).json()
+        validate(document, "DeletedJob", reply)
+        assert reply["deleted"] is deleted
+
+
+async def started(http: httpx.AsyncClient, url: str, fields: dict[str, Any]) -> str:
+    """Start a job in the background and return its id."""
+    reply = await http.post(url, json={"model": "extract", "background": True, **fields})
+    job_id: str = reply.json()["id"]
+    return job_id
+
+
+def validate(document: Any, schema: str, body: Any) -> None:
+    """Check that `body` has every field of the schema in the document, with its type."""
+    reference = {"$ref": f"#/components/schemas/{schema}", "components": document["components"]}
+    jsonschema.validate(body, reference, jsonschema.Draft202012Validator)
+    assert body.keys() <= document["components"]["schemas"][schema]["properties"].keys()
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
+async def test_the_headers_and_statuses_of_requests_are_described(
+    http: httpx.AsyncClient, path: str
+) -> None:
+    operation = (await http.get("/openapi.json")).json()["paths"][path]["post"]
+    headers = {each["name"] for each in operation["parameters"] if each["in"] == "header"}
+    assert headers == {
+        *("Idempotency-Key", "X-Lorikeet-On-Disconnect", "X-Lorikeet-Deadline-S", "Prefer")
+    }
+    responses = operation["responses"]
+    assert {"200", "202", "400", "409", "429"} <= responses.keys()
+    assert {"Location", "X-Lorikeet-Job", "Idempotent-Replayed"} <= responses["202"][
+        "headers"
+    ].keys()
+    assert "Retry-After" in responses["429"]["headers"]
+    assert {"X-Lorikeet-Warning", "Preference-Applied"} <= responses["200"]["headers"].keys()
+
+
+async def test_the_schemas_of_requests_allow_other_fields(http: httpx.AsyncClient) -> None:
+    schemas = (await http.get("/openapi.json")).json()["components"]["schemas"]
+    for name in ("ChatCompletionRequest", "CompletionRequest", "UserMessage", "StreamOptions"):
+        assert schemas[name]["additionalProperties"] is True
+    messages = schemas["ChatCompletionRequest"]["properties"]["messages"]
+    assert (messages["type"], messages["minItems"]) == ("array", 1)
+    body = {
+        "model": "extract",
+        "messages": [{"role": role, "content": "x"} for role in ("user", "king")],
+    }
+    validate({"components": {"schemas": schemas}}, "ChatCompletionRequest", body)
+
+
+async def test_the_document_has_every_model_name_and_an_example_for_each(
+    http: httpx.AsyncClient, worker: ScriptedWorker
+) -> None:
+    assert "/openapi.json" in (await http.get("/docs")).text
+    document = (await http.get("/openapi.json")).json()
+    for name in ("ChatCompletionRequest", "CompletionRequest"):
+        properties = document["components"]["schemas"][name]["properties"]
+        assert properties["model"]["enum"] == [BASE.name, ADAPTER.name]
+    for path in (CHAT, "/v1/completions"):
+        content = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]
+        assert list(content["examples"]) == [BASE.name, ADAPTER.name]
+        example = content["examples"]["extract"]["value"]
+        reply, _ = await worker.serve(http.post(path, json=example))
+        assert reply.status_code == 200

@@ -70,9 +70,7 @@ async def next_named(reader: EventReader, name: str) -> SseEvent:
     raise AssertionError(f"the stream ended without {name}")
 
 
-async def test_a_pool_without_workers_accepts_jobs(
-    http: httpx.AsyncClient, registry: Registry
-) -> None:
+async def test_a_pool_without_workers_accepts_jobs(http: httpx.AsyncClient) -> None:
     body = await pool_of(http)
     assert (body["accepts_jobs"], body["has_worker"]) == (True, False)
     assert (body["base"], body["reason"]) == (BASE.name, "no worker is alive")

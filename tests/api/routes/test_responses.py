@@ -318,29 +318,6 @@ async def test_after_any_event_exactly_the_rest_follows_on_another_front_end(
     assert (await other.get(f"{URL}/resp_{job.job.id}")).json() == stored["answer"]
 
 
-async def test_a_background_stream_continues_with_the_client(responses: Responses) -> None:
-    creating, job = await responses.worker.sent(responses.create(background=True, stream=True))
-    await responses.worker.tokens(job, 0, (1,), "one", checkpoint=True)
-    last = None
-    response_id = ""
-    async for event in await creating:
-        if event.type == "response.created":
-            response_id = event.response.id
-        if event.type == "response.output_text.delta":
-            last = event.sequence_number
-            break
-    assert last is not None
-    resuming = asyncio.create_task(
-        responses.client.retrieve(response_id, stream=True, starting_after=last)
-    )
-    await responses.worker.tokens(job, 1, (2,), " two", STOP, checkpoint=True)
-    await responses.worker.finish(job, Choice(text="one two", finish=STOP, ids=(1, 2)))
-    events = [event async for event in await resuming]
-    assert [e.delta for e in events if e.type == "response.output_text.delta"] == [" two"]
-    assert events[-1].type == "response.completed"
-    assert events[-1].response.output_text == "one two"
-
-
 async def test_a_failed_stream_ends_with_the_error(
     http: httpx.AsyncClient, worker: ScriptedWorker
 ) -> None:
@@ -421,19 +398,6 @@ async def test_the_output_of_a_response_is_sent_back_strictly_and_without_a_warn
     strict = {"Prefer": "handling=strict"}
     reply, _ = await responses.worker.serve(http.post(URL, json=body, headers=strict))
     assert (reply.status_code, reply.headers.get("x-lorikeet-warning")) == (200, None)
-
-
-@pytest.fixture
-def counted(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The chats whose tokens were counted. Each has 7, and no worker counts them."""
-    chats: list[Any] = []
-
-    async def count(_: Any, job: Any) -> int:
-        chats.append(job)
-        return 7
-
-    monkeypatch.setattr("api.answers.tokenization.TokenizerCalls.count_tokens", count)
-    return chats
 
 
 async def test_the_tokens_of_an_input_and_of_a_continued_conversation_are_counted(

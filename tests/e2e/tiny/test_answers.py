@@ -1,14 +1,18 @@
-"""Answers of both endpoints, complete and streamed."""
+"""Answers of all kinds, complete, streamed and in the background, and with vLLM's fields."""
 
 import asyncio
 import json
+import re
 from typing import Any
 
 import httpx
 import openai
+import orjson
 import pytest
 from json_schemas import is_valid
-from served_tiny import BASE, NAMES, TinyModels
+from posted import chunks, whole
+from queue_support import eventually
+from served_tiny import BASE, TinyModels
 from streams import check_exact, greedy_streams
 
 from shared.store.views.pool_views import PoolViews
@@ -16,9 +20,6 @@ from shared.store.views.pool_views import PoolViews
 PROMPT = "Once upon a time"
 CHAT = [{"role": "user", "content": PROMPT}]
 GREEDY: dict[str, Any] = {"temperature": 0, "max_tokens": 24}
-SAMPLED: dict[str, Any] = {
-    "temperature": 0.9, "top_p": 0.95, "seed": 7, "max_tokens": 24, "extra_body": {"top_k": 50}
-}  # fmt: skip
 ENDLESS = {"ignore_eos": True}
 PROMPTS = ["one", "a second prompt", "3"]
 TWELVE = {"temperature": 0.9, "seed": 5, "max_tokens": 12, "extra_body": ENDLESS}
@@ -39,19 +40,6 @@ async def chat(client: openai.AsyncOpenAI, **body: Any) -> Any:
 
 async def complete(client: openai.AsyncOpenAI, **body: Any) -> Any:
     return await client.completions.create(**{"model": BASE, "prompt": PROMPT, **body})
-
-
-@pytest.mark.parametrize("sampling", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
-@pytest.mark.parametrize("name", NAMES)
-async def test_a_chat_stream_has_the_text_of_the_complete_answer(
-    client: openai.AsyncOpenAI, name: str, sampling: dict[str, Any]
-) -> None:
-    whole = await chat(client, model=name, **sampling)
-    chunks = [chunk async for chunk in await chat(client, model=name, stream=True, **sampling)]
-    text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
-    assert text == whole.choices[0].message.content
-    assert chunks[-1].choices[0].finish_reason == whole.choices[0].finish_reason
-    assert len(chunks) > 2
 
 
 async def test_answers_without_a_seed_differ(client: openai.AsyncOpenAI) -> None:
@@ -104,20 +92,6 @@ async def test_several_prompts_stream_under_their_indices(client: openai.AsyncOp
     assert [text[: len(p)] for text, p in zip(whole[::2], PROMPTS, strict=True)] == PROMPTS
 
 
-async def test_a_chat_has_the_tokens_that_its_completion_counts(
-    http: httpx.AsyncClient, client: openai.AsyncOpenAI, models: TinyModels
-) -> None:
-    answer = (await http.post("/tokenize", json={"messages": CHAT})).json()
-    assert answer["tokens"] == models.chat_ids(PROMPT)
-    assert answer["token_strs"] is None
-    completion = await chat(client, max_tokens=1)
-    assert completion.usage.prompt_tokens == answer["count"]
-    body = {"messages": CHAT, "add_generation_prompt": False}
-    shorter = (await http.post("/tokenize", json=body)).json()
-    assert answer["tokens"][: shorter["count"]] == shorter["tokens"]
-    assert shorter["count"] < answer["count"]
-
-
 async def test_each_choice_follows_the_schema_by_itself(client: openai.AsyncOpenAI) -> None:
     named = {"name": "answer", "strict": True, "schema": POINT}
     fields = {"response_format": {"type": "json_schema", "json_schema": named}, "n": 4, "seed": 3}
@@ -136,3 +110,151 @@ async def test_200_streams_of_one_worker_match_the_reference(
         for stream in streams:
             group.create_task(stream.follow(client))
     await check_exact(streams, views, models)
+
+
+BODIES: dict[str, dict[str, Any]] = {
+    "completions": {"prompt": "x", "max_tokens": 8, "temperature": 0, "logprobs": 1},
+    "chat/completions": {
+        "messages": [{"role": "user", "content": "hi"}],
+        "max_tokens": 8,
+        "temperature": 0,
+        "logprobs": True,
+    },
+    "embeddings": {"input": ["one", "a second, longer one"], "encoding_format": "base64"},
+}
+
+
+@pytest.mark.parametrize("endpoint", BODIES)
+async def test_a_request_in_the_background_has_the_answer_of_one_in_the_foreground(
+    http: httpx.AsyncClient, endpoint: str
+) -> None:
+    body = {"model": BASE, **BODIES[endpoint]}
+    expected = (await http.post(f"/v1/{endpoint}", json=body)).json()
+    reply = await http.post(f"/v1/{endpoint}", json={**body, "background": True})
+    assert reply.status_code == 202
+    answer = await eventually(lambda: finished(http, reply.headers["location"]))
+    for name in {"choices", "data", "model", "system_fingerprint"} & expected.keys():
+        assert answer[name] == expected[name]
+    assert answer["usage"]["total_tokens"] == expected["usage"]["total_tokens"]
+    stream = await http.get(f"{reply.headers['location']}/stream")
+    assert stream.status_code == (400 if endpoint == "embeddings" else 200)
+    assert ("aren't streamed" in stream.text) == (endpoint == "embeddings")
+
+
+async def finished(http: httpx.AsyncClient, path: str) -> Any:
+    body = (await http.get(path)).json()
+    return body if body["state"] == "done" else None
+
+
+SHORT: dict[str, Any] = {"model": BASE, "temperature": 0, "max_tokens": 12, "ignore_eos": True}
+SHORT_CHAT, SHORT_COMPLETION = {**SHORT, "messages": CHAT}, {**SHORT, "prompt": PROMPT}
+
+
+async def text_of(http: httpx.AsyncClient, **fields: Any) -> str:
+    """Return the text of a chat's answer. Its stream must have the same text and end."""
+    answer, streamed = await asyncio.gather(
+        whole(http, {**SHORT_CHAT, **fields}), chunks(http, {**SHORT_CHAT, **fields})
+    )
+    [choice] = answer["choices"]
+    deltas = [each for chunk in streamed for each in chunk["choices"]]
+    text: str = choice["message"]["content"]
+    assert "".join(each["delta"].get("content", "") for each in deltas) == text
+    assert deltas[-1]["finish_reason"] == choice["finish_reason"]
+    return text
+
+
+def token_of(models: TinyModels, text: str) -> int:
+    """Return the only token of a text."""
+    [token_id] = models.tokenizer(text, add_special_tokens=False)["input_ids"]
+    return int(token_id)
+
+
+async def test_a_stop_token_ends_the_answer_and_is_shown_only_on_request(
+    http: httpx.AsyncClient, models: TinyModels
+) -> None:
+    x, y = token_of(models, "x"), token_of(models, "y")
+    biased = {"logit_bias": {str(x): 100}, "max_tokens": 4}
+    assert await text_of(http, **biased) == "xxxx"
+    stop: dict[str, Any] = {"stop_token_ids": [x], "min_tokens": 2, "allowed_token_ids": [x, y]}
+    assert await text_of(http, **biased, **stop) == "yy"
+    assert await text_of(http, **biased, **stop, include_stop_str_in_output=True) == "yyx"
+
+
+async def test_a_request_may_have_128_answers_and_a_seed_of_63_bits(
+    http: httpx.AsyncClient,
+) -> None:
+    many = {**SHORT_CHAT, "n": 128, "max_tokens": 2, "temperature": 1}
+    first, again, other = [
+        await whole(http, {**many, "seed": seed}) for seed in (2**63 - 1, 2**63 - 1, 2**63 - 2)
+    ]
+    texts = [[each["message"]["content"] for each in a["choices"]] for a in (first, again, other)]
+    assert len(texts[0]) == 128
+    assert texts[0] == texts[1] != texts[2]
+
+
+async def test_a_chats_token_ids_are_beside_its_choices(
+    http: httpx.AsyncClient, models: TinyModels
+) -> None:
+    body = {**SHORT_CHAT, "return_token_ids": True}
+    answer, streamed = await whole(http, body), await chunks(http, body)
+    assert answer["prompt_token_ids"] == models.chat_ids(PROMPT)
+    assert (
+        models.text(answer["choices"][0]["token_ids"]) == answer["choices"][0]["message"]["content"]
+    )
+    assert [c["prompt_token_ids"] for c in streamed if "prompt_token_ids" in c] == [
+        answer["prompt_token_ids"]
+    ]
+    ids = [i for c in streamed for each in c["choices"] for i in each.get("token_ids", [])]
+    assert ids == answer["choices"][0]["token_ids"]
+    stored = await http.get(f"/v1/jobs/{answer['id'].removeprefix('chatcmpl-')}")
+    for name in ("choices", "prompt_token_ids"):
+        assert stored.json()[name] == answer[name]
+
+
+async def test_special_tokens_are_shown_on_request(
+    http: httpx.AsyncClient, models: TinyModels
+) -> None:
+    bias = {str(models.tokenizer.eos_token_id): 100}
+    limits = {"logit_bias": bias, "max_tokens": 2}
+    assert await text_of(http, **limits) == ""
+    assert await text_of(http, **limits, skip_special_tokens=False) == "<|end|><|end|>"
+
+
+async def test_a_truncated_prompt_keeps_its_end(
+    http: httpx.AsyncClient, models: TinyModels
+) -> None:
+    end = models.text_ids(PROMPT)[-4:]
+    [choice] = (await whole(http, {**SHORT_COMPLETION, "prompt": end}))["choices"]
+    truncated = {**SHORT_COMPLETION, "truncate_prompt_tokens": 4, "echo": True}
+    [cut] = (await whole(http, truncated))["choices"]
+    assert cut["text"] == PROMPT[-4:] + choice["text"]
+    long = {**SHORT_COMPLETION, "prompt": PROMPT * 2000}
+    assert (await http.post("/v1/completions", json=long)).status_code == 400
+    await whole(http, {**long, "truncate_prompt_tokens": -1})
+
+
+FREE = {"ignore_eos": False, "temperature": 1.5, "seed": 3, "max_tokens": 60}
+LARK = 'start: "<" WORD ("," WORD)~1..3 ">"\nWORD: /[a-c]{2,4}/'
+GBNF = 'root ::= "<" word ("," word)* ">"\nword ::= [a-c] [a-c]'
+SCHEMA = {"type": "object", "properties": {"n": {"enum": [1, 2]}}, "required": ["n"]}
+
+
+@pytest.mark.parametrize(
+    ("fields", "pattern"),
+    [
+        ({"guided_regex": "[ab]{3,9}x/"}, "[ab]{3,9}x/"),
+        ({"structured_outputs": {"choice": ['a "b" \\', "é/%"]}}, r'a "b" \\|é/%'),
+        ({"structured_outputs": {"grammar": LARK}}, "<[a-c]{2,4}(,[a-c]{2,4}){1,3}>"),
+        ({"guided_grammar": GBNF}, "<[a-c]{2}(,[a-c]{2})*>"),
+        ({"guided_json": orjson.dumps(SCHEMA).decode()}, r'\{\s*"n": ?[12](,(.|\n)*)?\s*\}'),
+        ({"structured_outputs": {"json_object": True}}, r"\{(.|\n)*"),
+    ],
+)
+async def test_answers_of_both_endpoints_match_their_constraint(
+    http: httpx.AsyncClient, fields: dict[str, Any], pattern: str
+) -> None:
+    text = await text_of(http, **FREE, **fields)
+    [choice] = (await whole(http, {**SHORT_COMPLETION, **FREE, **fields}))["choices"]
+    for each, reason in ((text, None), (choice["text"], choice["finish_reason"])):
+        is_cut = reason == "length" or len(each.encode()) >= 60
+        assert is_cut or re.fullmatch(pattern, each), each

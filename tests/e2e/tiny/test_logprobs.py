@@ -146,27 +146,6 @@ async def test_an_echo_without_tokens_can_be_streamed(
     assert len([event for event in sse_events(rest.text) if '"text"' in event.data]) == 3
 
 
-async def test_an_echo_has_a_logprob_of_the_token_that_ends_its_answer(
-    client: openai.AsyncOpenAI, models: TinyModels
-) -> None:
-    ids = models.text_ids(PROMPT)
-    [token] = models.tokenizer("x", add_special_tokens=False)["input_ids"]
-    answer = await client.completions.create(
-        model=BASE,
-        prompt=ids,
-        echo=True,
-        logprobs=1,
-        max_tokens=1,
-        logit_bias={str(token): 100},
-        extra_body={"stop_token_ids": [token]},
-    )
-    [choice] = answer.choices
-    assert (choice.text, choice.finish_reason) == (models.text(ids), "stop")
-    assert len(choice.logprobs.token_logprobs) == len(ids) + 1
-    row = models.log_softmax(BASE, ids)[-1]
-    assert choice.logprobs.token_logprobs[-1] == pytest.approx(float(row[token]), abs=1e-4)
-
-
 def check_scores(models: TinyModels, name: str, ids: list[int], scores: Any, num_top: int) -> None:
     """Check `prompt_logprobs` of a prompt against the definition."""
     assert len(scores) == len(ids)
@@ -203,21 +182,6 @@ async def test_the_prompt_of_a_chat_has_the_models_own_logprobs(
     assert "prompt_logprobs" not in plain
 
 
-async def test_an_echo_and_the_prompts_logprobs_have_their_own_numbers_of_tokens(
-    http: httpx.AsyncClient, models: TinyModels
-) -> None:
-    body = {**COMPLETION, "model": "narrow", "echo": True, "return_tokens_as_token_ids": True}
-    [alone] = (await whole(http, {**body, "logprobs": 2}))["choices"]
-    for num_top in (0, 4):
-        [both] = (await whole(http, {**body, "logprobs": 2, "prompt_logprobs": num_top}))["choices"]
-        scores = both.pop("prompt_logprobs")
-        check_scores(models, "narrow", models.text_ids(PROMPT), scores, num_top)
-        assert both["logprobs"]["tokens"] == alone["logprobs"]["tokens"]
-        assert [top and top.keys() for top in both["logprobs"]["top_logprobs"]] == [
-            top and top.keys() for top in alone["logprobs"]["top_logprobs"]
-        ]
-
-
 @each_endpoint
 async def test_streams_have_no_logprobs_of_the_prompt(
     http: httpx.AsyncClient, body: dict[str, Any]
@@ -226,31 +190,6 @@ async def test_streams_have_no_logprobs_of_the_prompt(
     assert error["param"] == "prompt_logprobs"
     answer = await chunks(http, {**body, "prompt_logprobs": 0, "n": 2})
     assert "prompt_logprobs" not in str(answer)
-
-
-@pytest.mark.parametrize("name", NAMES)
-async def test_named_tokens_of_a_chat_replace_the_likeliest_ones(
-    http: httpx.AsyncClient, models: TinyModels, name: str
-) -> None:
-    body = {**CHAT, "model": name, "logprobs": True, "top_logprobs": 2, "return_token_ids": True}
-    body |= {"logprob_token_ids": IDS, "return_tokens_as_token_ids": True}
-    got = await whole(http, body)
-    [choice] = got["choices"]
-    ids, prompt = choice["token_ids"], models.chat_ids(PROMPT)
-    rows = models.log_softmax(name, prompt + ids)[len(prompt) - 1 : -1]
-    content = choice["logprobs"]["content"]
-    assert len(content) == len(ids)
-    for row, token, position in zip(rows, ids, content, strict=True):
-        assert position["token"] == f"token_id:{token}"
-        top = {each["token"]: each["logprob"] for each in position["top_logprobs"]}
-        names = dict.fromkeys((token, *IDS))
-        assert list(top) == [f"token_id:{each}" for each in names]
-        assert [*top.values()] == pytest.approx([float(row[each]) for each in names], abs=1e-4)
-    streamed = [choice for chunk in await chunks(http, body) for choice in chunk["choices"]]
-    found = [each for c in streamed if c["logprobs"] for each in c["logprobs"]["content"]]
-    assert [[top["token"] for top in each["top_logprobs"]] for each in found] == [
-        [top["token"] for top in each["top_logprobs"]] for each in content
-    ]
 
 
 async def test_named_tokens_of_a_completion_cover_its_end_but_not_an_echo(

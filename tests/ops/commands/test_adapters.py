@@ -12,8 +12,8 @@ from command_line import lorikeet
 from pydantic import SecretStr
 
 from ops.adapter_list import print_list
-from ops.chat.client import ServerError
 from ops.commands.clients.adapters import absolute_source
+from ops.server_client import ServerError
 from shared.errors import AdapterRejected, ErrorCode, JobError, JobFailed
 from shared.protocol.ids import AdapterVersion
 from shared.settings import ApiSettings

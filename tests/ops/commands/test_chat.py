@@ -1,4 +1,4 @@
-"""`lorikeet chat` against a scripted server."""
+"""`lorikeet chat` against a scripted server, and the lines of event streams that it reads."""
 
 import json
 import os
@@ -7,16 +7,17 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
+import httpx
 import pytest
 from command_line import lorikeet
 from sse_events import sse_bytes
 from threaded_server import LocalServer, QuietHandler, running
 
-from ops.chat.client import ServerError
 from ops.chat.conversation import CommandError
+from ops.server_client import ServerError, sse_lines
 
 MODELS = ("base", "pirate")
 
@@ -88,25 +89,12 @@ def chat(server: ScriptedChat, *words: str, typed: str, **env: str) -> str:
     return lorikeet(*argv, input=typed, env={"COLUMNS": "120", **env})
 
 
-def test_the_history_is_sent_with_each_prompt(server: ScriptedChat) -> None:
-    shown = chat(server, "pirate", typed="hi\nand now?\n")
-    assert "pirate heard 1 messages\n" in shown
-    assert "pirate heard 3 messages\n" in shown
-    assert [m["content"] for m in server.requests[1]["messages"]] == [
-        *("hi", "pirate heard 1 messages", "and now?")
-    ]
-    assert [m["role"] for m in server.requests[1]["messages"]] == ["user", "assistant", "user"]
-
-
-def test_the_base_model_is_the_default_and_empty_lines_are_ignored(server: ScriptedChat) -> None:
-    chat(server, typed="\nhi\n\n")
+@pytest.mark.parametrize("typed", ["\nhi\n\n", "hi\n/quit\nhi\n"])
+def test_the_base_model_gets_each_line_up_to_quit_but_no_empty_ones(
+    server: ScriptedChat, typed: str
+) -> None:
+    chat(server, typed=typed)
     assert [request["model"] for request in server.requests] == ["base"]
-
-
-@pytest.mark.parametrize("end", ["/quit\nhi\n", ""])
-def test_quit_or_the_end_of_the_input_ends_it(server: ScriptedChat, end: str) -> None:
-    chat(server, typed=f"one\n{end}")
-    assert len(server.requests) == 1
 
 
 @pytest.mark.parametrize("typed", ["/compare base pirate\nhi\n", None])
@@ -141,7 +129,7 @@ def test_a_model_that_was_loaded_after_the_start_can_be_chosen(server: ScriptedC
     assert "pirate heard 3 messages" in shown
 
 
-def test_each_of_two_models_keeps_its_own_answers(server: ScriptedChat) -> None:
+def test_each_prompt_has_the_history_with_the_models_own_answers(server: ScriptedChat) -> None:
     chat(server, typed="hi\n/compare pirate base\nyou?\nso?\n/model base\nand you?\n")
     last = server.requests[-1]
     assert last["model"] == "base"
@@ -149,6 +137,7 @@ def test_each_of_two_models_keeps_its_own_answers(server: ScriptedChat) -> None:
         *("hi", "base heard 1 messages", "you?", "base heard 3 messages"),
         *("so?", "base heard 5 messages", "and you?"),
     ]
+    assert [m["role"] for m in last["messages"]] == [*["user", "assistant"] * 3, "user"]
 
 
 def test_one_of_two_models_may_fail_alone(server: ScriptedChat) -> None:
@@ -263,3 +252,19 @@ def test_ctrl_c_stops_an_answer_and_not_the_program(server: ScriptedChat) -> Non
     assert b"(stopped)" in shown
     assert b"base heard 3 messages" in shown  # the part of the answer that was received counts
     assert b"Traceback" not in shown
+
+
+async def lines_of(*pieces: bytes) -> list[str]:
+    async def stream() -> AsyncIterator[bytes]:
+        for piece in pieces:
+            yield piece
+
+    return [line async for line in sse_lines(httpx.Response(200, content=stream()))]
+
+
+async def test_lines_of_event_streams_end_at_line_feeds_only() -> None:
+    line = 'data: {"text": "a\u2028b\u2029c\x85d\x0be"}'
+    assert await lines_of(f"{line}\n\n".encode()) == [line, ""]
+    raw = "data: 中\r\n".encode()
+    assert await lines_of(raw[:7], raw[7:-1], raw[-1:]) == ["data: 中"]
+    assert await lines_of(b"id: 1\ndata: {") == ["id: 1"], "a line that is cut off is dropped"

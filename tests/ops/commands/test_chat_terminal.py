@@ -42,7 +42,6 @@ class Terminal:
             _run(url, columns, rows)
 
     def close(self) -> None:
-        """Kill the program if it still runs."""
         if self._pid:
             os.kill(self._pid, signal.SIGKILL)
             os.waitpid(self._pid, 0)
@@ -61,7 +60,6 @@ class Terminal:
         os.write(self._fd, keys.encode())
 
     def wait_until(self, is_shown: Callable[[list[str]], bool]) -> list[str]:
-        """Wait until the screen satisfies the condition, and return its lines."""
         end = time.monotonic() + DEADLINE_S
         while not is_shown(self.lines):
             assert time.monotonic() < end, "\n".join(self.lines)
@@ -80,7 +78,6 @@ class Terminal:
             self._read(0.01)
 
     def exit_status(self) -> int:
-        """Wait for the end of the program, and return its exit status."""
         while self._read(DEADLINE_S):
             pass
         _, status = os.waitpid(self._pid, 0)

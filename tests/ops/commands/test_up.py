@@ -16,7 +16,6 @@ from shared.settings import ApiSettings
 
 
 def plan(url: str = DEFAULT_URL, data_folder: Path | None = None) -> Plan:
-    """Return the plan of a server."""
     return Plan(
         api=[],
         workers=[],

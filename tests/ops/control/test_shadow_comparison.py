@@ -11,10 +11,9 @@ from shared.errors import ErrorCode, JobError
 from shared.protocol.ids import JobId
 from shared.protocol.jobs import JobState
 from shared.protocol.results import Choice, FinishReason, Result, Usage
-from shared.store.adapters.candidates import Candidates
+from shared.store.adapters.candidates import CandidateMode, Candidates
 from shared.store.adapters.registry import Registry
 from shared.store.adapters.shadows import ShadowPair, Shadows
-from shared.store.adapters.share import CandidateMode
 from shared.store.jobs.queue import Queue
 from shared.store.redis.connection import Redis
 from shared.store.redis.keys import Keys

@@ -1,13 +1,26 @@
-"""Each task of the control process, with its log lines."""
+"""Tasks of the control process: what they do and log, their bounds, and the process itself."""
 
 import asyncio
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
-from queue_support import INFO, LIMITS, Actor, make_job
+from arq.connections import ArqRedis
+from arq.worker import Function
+from child_processes import child_processes
+from pydantic import SecretStr
+from queue_support import INFO, LIMITS, Actor, eventually, make_job
+from servers import LORIKEET
 from structlog.testing import capture_logs
 
+from ops.control.batches.assembly import batch_work
+from ops.control.batches.webhook import Webhook
 from ops.control.tasks import TASKS, ControlTask, ControlTasks
+from ops.lab.generate.bounds import WORK
+from ops.local.embedded_redis import EmbeddedRedis
 from shared.errors import RedisUnavailable
 from shared.protocol.ids import AdapterVersion, JobId
 from shared.settings import ControlSettings
@@ -15,6 +28,7 @@ from shared.store.audit import running_audit
 from shared.store.jobs.queue import Queue
 from shared.store.redis.connection import Redis
 from shared.store.redis.keys import Keys
+from shared.store.views.pool_views import PoolViews
 
 A = AdapterVersion("a@1")
 DAY_MS = 86_400_000
@@ -42,11 +56,6 @@ async def now_ms(redis: Redis) -> int:
 async def add_letter(redis: Redis, keys: Keys, age_ms: int, **changes: str) -> None:
     letter: dict[Any, Any] = {**LETTER, **changes}
     await redis.xadd(keys.dead, letter, id=f"{await now_ms(redis) - age_ms}-*")
-
-
-async def quarantine(redis: Redis, keys: Keys, since_ms: int) -> None:
-    await redis.hset(keys.version(A), "state", "quarantined")  # type: ignore[misc]
-    await redis.zadd(keys.quarantined, {A: await now_ms(redis) - since_ms})
 
 
 async def test_every_task_runs_on_an_empty_pool_and_twice(tasks: ControlTasks) -> None:
@@ -83,7 +92,8 @@ async def test_workers_that_were_given_up_are_logged(
 async def test_quarantined_versions_are_released_after_the_set_time(
     redis: Redis, keys: Keys, settings: ControlSettings, is_released: bool
 ) -> None:
-    await quarantine(redis, keys, since_ms=700_000)
+    await redis.hset(keys.version(A), "state", "quarantined")  # type: ignore[misc]
+    await redis.zadd(keys.quarantined, {A: await now_ms(redis) - 700_000})
     with capture_logs() as logs:
         await ControlTasks(redis, keys, settings).release_quarantined()
     assert [line["versions"] for line in logs] == ([[A]] if is_released else [])
@@ -158,3 +168,103 @@ async def test_a_task_that_fails_is_logged(
         await task.run_guarded(tasks)
     (line,) = logs
     assert (line["event"], line["task"], line["log_level"]) == ("task_failed", "bad", level)
+
+
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def start_control() -> Iterator[Start]:
+    with child_processes() as start_process:
+
+        def start(url: str, pool: str, *flags: str) -> "subprocess.Popen[str]":
+            command = [str(LORIKEET), "control", "--redis-url", url, "--pool", pool, *flags]
+            return start_process(command, stderr=subprocess.PIPE)
+
+        yield start
+
+
+async def logs(control: "subprocess.Popen[str]", event: str) -> None:
+    assert control.stderr is not None
+    line = "started"
+    while event not in line:
+        line = await asyncio.wait_for(asyncio.to_thread(control.stderr.readline), 15)
+        assert line, "the process ended"
+
+
+async def check_dead_worker_is_reaped(redis: Redis, keys: Keys) -> None:
+    queue, views = Queue(redis, keys), PoolViews(redis, keys)
+    worker = await Actor(queue, redis, keys, "w1", ["a@1"]).register(lease_ms=100)
+    await queue.enqueue(make_job(), LIMITS)
+    assert len(await worker.claim()) == 1
+
+    async def is_requeued() -> bool:
+        return (await views.counts()).waiting == 1
+
+    await eventually(is_requeued)
+
+
+async def test_it_continues_after_redis_was_unavailable_and_stops_while_it_is(
+    start_control: Start,
+    start_server: Callable[..., EmbeddedRedis],
+    open_client: Callable[[str], Redis],
+    pool: str,
+    keys: Keys,
+    tmp_path: Path,
+) -> None:
+    server = start_server()
+    control = start_control(server.url, pool, "--file-store", str(tmp_path))  # with batches
+    redis = open_client(server.url)
+    await check_dead_worker_is_reaped(redis, keys)
+    server.stop()
+    await logs(control, "redis_away")
+    server = start_server(port=server.port)
+    await check_dead_worker_is_reaped(redis, keys)
+    server.stop()
+    await logs(control, "redis_away")
+    control.send_signal(signal.SIGINT)  # other tests send SIGTERM
+    _, log = control.communicate(timeout=5)
+    assert control.returncode == 0
+    assert "control_stopped" in log
+    assert "Traceback" not in log
+
+
+@pytest.mark.slow
+async def test_of_several_processes_one_runs_each_task(
+    start_control: Start, redis_url: str, pool: str, redis: Redis, keys: Keys
+) -> None:
+    await add_letter(redis, keys, 0)
+    controls = [start_control(redis_url, pool) for _ in range(3)]
+
+    async def is_reported() -> bool:
+        return bool(await redis.exists(keys.reported))
+
+    await eventually(is_reported, within_s=20)
+    for control in controls:
+        control.terminate()
+    output = "".join(control.communicate(timeout=5)[1] for control in controls)
+    assert output.count("new_dead_letters") == 1
+
+
+SECRET = "whsec_" + "c2VjcmV0" * 4
+
+
+async def test_each_task_and_each_function_has_a_bound(
+    redis: Redis, redis_url: str, pool: str, tmp_path: Path
+) -> None:
+    settings = ControlSettings(
+        redis_url=redis_url,
+        pool=pool,
+        file_store=str(tmp_path),
+        webhook_url="http://127.0.0.1:1/hook",
+        webhook_secret=SecretStr(SECRET),
+    )
+    async with batch_work(settings, Webhook.of(settings), ArqRedis(redis.connection_pool)) as work:
+        tasks, functions = [*TASKS, *work.tasks], work.functions
+    assert {task.name for task in tasks} | {each.name for each in functions} == set(WORK)
+    assert all(task.timeout_s > 0 for task in tasks)
+    assert all(_is_bounded(each) for each in functions)
+
+
+def _is_bounded(function: Function) -> bool:
+    return bool(function.timeout_s and function.max_tries)

@@ -9,5 +9,4 @@ from ops.demo.model import demo_model
 
 @pytest.fixture(scope="session")
 def demo_folder() -> Path:
-    """Return the folder of the demo model."""
     return demo_model()

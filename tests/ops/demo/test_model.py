@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ops.demo import model as demo
 from shared.context_length import least_bytes
-from worker.text.token_bytes import max_token_bytes
+from worker.text.max_token_bytes import max_token_bytes
 
 pytestmark = pytest.mark.demo
 PIECES = [

@@ -2,9 +2,9 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 
 import pytest
-from demo_teacher import ScriptedTeacher
 from jinja2 import Environment
 
 from ops.demo import pirate
@@ -29,6 +29,15 @@ HELD_OUT = {
 }
 FEWEST = {"extract": 200, "pirate": 20, "sentiment": 200, "sql": 150}
 IN_OSAKA = "SELECT COUNT(*) FROM customers WHERE city = 'Osaka'"
+
+
+class ScriptedTeacher:
+    """Answers every prompt with the same text; `words` include some that are held out."""
+
+    words = ("Geneva", "Quito", "Uganda", "lamps", "mirrors", "parcels", "green", "tall", "wide")
+
+    def ask(self, prompts: Sequence[str]) -> list[str]:
+        return ["The sea is deep and you are swimming. It is wide."] * len(prompts)
 
 
 def digest(examples: list[Example]) -> str:

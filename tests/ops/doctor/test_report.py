@@ -1,9 +1,15 @@
-"""The report names what is missing, and how to mend it."""
+"""`lorikeet doctor`: facts about machine, Redis and model, and the report of what is missing."""
 
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from kernel_sets import linear_kernels
+from tiny import save_adapter, save_tiny_model
 
+from ops.doctor.adapters import adapter_facts
 from ops.doctor.facts import (
     AdapterFacts,
     BaseFacts,
@@ -16,7 +22,15 @@ from ops.doctor.facts import (
     Problem,
     RedisFacts,
 )
+from ops.doctor.machine import folder_facts, machine_facts
+from ops.doctor.model_shape import demo_shape, served_shape
+from ops.doctor.redis_check import own_redis_facts, redis_facts
 from ops.doctor.report import Mark, Report, Row, report, size
+from ops.local.embedded_redis import EmbeddedRedis
+from shared.settings import PoolSettings
+from shared.store.redis.connection import connect
+from worker.model.kv_cache import KVShape
+from worker.model.loader import load_model
 
 GIB, MIB = 1 << 30, 1 << 20
 MACHINE = Machine(
@@ -168,3 +182,120 @@ def test_what_could_not_be_found_out_is_left_out() -> None:
 )
 def test_sizes_are_readable(num_bytes: int, text: str) -> None:
     assert size(num_bytes) == text
+
+
+def test_a_folder_that_does_not_exist_yet_can_be_created(tmp_path: Path) -> None:
+    found = folder_facts("cache", tmp_path / "a" / "b", setting="X", least_free=1)
+    assert found.problem is None
+    assert found.free is not None
+
+
+def test_a_file_in_the_place_of_a_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    found = folder_facts("cache", tmp_path / "file" / "b", setting="XDG", least_free=1)
+    assert found.problem is not None
+    assert f"{tmp_path / 'file'} is a file" in found.problem.text
+    assert "set XDG to another folder" in found.problem.fix
+
+
+def test_a_folder_with_too_little_space_or_that_nobody_can_write_to_is_a_problem(
+    tmp_path: Path,
+) -> None:
+    found = folder_facts("cache", tmp_path, setting="X", least_free=1 << 60)
+    assert found.problem is not None
+    assert "MiB free" in found.problem.text
+    assert folder_facts("cache", Path("/proc/lorikeet"), setting="X", least_free=1).problem
+
+
+def test_this_machine_has_torch_and_cores() -> None:
+    found = machine_facts(None, ())
+    assert found.cores >= 1
+    assert found.torch
+    assert found.missing_packages == ()
+    assert 0 < found.free_memory < found.memory
+
+
+def test_the_program_of_the_own_redis_is_named() -> None:
+    found = own_redis_facts()
+    assert found.problem is None
+    assert found.server.split()[1][0].isdigit()
+
+
+async def test_a_redis_without_an_append_only_file_is_warned_of(
+    own_server: EmbeddedRedis,
+) -> None:
+    found = await redis_facts(PoolSettings(redis_url=own_server.url))
+    assert found.problem is None
+    assert "noeviction" in found.details
+    [warning] = found.warnings
+    assert "appendonly yes" in warning.fix
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "durability", "part"),
+    [
+        ("maxmemory-policy", "allkeys-lru", "default", "set it to noeviction"),
+        ("requirepass", "sesame", "default", "needs a password"),
+        ("appendonly", "no", "strict", "--durability strict"),
+    ],
+)
+async def test_a_redis_that_cannot_be_used_is_a_problem(
+    own_server: EmbeddedRedis, setting: str, value: str, durability: Any, part: str
+) -> None:
+    client = connect(own_server.url)
+    await client.config_set(setting, value)
+    await client.aclose()
+    found = await redis_facts(PoolSettings(redis_url=own_server.url, durability=durability))
+    assert found.problem is not None
+    assert part in found.problem.text
+
+
+@pytest.mark.parametrize(
+    ("source", "shown"),
+    [
+        ("s3://bucket/sql", "s3://bucket/sql, fetched by the workers"),
+        ("https://h/x.zip?signature=secret", "https://h/x.zip, fetched by the workers"),
+        ("org/repo@v2", "org/repo@v2, from the hub"),
+    ],
+)
+def test_adapters_elsewhere_are_not_fetched(source: str, shown: str) -> None:
+    facts = adapter_facts("sql", source, bases_name="base")
+    assert (facts.source, facts.problem) == (shown, None)
+
+
+@pytest.mark.parametrize("model_type", ["llama", "gemma2", "mixtral"])
+def test_sizes_equal_those_of_the_loaded_model(model_type: str, tmp_path: Path) -> None:
+    folder = save_tiny_model(tmp_path, model_type)
+    shape = served_shape(str(folder), folder, torch.float32)
+    loaded = load_model(str(folder), dtype="float32", device="cpu")
+    assert shape.kv_shapes == loaded.kv_shapes
+    assert shape.max_model_len == loaded.max_model_len
+    padding = loaded.weight_bytes - shape.weight_bytes  # of packed weights, to whole vectors
+    assert 0 <= padding < 0.2 * shape.weight_bytes
+
+
+@pytest.mark.parametrize("is_tied", [False, True])
+def test_quantised_linears_take_as_much_memory_as_in_the_loaded_model(
+    is_tied: bool, tmp_path: Path
+) -> None:
+    linear_kernels(torch.bfloat16)
+    sizes = {"hidden_size": 192, "intermediate_size": 480, "vocab_size": 480}
+    folder = save_tiny_model(tmp_path, tie_word_embeddings=is_tied, **sizes)
+    shape = served_shape(str(folder), folder, torch.bfloat16, "int8")
+    loaded = load_model(str(folder), device="cpu", quantize="int8")
+    assert 0 <= loaded.weight_bytes - shape.weight_bytes < 0.02 * shape.weight_bytes
+
+
+def test_the_size_of_an_adapter_on_all_linears_equals_that_of_peft(tmp_path: Path) -> None:
+    folder = save_tiny_model(tmp_path / "base")
+    adapter = save_adapter(tmp_path / "adapter", r=16, target_modules="all-linear")
+    num_bytes = (adapter / "adapter_model.safetensors").stat().st_size
+    shape = served_shape(str(folder), folder, torch.float32)
+    header_bytes = 8192
+    assert 0 <= num_bytes - shape.adapter_bytes(16) <= header_bytes
+
+
+def test_the_demo_has_a_size_before_it_is_converted() -> None:
+    shape = demo_shape(torch.bfloat16)
+    assert shape.num_parameters == 134_515_008
+    assert shape.kv_shapes == [KVShape(3, 64, 64)] * 30

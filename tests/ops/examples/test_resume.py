@@ -37,8 +37,6 @@ NUM_STREAMS = 50
 
 @dataclass
 class FrontEnds:
-    """Two processes that serve one pool."""
-
     urls: list[str]
     processes: list["subprocess.Popen[str]"]
 
@@ -68,7 +66,6 @@ class Client:
     chunks: list[dict[str, Any]] = field(default_factory=list)
 
     def run(self) -> str:
-        """Receive the answer and return its text."""
         options: dict[str, Any] = {"api_key": "none", "give_up_s": 30}
         for chunk in answer(self.urls, CHAT, self.body, **options):
             self.chunks.append(chunk)
@@ -87,14 +84,12 @@ def threads() -> Iterator[ThreadPoolExecutor]:
 
 
 async def publish(worker: ScriptedWorker, jobs: list[ClaimedJob], index: int) -> None:
-    """Publish the word `index` of every job."""
     finish = STOP if index == len(WORDS) - 1 else None
     for job in jobs:
         await worker.tokens(job, index, (index,), WORDS[index], finish, checkpoint=True)
 
 
 async def answer_all(worker: ScriptedWorker, jobs: list[ClaimedJob], start: int = 0) -> None:
-    """Publish the words of all jobs from word `start` on, and end the jobs."""
     for index in range(start, len(WORDS)):
         await publish(worker, jobs, index)
     for job in jobs:

@@ -1,15 +1,26 @@
+"""The processes of `lorikeet up`: restarts, ends, output, cores and precedence."""
+
 import asyncio
 import os
+import pty
 import signal
+import subprocess
 import sys
 from collections.abc import Awaitable, Callable
+from io import StringIO
 from pathlib import Path
 
+import orjson
 import pytest
 from child_processes import child_processes, is_alive
 from queue_support import eventually
+from rich.console import Console
 
+from ops.lab.machine import this_machine
+from ops.local import precedence
+from ops.local.cores import usable_cores
 from ops.local.failures import MAX_EQUAL
+from ops.local.process_output import Lines, readable
 from ops.local.supervisor import HEALTHY_AFTER_S, Child, ChildFailed, ChildRefused, Supervisor
 
 DEADLINE_S = 60
@@ -18,8 +29,6 @@ STUBBORN = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {SLEE
 
 
 class Log:
-    """Records shown lines."""
-
     def __init__(self) -> None:
         self.lines: list[tuple[str, str]] = []
 
@@ -54,7 +63,7 @@ def child(
         env=dict(os.environ),
         stop_timeout_s=stop_timeout_s,
         show=log.show,
-        first_backoff_s=0.01,
+        first_backoff_s=0.001,
         is_to_blame=is_to_blame,
         start_s=start_s,
     )
@@ -76,7 +85,7 @@ async def test_the_pause_before_a_restart_doubles(log: Log) -> None:
     await run
     shown = [line for _, line in log.lines if "restarts" in line]
     assert shown[:3] == [
-        f"ended (exit code 1), restarts in {pause} s" for pause in ("0.01", "0.02", "0.04")
+        f"ended (exit code 1), restarts in {pause} s" for pause in ("0.001", "0.002", "0.004")
     ]
 
 
@@ -89,27 +98,26 @@ async def test_a_refusal_stops_all_children(log: Log) -> None:
     assert_gone(api)
 
 
-FAILS = """
+LOGS = """
 import time
 print('{"timestamp": "%s", "event": "loading"}' % time.time_ns(), flush=True)
-print("OSError: no space", flush=True)
-raise SystemExit(1)
 """
+FAILS = f"{LOGS}print('OSError: no space', flush=True); raise SystemExit(1)"
 
 
-async def test_three_equal_failures_end_it_with_their_last_line(log: Log) -> None:
+@pytest.mark.parametrize(
+    ("code", "last"),
+    [(FAILS, "OSError: no space$"), (f"{LOGS}raise SystemExit(1)", ".*loading")],
+    ids=["a text", "a log line, whose time differs"],
+)
+async def test_three_equal_failures_end_it_with_their_last_line(
+    log: Log, code: str, last: str
+) -> None:
     api = child("api", SLEEPER, log)
-    with pytest.raises(ChildFailed, match=r"worker .* 3 times .* status 1\): OSError: no space$"):
-        await Supervisor([[api], [child("worker", FAILS, log)]]).run()
-    assert log.count("OSError") == MAX_EQUAL
+    with pytest.raises(ChildFailed, match=rf"worker .* 3 times .* status 1\): {last}"):
+        await Supervisor([[api], [child("worker", code, log)]]).run()
+    assert log.count(last.strip(".*$")) == MAX_EQUAL
     assert_gone(api)
-
-
-async def test_log_lines_that_differ_in_their_time_are_equal(log: Log) -> None:
-    code = FAILS.replace('print("OSError: no space", flush=True)', "")
-    with pytest.raises(ChildFailed, match="loading"):
-        await Supervisor([[child("worker", code, log)]]).run()
-    assert log.count("loading") == MAX_EQUAL
 
 
 async def test_a_child_that_its_environment_ends_is_restarted_further(log: Log) -> None:
@@ -138,7 +146,7 @@ async def test_a_child_that_is_killed_again_and_again_is_restarted(log: Log) -> 
         assert worker.pid is not None
         os.kill(worker.pid, signal.SIGKILL)
         await eventually(lambda number=number: log.count("up") == number)  # type: ignore[misc]
-    assert log.count("ended (SIGKILL), restarts in 0.01 s") > 0
+    assert log.count("ended (SIGKILL), restarts in 0.001 s") > 0
     supervisor.stop()
     await run
 
@@ -219,3 +227,90 @@ asyncio.run(Supervisor([[child]]).run())
 def assert_gone(child: Child) -> None:
     assert child.pid is not None
     assert not is_alive(child.pid)
+
+
+PROGRAM = """
+from pathlib import Path
+from ops.local.precedence import take_precedence
+take_precedence()
+print(Path("/proc/self/autogroup").read_text().split()[-1], flush=True)
+"""
+COMMAND = [sys.executable, "-c", PROGRAM]
+needs_autogroup = pytest.mark.skipif(
+    not precedence.AUTOGROUP.exists(), reason="needs Linux's autogroup"
+)
+
+
+@pytest.mark.parametrize(
+    ("fields", "shown"),
+    [
+        (
+            {
+                "process": "worker",
+                "event": "adapter_loaded",
+                "level": "info",
+                "timestamp": "2025-01-02T03:04:05.678Z",
+                "version": "a@0123",
+            },
+            "03:04:05 adapter_loaded version=a@0123",
+        ),
+        ({"event": "step_failed", "level": "error", "exception": "Traceback"}, "Traceback"),
+    ],
+)
+def test_a_json_log_line_becomes_readable(fields: dict[str, str], shown: str) -> None:
+    assert readable(orjson.dumps(fields).decode()).plain.splitlines()[-1] == shown
+
+
+def test_other_output_stays_as_it_is() -> None:
+    assert readable("Segmentation fault [core dumped]").plain == "Segmentation fault [core dumped]"
+    assert readable("[1, 2]").plain == "[1, 2]"
+    assert readable("\x1b[31mred\x1b[0m").plain == "red"
+
+
+def test_names_are_padded_so_that_lines_align() -> None:
+    console = Console(width=80, record=True, file=StringIO())
+    lines = Lines(console, ["api", "worker-1"])
+    lines.show("api", "hello")
+    lines.show("worker-1", "hello")
+    assert console.export_text() == "api      | hello\nworker-1 | hello\n"
+
+
+def test_only_the_cores_of_this_process_count_or_all_where_the_system_has_no_affinity(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 3}, raising=False)
+    assert usable_cores() == 2
+    monkeypatch.delattr(os, "sched_getaffinity")  # as on macOS
+    monkeypatch.setattr(os, "cpu_count", lambda: 7)
+    assert usable_cores() == this_machine().cores == 7
+
+
+def may_lower_nice() -> bool:
+    program = "import os; os.setpriority(os.PRIO_PROCESS, 0, -10)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
+    return done.returncode == 0
+
+
+@needs_autogroup
+def test_a_session_without_a_terminal_takes_precedence_if_it_is_allowed_to() -> None:
+    done = subprocess.run(
+        COMMAND, start_new_session=True, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == ("-10" if may_lower_nice() else "0")
+
+
+@needs_autogroup
+def test_a_session_with_a_terminal_stays_as_it_is() -> None:
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execv(COMMAND[0], COMMAND)
+    with os.fdopen(terminal, "rb") as shown:
+        assert shown.readline().strip() == b"0"
+    os.waitpid(pid, 0)
+
+
+def test_a_kernel_without_the_feature_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(precedence, "AUTOGROUP", tmp_path / "none" / "autogroup")
+    precedence.take_precedence()

@@ -1,4 +1,4 @@
-"""Messages that cross Redis, also between this release and its neighbours."""
+"""Messages that cross Redis, also between neighbouring releases; needs and capabilities of jobs."""
 
 from dataclasses import replace
 from typing import Any
@@ -8,8 +8,19 @@ import pytest
 from queue_support import make_job, tokens
 
 from shared.errors import ProtocolMismatch
+from shared.protocol.adapters import decode_adapter
 from shared.protocol.answers import AnswerSpec
-from shared.protocol.capabilities import AdapterKind, Capabilities
+from shared.protocol.capabilities import (
+    EVERYTHING,
+    AdapterKind,
+    Capabilities,
+    Feature,
+    Needs,
+    decode_capabilities,
+    decode_needs,
+    encode_capabilities,
+    why_unserved,
+)
 from shared.protocol.codec import (
     PROTOCOL_VERSION,
     decode_answer_spec,
@@ -80,8 +91,9 @@ def test_fields_that_are_set_are_decoded_as_they_were_encoded() -> None:
     limits |= {"logprob_token_ids": (4, 5), "prompt_logprobs": 0, "logit_bias": ((7, -1.5),)}
     sampling = SamplingParams(seed=2**63 - 1, bad_words=("a", "b"), includes_stop=True, **limits)
     traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
-    job = replace(JOB, sampling=sampling, traceparent=traceparent, is_preemptible=True)
-    assert decode_job(encode_job(job)) == job
+    sampled = replace(JOB, sampling=sampling, traceparent=traceparent, is_preemptible=True)
+    for job in (sampled, EMBEDDING_JOB):
+        assert decode_job(encode_job(job)) == job
 
 
 def test_a_field_that_an_older_release_does_not_write_has_its_default() -> None:
@@ -114,10 +126,6 @@ INFO = WorkerInfo(
 )
 
 
-def test_a_worker_description_is_decoded_as_it_was_encoded() -> None:
-    assert decode_worker_info(encode_worker_info(INFO)) == INFO
-
-
 def test_unknown_fields_of_a_newer_worker_are_dropped() -> None:
     wire = orjson.loads(encode_worker_info(INFO)) | {"from_the_future": 1}
     assert decode_worker_info(orjson.dumps(wire)) == INFO
@@ -130,10 +138,6 @@ EMBEDDING_JOB = replace(
     prompts=("a", (5, 6)),
     embedding=EmbeddingParams(pooling=Pooling.MEAN, normalize=False),
 )
-
-
-def test_a_job_for_embeddings_survives_the_wire() -> None:
-    assert decode_job(encode_job(EMBEDDING_JOB)) == EMBEDDING_JOB
 
 
 def test_the_answers_format_is_in_its_specification() -> None:
@@ -158,3 +162,77 @@ def test_pooling_needs_these_positions(pooling: Pooling, positions: range) -> No
 @pytest.mark.parametrize("given", ["3f0c", "chatcmpl-3f0c", "cmpl-3f0c"])
 def test_a_job_is_named_by_its_own_id_or_by_its_answers(given: str) -> None:
     assert job_id_of(given) == "3f0c"
+
+
+PLAIN = Capabilities(kinds=frozenset(), features=frozenset(), max_rank=16)
+SOME = Capabilities(
+    kinds=frozenset({AdapterKind.DORA, AdapterKind.BIAS}),
+    features=frozenset({Feature.EMBEDDINGS}),
+    max_rank=None,
+)
+ENTRY = {
+    "name": "a",
+    "version": "a@1",
+    "digest": "1",
+    "weights_digest": "1",
+    "source": "/a",
+    "rank": "8",
+    "num_bytes": "1",
+    "created_s": "0",
+    "state": "ready",
+    "kinds": "",
+    "reasoning": "",
+    "tool_form": "",
+}
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "text"),
+    [(EVERYTHING, ""), (PLAIN, ";;16"), (SOME, "bias,dora;embeddings;")],
+)
+def test_the_text_form_is_decoded_again(capabilities: Capabilities, text: str) -> None:
+    assert encode_capabilities(capabilities) == text
+    assert decode_capabilities(text) == capabilities
+
+
+def test_kinds_of_later_releases_are_left_out() -> None:
+    assert decode_capabilities("bias,dora,new;embeddings;") == SOME
+    assert decode_needs("new;;8") == Needs(rank=8)
+    assert decode_adapter({**ENTRY, "kinds": "dora,new"}).kinds == {AdapterKind.DORA}
+
+
+def test_without_workers_or_with_one_that_serves_it_nothing_is_unserved() -> None:
+    needs = Needs(kinds=frozenset({AdapterKind.DORA}), rank=64)
+    assert why_unserved("adapter a", needs, []) is None
+    assert why_unserved("adapter a", needs, [PLAIN, SOME]) is None
+
+
+@pytest.mark.parametrize("kind", AdapterKind)
+def test_the_reason_names_each_kind(kind: AdapterKind) -> None:
+    reason = why_unserved("adapter a", Needs(kinds=frozenset({kind}), rank=8), [PLAIN])
+    assert reason is not None
+    assert "no live worker of this pool serves" in reason
+    assert why_unserved("a", Needs(kinds=frozenset({kind})), [PLAIN, EVERYTHING]) is None
+
+
+def test_the_reason_names_the_largest_rank_that_is_served() -> None:
+    workers = [PLAIN, replace(PLAIN, max_rank=32)]
+    reason = why_unserved("adapter a", Needs(rank=64), workers)
+    assert reason == (
+        "adapter a has rank 64, and no live worker of this pool serves ranks above 32: start one "
+        "with --engine native"
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "features"),
+    [
+        ({}, set()),
+        ({"embedding": EmbeddingParams(pooling=Pooling.MEAN)}, {Feature.EMBEDDINGS}),
+        ({"sampling": SamplingParams(seed=1, logprob_token_ids=(5,))}, {Feature.LISTED_LOGPROBS}),
+    ],
+)
+def test_a_job_has_the_features_that_not_every_engine_serves(
+    fields: dict[str, Any], features: set[Feature]
+) -> None:
+    assert make_job(**fields).features == features

@@ -1,11 +1,12 @@
 """Fixtures of the tests of the store. Their classes are in tests/support/queue_support.py."""
 
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from adapter_versions import BASE
-from queue_support import API, LIMITS, Actor, make_job
+from queue_support import API, INFO, LIMITS, Actor, make_job
 
 from shared.protocol.capabilities import EVERYTHING, Capabilities
 from shared.protocol.codec import decode_events
@@ -28,9 +29,11 @@ def actor(queue: Queue, redis: Redis, keys: Keys) -> Callable[..., Awaitable[Act
         *,
         holds: Sequence[str] = ("a@1",),
         serves: Capabilities = EVERYTHING,
+        kv_tokens: int = INFO.kv_tokens,
         **changes: Any,
     ) -> Actor:
         worker = Actor(queue, redis, keys, name, list(holds), serves)
+        worker.info = replace(worker.info, kv_tokens=kv_tokens)
         return await worker.register(**changes)
 
     return start

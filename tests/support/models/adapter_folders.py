@@ -23,7 +23,6 @@ def read_adapter(
 
 
 def set_field(folder: Path, **fields: Any) -> None:
-    """Set fields of the adapter's configuration."""
     config = json.loads((folder / CONFIG).read_text())
     (folder / CONFIG).write_text(json.dumps(config | fields))
 

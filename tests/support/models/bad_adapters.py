@@ -41,12 +41,10 @@ class Bad:
 
 
 def save_good(folder: Path) -> Path:
-    """Save the valid adapter that the changes start from."""
     return save_adapter(folder, **GOOD)
 
 
 def save_bad(good: Path, folder: Path, bad: Bad) -> Path:
-    """Copy the valid adapter to `folder` and make it invalid."""
     shutil.copytree(good, folder)
     bad.corrupt(folder)
     return folder

@@ -91,7 +91,6 @@ def outputs_of(engine: NativeEngine, requests: Iterable[Request]) -> Outputs:
 
 
 def tokens_of(outputs: Iterable[StepOutput]) -> list[int]:
-    """Return the tokens of `outputs`."""
     return [output.token_id for output in outputs if output.token_id is not None]
 
 
@@ -101,6 +100,5 @@ def run(engine: NativeEngine, requests: Iterable[Request]) -> dict[RequestId, li
 
 
 def random_prompt(seed: int, length: int, vocab_size: int = 250) -> list[int]:
-    """Return a prompt of `length` random tokens."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(6, vocab_size, (length,), generator=generator).tolist()

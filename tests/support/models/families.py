@@ -140,8 +140,6 @@ Use exact format: [func_name1(param1=value1, param2=value2), func_name2(...)]
 
 @dataclass(frozen=True)
 class Family:
-    """One family of models."""
-
     name: str
     template: str
     form: ToolForm

@@ -186,7 +186,6 @@ def _with_emulated_amx() -> list[str]:
 
 
 def kernels_of(name: str, dtype: torch.dtype) -> Kernels:
-    """Return the kernels `name` for tensors of `dtype`."""
     if name == "triton":
         from worker.kernels.triton.kernels import TritonKernels
 
@@ -208,10 +207,18 @@ def assert_near(
 
 @contextmanager
 def threads(number: int) -> Iterator[None]:
-    """Make torch use `number` threads inside the context."""
     before = torch.get_num_threads()
     torch.set_num_threads(number)
     try:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def with_threads(run: Callable[[], torch.Tensor]) -> list[torch.Tensor]:
+    """Return what `run` returns with one, two and three threads."""
+    outputs = []
+    for number in (1, 2, 3):
+        with threads(number):
+            outputs.append(run())
+    return outputs

@@ -45,7 +45,6 @@ def random_adapter(
     seed: int = 0,
     dtype: torch.dtype = torch.float32,
 ) -> LoRAAdapter:
-    """Return a random adapter with the given rank for each module."""
     generator = torch.Generator().manual_seed(seed)
     stacks = []
     for module, rank in ranks.items():
@@ -71,7 +70,6 @@ def random_adapter(
 def empty_pool(
     base: BaseModules, max_bytes: int = 1 << 20, dtype: torch.dtype = torch.float32
 ) -> LoRAPool:
-    """Return an empty pool on the CPU."""
     return LoRAPool(base, max_bytes=max_bytes, dtype=dtype, device=CPU)
 
 
@@ -112,7 +110,6 @@ def wrap(model: nn.Module) -> WrappedModel:
 
 
 def attach_siblings(siblings: Sequence[Siblings], pool: LoRAPool, kernels: Kernels) -> LoRAContext:
-    """Attach `siblings` to `pool` and return their context."""
     context = LoRAContext(kernels, BatchCache(pool))
     for group in siblings:
         group.attach(pool, context)
@@ -127,7 +124,6 @@ def image_tensor(image: AdapterImage) -> torch.Tensor:
 
 
 def site_of(pool: LoRAPool, name: str) -> LoRASite:
-    """Return the location of a linear's weights in the pool."""
     (site,) = pool.sibling_sites([name], [0]).storage.sites
     return site
 

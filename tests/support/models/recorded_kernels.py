@@ -31,15 +31,12 @@ class Target:
         self._capability = capability
 
     def get_current_device(self) -> int:
-        """Return the index of the only GPU."""
         return 0
 
     def get_current_stream(self, device: int) -> int:
-        """Return the default stream."""
         return 0
 
     def get_current_target(self) -> GPUTarget:
-        """Return the GPU's architecture."""
         return GPUTarget("cuda", self._capability, 32)
 
 
@@ -70,18 +67,15 @@ class RecordedKernels(TritonKernels):
     def store_kv(
         self, key: Tensor, value: Tensor, key_cache: Tensor, value_cache: Tensor, slots: Tensor
     ) -> None:
-        """Write keys and values to their slots; see `Kernels.store_kv`."""
         super().store_kv(key, value, key_cache, value_cache, slots)
         self._torch.store_kv(key, value, key_cache, value_cache, slots)
 
     def paged_attention(
         self, query: Tensor, cache: LayerCache, batch: AttentionBatch, params: AttentionParams
     ) -> Tensor:
-        """Compute causal attention; see `Kernels.paged_attention`."""
         super().paged_attention(query, cache, batch, params)
         return self._torch.paged_attention(query, cache, batch, params)
 
     def add_lora_(self, y: Tensor, x: Tensor, sites: LoRASites, plan: LoRAPlan) -> None:
-        """Add LoRA terms to `y` in place; see `Kernels.add_lora_`."""
         super().add_lora_(y, x, sites, plan)
         self._torch.add_lora_(y, x, sites, plan)

@@ -96,7 +96,6 @@ def _folder() -> Path:
 
 @cache
 def _adapter(number: int) -> Any:
-    """Return an adapter with the weights of `number`."""
     folder = _folder() / f"a{number}"
     base = tiny_model(head_dim=HEAD_DIM)
     save_adapter(folder, base=base, seed=number, r=8, target_modules=["q_proj", "down_proj"])

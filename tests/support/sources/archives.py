@@ -13,8 +13,6 @@ FORMATS = ("zip", "tar", "tar.gz")
 
 @dataclass(frozen=True)
 class Member:
-    """One member of an archive."""
-
     name: str
     content: bytes = b""
     link: str | None = None

@@ -11,8 +11,8 @@ from api_support import ScriptedWorker, register_models, running_app
 
 from shared.cancel_tasks import cancel_tasks
 from shared.settings import ApiSettings
+from shared.store.adapters.fetch_progress import StagingProgress
 from shared.store.adapters.inspections import Inspections
-from shared.store.adapters.progress import StagingProgress
 from shared.store.adapters.registry import Registry
 from shared.store.adapters.uploads import Uploads
 from shared.store.jobs.queue import Queue

@@ -1,7 +1,7 @@
 """Copies of adapters' files, also of uploads while they are read."""
 
 import os
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import save
 
 from shared.errors import AdapterRejected, SettingsError, StoreFailed
+from shared.protocol.adapter_files import CONFIG_FILE, CONFIG_KEY, WEIGHTS_FILE, upload_source
 from shared.protocol.ids import AdapterVersion, UploadId
-from shared.protocol.uploads import CONFIG_FILE, CONFIG_KEY, WEIGHTS_FILE, upload_source
 from shared.store.adapters.uploads import Uploads
 from shared.store.redis.connection import Redis
 from shared.store.redis.keys import Keys
@@ -33,46 +33,37 @@ def store(tmp_path: Path) -> AdapterStore:
     return AdapterStore(tmp_path / "a" / "store", max_bytes=250)
 
 
-def test_a_copy_outlives_its_source(store: AdapterStore, source: Path) -> None:
-    assert store.folder_of(ONE) is None
-    store.keep(ONE, [source])
+def test_a_copy_outlives_its_source_and_is_made_once_by_many_at_a_time(
+    store: AdapterStore, source: Path, tmp_path: Path
+) -> None:
+    assert (tmp_path / "a" / "store").stat().st_mode & 0o777 == 0o700
+    for name in ("..", "../store", ".", "", "x" * 64, ONE + "/"):
+        assert store.folder_of(name) is None
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(store.keep, [ONE] * 8, [[source]] * 8))
     source.write_bytes(b"y")
+    store.keep(ONE, [source])
     folder = store.folder_of(ONE)
     assert folder is not None
     assert (folder / "weights").read_bytes() == b"x" * 100
-    store.keep(ONE, [source])
-    assert (folder / "weights").read_bytes() == b"x" * 100
-
-
-def test_the_folder_is_private(store: AdapterStore, tmp_path: Path) -> None:
-    assert (tmp_path / "a" / "store").stat().st_mode & 0o777 == 0o700
-
-
-def test_a_copy_that_fails_leaves_nothing(store: AdapterStore, source: Path) -> None:
-    with pytest.raises(StoreFailed, match=r"^can't copy \S*/missing: No such file or directory$"):
-        store.keep(ONE, [source, source.parent / "missing"])
-    assert store.folder_of(ONE) is None
+    assert [(copy.digest, copy.num_bytes) for copy in store.copies()] == [(ONE, 100)]
+    for _ in range(2):
+        store.discard(ONE)
     assert store.copies() == []
-    assert list((source.parent / "a" / "store").iterdir()) == []
 
 
-def test_a_copy_that_cannot_be_written_is_an_error_of_the_store(
+def test_a_copy_that_fails_leaves_nothing_and_names_the_file_or_the_store(
     store: AdapterStore, source: Path
 ) -> None:
+    with pytest.raises(StoreFailed, match=r"^can't copy \S*/missing: No such file or directory$"):
+        store.keep(ONE, [source, source.parent / "missing"])
     folder = source.parent / "a" / "store"
+    assert store.folder_of(ONE) is None
+    assert store.copies() == list(folder.iterdir()) == []
     folder.rmdir()
     folder.touch()
     with pytest.raises(StoreFailed, match=rf"--adapter-store: {folder} can't be written"):
         store.keep(ONE, [source])
-
-
-def test_many_at_a_time_make_one_copy(store: AdapterStore, source: Path) -> None:
-    threads = [threading.Thread(target=store.keep, args=(ONE, [source])) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert [(copy.digest, copy.num_bytes) for copy in store.copies()] == [(ONE, 100)]
 
 
 def test_the_least_worthy_go_first_and_of_equals_the_longest_unused(
@@ -91,19 +82,9 @@ def test_the_least_worthy_go_first_and_of_equals_the_longest_unused(
     assert store.trim(lambda _: 0) == [THREE]
 
 
-def test_a_digest_never_becomes_another_path(store: AdapterStore) -> None:
-    for name in ("..", "../store", ".", "", "x" * 64, ONE + "/"):
-        assert store.folder_of(name) is None
-
-
-def test_discarding_what_is_not_there_is_no_fault(store: AdapterStore, source: Path) -> None:
-    store.keep(ONE, [source])
-    for _ in range(2):
-        store.discard(ONE)
-    assert store.copies() == []
-
-
-def test_what_a_killed_process_left_is_removed_in_time(store: AdapterStore, tmp_path: Path) -> None:
+def test_the_start_removes_what_a_killed_process_left_unless_the_folder_cannot_be_written(
+    store: AdapterStore, tmp_path: Path
+) -> None:
     folder = tmp_path / "a" / "store"
     old, new = folder / ".new-old", folder / ".new-new"
     for unfinished in (old, new):
@@ -114,9 +95,6 @@ def test_what_a_killed_process_left_is_removed_in_time(store: AdapterStore, tmp_
     assert not old.exists()
     assert new.exists()
     assert disk_store.UNFINISHED_S >= 600
-
-
-def test_a_folder_that_cannot_be_written_stops_the_start(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(SettingsError, match=r"--adapter-store: .* can't be written"):
         AdapterStore(tmp_path / "file" / "store", max_bytes=1)

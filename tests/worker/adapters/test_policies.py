@@ -49,17 +49,13 @@ def test_a_busy_engine_keeps_most_of_a_core_unless_jobs_wait_for_several_loads()
 BYTES = st.integers(0, 1 << 40)
 
 
-def test_a_gpu_has_its_own_memory_and_copies_wait_in_the_hosts() -> None:
-    budgets = AdapterBudgets(device=30, host=50, is_one_memory=False)
-    assert (budgets.pool, budgets.copies) == (30, 50)
-    assert budgets.used(20, 40) == (20, 40)
-
-
-def test_a_cpu_has_one_pool_of_both_and_no_copies() -> None:
-    budgets = AdapterBudgets(device=30, host=50, is_one_memory=True)
-    assert (budgets.pool, budgets.copies) == (80, 0)
-    assert budgets.used(30, 0) == (30, 0)
-    assert budgets.used(70, 0) == (30, 40)
+def test_a_gpu_has_its_own_memory_and_a_cpu_one_pool_of_both_and_no_copies() -> None:
+    gpu = AdapterBudgets(device=30, host=50, is_one_memory=False)
+    assert (gpu.pool, gpu.copies) == gpu.used(30, 50) == (30, 50)
+    cpu = AdapterBudgets(device=30, host=50, is_one_memory=True)
+    assert (cpu.pool, cpu.copies) == (80, 0)
+    assert cpu.used(30, 0) == (30, 0)
+    assert cpu.used(70, 0) == (30, 40)
 
 
 @given(BYTES, BYTES, BYTES, st.booleans())
@@ -74,76 +70,33 @@ def test_neither_budget_is_exceeded_by_what_they_allow(
     assert on_device + in_host == of_pool + of_copies
 
 
-def test_a_version_without_jobs_and_the_waiting_one_are_not_in_use() -> None:
+def test_each_further_shortage_and_no_repeated_one_makes_a_further_version_in_use_yield() -> None:
     assert versions_in_use({A: 3, B: 0, C: 1}, wanted=C) == {A}
-
-
-def test_each_further_shortage_makes_a_further_version_yield() -> None:
     assert version_to_yield({A: 3, B: 2}, {A, B}, {B}, is_first_shortage=True) == A
     assert version_to_yield({A: 3, B: 2}, {A, B}, {A, B}, is_first_shortage=True) is None
-
-
-def test_a_version_that_asks_again_has_a_further_one_yield_only_if_none_in_use_does() -> None:
     assert version_to_yield({A: 3, B: 1}, {A, B}, {B}, is_first_shortage=False) is None
     assert version_to_yield({A: 3}, {A}, {B}, is_first_shortage=False) == A
-
-
-def test_memory_may_be_free_if_nothing_was_in_use() -> None:
     assert may_be_free((), {A: 1})
 
 
-STEAL_MS = 250
-KEEP_MS = KEPT_STEALS * STEAL_MS
-
-
-def after(*standings: tuple[int, ReplicaStanding]) -> Replica | None:
-    """The replica after the pool reported these standings, each at its time in ms."""
-    replica: Replica | None = Replica()
-    for now_ms, standing in standings:
-        replica = replica.after(standing, now_ms)
-    return replica
-
-
-def test_a_replica_is_due_once_it_was_surplus_for_long_enough() -> None:
-    replica = after((100, ReplicaStanding.SURPLUS), (200, ReplicaStanding.SURPLUS))
-    assert not replica.is_due(99 + KEEP_MS, STEAL_MS)
-    assert replica.is_due(100 + KEEP_MS, STEAL_MS)
-
-
-def test_slower_loads_keep_replicas_for_longer() -> None:
-    replica = after((0, ReplicaStanding.SURPLUS))
-    assert not replica.is_due(KEEP_MS, 2 * STEAL_MS)
-    assert replica.is_due(2 * KEEP_MS, 2 * STEAL_MS)
-
-
-@pytest.mark.parametrize("standing", [ReplicaStanding.SOLE, ReplicaStanding.GONE])
-def test_neither_the_last_holder_nor_one_that_gave_its_copy_up_has_a_replica(
-    standing: ReplicaStanding,
-) -> None:
-    assert after((0, standing)) is None
+REPORTS = st.lists(st.tuples(st.integers(0, 9999), st.sampled_from(ReplicaStanding)), max_size=40)
 
 
 @settings(max_examples=500)
-@given(
-    st.lists(
-        st.tuples(
-            st.integers(0, 9999), st.sampled_from((ReplicaStanding.SURPLUS, ReplicaStanding.NEEDED))
-        ),
-        max_size=40,
-    )
-)
-def test_no_replica_is_due_before_it_was_surplus_all_the_time(
-    reports: list[tuple[int, ReplicaStanding]],
+@given(REPORTS, st.integers(1, 1000))
+def test_a_replica_is_due_once_it_was_surplus_for_long_enough_unless_it_is_the_last_or_gone(
+    reports: list[tuple[int, ReplicaStanding]], steal_ms: int
 ) -> None:
-    replica, now_ms, needed_ms = Replica(), 0, 0
+    replica, now_ms, surplus_ms = Replica(), 0, None
     for passed_ms, standing in reports:
         now_ms += passed_ms
         changed = replica.after(standing, now_ms)
-        assert changed is not None
-        replica = changed
-        if standing is ReplicaStanding.NEEDED:
-            needed_ms = now_ms
-        assert not replica.is_due(now_ms, STEAL_MS) or now_ms - needed_ms >= KEEP_MS
+        assert (changed is None) == (standing in (ReplicaStanding.SOLE, ReplicaStanding.GONE))
+        replica = changed or Replica()
+        is_surplus = standing is ReplicaStanding.SURPLUS
+        surplus_ms = (now_ms if surplus_ms is None else surplus_ms) if is_surplus else None
+        is_due = surplus_ms is not None and now_ms - surplus_ms >= KEPT_STEALS * steal_ms
+        assert replica.is_due(now_ms, steal_ms) == is_due
 
 
 LONG_S, NOT_S = 60.0, 0.0
@@ -224,28 +177,20 @@ async def test_a_version_without_patience_lets_the_next_one_ask() -> None:
     assert await waiting
 
 
-async def test_an_adapter_that_became_resident_meanwhile_frees_memory_too() -> None:
+@pytest.mark.parametrize("has_job", [True, False])
+async def test_an_adapter_that_became_resident_meanwhile_frees_memory_too(has_job: bool) -> None:
+    """At once if its job was cancelled meanwhile, or else when its job ends."""
     memory = Memory(A)
     waiting = asyncio.create_task(memory.place(C))
     await until(lambda: memory.num_waits == 1)
-    memory.jobs[B] = 1  # it had its memory before, and has a job now
-    make_resident(memory.residency, B)
-    await until(lambda: memory.num_waits == 3)  # the load itself is one change
-    memory.end(B)
+    if has_job:
+        memory.jobs[B] = 1  # it had its memory before
+    else:
+        memory.num_free = 1
+    memory.residency.placing(B)
+    memory.residency.became_resident(B)
+    if has_job:
+        await until(lambda: memory.num_waits == 3)  # the load itself is one change
+        memory.end(B)
     async with asyncio.timeout(60):
         assert await waiting
-
-
-async def test_an_adapter_whose_job_was_cancelled_meanwhile_frees_memory_at_once() -> None:
-    memory = Memory(A)
-    waiting = asyncio.create_task(memory.place(C))
-    await until(lambda: memory.num_waits == 1)
-    memory.num_free = 1
-    make_resident(memory.residency, B)
-    async with asyncio.timeout(60):
-        assert await waiting
-
-
-def make_resident(residency: Residency, version: AdapterVersion) -> None:
-    residency.placing(version)
-    residency.became_resident(version)

@@ -103,18 +103,12 @@ async def test_a_hot_adapter_has_a_second_holder_within_a_load_and_a_turn_and_on
         assert await num_holders(client, HOT) == 1
         assert total(started, "loads") == 2
         assert (total(started, "spreads"), total(started, "shrinks")) == (1, 1)
+        async with flood(client, HOT, 30):
+            await until(lambda: hold(client, HOT, 2))
+        await until(lambda: hold(client, HOT, 1))
+        assert total(started, "shrinks") == 2
+        assert total(started, "loads") == 2, "the copy that was given up serves again"
     check_answers(client, sent[:200])
-
-
-async def test_a_copy_that_was_given_up_serves_again_without_a_load(client: Client) -> None:
-    async with workers(client, 2, **SLOW) as started:
-        await client.register(HOT)
-        for _ in range(3):
-            async with flood(client, HOT, 30):
-                await until(lambda: hold(client, HOT, 2))
-            await until(lambda: hold(client, HOT, 1))
-        assert total(started, "loads") == 2
-        assert total(started, "shrinks") == 3
 
 
 async def test_a_copy_that_was_given_up_makes_room_before_adapters_used_longer_ago(
@@ -172,9 +166,13 @@ def test_a_worker_loads_what_too_few_hold_and_keeps_what_no_more_than_enough_hol
     assert (must_load(pinned), must_keep(pinned)) == (loads, keeps)
 
 
+@pytest.mark.parametrize("advertises", [True, False])
 async def test_a_pinned_adapter_is_loaded_on_enough_workers_without_a_job(
-    client: Client, pins: Pins
+    client: Client, pins: Pins, monkeypatch: pytest.MonkeyPatch, advertises: bool
 ) -> None:
+    """A load is known before another worker may load, even if all other reports come late."""
+    if not advertises:
+        monkeypatch.setattr(Advertiser, "run", lambda _: asyncio.sleep(60))
     await client.register(A)
     async with workers(client, 3) as started:
         assert await num_holders(client, A) == 0
@@ -183,18 +181,6 @@ async def test_a_pinned_adapter_is_loaded_on_enough_workers_without_a_job(
             await client.register(version)
             await until(lambda version=version: hold(client, version, 2))
         assert total(started, "loads") == 4, "no worker loads more than the pool needs"
-
-
-async def test_a_load_is_known_before_another_worker_may_load(
-    client: Client, pins: Pins, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Only the keeper reports what it holds, as if all other reports came late."""
-    monkeypatch.setattr(Advertiser, "run", lambda _: asyncio.sleep(60))
-    await client.register(A)
-    async with workers(client, 3) as started:
-        await pins.set("a", 2, by="")
-        await until(lambda: hold(client, A, 2))
-        assert total(started, "loads") == 2
 
 
 async def test_a_pin_that_cannot_be_loaded_does_not_end_the_worker(

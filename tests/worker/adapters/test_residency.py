@@ -95,14 +95,9 @@ def test_a_crowded_out_version_is_not_claimed_until_a_version_in_use_has_no_jobs
     residency.job_finished({A: 2})
     assert not residency.is_crowded_out(C)
     assert yielding(residency) == {B}, "not claimed before the version that it yields to"
-
-
-def test_another_version_than_the_yielding_one_may_free_memory() -> None:
-    residency = residency_with(A, B)
     run_short(residency, C, {A: 3, B: 2})
     residency.job_finished({B: 2})
-    assert not residency.is_crowded_out(C)
-    assert yielding(residency) == {B}
+    assert not residency.is_crowded_out(C), "another version than the yielding one is free"
 
 
 def test_a_version_stops_yielding_once_another_one_is_loaded() -> None:
@@ -148,38 +143,6 @@ def test_a_claim_that_could_not_see_all_versions_ends_no_yielding() -> None:
     residency.job_returned(C)
     residency.claim_found_no_cold(returning)
     assert yielding(residency) == {A}
-
-
-def test_freed_memory_lets_crowded_out_versions_be_claimed() -> None:
-    residency = residency_with(A)
-    run_short(residency, C, {A: 1})
-    residency.memory_freed()
-    assert not residency.is_crowded_out(C)
-
-
-def test_a_replica_that_was_given_up_is_evicted_first_until_it_is_used() -> None:
-    residency = residency_with(A, B)
-    residency.held_elsewhere([A, B])
-    gone = residency.replicas_standing({A: ReplicaStanding.GONE, B: ReplicaStanding.NEEDED}, 0)
-    assert (gone, residency.surplus, set(residency.replicas)) == ({A}, {A}, {B})
-    assert residency.held == {BASE, B}
-    assert residency.is_resident(A)
-    residency.job_waits(A)
-    assert residency.surplus == set()
-
-
-def test_only_versions_that_others_hold_too_are_replicas() -> None:
-    residency = residency_with(A)
-    residency.replicas_standing({A: ReplicaStanding.SURPLUS}, 0)
-    assert residency.replicas == {}
-
-
-def test_a_replica_that_was_evicted_before_the_pools_reply_is_not_surplus() -> None:
-    residency = residency_with(A)
-    residency.held_elsewhere([A])
-    residency.evicted([A], host=())
-    assert residency.replicas_standing({A: ReplicaStanding.GONE}, 0) == {A}
-    assert residency.surplus == set()
 
 
 def test_subscribers_are_notified_of_holdings_loads_and_memory() -> None:
@@ -241,6 +204,7 @@ class Transitions(RuleBasedStateMachine):
         self.loading: dict[AdapterVersion, str] = {}
         self.waiting: dict[AdapterVersion, int] = {}
         self.replicas: set[AdapterVersion] = set()
+        self.surplus: set[AdapterVersion] = set()
         self.num_changes = 0
         self.residency.subscribe(Change.HOLDINGS, self._count_change)
 
@@ -250,6 +214,7 @@ class Transitions(RuleBasedStateMachine):
     @rule(version=VERSIONS)
     def a_job_waits(self, version: AdapterVersion) -> None:
         self.residency.job_waits(version)
+        self.surplus.discard(version)
         self.waiting[version] = self.waiting.get(version, 0) + 1
 
     @rule(version=VERSIONS)
@@ -329,21 +294,27 @@ class Transitions(RuleBasedStateMachine):
             if version in self.residency.held:
                 self.replicas.add(version)
 
-    @precondition(lambda self: self.replicas)
-    @rule(standing=st.sampled_from(ReplicaStanding))
-    def the_pool_counts_replicas(self, standing: ReplicaStanding) -> None:
-        version = min(self.replicas)
-        self.residency.replicas_standing({version: standing}, 0)
-        if standing in {ReplicaStanding.GONE, ReplicaStanding.SOLE}:
+    @rule(version=VERSIONS, standing=st.sampled_from(ReplicaStanding))
+    def the_pool_counts_replicas(self, version: AdapterVersion, standing: ReplicaStanding) -> None:
+        """The version may have been evicted before the pool's reply."""
+        is_gone = standing is ReplicaStanding.GONE
+        gone = self.residency.replicas_standing({version: standing}, 0)
+        assert gone == ({version} if is_gone else set())
+        if is_gone and version in self.replicas:
+            self.surplus.add(version)
+        if is_gone or standing is ReplicaStanding.SOLE:
             self.replicas.discard(version)
 
     @precondition(lambda self: self.device)
     @rule(data=st.data())
     def a_version_is_evicted(self, data: st.DataObject) -> None:
         version = data.draw(st.sampled_from(sorted(self.device)))
-        self.residency.evicted([version], set(self.host))
-        self.device.discard(version)
-        self.replicas.discard(version)
+        self.leaves_the_device(version, set(self.host))
+
+    def leaves_the_device(self, version: AdapterVersion, host: set[AdapterVersion]) -> None:
+        self.residency.evicted([version], host)
+        for place in (self.device, self.replicas, self.surplus):
+            place.discard(version)
 
     @rule(version=VERSIONS)
     def the_pool_forgets(self, version: AdapterVersion) -> None:
@@ -351,9 +322,7 @@ class Transitions(RuleBasedStateMachine):
             return
         self.host = [copy for copy in self.host if copy != version]
         if version in self.device:
-            self.residency.evicted([version], host=())
-            self.device.discard(version)
-            self.replicas.discard(version)
+            self.leaves_the_device(version, set())
         else:
             self.residency.not_loaded(version, is_copied=False)
         self.residency.forgotten(version)
@@ -377,10 +346,9 @@ class Transitions(RuleBasedStateMachine):
     @invariant()
     def the_pool_sees_resident_versions_except_surplus_replicas(self) -> None:
         residency = self.residency
-        assert residency.held == {BASE, *self.device} - residency.surplus
-        assert residency.surplus <= self.device
+        assert residency.held == {BASE, *self.device} - self.surplus
+        assert residency.surplus == self.surplus
         assert set(residency.replicas) == self.replicas
-        assert not residency.surplus & set(residency.replicas)
 
     @invariant()
     def a_claim_sees_what_is_held_or_awaited(self) -> None:

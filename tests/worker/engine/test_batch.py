@@ -1,5 +1,6 @@
 """Blocks, tensors and pooled states of a step, for chunks of any lengths."""
 
+from collections import Counter
 from itertools import pairwise
 
 import numpy as np
@@ -14,7 +15,7 @@ from shared.protocol.ids import AdapterVersion
 from worker.engine.batch import build_step
 from worker.engine.pooling import pool
 from worker.engine.request import Request, RequestId, RequestStatus
-from worker.engine.scheduler import Chunk
+from worker.engine.scheduler import Chunk, Scheduler
 from worker.kernels.transfer import read_all
 from worker.model.kv_cache import BLOCK_SIZE
 
@@ -70,17 +71,16 @@ def test_every_chunk_has_its_tokens_positions_slots_and_blocks(
     assert dict(zip(step.logits_rows.tolist(), step.sampled, strict=True)) == ends
 
 
-def test_the_attention_batch_has_the_dtypes_that_kernels_read() -> None:
-    layout = build_step([chunk(0, 0, 5, 0), chunk(1, 3, 1, 0)], CPU).attention
+def test_decodes_are_sorted_by_context_length_and_tensors_have_the_dtypes_that_kernels_read() -> (
+    None
+):
+    chunks = [chunk(0, 30, 1, 0), chunk(1, 0, 9, 0), chunk(2, 5, 1, 0), chunk(3, 30, 1, 0)]
+    layout = build_step(chunks, CPU).attention
+    assert layout.context_lens.tolist() == [6, 31, 31, 9]
     assert layout.slots.dtype == torch.int64
     for tensor in (layout.query_starts, layout.context_lens, layout.block_tables):
         assert tensor.dtype == torch.int32
         assert tensor.is_contiguous()
-
-
-def test_decodes_are_sorted_by_context_length() -> None:
-    chunks = [chunk(0, 30, 1, 0), chunk(1, 0, 9, 0), chunk(2, 5, 1, 0), chunk(3, 30, 1, 0)]
-    assert build_step(chunks, CPU).attention.context_lens.tolist() == [6, 31, 31, 9]
 
 
 SIZE = 6
@@ -281,6 +281,7 @@ def test_after_a_preemption_only_overwritten_blocks_are_computed_again() -> None
 @given(
     num_blocks=st.integers(7, 24),
     budget=st.integers(1, 30),
+    max_num_seqs=st.integers(1, 5),
     moves=st.lists(
         st.tuples(
             st.sampled_from(["add", "step", "step", "abort"]),
@@ -290,14 +291,25 @@ def test_after_a_preemption_only_overwritten_blocks_are_computed_again() -> None
         max_size=60,
     ),
 )
-def test_requests_attend_to_their_own_tokens_only_and_no_block_is_lost(
-    num_blocks: int, budget: int, moves: list[tuple[str, int, bytes | None]]
+def test_requests_attend_to_their_own_tokens_only_all_end_and_no_block_is_lost(
+    num_blocks: int, budget: int, max_num_seqs: int, moves: list[tuple[str, int, bytes | None]]
 ) -> None:
-    cache = Cache(num_blocks, budget=budget, max_num_seqs=4)
+    cache = Cache(num_blocks, budget=budget, max_num_seqs=max_num_seqs)
     made: list[Request] = []
+
+    def step_and_end() -> None:
+        chunks = cache.step()
+        assert sum(c.num_tokens for c in chunks) <= budget
+        assert len(cache.scheduler.running) <= max_num_seqs
+        assert bool(chunks) == bool(cache.scheduler.running or cache.scheduler.waiting)
+        for chunk in chunks:
+            if len(chunk.request.output_ids) == 4:
+                cache.scheduler.finish(chunk.request)
+
     for move, number, key in moves:
         if move == "add":
-            # Prompts have few distinct prefixes, so that many requests share one.
+            # Prompts have few distinct prefixes, so that many requests share one. With its answer,
+            # each has at most 24 tokens, so that it fits into the blocks alone.
             prompt = [number % 2] * (number // 2) + [number % 3] * (number - number // 2)
             made.append(prefix_request(str(len(made)), prompt, key))
             cache.scheduler.add(made[-1])
@@ -306,23 +318,21 @@ def test_requests_attend_to_their_own_tokens_only_and_no_block_is_lost(
             if found is not None:
                 cache.scheduler.finish(found)
         else:
-            step_and_end(cache)
-        check_balance(cache, made)
+            step_and_end()
+        check_balance(cache.scheduler, made)
     for _ in range(20 * len(made) + 500):
-        step_and_end(cache)
+        step_and_end()
     assert all(r.status is RequestStatus.FINISHED for r in made)
     assert cache.scheduler.blocks.num_free == num_blocks
 
 
-def step_and_end(cache: Cache) -> None:
-    for chunk in cache.step():
-        if len(chunk.request.output_ids) == 4:
-            cache.scheduler.finish(chunk.request)
-
-
-def check_balance(cache: Cache, made: list[Request]) -> None:
-    blocks = cache.scheduler.blocks
-    owned = {block for r in made for block in r.block_table}
-    assert len(owned) + blocks.num_free == blocks.num_blocks
+def check_balance(s: Scheduler, made: list[Request]) -> None:
+    owners = Counter(block for r in made for block in r.block_table)
+    assert len(owners) + s.blocks.num_free == s.blocks.num_blocks
     for r in made:
         assert len(r.block_table) == len(set(r.block_table))
+        assert r.cache_key or all(owners[block] == 1 for block in r.block_table)
+        is_running = r.status is RequestStatus.RUNNING
+        assert is_running == (r in s.running)
+        assert is_running or not r.block_table
+        assert len(r.block_table) * BLOCK >= r.num_computed_tokens

@@ -81,12 +81,18 @@ def assert_empty(engine: AnyEngine) -> None:
 # Requests.
 
 
-def test_a_request_gets_a_token_per_step_until_its_limit(engine: AnyEngine) -> None:
-    asked = request("a")
-    outputs = run(engine, asked)["a"]
+def test_a_request_gets_a_token_per_step_until_its_limit_and_both_are_counted(
+    engine: AnyEngine,
+) -> None:
+    before, asked = engine.stats(), request("a")
+    outputs = run(engine, asked, request("b", 6, seed=2))["a"]
     assert ids_of(outputs) == asked.output_ids
     assert [output.finish for output in outputs] == [None] * 4 + [FinishReason.LENGTH]
     assert_empty(engine)
+    after = engine.stats()
+    assert after.num_tokens - before.num_tokens == 11
+    assert 6 <= after.num_steps - before.num_steps <= 7
+    assert type(after) is EngineStats
 
 
 def test_a_stop_token_ends_a_request_and_is_output(engine: AnyEngine) -> None:
@@ -97,44 +103,36 @@ def test_a_stop_token_ends_a_request_and_is_output(engine: AnyEngine) -> None:
     assert_empty(engine)
 
 
-def test_the_context_ends_a_request_with_length(engine: AnyEngine) -> None:
-    asked = request("a", 100, prompt_ids=[7] * (MAX_MODEL_LEN - 3))
-    outputs = run(engine, asked)["a"]
-    assert len(outputs) == 3
-    assert outputs[-1].finish is FinishReason.LENGTH
-
-
-def test_a_prompt_that_fills_the_context_is_an_error(engine: AnyEngine) -> None:
-    outputs = run(engine, request("a", prompt_ids=[7] * MAX_MODEL_LEN))["a"]
+def test_the_context_ends_a_request_with_length_and_a_prompt_that_fills_it_is_an_error(
+    engine: AnyEngine,
+) -> None:
+    outputs = run(engine, request("a", 100, prompt_ids=[7] * (MAX_MODEL_LEN - 3)))["a"]
+    assert [output.finish for output in outputs] == [None, None, FinishReason.LENGTH]
+    outputs = run(engine, request("b", prompt_ids=[7] * MAX_MODEL_LEN))["b"]
     assert error_of(outputs).code is ErrorCode.CONTEXT_LENGTH_EXCEEDED
     assert_empty(engine)
 
 
-def test_equal_requests_have_equal_tokens_alone_and_in_a_batch(engine: AnyEngine) -> None:
-    alone = answer(engine, request("alone", 8))
-    others = [request(f"other {seed}", 12, seed=seed) for seed in (2, 3)]
-    batch = run(engine, others[0], request("again", 8), others[1])
-    assert ids_of(batch["again"]) == alone
-
-
-@pytest.mark.parametrize(
-    "sampling", [ChoiceSampling(seed=1, choice=1), ChoiceSampling(seed=2)], ids=["choice", "seed"]
-)
-def test_another_choice_or_seed_has_other_tokens(
-    engine: AnyEngine, sampling: ChoiceSampling
+def test_tokens_depend_on_seed_and_choice_but_not_on_the_batch_or_on_what_is_resumed(
+    engine: AnyEngine,
 ) -> None:
-    first = answer(engine, request("first", 8))
-    assert answer(engine, request("other", 8, sampling=sampling)) != first
-
-
-def test_a_resumed_request_continues_with_the_same_tokens(engine: AnyEngine) -> None:
-    whole = answer(engine, request("whole", 12))
-    resumed = request("resumed", 12, output_ids=whole[:7])
-    assert answer(engine, resumed) == whole[7:]
+    whole = answer(engine, request("alone", 8))
+    others = [request(f"other {seed}", 8, seed=seed) for seed in (2, 3)]
+    choice = request("choice", 8, sampling=ChoiceSampling(seed=1, choice=1))
+    batch = run(engine, others[0], request("again", 8), others[1], choice)
+    assert ids_of(batch["again"]) == whole
+    assert all(ids_of(batch[other.id]) != whole for other in (*others, choice))
+    resumed = request("resumed", 8, output_ids=whole[:5])
+    assert answer(engine, resumed) == whole[5:]
     assert resumed.output_ids == whole
 
 
-def test_an_aborted_request_has_no_further_output(engine: AnyEngine) -> None:
+def test_waiting_and_running_requests_can_be_aborted_and_have_no_further_output(
+    engine: AnyEngine,
+) -> None:
+    engine.add(request("waiting"))
+    engine.abort(RequestId("waiting"))
+    assert_empty(engine)
     engine.add(request("a", 50))
     engine.add(request("b", 3))
     engine.step()
@@ -143,12 +141,6 @@ def test_an_aborted_request_has_no_further_output(engine: AnyEngine) -> None:
     assert_empty(engine)
     engine.abort(RequestId("a"))
     assert not engine.has_work
-
-
-def test_a_waiting_request_can_be_aborted(engine: AnyEngine) -> None:
-    engine.add(request("a"))
-    engine.abort(RequestId("a"))
-    assert_empty(engine)
 
 
 def test_requests_beyond_the_limit_wait_and_all_end(engine: AnyEngine) -> None:
@@ -213,15 +205,6 @@ def test_a_failing_step_ends_its_requests_and_the_engine_stays_usable(engine: An
     assert engine.num_failures_in_a_row == 0
 
 
-def test_steps_and_tokens_are_counted(engine: AnyEngine) -> None:
-    before = engine.stats()
-    run(engine, request("a", 4), request("b", 6, seed=2))
-    after = engine.stats()
-    assert after.num_tokens - before.num_tokens == 10
-    assert 6 <= after.num_steps - before.num_steps <= 7
-    assert type(after) is EngineStats
-
-
 # Adapters.
 
 
@@ -236,16 +219,26 @@ def test_a_resident_adapter_changes_the_tokens_of_its_requests(kind: EngineKind)
     assert answer(kind.engine, request("again", 8, version=versions[1])) == list(answers[1])
 
 
-def test_an_adapter_is_not_resident_before_it_is_activated(kind: EngineKind) -> None:
-    image = kind.image(0)
-    placing = kind.engine.place(image)
+def test_an_adapter_is_resident_from_its_activation_to_its_removal(kind: EngineKind) -> None:
+    image, engine = kind.image(0), kind.engine
+    placing = engine.place(image)
     assert placing.reserved is not None
-    kind.engine.write_adapter(placing.reserved, image)
-    outputs = run(kind.engine, request("a", version=image.version))
+    engine.write_adapter(placing.reserved, image)
+    outputs = run(engine, request("early", version=image.version))
+    assert error_of(outputs["early"]).code is ErrorCode.ADAPTER_UNAVAILABLE
+    assert engine.stats().adapter_bytes > 0
+    engine.remove_adapter(image.version)
+    assert engine.stats().adapter_bytes == 0
+    load(engine, image)
+    engine.add(request("a", 50, version=image.version))
+    engine.add(request("base", 3))
+    engine.step()
+    engine.remove_adapter(image.version)
+    outputs = run(engine)
     assert error_of(outputs["a"]).code is ErrorCode.ADAPTER_UNAVAILABLE
-    assert kind.engine.stats().adapter_bytes > 0
-    kind.engine.remove_adapter(image.version)
-    assert kind.engine.stats().adapter_bytes == 0
+    assert outputs["base"][-1].finish is FinishReason.LENGTH
+    assert engine.stats().adapter_bytes == 0
+    assert_empty(engine)
 
 
 def test_an_adapter_is_written_on_another_thread(kind: EngineKind) -> None:
@@ -263,56 +256,32 @@ def test_an_adapter_is_written_on_another_thread(kind: EngineKind) -> None:
     assert len(answer(kind.engine, request("new", version=new.version))) == 5
 
 
-def test_removing_an_adapter_ends_its_requests_with_an_error(kind: EngineKind) -> None:
-    image = kind.image(0)
-    load(kind.engine, image)
-    kind.engine.add(request("a", 50, version=image.version))
-    kind.engine.add(request("base", 3))
-    kind.engine.step()
-    kind.engine.remove_adapter(image.version)
-    outputs = run(kind.engine)
-    assert error_of(outputs["a"]).code is ErrorCode.ADAPTER_UNAVAILABLE
-    assert outputs["base"][-1].finish is FinishReason.LENGTH
-    assert kind.engine.stats().adapter_bytes == 0
-    assert_empty(kind.engine)
-
-
-def test_the_least_recently_used_idle_adapter_makes_room(kind: EngineKind) -> None:
+@pytest.mark.parametrize("is_surplus", [False, True])
+def test_surplus_adapters_make_room_and_then_the_least_recently_used_one(
+    kind: EngineKind, is_surplus: bool
+) -> None:
     first, second, third = map(kind.image, range(3))
     assert load(kind.engine, first) == load(kind.engine, second) == []
     answer(kind.engine, request("a", version=first.version))
-    assert load(kind.engine, third) == [second.version]
+    surplus = first.version if is_surplus else second.version
+    order = EvictionOrder(first={surplus} if is_surplus else frozenset())
+    assert load(kind.engine, third, order=order) == [surplus]
 
 
-def test_surplus_adapters_make_room_before_all_others(kind: EngineKind) -> None:
-    first, second, third = map(kind.image, range(3))
-    load(kind.engine, first)
-    load(kind.engine, second)
-    assert load(kind.engine, third, order=EvictionOrder(first={second.version})) == [second.version]
-
-
-def test_adapters_in_use_are_not_evicted(kind: EngineKind) -> None:
-    images = [kind.image(number) for number in range(3)]
-    for image in images[:2]:
+def test_only_idle_adapters_are_evicted_and_only_if_it_is_allowed_and_helps(
+    kind: EngineKind,
+) -> None:
+    first, second, new = (kind.image(number) for number in range(3))
+    for image in (first, second):
         load(kind.engine, image)
         kind.engine.add(request(image.version, 3, version=image.version))
-    new = images[2]
     assert not kind.engine.has_room(new.num_bytes)
     placing = kind.engine.place(new)
     assert (placing.reserved, placing.evicted) == (None, [])
     run(kind.engine)
-    assert kind.engine.has_room(new.num_bytes)
-    assert load(kind.engine, new) == [images[0].version]
-
-
-def test_no_adapter_is_evicted_unless_it_is_allowed(kind: EngineKind) -> None:
-    for number in range(2):
-        load(kind.engine, kind.image(number))
-    placing = kind.engine.place(kind.image(2), may_evict=False)
+    placing = kind.engine.place(new, may_evict=False)
     assert (placing.reserved, placing.evicted) == (None, [])
-
-
-def test_an_adapter_larger_than_all_adapter_memory_is_refused(kind: EngineKind) -> None:
+    assert kind.engine.has_room(new.num_bytes)
     with pytest.raises(AdapterRejected, match="--adapter-memory-mb"):
         kind.engine.place(kind.large_image())
-    assert kind.engine.stats().adapter_bytes == 0
+    assert load(kind.engine, new) == [first.version]

@@ -8,6 +8,7 @@ from threading import Event
 
 import pytest
 import torch
+from adapter_folders import read_adapter
 from engines import engine_of, greedy_request, load, random_prompt, run
 from tiny import save_adapter, tiny_model
 
@@ -19,12 +20,9 @@ from worker.engine.config import EngineConfig
 from worker.engine.engine import NativeEngine
 from worker.engine.interface import LEAST_RECENTLY_USED, EvictionOrder
 from worker.engine.request import RequestId, StepOutput
-from worker.lora.checkpoint.adapter import LoRAAdapter, read_checkpoint
-from worker.lora.checkpoint.adapter_files import AdapterFiles
+from worker.lora.checkpoint.adapter import LoRAAdapter
 from worker.model.kv_cache import bytes_per_block
 from worker.model.loader import LoadedModel
-
-TARGETS = ["q_proj", "down_proj"]
 
 
 @pytest.fixture(scope="module")
@@ -48,13 +46,9 @@ def assert_empty(engine: NativeEngine) -> None:
 
 
 def adapters(engine: NativeEngine, root: Path, count: int, rank: int = 8) -> list[LoRAAdapter]:
-    folders = [
-        save_adapter(root / str(i), seed=i, r=rank, target_modules=TARGETS) for i in range(count)
-    ]
-    return [
-        read_checkpoint(f"a{i}", AdapterFiles(f), engine.base, dtype=torch.float32)
-        for i, f in enumerate(folders)
-    ]
+    config = {"r": rank, "target_modules": ["q_proj", "down_proj"]}
+    folders = [save_adapter(root / str(seed), seed=seed, **config) for seed in range(count)]
+    return [read_adapter(engine.base, folder, f"a{i}") for i, folder in enumerate(folders)]
 
 
 def test_logits_that_are_not_finite_end_only_their_requests_and_leave_nothing_in_the_cache(
@@ -131,7 +125,7 @@ def test_nobody_is_evicted_for_an_adapter_that_still_has_no_room(
     assert engine.place(engine.layout.image(large)).evicted == [idle.version, used.version]
 
 
-def test_a_context_longer_than_the_cache_or_the_model_stops_the_start(loaded: LoadedModel) -> None:
+def test_a_context_or_a_cache_that_does_not_fit_stops_the_start(loaded: LoadedModel) -> None:
     block = bytes_per_block(loaded.kv_shapes, loaded.dtype)
     with pytest.raises(SettingsError, match="--max-model-len 600 exceeds the model's limit of 512"):
         NativeEngine(loaded, EngineConfig(max_model_len=600))
@@ -139,12 +133,9 @@ def test_a_context_longer_than_the_cache_or_the_model_stops_the_start(loaded: Lo
         NativeEngine(loaded, EngineConfig(max_model_len=100, kv_cache_bytes=2 * block))
     with pytest.raises(SettingsError, match="--kv-cache-mb is too small"):
         NativeEngine(loaded, EngineConfig(kv_cache_bytes=block - 1))
-    assert NativeEngine(loaded, EngineConfig(kv_cache_bytes=2 * block)).max_model_len == 32
-
-
-def test_a_cache_larger_than_the_memory_stops_the_start(loaded: LoadedModel) -> None:
     with pytest.raises(SettingsError, match=r"--kv-cache-mb: \d+ MiB can't be allocated on cpu"):
         NativeEngine(loaded, EngineConfig(kv_cache_bytes=1 << 60))
+    assert NativeEngine(loaded, EngineConfig(kv_cache_bytes=2 * block)).max_model_len == 32
 
 
 def test_a_shared_prefix_gives_the_same_answers_to_base_and_adapters(
@@ -187,22 +178,14 @@ def test_tenants_share_no_prefix_and_the_cache_can_be_switched_off(loaded: Loade
 A, B, C = (AdapterVersion(f"{name}@1") for name in "abc")
 
 
-def residents() -> AdapterLRU:
-    made = AdapterLRU()
-    for version in (A, B, C):
-        made.add(version, f"weights of {version}")
-    return made
-
-
-def test_what_is_gone_is_not_resident_and_may_go_twice() -> None:
-    all_three = residents()
-    for _ in range(2):
-        all_three.discard(B)
-    assert B not in all_three
-    assert list(all_three) == [A, C]
-
-
 def test_the_least_recently_used_goes_unless_the_order_says_otherwise() -> None:
+    residents = AdapterLRU()
+    for version in (A, B, C):
+        residents.add(version, f"weights of {version}")
+    for _ in range(2):
+        residents.discard(B)
+    assert B not in residents
+    assert list(residents) == [A, C]
     assert version_to_evict([A, B, C], LEAST_RECENTLY_USED) == A
     assert version_to_evict([A, B, C], EvictionOrder(first={C, B})) == B
     assert version_to_evict([A, B, C], EvictionOrder(last={A})) == B

@@ -51,8 +51,7 @@ def test_composite_functions_are_counted_by_their_operations() -> None:
     tensor, weight = torch.ones(3, 4), torch.ones(4, 4)
     with counted() as counts:
         torch.nn.functional.linear(tensor, weight).view(-1).double()
-    assert set(counts.operations.values()) == {1}
-    assert len(counts.operations) == 2
+    assert list(counts.operations.values()) == [1, 1]
 
 
 @pytest.fixture(scope="module")
@@ -86,10 +85,14 @@ def test_arrays_return_as_they_were(arrays: list[Array]) -> None:
         np.testing.assert_array_equal(found, array)
 
 
-def test_many_arrays_are_copied_at_once() -> None:
+def test_many_arrays_are_copied_at_once_and_non_contiguous_tensors_in_order() -> None:
     with counted() as counts:
         to_host(to_device([np.arange(3), np.zeros((2, 2), np.float32)], CPU))
     assert (counts.uploads, counts.reads) == ({"to": 1}, {"cpu": 1})
+    matrix = torch.arange(6).view(2, 3)
+    transposed, column = to_host([matrix.t(), matrix[:, 1]])
+    assert transposed.tolist() == [[0, 3], [1, 4], [2, 5]]
+    assert column.tolist() == [1, 4]
 
 
 def test_pending_values_are_computed_from_what_was_read_together() -> None:
@@ -101,10 +104,3 @@ def test_pending_values_are_computed_from_what_was_read_together() -> None:
     assert doubled.value().tolist() == [2, 4]
     assert (summed.value(), nothing.value()) == (7, 0)
     assert counts.reads == {"cpu": 1}
-
-
-def test_non_contiguous_tensors_are_read_in_order() -> None:
-    matrix = torch.arange(6).view(2, 3)
-    transposed, column = to_host([matrix.t(), matrix[:, 1]])
-    assert transposed.tolist() == [[0, 3], [1, 4], [2, 5]]
-    assert column.tolist() == [1, 4]

@@ -1,12 +1,17 @@
-"""Scheduling of requests into steps, and preemption."""
+"""Scheduling of requests into steps, preemption, and the sizes of steps on simulated machines."""
 
+from dataclasses import dataclass
+from itertools import pairwise
+from math import inf
+
+import pytest
 from engine_requests import BLOCK, compute, make_request, make_scheduler
 from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.protocol.embeddings import EmbeddingParams
-from worker.engine.pace import StepSize
-from worker.engine.request import Request, RequestId, RequestStatus
+from worker.engine.pace import MAX_GROWTH, MIN_PROMPT_TOKENS, STRETCH, Pace, StepSize
+from worker.engine.request import Request, RequestStatus
 from worker.engine.scheduler import Chunk, Scheduler, step_size
 
 
@@ -64,59 +69,6 @@ def test_without_free_blocks_the_youngest_is_preempted_and_resumes_before_waitin
     assert described(s.schedule())[0] == ("young", 0, 9, True)
 
 
-@given(
-    num_blocks=st.integers(6, 20),
-    budget=st.integers(1, 30),
-    max_num_seqs=st.integers(1, 5),
-    moves=st.lists(
-        st.tuples(st.sampled_from(["add", "step", "abort"]), st.integers(1, 20)), max_size=60
-    ),
-)
-def test_no_block_is_lost_and_every_request_ends(
-    num_blocks: int, budget: int, max_num_seqs: int, moves: list[tuple[str, int]]
-) -> None:
-    s = make_scheduler(num_blocks, budget=budget, max_num_seqs=max_num_seqs)
-    made: list[Request] = []
-    for move, number in moves:
-        if move == "add":
-            # At most 24 tokens with the answer, so that each request alone fits into 6 blocks.
-            made.append(request(str(len(made)), number))
-            s.add(made[-1])
-        elif move == "abort":
-            found = s.find(RequestId(str(number)))
-            if found is not None:
-                s.finish(found)
-        else:
-            step_and_check(s, budget, max_num_seqs)
-        check_balance(s, made)
-    for _ in range(20 * len(made) + 500):
-        step_and_check(s, budget, max_num_seqs)
-    assert all(r.is_finished for r in made)
-    assert s.blocks.num_free == num_blocks
-
-
-def step_and_check(s: Scheduler, budget: int, max_num_seqs: int) -> None:
-    chunks = s.schedule()
-    assert sum(c.num_tokens for c in chunks) <= budget
-    assert len(s.running) <= max_num_seqs
-    assert bool(chunks) == bool(s.running or s.waiting)
-    compute(chunks)
-    for chunk in chunks:
-        if len(chunk.request.output_ids) == 4:
-            s.finish(chunk.request)
-
-
-def check_balance(s: Scheduler, made: list[Request]) -> None:
-    owned = [block for r in made for block in r.block_table]
-    assert len(owned) == len(set(owned))
-    assert len(owned) + s.blocks.num_free == s.blocks.num_blocks
-    for r in made:
-        is_running = r.status is RequestStatus.RUNNING
-        assert is_running == (r in s.running)
-        assert is_running or not r.block_table
-        assert len(r.block_table) * BLOCK >= r.num_computed_tokens
-
-
 def test_a_steps_size_counts_decodes_and_prompt_tokens_with_their_context() -> None:
     decode = Chunk(request("a"), start=9, num_tokens=1, samples=True)
     last = Chunk(request("b"), start=30, num_tokens=1, samples=True)
@@ -142,20 +94,12 @@ def prompt_tokens(chunks: list[Chunk]) -> int:
     return sum(c.num_tokens for c in chunks if c.num_tokens > 1)
 
 
-def test_while_a_stream_runs_a_prompt_gets_the_tokens_that_the_pace_allows() -> None:
-    s = paced()
-    s.add(request("long", 900))
-    assert prompt_tokens(s.schedule()) == 40
-
-
-def test_prompts_that_wait_for_the_steps_size_make_it_larger() -> None:
-    s = paced()
-    for name in "abcd":
-        s.add(request(name, 900))
-    assert prompt_tokens(s.schedule()) == 4 * 40
-
-
-def test_prompts_that_wait_for_blocks_or_sequences_dont_make_the_step_larger() -> None:
+def test_prompts_that_wait_for_the_steps_size_make_it_larger_and_others_do_not() -> None:
+    for names, num_tokens in (("a", 40), ("abcd", 4 * 40)):
+        s = paced()
+        for name in names:
+            s.add(request(name, 900))
+        assert prompt_tokens(s.schedule()) == num_tokens
     no_sequence_free = paced(max_num_seqs=2)
     no_block_free = paced(num_blocks=300)
     for s in (no_sequence_free, no_block_free):
@@ -202,7 +146,9 @@ def step(s: Scheduler) -> list[str]:
     return [chunk.request.id for chunk in chunks]
 
 
-def test_a_preemptible_request_starts_after_all_others() -> None:
+def test_preemptible_requests_start_and_their_prompts_go_on_after_all_others_that_can_start() -> (
+    None
+):
     s = make_scheduler(max_num_seqs=2)
     s.add(request("batch", is_preemptible=True))
     s.add(request("a"))
@@ -210,15 +156,12 @@ def test_a_preemptible_request_starts_after_all_others() -> None:
     assert step(s) == ["a", "b"]
     s.finish(s.running[0])
     assert step(s) == ["b", "batch"]
-
-
-def test_the_prompt_of_another_request_goes_before_an_unfinished_preemptible_prompt() -> None:
-    s = make_scheduler(budget=8)
-    s.add(request("batch", num_prompt=40, is_preemptible=True))
-    assert step(s) == ["batch"]
-    s.add(request("a", num_prompt=8))
-    assert step(s) == ["a"]
-    assert step(s) == ["a", "batch"]
+    for max_num_seqs, expected in ((8, [["a"], ["a", "batch"]]), (1, [["batch"], ["batch"]])):
+        s = make_scheduler(budget=8, max_num_seqs=max_num_seqs)
+        s.add(request("batch", num_prompt=40, is_preemptible=True))
+        assert step(s) == ["batch"]
+        s.add(request("a", num_prompt=8))
+        assert [step(s), step(s)] == expected
 
 
 def test_preemptible_answers_do_not_limit_the_prompt_of_another_request() -> None:
@@ -236,14 +179,6 @@ def test_preemptible_answers_do_not_limit_the_prompt_of_another_request() -> Non
     s.add(request("batch 9", num_prompt=300, is_preemptible=True))
     step(s)
     assert s.running[-1].is_prefilling, "preemptible prompts are limited as before"
-
-
-def test_a_preemptible_prompt_goes_on_if_the_other_request_cannot_start() -> None:
-    s = make_scheduler(budget=8, max_num_seqs=1)
-    s.add(request("batch", num_prompt=40, is_preemptible=True))
-    step(s)
-    s.add(request("a"))
-    assert step(s) == ["batch"]
 
 
 def test_blocks_are_taken_from_preemptible_requests_first() -> None:
@@ -287,3 +222,134 @@ def test_a_step_with_the_prompt_of_another_request_has_no_preemptible_prompts() 
     assert step(s) == ["batch 0", "a"], "answers that run go on"
     assert step(s)[:2] == ["batch 0", "a"]
     assert len(s.running) > 2, "the batch goes on once the prompt is computed"
+
+
+LIMIT = 2048
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Model of the durations of steps on a machine."""
+
+    fixed_ms: float = 10.0
+    decode_ms: float = 0.1
+    token_ms: float = 0.2
+    double_at: float = inf
+    """Context, in tokens, at which a prompt token takes twice as long as without context."""
+
+    def ms(self, step: StepSize) -> float:
+        of_token = self.token_ms * (1 + step.context / self.double_at)
+        return self.fixed_ms + self.decode_ms * step.num_decodes + of_token * step.num_prompt_tokens
+
+    def run(
+        self, pace: Pace, num_decodes: int, num_prompt_tokens: int = 0, context: int = 0
+    ) -> float:
+        """Report a step to `pace` and return its milliseconds."""
+        step = StepSize(num_decodes, num_prompt_tokens, context + num_prompt_tokens / 2)
+        pace.observe(step, self.ms(step))
+        return self.ms(step)
+
+
+@dataclass(frozen=True)
+class PromptStep:
+    num_prompt_tokens: int
+    stretch: float
+    """Duration in multiples of a step that only decodes."""
+
+
+def prompt_steps(
+    machine: Machine, pace: Pace, num_decodes: int, prompt: int, num_prompts: int = 1
+) -> list[PromptStep]:
+    """Compute one of `num_prompts` prompts in steps of the size that the pace allows.
+
+    `num_decodes` streams decode in each step.
+    """
+    usual_ms = machine.run(pace, num_decodes)
+    steps, done = [], 0
+    while done < prompt:
+        size = min(
+            pace.max_tokens(num_decodes, num_prompts, done, LIMIT) - num_decodes, prompt - done
+        )
+        ms = machine.run(pace, num_decodes, size, done)
+        steps.append(PromptStep(size, ms / usual_ms))
+        done += size
+    return steps
+
+
+def test_the_limit_applies_without_decodes_and_before_any_decode_is_timed() -> None:
+    pace = Pace()
+    assert pace.max_tokens(8, 1, 0, LIMIT) == LIMIT
+    Machine().run(pace, 0, 512)
+    assert pace.max_tokens(8, 1, 0, LIMIT) == LIMIT
+    Machine().run(pace, 8)
+    assert pace.max_tokens(0, 1, 0, LIMIT) == LIMIT
+
+
+@given(
+    st.builds(
+        Machine,
+        fixed_ms=st.floats(0.1, 100),
+        decode_ms=st.floats(0, 2),
+        token_ms=st.floats(0.01, 2),
+        double_at=st.floats(300, 100_000),
+    ),
+    st.integers(1, 64),
+)
+def test_no_step_takes_much_longer_than_the_target(machine: Machine, num_decodes: int) -> None:
+    pace = Pace()
+    for prompt in (300, 3000, 1500, 40, 3000):
+        for step in prompt_steps(machine, pace, num_decodes, prompt):
+            assert step.stretch <= STRETCH * 1.15 or step.num_prompt_tokens <= MIN_PROMPT_TOKENS
+
+
+def test_the_pace_learns_how_many_prompt_tokens_fit_in_steps_that_grow_by_a_limited_factor() -> (
+    None
+):
+    machine, pace = Machine(fixed_ms=20, decode_ms=0, token_ms=0.1), Pace()
+    sizes = [step.num_prompt_tokens for step in prompt_steps(machine, pace, 8, 2000)]
+    assert max(sizes) in (199, 200)  # 20 ms more
+    assert pace.max_tokens(9, 1, 0, LIMIT) - 9 == pace.max_tokens(8, 1, 0, LIMIT) - 8
+    machine, pace = Machine(token_ms=0.001), Pace()
+    sizes = [step.num_prompt_tokens for step in prompt_steps(machine, pace, 8, 2000)]
+    assert sizes[0] == MIN_PROMPT_TOKENS
+    assert all(after <= MAX_GROWTH * before for before, after in pairwise(sizes))
+    machine, pace = Machine(fixed_ms=0.1, token_ms=100), Pace()
+    machine.run(pace, 1)
+    assert pace.max_tokens(1, 1, 0, LIMIT) == 1 + MIN_PROMPT_TOKENS
+    assert pace.max_tokens(1, 1, 0, 16) == 16
+
+
+def test_steps_are_longer_if_more_prompts_wait() -> None:
+    machine = Machine(fixed_ms=40, decode_ms=0)
+    stretches = {}
+    for num_prompts in (1, 9, 25):
+        steps = prompt_steps(machine, Pace(), 8, 4000, num_prompts)
+        stretches[num_prompts] = max(step.stretch for step in steps)
+    assert stretches == pytest.approx({1: 2.0, 9: 3.0, 25: 5.0}, rel=0.02)
+
+
+def test_if_context_is_expensive_later_chunks_of_a_prompt_are_smaller() -> None:
+    machine, pace = Machine(token_ms=0.05, double_at=500), Pace()
+    prompt_steps(machine, pace, 8, 3000)
+    assert pace.max_tokens(8, 1, 3000, LIMIT) < pace.max_tokens(8, 1, 1500, LIMIT) / 1.2
+
+
+def test_short_prompts_without_streams_dont_raise_the_cost_of_tokens() -> None:
+    machine, pace = Machine(fixed_ms=20), Pace()
+    prompt_steps(machine, pace, 8, 2000)
+    before = pace.max_tokens(8, 1, 0, LIMIT)
+    for _ in range(20):
+        machine.run(pace, 0, 30)
+    assert pace.max_tokens(8, 1, 0, LIMIT) >= 0.9 * before
+
+
+@given(st.lists(st.tuples(st.integers(1, 16), st.floats(-2, 2)), min_size=1, max_size=50))
+def test_short_last_chunks_of_prompts_have_little_weight(rests: list[tuple[int, float]]) -> None:
+    machine, pace = Machine(fixed_ms=20), Pace()
+    prompt_steps(machine, pace, 8, 2000)
+    for size, noise_ms in rests:
+        step = StepSize(8, size, size / 2)
+        pace.observe(step, machine.ms(step) + noise_ms)
+        regular = StepSize(8, 64, 32)
+        pace.observe(regular, machine.ms(regular))
+    assert 40 <= pace.max_tokens(8, 1, 0, LIMIT) - 8 <= 200  # 104 without noise

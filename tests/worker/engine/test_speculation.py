@@ -33,13 +33,6 @@ def searched(tokens: Sequence[int]) -> tuple[int, int] | None:
     return None
 
 
-def index_of(*parts: Sequence[int]) -> NgramIndex:
-    index = NgramIndex()
-    for part in parts:
-        index.extend(part)
-    return index
-
-
 @given(st.lists(st.lists(st.integers(0, 3), max_size=12), max_size=12))
 def test_the_latest_occurrence_of_the_longest_ngram_is_found(parts: list[list[int]]) -> None:
     tokens: list[int] = []
@@ -52,8 +45,10 @@ def test_the_latest_occurrence_of_the_longest_ngram_is_found(parts: list[list[in
 
 
 def test_a_copy_beyond_the_end_repeats_its_period() -> None:
-    assert index_of([9, 1, 2, 3]).copy(1, 7) == [1, 2, 3, 1, 2, 3, 1]
-    assert index_of([9, 7]).copy(1, 3) == [7, 7, 7]
+    index = NgramIndex()
+    index.extend([9, 1, 2, 3])
+    assert index.copy(1, 7) == [1, 2, 3, 1, 2, 3, 1]
+    assert index.copy(3, 3) == [3, 3, 3]
 
 
 def lookup_of(tokens: Sequence[int]) -> PromptLookup:
@@ -79,16 +74,6 @@ def test_ngrams_of_other_sizes_go_on_while_one_size_backs_off() -> None:
     assert lookup.propose(1) == [4]  # three tokens in common
 
 
-def test_proposals_return_after_a_long_pause() -> None:
-    lookup = lookup_of([1, 1])
-    for _ in range(20):
-        while not lookup.propose(1):
-            pass
-        lookup.record(1, 0)
-    skipped = next(n for n in range(100) if lookup.propose(1))
-    assert skipped == MAX_SKIPPED
-
-
 MAX_ROWS = 16
 
 
@@ -112,7 +97,7 @@ def skipped(acceptance: Acceptance) -> int:
     return next(number for number in range(1000) if acceptance.may_draft())
 
 
-def test_the_rate_follows_the_share_of_accepted_tokens() -> None:
+def test_the_rate_follows_the_share_of_accepted_tokens_up_to_the_first_rejected_one() -> None:
     acceptance = Acceptance()
     for _ in range(20):
         acceptance.record(8, 8)
@@ -123,9 +108,6 @@ def test_the_rate_follows_the_share_of_accepted_tokens() -> None:
     for _ in range(50):
         acceptance.record(4, 0)
     assert acceptance.rate == Acceptance().rate
-
-
-def test_tokens_after_a_rejected_one_say_nothing_about_the_rate() -> None:
     short, long = Acceptance(), Acceptance()
     short.record(2, 1)
     long.record(8, 1)
@@ -144,13 +126,10 @@ def test_rejected_drafts_double_the_pause_and_an_accepted_token_ends_it() -> Non
     assert skipped(acceptance) == 0
 
 
-def test_durations_are_interpolated_between_known_numbers_of_rows() -> None:
+def test_durations_are_interpolated_and_forgotten_if_no_step_of_that_size_follows() -> None:
     known = durations(rows_1=10.0, rows_5=18.0)
     assert [known.estimate(rows) for rows in (1, 2, 3, 5)] == [10.0, 12.0, 14.0, 18.0]
     assert known.estimate(9) > known.estimate(5)
-
-
-def test_durations_are_forgotten_if_no_step_of_that_size_follows() -> None:
     known = durations(rows_4=1000.0)
     for _ in range(MAX_AGE):
         known.observe(1, 10.0)
@@ -159,7 +138,7 @@ def test_durations_are_forgotten_if_no_step_of_that_size_follows() -> None:
     assert known.estimate(4) < 20.0
 
 
-def test_as_many_tokens_are_drafted_as_pay() -> None:
+def test_as_many_tokens_are_drafted_as_pay_the_likeliest_first_and_none_in_a_full_step() -> None:
     cheap = durations(rows_1=10.0, rows_9=11.0)
     assert lengths([(8, 0.95)], cheap) == [8]
     assert 1 <= lengths([(8, 0.3)], cheap)[0] < 8
@@ -167,15 +146,9 @@ def test_as_many_tokens_are_drafted_as_pay() -> None:
     costly_second_row = durations(rows_1=10.0, rows_2=20.0, rows_9=21.0)
     assert lengths([(8, 0.95)], costly_second_row) == [8]
     assert lengths([(8, 0.4)], costly_second_row) == [0]
-
-
-def test_the_likeliest_tokens_of_all_requests_are_drafted() -> None:
     first, second, third = lengths([(8, 0.9), (0, 0.9), (8, 0.3)], durations(rows_3=10.0))
     assert first > third
     assert second == 0
-
-
-def test_a_full_step_verifies_no_drafts() -> None:
     free = durations(rows_1=10.0, rows_16=10.0)
     assert lengths([(8, 1.0)] * 16, free) == [0] * 16
     assert sum(lengths([(8, 1.0)] * 10, free)) == 6
@@ -244,14 +217,11 @@ def test_a_chunk_with_a_draft_has_its_tokens_samples_and_blocks() -> None:
     assert step_size([chunk]).num_prompt_tokens == 0
 
 
-def test_a_draft_leaves_room_for_the_token_after_it() -> None:
+def test_a_draft_leaves_room_for_the_token_after_it_and_ends_before_a_stop_token() -> None:
     assert len(drafted(repeating(max_tokens=4))) == 3
     assert drafted(repeating(max_tokens=1)) == ()
     assert len(drafted(repeating(num_tokens=MAX_MODEL_LEN - 3))) == 2
     assert drafted(repeating(num_tokens=MAX_MODEL_LEN - 1)) == ()
-
-
-def test_a_draft_ends_before_a_stop_token() -> None:
     assert drafted(repeating(stop_ids=frozenset({5}))) == (6, 7)
 
 
@@ -265,7 +235,7 @@ def test_a_draft_takes_only_free_blocks() -> None:
     assert blocks.num_free == 0
 
 
-def test_a_step_with_many_rows_or_a_prompt_has_no_drafts() -> None:
+def test_a_step_with_many_rows_or_a_prompt_has_no_drafts_and_others_as_many_as_fit() -> None:
     drafter, _ = drafter_of()
     decodes = [decode_of(repeating(str(number))) for number in range(16)]
     assert drafter.extend(decodes) == decodes
@@ -275,12 +245,8 @@ def test_a_step_with_many_rows_or_a_prompt_has_no_drafts() -> None:
         assert drafter.extend([decodes[0], other]) == [decodes[0], other]
     assert drafter.num_drafted_tokens == 0
     assert decodes[0].request.lookup is None
-
-
-def test_a_step_never_exceeds_its_maximum_number_of_tokens() -> None:
     drafter, _ = drafter_of(max_rows=5)
-    chunks = drafter.extend([decode_of(repeating(str(number))) for number in range(2)])
-    assert sum(chunk.num_tokens for chunk in chunks) == 5
+    assert sum(chunk.num_tokens for chunk in drafter.extend(decodes[:2])) == 5
 
 
 def test_a_chunk_that_must_be_split_loses_its_draft() -> None:

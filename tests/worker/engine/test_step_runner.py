@@ -100,21 +100,6 @@ def test_later_passes_keep_the_size_that_fits_and_grow_again() -> None:
     assert passes.sizes[1:] == [8, 8]
 
 
-def test_a_single_token_without_enough_memory_ends_only_its_request() -> None:
-    broken = chunk("broken", 0, 3)
-
-    class Broken(Passes):
-        def run(self, chunks: Sequence[Chunk]) -> list[Computed]:
-            self.most = 0 if broken.request in [c.request for c in chunks] else 100
-            return super().run(chunks)
-
-    result = StepRunner(Broken(0), CPU, max_tokens=8).run([chunk("a", 0, 2), broken])
-    (failed,) = result.failed
-    assert failed[0] is broken.request
-    assert failed[1].code is ErrorCode.UNAVAILABLE
-    assert [c.chunk.request.id for c in result.computed if c.samples] == ["a"]
-
-
 @pytest.mark.parametrize(
     "error",
     [
@@ -130,14 +115,22 @@ def test_allocators_of_cpus_and_triton_lead_to_retries_too(error: Exception) -> 
     assert runner.num_out_of_memory == 2
 
 
-def test_another_error_ends_the_requests_of_its_pass_without_a_retry() -> None:
+def test_one_token_without_memory_ends_its_request_and_another_error_those_of_its_pass() -> None:
+    broken = chunk("broken", 0, 3)
+
+    class Broken(Passes):
+        def run(self, chunks: Sequence[Chunk]) -> list[Computed]:
+            self.most = 0 if broken.request in [c.request for c in chunks] else 100
+            return super().run(chunks)
+
+    result = StepRunner(Broken(0), CPU, max_tokens=8).run([chunk("a", 0, 2), broken])
+    ((request, error),) = result.failed
+    assert (request, error.code) == (broken.request, ErrorCode.UNAVAILABLE)
+    assert [c.chunk.request.id for c in result.computed if c.samples] == ["a"]
     passes = Passes(3, lambda: RuntimeError("device-side assert"))
     result = StepRunner(passes, CPU, max_tokens=8).run([chunk("a", 0, 2), chunk("b", 0, 2)])
-    assert [(r.id, error) for r, error in result.failed] == [
-        ("a", STEP_FAILED),
-        ("b", STEP_FAILED),
-    ]
-    assert len(passes.sizes) == 1
+    assert [(r.id, error) for r, error in result.failed] == [(i, STEP_FAILED) for i in "ab"]
+    assert len(passes.sizes) == 1, "there is no retry"
 
 
 class Flaky:

@@ -1,8 +1,9 @@
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from unittest.mock import Mock
 
 import pytest
+from child_processes import wait_until
 from engine_requests import make_request
 from scripted_engine import ENDLESS, ScriptedEngine
 
@@ -19,12 +20,7 @@ class Running:
         self.takers: list[str] = []
         """Threads that took cores, each time."""
         self.is_broken = threading.Event()
-        self.thread = EngineThread(
-            engine,
-            take_cores=self._take_cores,
-        )
-
-    def start(self) -> None:
+        self.thread = EngineThread(engine, take_cores=self._take_cores)
         self.thread.start(on_outputs=self.outputs.extend, on_broken=self.is_broken.set)
 
     def _take_cores(self) -> None:
@@ -37,7 +33,6 @@ class Running:
 @pytest.fixture
 def running() -> Iterator[Running]:
     running = Running(ScriptedEngine())
-    running.start()
     yield running
     running.thread.stop()
 
@@ -46,76 +41,50 @@ def request(name: str, max_tokens: int = 3) -> Request:
     return make_request(name, [9], max_tokens=max_tokens)
 
 
-def until(condition: Callable[[], object]) -> None:
-    end = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < end, "the condition didn't come true"
-        time.sleep(0.001)
-
-
-def test_the_engine_thread_takes_its_cores_at_once_and_before_each_step(running: Running) -> None:
-    until(lambda: running.takers)
+def test_the_engine_thread_takes_its_cores_at_once_and_before_each_step_while_it_has_work(
+    running: Running,
+) -> None:
+    wait_until(lambda: running.takers)
     running.thread.add(request("a"))
-    until(lambda: len(running.of("a")) == 3)
-    num_steps = running.thread.call(lambda engine: engine.stats().num_steps).result(5)
+    wait_until(lambda: len(running.of("a")) == 3)
+    num_steps, again = (
+        running.thread.call(lambda engine: engine.stats().num_steps).result(5) for _ in range(2)
+    )
+    assert again == num_steps, "an idle engine is not stepped"
     assert running.takers == ["engine"] * (1 + num_steps)
+    running.thread.add(request("b", ENDLESS))
+    called = running.thread.call(lambda _: "ran")
+    running.thread.stop()
+    assert called.result(0) == "ran", "it stops after the calls made before"
 
 
 def test_a_call_hands_its_exception_to_whoever_waits(running: Running) -> None:
-    def fail(_: object) -> None:
-        raise ValueError("scripted")
-
     with pytest.raises(ValueError, match="scripted"):
-        running.thread.call(fail).result(5)
+        running.thread.call(Mock(side_effect=ValueError("scripted"))).result(5)
     assert running.thread.call(lambda _: 1).result(5) == 1
 
 
 def test_a_request_that_the_engine_refuses_gets_an_error(
     running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(_: Request) -> None:
-        raise RuntimeError("scripted")
-
-    monkeypatch.setattr(running.engine, "add", refuse)
+    monkeypatch.setattr(running.engine, "add", Mock(side_effect=RuntimeError("scripted")))
     running.thread.add(request("a"))
-    until(lambda: running.of("a"))
+    wait_until(lambda: running.of("a"))
     assert running.of("a")[0].error is not None
 
 
-def test_stop_runs_the_calls_made_before() -> None:
-    running = Running(ScriptedEngine())
-    running.start()
-    running.thread.add(request("a", ENDLESS))
-    called = running.thread.call(lambda _: "ran")
-    running.thread.stop()
-    assert called.result(0) == "ran"
-
-
-def test_an_idle_engine_is_not_stepped(running: Running) -> None:
-    running.thread.add(request("a"))
-    until(lambda: len(running.of("a")) == 3)
-    steps = running.thread.call(lambda engine: engine.stats().num_steps).result(5)
-    assert running.thread.call(lambda engine: engine.stats().num_steps).result(5) == steps
-
-
-def test_an_engine_that_only_fails_is_reported_as_broken(running: Running) -> None:
+@pytest.mark.parametrize("ends_thread", [False, True])
+def test_an_engine_that_only_fails_and_a_thread_that_ends_by_a_fault_are_reported_as_broken(
+    running: Running, monkeypatch: pytest.MonkeyPatch, ends_thread: bool
+) -> None:
     running.engine.num_failures_in_a_row = 2
     running.thread.add(request("a"))
-    until(lambda: len(running.of("a")) == 3)
+    wait_until(lambda: len(running.of("a")) == 3)
     assert not running.is_broken.is_set()
-    running.engine.num_failures_in_a_row = 3
+    if ends_thread:
+        monkeypatch.setattr(running.engine, "stats", Mock(side_effect=RuntimeError("scripted")))
+    else:
+        running.engine.num_failures_in_a_row = 3
     running.thread.add(request("b", ENDLESS))
-    until(running.is_broken.is_set)
+    wait_until(running.is_broken.is_set)
     assert running.of("b")[-1].error is not None
-
-
-def test_a_thread_that_ends_by_a_fault_is_reported_as_broken(
-    running: Running, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail() -> None:
-        raise RuntimeError("scripted")
-
-    monkeypatch.setattr(running.engine, "stats", fail)
-    running.thread.add(request("a", ENDLESS))
-    until(running.is_broken.is_set)
-    assert running.of("a")[-1].error is not None

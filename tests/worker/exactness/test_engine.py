@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,6 @@ from reference import (
     check_greedy_along,
     check_logprobs_along,
     logits_along,
-    models_of,
     with_adapter,
 )
 from slow_cases import slow_unless
@@ -73,30 +73,33 @@ def configs_of(model_type: str) -> dict[str, dict[str, Any]]:
 
 
 @dataclass
-class Plain:
-    """One architecture with adapters of plain LoRA, and the references by the model's name."""
+class Trained:
+    """A base model and the folders of its adapters."""
 
-    model_type: str
+    base: Callable[[], PreTrainedModel]
     folders: dict[str, Path]
-    references: dict[str, Any]
+
+    def model_of(self, name: str) -> Any:
+        """Return PEFT's model with an adapter, or the base."""
+        return self.base() if name == "base" else with_adapter(self.base(), self.folders[name])
 
 
 @pytest.fixture(scope="module", params=ARCHITECTURES)
-def plain(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Plain:
+def plain(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     root = tmp_path_factory.mktemp(request.param)
     folders = save_adapters(root, configs_of(request.param), request.param)
-    return Plain(request.param, folders, models_of(folders, request.param))
+    return Trained(partial(tiny_model, request.param), folders)
 
 
 @every_level
 def test_a_mixed_batch_with_chunks_and_preemption_equals_the_reference(
-    plain: Plain, level: str
+    plain: Trained, level: str
 ) -> None:
     with compiled_as(level):
-        loaded = load(tiny_model(plain.model_type))
+        loaded = load(plain.base())
     engine, versions = engine_of(loaded, plain.folders, num_blocks=32, budget=23)
     requests = requests_of(["base", *plain.folders] * 4, 24, versions)
-    check_answers(engine, requests, plain.references.__getitem__)
+    check_answers(engine, requests, plain.model_of)
 
 
 TIED = {"tie_word_embeddings": True}
@@ -106,30 +109,14 @@ REPRESENTATIVE = [("llama", TIED)]
 """`test_lora_parity.py` checks each kind on more models."""
 
 
-@dataclass
-class AllKinds:
-    """A base model with an adapter of each kind."""
-
-    model_type: str
-    overrides: dict[str, Any]
-    folders: dict[str, Path]
-
-    def base(self) -> PreTrainedModel:
-        return roughen(tiny_model(self.model_type, **self.overrides))
-
-    def model_of(self, name: str) -> Any:
-        """Return PEFT's model with an adapter, or the base."""
-        return self.base() if name == "base" else with_adapter(self.base(), self.folders[name])
-
-
 @pytest.fixture(
     scope="module",
     params=slow_unless(lambda case: case in REPRESENTATIVE, [(case,) for case in CASES]),
     ids=lambda case: f"{case[0]}{' tied' if case[1] else ''}",
 )
-def all_kinds(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AllKinds:
+def all_kinds(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     model_type, overrides = request.param
-    case = AllKinds(model_type, overrides, {})
+    case = Trained(lambda: roughen(tiny_model(model_type, **overrides)), {})
     configs = kinds(model_type) | (tied_kinds(model_type) if overrides else {})
     root = tmp_path_factory.mktemp(model_type)
     for seed, (name, config) in enumerate(configs.items()):
@@ -138,7 +125,7 @@ def all_kinds(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     return case
 
 
-def test_every_kind_in_a_batch_with_all_others_equals_the_reference(all_kinds: AllKinds) -> None:
+def test_every_kind_in_a_batch_with_all_others_equals_the_reference(all_kinds: Trained) -> None:
     adapters = {f"a{i}": folder for i, folder in enumerate(all_kinds.folders.values())}
     loaded = load(all_kinds.base())
     engine, versions = engine_of(loaded, adapters, num_blocks=12, max_num_seqs=16, budget=23)

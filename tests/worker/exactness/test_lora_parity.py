@@ -1,11 +1,10 @@
 """Logits of adapters equal those of PEFT, for all kinds, ranks, scalings and target selections.
 
-float64 rounds so little that any other difference is visible. Mixed batches are also tested in
-float32.
+float64 rounds so little that any other difference is visible. `test_engine.py` has mixed batches.
 """
 
-from collections.abc import Callable, Iterable, Mapping
-from itertools import product
+import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ from slow_cases import slow_unless
 from tiny import ARCHITECTURES, roughen, save_adapter, tiny_model
 from transformers import PreTrainedModel
 
-from shared.protocol.ids import AdapterVersion
 from worker.lora.base.modules import base_modules
 from worker.lora.checkpoint.adapter_files import AdapterFiles
 from worker.lora.checkpoint.header_report import report_headers
@@ -32,10 +30,8 @@ FUSED = {
 """Modules that join several linears, by model type."""
 MODEL_TYPES = (*ARCHITECTURES, "gpt2", "phi3", "glm4", "phi")
 REPRESENTATIVE = {"llama", "gpt2"}
-TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
-KINDS_TOLERANCE = {torch.float64: 1e-9, torch.float32: 2e-5}
-"""For kinds of adapters beside plain LoRA."""
-NUM_ROWS, LENGTH = 3, 11
+TOLERANCE, KINDS_TOLERANCE = 1e-10, 1e-9
+"""Of plain LoRA, and of the other kinds of adapters."""
 
 
 def config(model_type: str, **fields: Any) -> dict[str, Any]:
@@ -110,98 +106,54 @@ def base_of(model_type: str) -> PreTrainedModel:
     return model
 
 
-def inputs(num_rows: int = NUM_ROWS) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(5)
-    return torch.randint(6, 250, (num_rows, LENGTH), generator=generator)
+def inputs() -> torch.Tensor:
+    return torch.randint(6, 250, (3, 11), generator=torch.Generator().manual_seed(5))
 
 
-def peft_logits(
-    model_type: str, folder: Path, ids: torch.Tensor, dtype: torch.dtype = torch.float64
-) -> torch.Tensor:
-    logits: torch.Tensor = with_adapter(base_of(model_type), folder).to(dtype)(ids).logits
-    return logits
+class Served:
+    """A base model in float64 that computes one adapter after another."""
+
+    @torch.no_grad()
+    def __init__(self, model_type: str) -> None:
+        self.model_type = model_type
+        self.case = wrap(base_of(model_type).double())
+        self.base_logits = self.case.model(input_ids=inputs()).logits
+        self.modules = base_modules(base_of(model_type))
+
+    @torch.no_grad()
+    def check(self, folder: Path, tolerance: float = TOLERANCE) -> None:
+        """Compare the logits of the adapter in `folder` with PEFT's."""
+        version = self.case.load(folder)
+        got = self.case.logits(inputs(), [version] * len(inputs()))
+        self.case.context.batch = None
+        self.case.pool.remove(version)
+        wanted = with_adapter(base_of(self.model_type), folder).double()(inputs()).logits
+        atol = tolerance * float(wanted.abs().max())
+        torch.testing.assert_close(got, wanted, rtol=0, atol=atol)
+        change = (got - self.base_logits).abs().max()
+        assert change > 0.1, "the adapter changes the logits too little for a test"
 
 
-def assert_same(
-    got: torch.Tensor, wanted: torch.Tensor, tolerance: Mapping[torch.dtype, float]
-) -> None:
-    atol = tolerance[wanted.dtype] * float(wanted.abs().max())
-    torch.testing.assert_close(got, wanted, rtol=0, atol=atol)
+served = functools.cache(Served)
+"""One model of each type for all its adapters."""
 
 
 @pytest.mark.parametrize(
     ("model_type", "kind"),
     slow_unless(lambda model_type, _: model_type in REPRESENTATIVE, CASES),
 )
-@torch.no_grad()
 def test_logits_equal_those_of_peft(model_type: str, kind: str, tmp_path: Path) -> None:
     is_plain = kind in LORA
     fields = LORA[kind](model_type) if is_plain else kinds(model_type)[kind]
     save_adapter(tmp_path, base=base_of(model_type), **fields)
-    case, ids = wrap(base_of(model_type).double()), inputs()
-    without = case.model(input_ids=ids).logits
-    got = case.logits(ids, [case.load(tmp_path)] * NUM_ROWS)
-    wanted = peft_logits(model_type, tmp_path, ids)
-    assert_same(got, wanted, TOLERANCE if is_plain else KINDS_TOLERANCE)
-    assert (got - without).abs().max() > 0.1, "the adapter changes the logits too little for a test"
-    found = report_headers(AdapterFiles(tmp_path), base_modules(base_of(model_type)))
+    served(model_type).check(tmp_path, TOLERANCE if is_plain else KINDS_TOLERANCE)
+    found = report_headers(AdapterFiles(tmp_path), served(model_type).modules)
     assert found.matched
     assert found.unmatched == ()
     assert found.ranks
 
 
-@torch.no_grad()
-def batch_logits(
-    model_type: str, configs: Iterable[dict[str, Any]], dtype: torch.dtype, folder: Path
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return logits of the base and two rows for each configuration, in one batch and by PEFT."""
-    configs = list(configs)
-    case, ids = wrap(base_of(model_type).to(dtype)), inputs(1 + 2 * len(configs))
-    rows: list[AdapterVersion | None] = [None]
-    wanted = [case.model(input_ids=ids[:1]).logits]
-    for seed, fields in enumerate(configs):
-        one = folder / str(seed)
-        save_adapter(one, base=base_of(model_type), seed=seed, scale=0.1, **fields)
-        wanted.append(peft_logits(model_type, one, ids[1 + 2 * seed : 3 + 2 * seed], dtype))
-        rows += [case.load(one, f"a{seed}")] * 2
-    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(1))
-    return case.logits(ids[order], [rows[i] for i in order]), torch.cat(wanted)[order]
-
-
-@pytest.mark.parametrize(
-    ("model_type", "dtype"),
-    # `test_engine.py` checks such batches in float32.
-    slow_unless(lambda _, dtype: dtype == torch.float64, product(MODEL_TYPES, TOLERANCE)),
-    ids=str,
-)
-def test_each_row_of_a_mixed_batch_uses_its_own_adapter(
-    model_type: str, dtype: torch.dtype, tmp_path: Path
-) -> None:
-    names = ["rank 1", "rslora", "rank and alpha patterns", "one layer", "regex", "rank 48"]
-    configs = (LORA[name](model_type) for name in names)
-    assert_same(*batch_logits(model_type, configs, dtype, tmp_path), TOLERANCE)
-
-
-@pytest.mark.parametrize(
-    ("model_type", "dtype"),
-    # `test_engine.py` checks such batches in float32.
-    slow_unless(
-        lambda model_type, dtype: model_type in REPRESENTATIVE and dtype == torch.float64,
-        product(MODEL_TYPES, TOLERANCE),
-    ),
-    ids=str,
-)
-def test_all_kinds_in_one_batch_with_the_base(
-    model_type: str, dtype: torch.dtype, tmp_path: Path
-) -> None:
-    configs = kinds(model_type).values()
-    assert_same(*batch_logits(model_type, configs, dtype, tmp_path), KINDS_TOLERANCE)
-
-
-@torch.no_grad()
 def test_weights_stored_in_half_precision_keep_their_values(tmp_path: Path) -> None:
     folder = save_adapter(tmp_path, target_modules=attention("llama"))
     with_adapter(base_of("llama"), folder).half().save_pretrained(tmp_path / "half")
-    case = wrap(base_of("llama").double())
-    got = case.logits(inputs(), [case.load(tmp_path / "half")] * NUM_ROWS)
-    assert_same(got, peft_logits("llama", tmp_path / "half", inputs()), TOLERANCE)
+    served("llama").check(tmp_path / "half")

@@ -8,15 +8,19 @@ another order therefore can't be compared with the served answers. Two tests rep
 
 - by one that doesn't round its inputs. The answers then equal PEFT's, as precisely as float32 can.
 - by one in plain torch that rounds as the native one does. The answers then keep their bits.
+
+A third one compares predictions of a model that is trained here, whose weights were never rounded.
 """
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F  # noqa: N812  (torch's own name for it)
 from engines import engine_of, greedy_request, load, outputs_of, random_prompt
 from int8_product import exact_product, load_quantised, replace_product, rounded_product
 from kernel_sets import NATIVE_DTYPES, every_level, linear_kernels
@@ -25,12 +29,16 @@ from quantised import CONFIGS, WEIGHTS, quantise_folder
 from reference import check_greedy_along, check_logprobs_along, logits_along, with_adapter
 from safetensors.torch import load_file, save_file
 from slow_cases import slow_unless
-from tiny import roughen, save_adapter, save_tiny_model, tiny_model
-from torch import nn
+from tiny import roughen, save_adapter, save_tiny_model, tiny_model, tiny_tokenizer
+from torch import Tensor, nn
 
 from shared.errors import ModelRejected
+from worker.kernels.cpu.levels import cpu_flags, usable_levels
+from worker.kernels.interface import AttentionBatch
 from worker.kernels.reference import ReferenceKernels
 from worker.lora.base.modules import base_modules
+from worker.model.attention import AttentionStep, attention_step
+from worker.model.kv_cache import BLOCK_SIZE, KVCache
 from worker.model.loader import LoadedModel, load_model
 from worker.model.loading.architecture import read_config
 from worker.model.loading.weights import load_weights
@@ -85,8 +93,10 @@ def check_follows(loaded: LoadedModel, reference: Any, adapters: dict[str, Path]
 def test_answers_equal_those_over_the_dequantised_weights(kind: str, tmp_path: Path) -> None:
     folder = save_tiny_model(tmp_path / "base")
     weights = quantise_folder(folder, kind)
+    (folder / "generation_config.json").write_text('{"eos_token_id": [2, 7]}')
     adapter = save_adapter(tmp_path / "adapter", **ADAPTER)
     loaded = load_model(str(folder), dtype="float32", device="cpu")
+    assert loaded.eos_ids == {2, 7}
     check_follows(loaded, reference(weights), {})
     check_follows(loaded, reference(weights, adapter), {"a": adapter})
 
@@ -103,19 +113,16 @@ def test_weights_are_dequantised_to_the_bit(kind: str, storage: str, tmp_path: P
         assert torch.equal(loaded[name], weight.float()), name
 
 
-def test_quantised_experts_are_merged_as_transformers_does(tmp_path: Path) -> None:
+def test_quantised_experts_are_merged_as_transformers_does_in_the_chosen_dtype(
+    tmp_path: Path,
+) -> None:
     folder = save_tiny_model(tmp_path, "mixtral")
-    weights = quantise_folder(folder, "nf4 twice")
-    experts = loaded_weights(folder)["model.layers.1.mlp.experts.down_proj"]
-    for number, expert in enumerate(experts):
-        name = f"model.layers.1.block_sparse_moe.experts.{number}.w2.weight"
-        assert torch.equal(expert, weights[name].float())
-
-
-def test_the_model_computes_in_the_chosen_dtype(tmp_path: Path) -> None:
-    quantise_folder(save_tiny_model(tmp_path), "nf4", dtype=torch.float16)
-    loaded = loaded_weights(tmp_path, torch.bfloat16)
+    weights = quantise_folder(folder, "nf4 twice", dtype=torch.float16)
+    loaded = loaded_weights(folder, torch.bfloat16)
     assert {weight.dtype for weight in loaded.values()} == {torch.bfloat16}
+    for number, expert in enumerate(loaded["model.layers.1.mlp.experts.down_proj"]):
+        name = f"model.layers.1.block_sparse_moe.experts.{number}.w2.weight"
+        assert torch.equal(expert, weights[name].bfloat16())
 
 
 def test_sharded_files_are_read(tmp_path: Path) -> None:
@@ -133,10 +140,25 @@ def test_sharded_files_are_read(tmp_path: Path) -> None:
     assert torch.equal(loaded_weights(tmp_path)[name], weights[name].float())
 
 
-def test_end_tokens_of_the_generation_config_are_kept(tmp_path: Path) -> None:
-    quantise_folder(save_tiny_model(tmp_path), "nf4")
-    (tmp_path / "generation_config.json").write_text('{"eos_token_id": [2, 7]}')
-    assert load_model(str(tmp_path), dtype="float32").eos_ids == {2, 7}
+OTHER_METHODS = ("AWQ", "GPTQ", "FP8", "MXFP4", "compressed-tensors", "novel")
+
+
+def test_other_methods_and_kernels_are_refused(tmp_path: Path) -> None:
+    path = save_tiny_model(tmp_path) / "config.json"
+    with pytest.raises(ModelRejected, match="--quantize int8 needs the native kernels"):
+        load(tiny_model(), kernels=ReferenceKernels(), quantize="int8")
+    with pytest.raises(ModelRejected, match="--dtype bfloat16 or float32"):
+        load_model(str(tmp_path), dtype="float16", device="cpu", quantize="int8")
+    config = json.loads(path.read_text())
+    for name in OTHER_METHODS:
+        quantization = {"quant_method": name.lower(), "bits": 4}
+        path.write_text(json.dumps({**config, "quantization_config": quantization}))
+        with pytest.raises(ModelRejected) as error:
+            load_model(str(tmp_path), dtype="float32")
+        assert str(error.value) == (
+            f"--model {tmp_path} is quantised with {name}, which the native engine can't compute: "
+            "use --engine vllm"
+        )
 
 
 STATE = ".q_proj.weight.quant_state.bitsandbytes__nf4"
@@ -162,31 +184,6 @@ def test_tensors_that_do_not_fit_together_are_refused(part: str, tmp_path: Path)
         load_model(str(tmp_path), dtype="float32")
 
 
-@pytest.mark.parametrize(
-    ("method", "name"),
-    [
-        ("awq", "AWQ"),
-        ("gptq", "GPTQ"),
-        ("fp8", "FP8"),
-        ("mxfp4", "MXFP4"),
-        ("compressed-tensors", "compressed-tensors"),
-        ("novel", "novel"),
-    ],
-)
-def test_other_methods_are_refused_and_lead_to_vllm(method: str, name: str, tmp_path: Path) -> None:
-    config_path = save_tiny_model(tmp_path) / "config.json"
-    config = json.loads(config_path.read_text())
-    config["quantization_config"] = {"quant_method": method, "bits": 4}
-    config_path.write_text(json.dumps(config))
-    message = (
-        f"--model {tmp_path} is quantised with {name}, which the native engine can't compute: "
-        "use --engine vllm"
-    )
-    with pytest.raises(ModelRejected) as error:
-        load_model(str(tmp_path), dtype="float32")
-    assert str(error.value) == message
-
-
 FUSED = ("llama", "qwen2")
 """Architectures of which one native call computes all layers."""
 
@@ -200,24 +197,17 @@ def reference_of(model_type: str, adapter: Path | None) -> Any:
         model = with_adapter(model, adapter)
     inside = model.base_model.model if adapter is not None else model
     for name, weight in weights.items():
-        linear = plain_linear(inside.get_submodule(name))
+        linear = inside.get_submodule(name)
+        for wrapped in ("base_layer", "original_module"):  # of PEFT
+            linear = getattr(linear, wrapped, linear)
+        assert type(linear) is nn.Linear
         linear.weight.data = weight.dequantised()  # PEFT may have loaded the original
     return model
 
 
-def plain_linear(module: Any) -> nn.Linear:
-    """Return the base's linear, which PEFT may have wrapped."""
-    for wrapped in ("base_layer", "original_module"):
-        module = getattr(module, wrapped, module)
-    assert type(module) is nn.Linear
-    return module
-
-
-def saved_adapter(folder: Path, model_type: str, kind: str | None) -> dict[str, Path]:
-    """Save an adapter of this kind, if one is given. Return its folder by the name `a`."""
-    if kind is None:
-        return {}
-    config = kinds(model_type)[kind]
+def saved_adapter(folder: Path, model_type: str, kind: str | None = None) -> dict[str, Path]:
+    """Save an adapter of this kind, or of the first one. Return its folder by the name `a`."""
+    config = kinds(model_type)[kind or next(iter(kinds(model_type)))]
     return {"a": save_adapter(folder, base=roughen(tiny_model(model_type)), **config)}
 
 
@@ -240,7 +230,7 @@ REPRESENTATIVE = {
 def test_answers_follow_the_weights_that_were_quantised_at_load(
     model_type: str, kind: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    adapters = saved_adapter(tmp_path, model_type, kind)
+    adapters = saved_adapter(tmp_path, model_type, kind) if kind else {}
     reference = reference_of(model_type, adapters.get("a"))
     replace_product(monkeypatch, exact_product)
     check_follows(load_quantised(roughen(tiny_model(model_type))), reference, adapters)
@@ -256,7 +246,7 @@ def test_the_native_product_gives_the_answers_of_the_same_one_in_torch(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    adapters = saved_adapter(tmp_path, model_type, next(iter(kinds(model_type))))
+    adapters = saved_adapter(tmp_path, model_type)
 
     def answers() -> dict[int, Answer]:
         kernels = linear_kernels(dtype, level)
@@ -271,26 +261,91 @@ def test_the_native_product_gives_the_answers_of_the_same_one_in_torch(
     assert answers() != native, "the logprobs don't depend on the rounding of inputs"
 
 
-def test_the_digest_tells_the_quantised_base_from_the_original(tmp_path: Path) -> None:
-    folder = str(save_tiny_model(tmp_path))
+def test_the_digest_tells_the_quantised_base_from_the_original_and_it_takes_less_memory(
+    tmp_path: Path,
+) -> None:
     linear_kernels(torch.bfloat16)
-    original = load_model(folder, device="cpu").digest
-    quantised = [load_model(folder, device="cpu", quantize="int8").digest for _ in range(2)]
-    assert quantised[0] == quantised[1] != original
+    folder = str(save_tiny_model(tmp_path, hidden_size=256, intermediate_size=768))
+    original, *quantised = (
+        load_model(folder, dtype="bfloat16", device="cpu", quantize=kind)
+        for kind in (None, "int8", "int8")
+    )
+    assert quantised[0].digest == quantised[1].digest != original.digest
+    embedding = original.model.get_input_embeddings().weight.nbytes
+    weights = quantised[0].weight_bytes - embedding
+    assert weights / (original.weight_bytes - embedding) == pytest.approx(0.531, rel=0.03)
 
 
-def test_the_weights_take_less_memory() -> None:
-    linear_kernels(torch.bfloat16)
-    sizes = {"hidden_size": 256, "intermediate_size": 768}
-    model = tiny_model(**sizes).to(torch.bfloat16)
-    embedding = model.get_input_embeddings().weight.nbytes
-    original = load(model).weight_bytes
-    quantised = load_quantised(tiny_model(**sizes).to(torch.bfloat16)).weight_bytes
-    assert (quantised - embedding) / (original - embedding) == pytest.approx(0.531, rel=0.03)
+DOCS = Path(__file__).parents[3] / "ops" / "docs"
+MARKUP = ("|", "#", "<", "!", "[", ">", "-", "`")
+STEPS = 120
+BATCH = 8
+LENGTH = 64
+TOKENS = 4096
+WINDOW = 512
+SCORED = WINDOW // 2
+"""Predictions of a window that count: the last, which have the most context."""
+UNTRAINED_PERPLEXITY = 262.0
+"""Perplexity of a model that finds all tokens equally likely."""
 
 
-def test_other_kernels_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ModelRejected, match="--quantize int8 needs the native kernels"):
-        load(tiny_model(), kernels=ReferenceKernels(), quantize="int8")
-    with pytest.raises(ModelRejected, match="--dtype bfloat16 or float32"):
-        load_model(str(save_tiny_model(tmp_path)), dtype="float16", device="cpu", quantize="int8")
+@pytest.mark.slow
+@pytest.mark.skipif(not usable_levels(cpu_flags()), reason="needs an x86 CPU with AVX2")
+def test_int8_keeps_the_perplexity_of_a_trained_model_within_one_percent(tmp_path: Path) -> None:
+    tokenizer = tiny_tokenizer()
+    ids = tokenizer(prose(), return_tensors="pt", verbose=False)["input_ids"][0]
+    model = tiny_model(hidden_size=128, intermediate_size=256, initializer_range=0.02)
+    train_(model, ids)
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    windows = ids[:TOKENS].split(WINDOW)
+
+    def perplexity(dtype: Any, quantize: Any = None) -> float:
+        loaded = load_model(str(tmp_path), dtype=dtype, device="cpu", quantize=quantize)
+        losses = [loss(loaded, window) for window in windows]
+        return math.exp(sum(losses) / len(losses))
+
+    assert perplexity("float32") < UNTRAINED_PERPLEXITY / 5
+    assert perplexity("bfloat16", "int8") == pytest.approx(perplexity("bfloat16"), rel=0.01)
+
+
+def prose() -> str:
+    """Return the lines of the documentation that are neither tables nor headings nor lists."""
+    lines = [line for page in sorted(DOCS.glob("*.md")) for line in page.read_text().splitlines()]
+    return "\n".join(line for line in lines if line and not line.startswith(MARKUP))
+
+
+def train_(model: torch.nn.Module, ids: Tensor) -> None:
+    """Train the model on random parts of the text `ids`."""
+    torch.manual_seed(0)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    model.train()
+    for _ in range(STEPS):
+        starts = torch.randint(0, len(ids) - LENGTH, (BATCH,)).tolist()
+        batch = torch.stack([ids[start : start + LENGTH] for start in starts])
+        optimizer.zero_grad()
+        model(input_ids=batch, labels=batch).loss.backward()
+        optimizer.step()
+    model.eval()
+
+
+@torch.inference_mode()
+def loss(loaded: LoadedModel, ids: Tensor) -> float:
+    """Return the mean loss of a window's last tokens, computed as the engine does."""
+    positions, length = torch.arange(len(ids)), torch.tensor([len(ids)], dtype=torch.int32)
+    num_blocks = -(-len(ids) // BLOCK_SIZE)
+    batch = AttentionBatch(
+        slots=positions,
+        query_starts=F.pad(length, (1, 0)),
+        context_lens=length,
+        block_tables=torch.arange(num_blocks, dtype=torch.int32)[None],
+    )
+    cache = KVCache(loaded.kv_shapes, num_blocks, dtype=loaded.dtype, device=loaded.device)
+    with attention_step(AttentionStep(loaded.kernels, cache, batch)):
+        logits = loaded.model(
+            input_ids=ids[None],
+            position_ids=positions[None],
+            logits_to_keep=positions[-SCORED:],
+            use_cache=False,
+        ).logits[0]
+    return float(F.cross_entropy(logits[:-1].float(), ids[-SCORED + 1 :]))

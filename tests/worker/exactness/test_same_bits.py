@@ -15,15 +15,15 @@ from kernel_sets import (
     linear_kernels,
     quantised_kernels,
 )
-from tiny import save_adapter, tiny_model
+from tiny import save_adapters, tiny_model
 
 from shared.protocol.ids import AdapterVersion
 from worker.engine.request import ChoiceSampling, Request, RequestId, TokenLogprobs
 from worker.model.loader import LoadedModel
 
 DENSE = ("llama", "qwen2", "qwen3", "gemma2", "gpt_neox")
-RANKS = {"one": 8, "two": 20}
-NAMES = ["base", *RANKS]
+ADAPTERS = {n: {"r": r, "target_modules": "all-linear"} for n, r in (("one", 8), ("two", 20))}
+NAMES = ["base", *ADAPTERS]
 NUM_REQUESTS = 6
 NUM_TOKENS = 90
 NUM_SHOWN = 40
@@ -76,26 +76,21 @@ def check_same_bits(loaded: LoadedModel, folders: dict[str, Path]) -> None:
     assert results(resumed) == results(alone, NUM_SHOWN)
 
 
-def saved_adapters(folder: Path, model_type: str = "llama") -> dict[str, Path]:
-    return {
-        name: save_adapter(folder / name, model_type, r=rank, target_modules="all-linear")
-        for name, rank in RANKS.items()
-    }
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("model_type", DENSE)
 def test_an_answer_has_the_same_bits_in_any_batch(
     model_type: str, dtype: torch.dtype, tmp_path: Path
 ) -> None:
     loaded = load(tiny_model(model_type).to(dtype))
-    check_same_bits(loaded, saved_adapters(tmp_path, model_type))
+    check_same_bits(loaded, save_adapters(tmp_path, ADAPTERS, model_type))
 
 
 @pytest.mark.parametrize("dtype", NATIVE_DTYPES, ids=str)
 def test_an_answer_of_a_base_quantised_on_load_does(dtype: torch.dtype, tmp_path: Path) -> None:
     kernels = quantised_kernels(dtype, QUANTISED_NAMES[0])
-    check_same_bits(load_quantised(tiny_model().to(dtype), kernels), saved_adapters(tmp_path))
+    check_same_bits(
+        load_quantised(tiny_model().to(dtype), kernels), save_adapters(tmp_path, ADAPTERS)
+    )
 
 
 @pytest.mark.slow

@@ -1,18 +1,31 @@
-"""Penalties, biases and logprobs of the engine follow their definitions."""
+"""Penalties, biases, logprobs and embeddings of the engine follow their definitions."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from engine_requests import make_request
-from engines import all_outputs_of, engine_of, load, outputs_of, random_prompt, run
+from engines import (
+    all_outputs_of,
+    engine_of,
+    greedy_request,
+    load,
+    outputs_of,
+    random_prompt,
+    run,
+    tokens_of,
+)
+from kinds import attention
 from reference import MAX_GAP, models_of
 from reference_sampler import adjusted_logits
-from tiny import save_adapters, tiny_model
+from tiny import ARCHITECTURES, save_adapters, tiny_model
 
+from shared.errors import ErrorCode
+from shared.protocol.embeddings import EmbeddingParams, Pooling
 from shared.protocol.ids import AdapterVersion
 from worker.engine.request import ChoiceSampling, Request, StepOutput, TokenLogprobs
 from worker.engine.rules import NO_TOKEN_LEFT
@@ -111,17 +124,6 @@ def test_a_request_whose_limits_leave_no_token_fails_alone(
     assert results["other"][-1].finish is not None
 
 
-def test_a_moved_request_penalises_tokens_that_were_already_output(
-    loaded: LoadedModel, folders: dict[str, Path]
-) -> None:
-    sampling = {**SAMPLINGS["all"], "temperature": 0.9, "min_tokens": NUM_TOKENS}
-    engine, versions = engine_of(loaded, folders)
-    [undisturbed] = run(engine, [request_of("r", 3, versions["one"], **sampling)]).values()
-    moved = request_of("r", 3, versions["one"], **sampling)
-    moved.output_ids = undisturbed[:9]
-    assert run(engine_of(loaded, folders)[0], [moved])["r"] == undisturbed[9:]
-
-
 @torch.inference_mode()
 def reference_logprobs(model: Any, ids: list[int]) -> torch.Tensor:
     """Return `[len(ids), V]`: row p has the log-probability of each token after position p."""
@@ -135,7 +137,7 @@ def check_logprobs(row: torch.Tensor, token: int, got: TokenLogprobs, num_top: i
     assert [float(row[i]) for i, _ in got.top] == pytest.approx(best.values.tolist(), abs=1e-4)
 
 
-def test_logprobs_equal_transformers_log_softmax_for_any_sampling_and_batch(
+def test_logprobs_ranks_and_named_tokens_equal_transformers_for_any_sampling_and_batch(
     loaded: LoadedModel, folders: dict[str, Path], models: Models
 ) -> None:
     engine, versions = engine_of(loaded, folders, num_blocks=24, budget=23)
@@ -147,42 +149,10 @@ def test_logprobs_equal_transformers_log_softmax_for_any_sampling_and_batch(
             request = request_of(f"{name}:{kind}", seed, versions.get(name), **sampling)
             request.scores_prompt = num_top is not None and seed % 2 == 1
             requests.append((name, request))
-    outputs = outputs_of(engine, [request for _, request in requests])
-    assert engine.stats().num_preemptions > 0
-    for name, request in requests:
-        check_outputs(models[name], request, outputs[request.id])
-
-
-def check_outputs(model: Any, request: Request, outputs: list[StepOutput]) -> None:
-    num_top, num_prompt = request.sampling.logprobs, len(request.prompt_ids)
-    if num_top is None:
-        assert all(output.logprobs is None for output in outputs)
-        assert outputs[0].prompt_logprobs is None
-        return
-    rows = reference_logprobs(model, request.prompt_ids + request.output_ids)
-    for position, output in enumerate(outputs):
-        assert output.logprobs is not None
-        assert output.token_id is not None
-        row = rows[num_prompt + position - 1]
-        check_logprobs(row, output.token_id, output.logprobs, num_top)
-    reported = outputs[0].prompt_logprobs
-    assert (reported is not None) is request.scores_prompt
-    assert len(reported or ()) == (num_prompt - 1) * request.scores_prompt
-    for position, got in enumerate(reported or ()):
-        check_logprobs(rows[position], request.prompt_ids[position + 1], got, num_top)
-    assert all(output.prompt_logprobs is None for output in outputs[1:])
-
-
-def test_ranks_and_named_tokens_follow_their_definitions_in_a_mixed_batch(
-    loaded: LoadedModel, folders: dict[str, Path], models: Models
-) -> None:
-    engine, versions = engine_of(loaded, folders, num_blocks=12, budget=23)
-    requests = []
     for seed, name in enumerate([*models] * 3):
-        sampling: dict[str, Any] = {"temperature": 0.8, "logit_bias": ((7, 5.0),)}
-        sampling |= {"logprobs": seed % 2 or None, "prompt_logprobs": [0, 4, None][seed // 3]}
-        if sampling["logprobs"]:
-            sampling["logprob_token_ids"] = (9, 200, 9, 4)
+        sampling = {"temperature": 0.8, "logit_bias": ((7, 5.0),), "logprobs": seed % 2 or None}
+        sampling["prompt_logprobs"] = [0, 4, None][seed // 3]
+        sampling["logprob_token_ids"] = (9, 200, 9, 4) if sampling["logprobs"] else ()
         request = request_of(f"{name}{seed}", seed, versions.get(name), **sampling)
         request.scores_prompt = sampling["prompt_logprobs"] is not None
         requests.append((name, request))
@@ -190,31 +160,157 @@ def test_ranks_and_named_tokens_follow_their_definitions_in_a_mixed_batch(
     assert engine.stats().num_preemptions > 0
     for name, request in requests:
         rows = reference_logprobs(models[name], request.prompt_ids + request.output_ids)
-        check_named(rows[len(request.prompt_ids) - 1 :], request, outputs[request.id])
-        check_ranks(rows, request, outputs[request.id][0].prompt_logprobs)
+        check_outputs(rows[len(request.prompt_ids) - 1 :], request, outputs[request.id])
+        check_prompt(rows, request, outputs[request.id][0].prompt_logprobs)
+        assert all(output.prompt_logprobs is None for output in outputs[request.id][1:])
 
 
-def check_named(rows: torch.Tensor, request: Request, outputs: list[StepOutput]) -> None:
-    ids = request.sampling.logprob_token_ids
-    assert [output.logprobs is not None for output in outputs] == [bool(ids)] * len(outputs)
+def check_outputs(rows: torch.Tensor, request: Request, outputs: list[StepOutput]) -> None:
+    num_top, named = request.sampling.logprobs, request.sampling.logprob_token_ids
     for row, output in zip(rows, outputs, strict=False):
-        if output.logprobs and output.token_id is not None:
-            names = dict.fromkeys((output.token_id, *ids))
-            assert [token for token, _ in output.logprobs.top] == [*names]
-            assert dict(output.logprobs.top) == pytest.approx(
-                {token: float(row[token]) for token in names}, abs=1e-4
-            )
+        assert (output.logprobs is None) is (num_top is None)
+        if output.logprobs is None or output.token_id is None:
+            continue
+        if not named:
+            check_logprobs(row, output.token_id, output.logprobs, num_top or 0)
+            continue
+        names = dict.fromkeys((output.token_id, *named))
+        assert [token for token, _ in output.logprobs.top] == [*names]
+        expected = {token: float(row[token]) for token in names}
+        assert dict(output.logprobs.top) == pytest.approx(expected, abs=1e-4)
 
 
-def check_ranks(
+def check_prompt(
     rows: torch.Tensor, request: Request, scored: tuple[TokenLogprobs, ...] | None
 ) -> None:
-    num_top = request.sampling.prompt_logprobs
-    assert (scored is None) is (num_top is None)
+    ranked = request.sampling.prompt_logprobs
+    assert (scored is not None) is request.scores_prompt
+    assert len(scored or ()) == (len(request.prompt_ids) - 1) * request.scores_prompt
     for row, token, got in zip(rows, request.prompt_ids[1:], scored or (), strict=False):
-        num_listed = max(num_top or 0, request.sampling.logprobs or 0)
-        check_logprobs(row, token, got, num_listed)
-        above, below = float(row[token]) + 1e-4, float(row[token]) - 1e-4
-        assert got.rank is not None
-        assert int((row > above).sum()) < got.rank <= int((row > below).sum())
-    assert len(scored or ()) == (len(request.prompt_ids) - 1) * (num_top is not None)
+        check_logprobs(row, token, got, max(ranked or 0, request.sampling.logprobs or 0))
+        if ranked is not None:
+            above, below = float(row[token]) + 1e-4, float(row[token]) - 1e-4
+            assert got.rank is not None
+            assert int((row > above).sum()) < got.rank <= int((row > below).sum())
+
+
+RANKS = {"one": 8, "two": 20}
+NAMES = ["base", *RANKS]
+LENGTHS = (1, 5, 16, 17, 40, 90)
+POOLED = [(name, pooling) for name in NAMES for pooling in Pooling]
+MAX_ERROR = 1e-5
+
+
+def embedding_request(
+    name: str,
+    prompt: Sequence[int],
+    version: AdapterVersion | None,
+    pooling: Pooling = Pooling.LAST,
+    *,
+    normalize: bool = True,
+) -> Request:
+    """Return a request for the embedding of `prompt`."""
+    embedding = EmbeddingParams(pooling=pooling, normalize=normalize)
+    return make_request(name, prompt, version=version, max_tokens=0, embedding=embedding)
+
+
+def generating(versions: Mapping[str, AdapterVersion]) -> list[Request]:
+    """Return a request for tokens of each model."""
+    return [
+        greedy_request(f"g{i}", random_prompt(i, 20 + i), 12, versions.get(name))
+        for i, name in enumerate(NAMES)
+    ]
+
+
+def vector_of(outputs: Sequence[StepOutput]) -> np.ndarray[Any, Any]:
+    (output,) = outputs
+    assert output.error is None
+    assert output.embedding is not None
+    return np.frombuffer(output.embedding, "<f4")
+
+
+@torch.inference_mode()
+def expected(model: Any, prompt: Sequence[int], params: EmbeddingParams) -> np.ndarray[Any, Any]:
+    """Return the embedding that transformers computes, in float32."""
+    decoder = getattr(model, "get_base_model", lambda: model)().base_model
+    states = decoder(input_ids=torch.tensor([list(prompt)])).last_hidden_state[0]
+    rows = {Pooling.LAST: states[-1], Pooling.MEAN: states.mean(0), Pooling.FIRST: states[0]}
+    vector = rows[params.pooling]
+    return (torch.nn.functional.normalize(vector, dim=0) if params.normalize else vector).numpy()
+
+
+@pytest.mark.parametrize("model_type", ARCHITECTURES)
+def test_embeddings_equal_the_reference_beside_running_generations(
+    model_type: str, tmp_path: Path
+) -> None:
+    modules = attention(model_type)
+    configs = {name: {"r": rank, "target_modules": modules} for name, rank in RANKS.items()}
+    folders = save_adapters(tmp_path, configs, model_type)
+    loaded = load(tiny_model(model_type))
+    engine, versions = engine_of(loaded, folders)
+    alone = run(engine, generating(versions))
+
+    engine, versions = engine_of(loaded, folders, num_blocks=24, budget=23)
+    wanted = {}
+    for i, (name, pooling) in enumerate(POOLED * 2):
+        prompt = random_prompt(100 + i, LENGTHS[i % len(LENGTHS)])
+        normalize = i % 4 > 0
+        request = embedding_request(
+            f"e{i}", prompt, versions.get(name), pooling, normalize=normalize
+        )
+        wanted[f"e{i}"] = name, request
+    first, *others = generating(versions)
+    mixed = [first, *(request for _, request in wanted.values()), *others]
+    outputs = all_outputs_of(engine, mixed)
+
+    assert {name: tokens_of(outputs[name]) for name in alone} == alone
+    for adapter, model in models_of(folders, model_type).items():
+        for id_, (name, request) in wanted.items():
+            if name == adapter:
+                assert request.embedding is not None
+                reference = expected(model, request.prompt_ids, request.embedding)
+                error = np.abs(vector_of(outputs[id_]) - reference).max()
+                assert error < MAX_ERROR, f"{id_}: {request.embedding}, {error}"
+
+
+@pytest.mark.parametrize("pooling", Pooling)
+def test_an_embedding_is_the_same_after_a_preemption(loaded: LoadedModel, pooling: Pooling) -> None:
+    def requests() -> list[Request]:
+        prompts = [random_prompt(seed, 100) for seed in range(3)]
+        return [embedding_request(str(i), ids, None, pooling) for i, ids in enumerate(prompts)]
+
+    engine, _ = engine_of(loaded)
+    alone = {each.id: vector_of(all_outputs_of(engine, [each])[each.id]) for each in requests()}
+    engine, _ = engine_of(loaded, num_blocks=15, budget=24)
+    outputs = all_outputs_of(engine, [greedy_request("g", random_prompt(9, 14), 120), *requests()])
+    assert engine.stats().num_preemptions > 0
+    for id_, vector in alone.items():
+        assert np.abs(vector_of(outputs[id_]) - vector).max() < MAX_ERROR
+
+
+def test_only_pooling_of_the_last_token_reuses_a_cached_prefix() -> None:
+    engine, _ = engine_of(load(tiny_model("llama")))
+    prompt = random_prompt(1, 64)
+    run(engine, [greedy_request("g", prompt, 2)])
+    num_cached = {}
+    for pooling in Pooling:
+        (output,) = all_outputs_of(engine, [embedding_request("e", prompt, None, pooling)])["e"]
+        num_cached[pooling] = output.num_cached_tokens
+    assert num_cached[Pooling.LAST] >= 48
+    assert num_cached[Pooling.MEAN] == num_cached[Pooling.FIRST] == 0
+
+
+def test_a_prompt_may_fill_the_context_but_not_exceed_it() -> None:
+    engine, _ = engine_of(load(tiny_model("llama")), num_blocks=4)
+    longest = random_prompt(1, engine.max_model_len)
+    outputs = all_outputs_of(
+        engine,
+        [
+            embedding_request("fits", longest, None),
+            embedding_request("exceeds", [*longest, 7], None),
+        ],
+    )
+    assert outputs["fits"][0].embedding
+    (refused,) = outputs["exceeds"]
+    assert refused.error.code is ErrorCode.CONTEXT_LENGTH_EXCEEDED
+    assert engine.stats().kv_blocks_free == 4

@@ -12,7 +12,7 @@ from engines import engine_of, load
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from json_schemas import random_schema, too_many_choices_later
-from kernel_sets import ENGINE_SETS, compiled_as, linear_kernels
+from kernel_sets import NATIVE_DTYPES, linear_kernels
 from tiny import save_adapter, tiny_model, tiny_tokenizer
 
 from shared.protocol.ids import AdapterVersion
@@ -143,37 +143,27 @@ class Engines:
     version: AdapterVersion
 
 
-@pytest.fixture(params=ENGINE_SETS, ids=str, scope="module")
+@pytest.fixture(params=NATIVE_DTYPES, ids=str, scope="module")
 def engines(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Engines]:
-    name, dtype = request.param
-    linear_kernels(dtype, name)
-    folder = save_adapter(
-        tmp_path_factory.mktemp("adapters") / "a", r=4, target_modules="all-linear"
-    )
+    """Engines with the fastest kernels here. `test_same_bits.py` has those of other levels."""
+    linear_kernels(request.param)
+    folder = tmp_path_factory.mktemp("adapters") / "a"
+    adapters = {"a": save_adapter(folder, r=4, target_modules="all-linear")}
 
-    def engine(*, num_blocks: int, budget: int, speculates: bool) -> NativeEngine:
-        found, versions = engine_of(
-            load(tiny_model().to(dtype)),
-            {"a": folder},
-            num_blocks=num_blocks,
-            budget=budget,
-            caches_prefixes=speculates,
-            speculates=speculates,
-        )
-        (version,) = versions.values()
-        engine.version = version  # type: ignore[attr-defined]
-        return found
+    def engine(*, speculates: bool, **sizes: int) -> tuple[NativeEngine, dict[str, AdapterVersion]]:
+        loaded = load(tiny_model().to(request.param))
+        options = {"caches_prefixes": speculates, "speculates": speculates}
+        return engine_of(loaded, adapters, **sizes, **options)
 
-    with compiled_as(name):
-        plain = engine(num_blocks=400, budget=512, speculates=False)
-        speculating = engine(num_blocks=8, budget=23, speculates=True)
+    plain, versions = engine(num_blocks=400, budget=512, speculates=False)
+    speculating, _ = engine(num_blocks=8, budget=23, speculates=True)
     with pytest.MonkeyPatch.context() as patch:
         # Drafts are verified whether they pay or not.
         patch.setattr(StepDurations, "estimate", lambda *_: 1.0)
         patch.setattr(Acceptance, "may_draft", lambda _: True)
-        yield Engines(plain, speculating, engine.version)  # type: ignore[attr-defined]
+        yield Engines(plain, speculating, versions["a"])
 
 
 @settings(

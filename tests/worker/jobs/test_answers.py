@@ -32,30 +32,23 @@ def ids_per_character(text: str) -> list[int]:
     return [i for c in text for i in HF(c)["input_ids"]]
 
 
-async def test_a_job_is_admitted_streamed_and_ended(client: Client) -> None:
+async def test_a_job_is_admitted_streamed_and_ended_with_the_result_that_was_streamed(
+    client: Client,
+) -> None:
     async with client.worker():
-        job = await client.send("hello", max_tokens=40)
-        end = await client.end_of(job)
-    ids = tuple(expected_ids(1, 0, 40, BASE.version))
+        job = await client.send("hello", max_tokens=40, n=3)
+        result, end = await client.result_of(job), await client.end_of(job)
     prompt_tokens = len(HF("hello")["input_ids"])
     assert client.events[job.id][0] == Admitted(job=job.id, try_=1, prompt_tokens=prompt_tokens)
-    assert client.answers_of(job) == {0: (ids, expected_text(ids))}
-    assert len(client.tokens_of(job)) > 1
-    assert (end.state, end.error) == (JobState.DONE, None)
-    assert (end.usage.prompt_tokens, end.usage.completion_tokens) == (prompt_tokens, 40)
-
-
-async def test_the_stored_result_equals_the_streamed_answers(client: Client) -> None:
-    async with client.worker():
-        job = await client.send(max_tokens=20, n=3)
-        result = await client.result_of(job)
-    streamed = client.answers_of(job)
+    ids = [tuple(expected_ids(1, choice, 40, BASE.version)) for choice in range(3)]
+    streamed = {choice: (ids[choice], expected_text(ids[choice])) for choice in range(3)}
+    assert client.answers_of(job) == streamed
     assert {i: (c.ids, c.text) for i, c in enumerate(result.choices)} == streamed
-    assert [streamed[i][0] for i in range(3)] == [
-        tuple(expected_ids(1, i, 20, BASE.version)) for i in range(3)
-    ]
     assert all(choice.finish is FinishReason.LENGTH for choice in result.choices)
-    assert result.usage.completion_tokens == 60
+    assert len(client.tokens_of(job)) > 3
+    assert (end.state, end.error) == (JobState.DONE, None)
+    for usage in (end.usage, result.usage):
+        assert (usage.prompt_tokens, usage.completion_tokens) == (prompt_tokens, 120)
 
 
 async def test_a_chat_is_rendered_by_its_template_and_may_fill_the_context(client: Client) -> None:
@@ -69,18 +62,16 @@ async def test_a_chat_is_rendered_by_its_template_and_may_fill_the_context(clien
     assert end.usage.prompt_tokens + end.usage.completion_tokens == 1000
 
 
-async def test_the_end_token_is_counted_but_adds_no_text(client: Client) -> None:
+async def test_the_end_token_adds_no_text_and_a_stop_string_aborts_the_request_in_the_engine(
+    client: Client,
+) -> None:
     client.engine.scripted_ids = [*ids_per_character("bye"), EOS_ID]
     async with client.worker():
         result = await client.result_of(await client.send(max_tokens=50))
-    (choice,) = result.choices
-    assert (choice.text, choice.finish, choice.ids[-1]) == ("bye", FinishReason.STOP, EOS_ID)
-    assert result.usage.completion_tokens == 4
-
-
-async def test_a_stop_string_aborts_the_request_in_the_engine(client: Client) -> None:
-    client.engine.scripted_ids = ids_per_character("hello world")
-    async with client.worker():
+        (choice,) = result.choices
+        assert (choice.text, choice.finish, choice.ids[-1]) == ("bye", FinishReason.STOP, EOS_ID)
+        assert result.usage.completion_tokens == 4
+        client.engine.scripted_ids = ids_per_character("hello world")
         job = await client.send(max_tokens=900, stop=("lo w",))
         result = await client.result_of(job)
         await until(lambda: not client.engine.requests)
@@ -90,26 +81,19 @@ async def test_a_stop_string_aborts_the_request_in_the_engine(client: Client) ->
     assert client.answers_of(job)[0][1] == "hel"
 
 
-async def test_a_bad_prompt_fails_its_job_before_it_is_admitted(client: Client) -> None:
+async def test_a_bad_prompt_before_its_admission_or_an_error_of_the_engine_fails_only_its_job(
+    client: Client,
+) -> None:
     async with client.worker():
-        bad = await client.send((5, 100_000))
-        too_long = await client.send((5,) * 1000)
-        good = await client.send()
-        ends = [await client.end_of(job) for job in (bad, too_long, good)]
-    assert [end.state for end in ends] == [JobState.FAILED, JobState.FAILED, JobState.DONE]
-    assert ends[0].error.param == "prompt[1]"
-    assert ends[1].error.code is ErrorCode.CONTEXT_LENGTH_EXCEEDED
-    assert len(client.events[bad.id]) == 1
-
-
-async def test_an_error_of_the_engine_ends_one_job_with_all_its_choices(client: Client) -> None:
-    async with client.worker():
-        failing = await client.send((FAILING_TOKEN,), n=2)
-        good = await client.send()
-        assert (await client.end_of(good)).state is JobState.DONE
-        end = await client.end_of(failing)
-    assert end.state is JobState.FAILED
-    assert end.error.message == "scripted to fail"
+        prompts = (5, 100_000), (5,) * 1000, (FAILING_TOKEN,), "good"
+        jobs = [await client.send(prompt, n=2) for prompt in prompts]
+        bad, too_long, failing, good = [await client.end_of(job) for job in jobs]
+    assert good.state is JobState.DONE
+    assert {end.state for end in (bad, too_long, failing)} == {JobState.FAILED}
+    assert bad.error.param == "prompt[1]"
+    assert too_long.error.code is ErrorCode.CONTEXT_LENGTH_EXCEEDED
+    assert failing.error.message == "scripted to fail"
+    assert [len(client.events[job.id]) for job in jobs[:2]] == [1, 1]
 
 
 async def test_a_failed_step_fails_the_running_jobs_and_later_jobs_run(client: Client) -> None:
@@ -135,16 +119,14 @@ async def test_a_cancelled_job_ends_and_frees_the_engine(client: Client) -> None
     assert end.error.code is ErrorCode.CANCELLED
 
 
-async def test_no_more_than_max_num_seqs_choices_run_at_once(client: Client) -> None:
+async def test_no_more_than_max_num_seqs_choices_run_at_once_unless_a_job_alone_has_more(
+    client: Client,
+) -> None:
     async with client.worker(max_num_seqs=4):
         jobs = [await client.send(max_tokens=10, n=2, seed=seed) for seed in range(6)]
         for job in jobs:
             await client.end_of(job)
-    assert client.engine.max_concurrent == 4
-
-
-async def test_a_job_with_more_choices_than_max_num_seqs_runs_alone(client: Client) -> None:
-    async with client.worker(max_num_seqs=2):
+        assert client.engine.max_concurrent == 4
         job = await client.send(n=5)
         assert (await client.end_of(job)).state is JobState.DONE
     assert len(client.answers_of(job)) == 5
@@ -178,14 +160,11 @@ async def test_only_the_job_of_an_unknown_protocol_version_fails(client: Client)
     assert answered.state == JobState.DONE
 
 
-def test_a_job_that_has_ended_does_not_expire() -> None:
+async def test_a_job_whose_deadline_passes_is_ended_by_its_worker(client: Client) -> None:
     jobs = RunningJobs()
     add_job(jobs, left_ms=0).conclude(JobState.DONE)
-    publisher: Any = None  # it isn't called
+    publisher: Any = None  # it isn't called for a job that has ended
     Deadlines(jobs, publisher).end_overdue()
-
-
-async def test_a_job_whose_deadline_passes_is_ended_by_its_worker(client: Client) -> None:
     async with client.worker():
         late = await client.send(max_tokens=900, deadline_ms=700)
         other = await client.send(max_tokens=300)
@@ -217,14 +196,9 @@ def check(result: Result) -> None:
     assert result.usage.completion_tokens == 0
 
 
-async def test_a_job_embeds_all_inputs_and_publishes_no_tokens(client: Client) -> None:
-    async with client.worker():
-        job = await embed(client)
-        check(await client.result_of(job))
-    assert not [event for event in client.events[job.id] if isinstance(event, Tokens)]
-
-
-async def test_a_job_with_many_inputs_leaves_room_for_a_generation(client: Client) -> None:
+async def test_a_job_embeds_all_inputs_without_tokens_and_leaves_room_for_a_generation(
+    client: Client,
+) -> None:
     client.engine.may_step.clear()
     async with client.worker(max_num_seqs=MAX_EMBEDDED + 1) as worker:
         job = await embed(client)
@@ -234,6 +208,7 @@ async def test_a_job_with_many_inputs_leaves_room_for_a_generation(client: Clien
         client.engine.may_step.set()
         check(await client.result_of(job))
         assert (await client.end_of(other)).state is JobState.DONE
+    assert not [event for event in client.events[job.id] if isinstance(event, Tokens)]
 
 
 async def test_a_job_that_another_worker_has_returned_is_computed_anew(client: Client) -> None:

@@ -10,7 +10,7 @@ from unittest.mock import create_autospec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from queue_support import make_job as make_any_job
+from queue_support import make_job as make_job_of
 from running_jobs import WID
 from scripted_engine import BASE, ScriptedEngine, scripted_model
 from worker_support import until
@@ -27,8 +27,9 @@ from worker.adapters.residency import Residency
 from worker.engine.request import Request
 from worker.jobs import consumer as consumer_module
 from worker.jobs.consumer import Consumer
+from worker.jobs.preemption import jobs_to_preempt
 from worker.jobs.publisher import Publisher
-from worker.jobs.running import RunningJob, RunningJobs, jobs_to_preempt
+from worker.jobs.running import RunningJob, RunningJobs
 from worker.text.prompt_style import BASE_STYLE
 
 ADAPTER = AdapterVersion("sql@1")
@@ -36,7 +37,7 @@ MAX_NUM_SEQS = 4
 
 
 def make_job(version: AdapterVersion = BASE.version, **fields: Any) -> Job:
-    return make_any_job(version, **fields)
+    return make_job_of(version, **fields)
 
 
 def claim_of(*jobs: Job, is_parked: bool = False) -> Claim:
@@ -264,24 +265,8 @@ async def test_a_fault_of_one_admission_fails_its_job_and_not_the_others(setup: 
 
 
 def running(*, is_preemptible: bool, n: int = 1, cost: int = 10) -> RunningJob:
-    job = make_any_job(n=n, cost=cost, is_preemptible=is_preemptible)
+    job = make_job_of(n=n, cost=cost, is_preemptible=is_preemptible)
     return RunningJob(ClaimedJob(job=job, try_=1, suspect=False))
-
-
-def test_the_youngest_preemptible_jobs_make_room() -> None:
-    jobs = [running(is_preemptible=kind) for kind in (True, True, True, False, False)]
-    preempted = jobs_to_preempt(jobs, max_sequences=3, max_tokens=1000)
-    assert preempted == [jobs[2], jobs[1]]
-
-
-def test_tokens_are_counted_as_well_as_sequences() -> None:
-    jobs = [running(is_preemptible=True, cost=60), running(is_preemptible=False, cost=60)]
-    assert jobs_to_preempt(jobs, max_sequences=8, max_tokens=100) == [jobs[0]]
-
-
-def test_a_single_large_preemptible_job_stays() -> None:
-    jobs = [running(is_preemptible=True, n=9)]
-    assert jobs_to_preempt(jobs, max_sequences=4, max_tokens=1000) == []
 
 
 JOBS = st.lists(
@@ -291,13 +276,14 @@ JOBS = st.lists(
 
 
 @given(JOBS, st.integers(1, 12), st.integers(1, 200))
-def test_no_more_jobs_than_necessary_are_preempted(
+def test_no_more_preemptible_jobs_than_necessary_make_room_for_others_the_youngest_first(
     jobs: list[RunningJob], max_sequences: int, max_tokens: int
 ) -> None:
     preempted = jobs_to_preempt(jobs, max_sequences=max_sequences, max_tokens=max_tokens)
-    assert all(job.job.is_preemptible for job in preempted)
+    preemptible = [job for job in reversed(jobs) if job.job.is_preemptible]
+    assert preempted == preemptible[: len(preempted)]
     kept = [job for job in jobs if job not in preempted]
-    others = [job for job in jobs if not job.job.is_preemptible]
+    others = [job for job in jobs if job not in preemptible]
 
     def fits(some: list[RunningJob]) -> bool:
         return (
@@ -305,7 +291,9 @@ def test_no_more_jobs_than_necessary_are_preempted(
             and sum(job.job.cost for job in some) <= max_tokens
         )
 
-    if others and not fits(kept):
+    if not others:
+        assert preempted == [], "they don't make room for each other"
+    elif not fits(kept):
         assert kept == others, "only jobs that aren't preemptible are left"
     if preempted:
         assert not fits([*kept, preempted[-1]])

@@ -43,8 +43,12 @@ def whole_characters(job: Job) -> Tokens:
 async def test_a_resumed_answer_continues_after_the_published_tokens(client: Client) -> None:
     job = await client.send(max_tokens=20, n=2)
     await publish_as_earlier_worker(client, job, whole_characters(job))
-    async with client.worker():
+    async with client.worker() as worker:
         end = await client.end_of(job)
+        counts = worker.parts.jobs.first_tokens.counts
+        assert sum(counts) == 0, "the earlier worker has counted the time to the first token"
+        await client.end_of(await client.send(max_tokens=12, n=3))
+        assert sum(worker.parts.jobs.first_tokens.counts) == 1
     check_answers(client, [job])
     assert end.try_ == 2
     assert end.usage.completion_tokens == 40
@@ -94,20 +98,6 @@ async def test_a_published_text_that_does_not_match_its_tokens_is_never_continue
     assert end.error.code is ErrorCode.RESUME_DIVERGED
 
 
-async def test_a_worker_that_lost_its_lease_registers_under_another_id(client: Client) -> None:
-    async with client.worker(lease_ms=600):
-        jobs = [await client.send(max_tokens=400, seed=seed) for seed in (1, 2)]
-        for job in jobs:
-            await client.until_published(job, 5)
-        (before,) = await client.views.workers()
-        await client.queue.leave(before.id)
-        ends = [await client.end_of(job) for job in jobs]
-        (after,) = await client.views.workers()
-    assert after.id != before.id
-    assert [(end.state, end.try_) for end in ends] == [(JobState.DONE, 2)] * 2
-    check_answers(client, jobs)
-
-
 async def test_a_draining_worker_finishes_running_jobs_and_claims_no_more(client: Client) -> None:
     async with client.worker() as worker:
         running = await client.send(max_tokens=100)
@@ -117,29 +107,25 @@ async def test_a_draining_worker_finishes_running_jobs_and_claims_no_more(client
         end = await client.end_of(running)
         await until(lambda: has_workers(client.views, 0))
     assert (end.state, end.try_) == (JobState.DONE, 1)
-    view = await client.views.job(waiting.id)
-    assert view.state is JobState.QUEUED
+    assert (await client.views.job(waiting.id)).state is JobState.QUEUED
 
 
-async def test_a_worker_without_drain_time_releases_its_jobs(client: Client) -> None:
-    async with client.worker(drain_s=0):
+@pytest.mark.parametrize("is_stopped_twice", [False, True])
+async def test_a_worker_without_drain_time_or_stopped_twice_releases_its_jobs(
+    client: Client, is_stopped_twice: bool
+) -> None:
+    async with client.worker(drain_s=30 if is_stopped_twice else 0) as worker:
         job = await client.send(max_tokens=300, n=2)
         await client.until_published(job, 20)
+        worker.stop()
+        if is_stopped_twice:
+            worker.stop()
+        await until(lambda: has_workers(client.views, 0), within_s=3)
+    assert (await client.views.job(job.id)).state is JobState.QUEUED
     async with client.worker(ScriptedEngine()):
         end = await client.end_of(job)
     assert (end.state, end.try_) == (JobState.DONE, 2)
     check_answers(client, [job])
-
-
-async def test_a_second_stop_releases_running_jobs_immediately(client: Client) -> None:
-    async with client.worker() as worker:
-        job = await client.send(max_tokens=900)
-        await client.until_published(job, 5)
-        worker.stop()
-        worker.stop()
-        await until(lambda: has_workers(client.views, 0), within_s=3)
-    view = await client.views.job(job.id)
-    assert view.state is JobState.QUEUED
 
 
 async def test_a_claim_whose_reply_is_lost_is_reconciled(
@@ -159,19 +145,6 @@ async def test_a_claim_whose_reply_is_lost_is_reconciled(
         end = await client.end_of(await client.send())
     assert len(lost) == 1
     assert (end.state, end.try_) == (JobState.DONE, 2)
-
-
-async def test_the_time_to_the_first_token_is_counted_once_and_from_the_acceptance(
-    client: Client,
-) -> None:
-    resumed = await client.send(max_tokens=12)
-    await publish_as_earlier_worker(client, resumed, whole_characters(resumed))
-    async with client.worker() as worker:
-        await client.end_of(resumed)
-        assert sum(worker.parts.jobs.first_tokens.counts) == 0  # the earlier worker has counted it
-        new = await client.send(max_tokens=12, n=3)
-        await client.end_of(new)
-        assert sum(worker.parts.jobs.first_tokens.counts) == 1
 
 
 LONG = 800

@@ -117,46 +117,39 @@ def setup(monkeypatch: pytest.MonkeyPatch) -> Setup:
     return Setup()
 
 
-async def test_events_are_grouped_by_the_front_end_that_receives_them(setup: Setup) -> None:
+async def test_updates_are_grouped_by_front_end_and_those_of_unknown_requests_ignored(
+    setup: Setup,
+) -> None:
     job, other = setup.admit(), setup.admit()
-    await setup.publish([output(job.choices[0], "a"), output(other.choices[0], "b")])
+    setup.publisher.accept([output(job.choices[0], "a"), output(other.choices[0], "b")])
+    await setup.publish()
     ((events, _),) = setup.queue.publications
     assert {api: len(batch) for api, batch in events.items()} == {job.job.reply_to: 4}
-
-
-async def test_nothing_is_written_without_updates(setup: Setup) -> None:
-    setup.admit()
-    await setup.publish()
-    await setup.publish()
-    assert len(setup.queue.publications) == 1
-
-
-async def test_outputs_of_unknown_requests_are_ignored(setup: Setup) -> None:
-    job = setup.admit()
     setup.jobs.remove(job)
-    await setup.publish([output(job.choices[0], "a")])
-    assert setup.queue.publications == []
+    await setup.publish([output(job.choices[0], "c")])
+    assert len(setup.queue.publications) == 1, "nothing is written without updates"
 
 
-async def test_a_checkpoint_is_due_after_a_number_of_tokens(setup: Setup) -> None:
-    (choice,) = setup.admit().choices
+async def test_a_checkpoint_is_due_after_a_number_of_tokens_or_publications_or_an_end(
+    setup: Setup,
+) -> None:
+    choice, ended, saved = setup.admit(n=3).choices
     await setup.publish(outputs(choice, "x" * (CHECKPOINT_TOKENS - 1)))
     assert setup.queue.checkpoints == []
     await setup.publish(outputs(choice, "x"))
     (checkpoint,) = setup.queue.checkpoints
     assert (checkpoint.index, len(checkpoint.ids)) == (0, CHECKPOINT_TOKENS)
     await setup.publish(outputs(choice, "x"))
-    assert len(setup.queue.checkpoints) == 1
-
-
-async def test_a_checkpoint_is_due_after_a_number_of_publications(setup: Setup) -> None:
-    (choice,) = setup.admit().choices
-    await setup.publish(outputs(choice, "x"))
     for _ in range(CHECKPOINT_PUBLICATIONS - 2):
         await setup.publish()
-    assert setup.queue.checkpoints == []
-    await setup.publish()
     assert len(setup.queue.checkpoints) == 1
+    await setup.publish()
+    assert len(setup.queue.checkpoints) == 2
+    await setup.publish([output(ended, "a", FinishReason.LENGTH)])
+    assert setup.queue.checkpoints[-1].finish is FinishReason.LENGTH
+    setup.publisher.accept([output(saved, "b")])
+    await setup.publisher.flush(save_all=True)
+    assert setup.queue.checkpoints[-1].text == "b"
 
 
 async def test_a_checkpoint_is_due_after_a_while_even_without_new_tokens(
@@ -170,7 +163,7 @@ async def test_a_checkpoint_is_due_after_a_while_even_without_new_tokens(
     assert setup.queue.checkpoints[0].text == "a"
 
 
-async def test_first_and_last_tokens_are_published_at_once_and_those_between_together(
+async def test_first_and_last_tokens_are_published_at_once_and_those_between_after_a_while(
     setup: Setup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(publisher_module, "PUBLISH_S", 60.0)
@@ -184,31 +177,12 @@ async def test_first_and_last_tokens_are_published_at_once_and_those_between_tog
         setup.publisher.accept([output(choice, "d", FinishReason.LENGTH)])
         await until(lambda: setup.queue.finished)
     assert setup.texts == ["a", "bcd"]
-
-
-async def test_tokens_between_are_published_after_a_while(
-    setup: Setup, monkeypatch: pytest.MonkeyPatch
-) -> None:
     monkeypatch.setattr(publisher_module, "PUBLISH_S", 0.01)
     (choice,) = setup.admit().choices
     async with setup:
-        for token, texts in (("a", ["a"]), ("b", ["a", "b"])):
+        for token in "ef":
             setup.publisher.accept([output(choice, token)])
-            await until(lambda texts=texts: setup.texts == texts)
-
-
-async def test_a_finished_choice_is_saved_at_once(setup: Setup) -> None:
-    job = setup.admit(n=2)
-    await setup.publish([output(job.choices[0], "a", FinishReason.LENGTH)])
-    (checkpoint,) = setup.queue.checkpoints
-    assert checkpoint.finish is FinishReason.LENGTH
-
-
-async def test_save_all_writes_checkpoints_of_all_unsaved_tokens(setup: Setup) -> None:
-    (choice,) = setup.admit().choices
-    setup.publisher.accept([output(choice, "a")])
-    await setup.publisher.flush(save_all=True)
-    assert [tokens.text for tokens in setup.queue.checkpoints] == ["a"]
+            await until(lambda token=token: setup.texts[-1] == token)
 
 
 async def test_full_checkpoints_follow_a_failed_publication(setup: Setup) -> None:
@@ -253,12 +227,19 @@ async def test_a_job_that_was_claimed_again_meanwhile_is_not_dropped(setup: Setu
     assert setup.jobs.get(job.id) is None
 
 
-async def test_a_lost_lease_ends_the_publication_and_finishes_no_job(setup: Setup) -> None:
+async def test_a_job_of_a_lost_lease_is_not_finished_and_one_that_is_fenced_is_removed(
+    setup: Setup,
+) -> None:
     (choice,) = setup.admit().choices
     setup.queue.replies = [LeaseLost("scripted")]
     await setup.publish([output(choice, "a", FinishReason.LENGTH)])
     assert setup.lost == [WID]
     assert setup.queue.finished == []
+    setup.jobs.clear()
+    (choice,) = setup.admit().choices
+    setup.queue.outcome = FinishOutcome.FENCED
+    await setup.publish([output(choice, "a", FinishReason.LENGTH)])
+    assert len(setup.jobs) == 0
 
 
 async def test_a_complete_job_is_finished_after_its_last_tokens_and_removed(setup: Setup) -> None:
@@ -275,13 +256,6 @@ async def test_a_complete_job_is_finished_after_its_last_tokens_and_removed(setu
     assert [(c.text, c.ids) for c in result.choices] == [("ab", (*ascii_ids("ab"), EOS_ID))]
     assert notified == [0]
     assert setup.aborted == []
-
-
-async def test_a_job_that_is_fenced_at_its_end_is_removed(setup: Setup) -> None:
-    (choice,) = setup.admit().choices
-    setup.queue.outcome = FinishOutcome.FENCED
-    await setup.publish([output(choice, "a", FinishReason.LENGTH)])
-    assert len(setup.jobs) == 0
 
 
 async def test_tokens_of_the_same_step_after_a_stop_string_are_dropped(setup: Setup) -> None:

@@ -58,14 +58,14 @@ def request(
     return request_of(running, choices(running)[-1], SERVED, grammar, style)
 
 
-def test_choices_are_ordered_by_prompt() -> None:
-    job = job_of(SamplingParams(seed=1, n=2, max_tokens=3), prompts=("a", "bc"))
-    assert [(c.choice, c.prompt_ids) for c in choices(job)] == [
-        (0, ascii_ids("a")),
-        (1, ascii_ids("a")),
-        (2, ascii_ids("bc")),
-        (3, ascii_ids("bc")),
-    ]
+def test_choices_are_ordered_by_prompt_and_sampled_by_their_number_within_it() -> None:
+    job = job_of(SamplingParams(seed=9, n=2, max_tokens=3), prompts=("a", "bc"))
+    made = choices(job)
+    prompts = [ascii_ids(text) for text in ("a", "a", "bc", "bc")]
+    assert [(c.choice, c.prompt_ids) for c in made] == list(enumerate(prompts))
+    last = request_of(job, made[-1], SERVED, None)
+    assert last.id.endswith(":3")
+    assert (last.sampling.seed, last.sampling.choice) == (9, 1)
 
 
 def test_a_request_continues_after_the_restored_tokens() -> None:
@@ -75,13 +75,6 @@ def test_a_request_continues_after_the_restored_tokens() -> None:
     assert made.output_ids == ascii_ids("ab")
     made.output_ids.append(1)  # by the engine
     assert choice.ids == ascii_ids("ab")
-
-
-def test_choices_are_sampled_by_their_number_within_their_prompt() -> None:
-    sampling = SamplingParams(seed=9, n=2, max_tokens=3)
-    made = request(sampling, prompts=("a", "b"))
-    assert made.id.endswith(":3")
-    assert (made.sampling.seed, made.sampling.choice) == (9, 1)
 
 
 def test_sampling_defaults_of_the_adapter_apply_to_fields_that_the_client_left_out() -> None:
@@ -129,6 +122,20 @@ def test_a_prompt_is_scored_on_request_with_the_first_of_its_choices(num_top: in
     assert made[0].reports.echoed_top is None
 
 
+def test_answers_without_tokens_have_scores_of_their_prompt_if_they_are_wanted() -> None:
+    sampling = SamplingParams(seed=1, max_tokens=0, n=2)
+    prompt = EncodedPrompt(ascii_ids("hello"), "hello")
+    made = choices_of(job_of(sampling, echo=True), [prompt], (), SERVED)
+    assert [(each.text, each.finish) for each in made] == [("hello", FinishReason.LENGTH)] * 2
+    job = job_of(replace(sampling, logprobs=0), echo=True)
+    made = choices(job)
+    requests = [request_of(job, choice, SERVED, None) for choice in made]
+    assert [choice.finish for choice in made] == [None, None]
+    assert [(each.max_tokens, each.scores_prompt) for each in requests] == [(0, True)] * 2
+    done = [tokens(job.job, 0, "", FinishReason.LENGTH)]
+    assert [each.finish for each in choices(job, done)] == [FinishReason.LENGTH, None]
+
+
 def test_logprobs_of_named_tokens_cover_the_end_of_an_answer() -> None:
     sampling = SamplingParams(seed=1, max_tokens=5, logprobs=0, logprob_token_ids=(7, 8))
     job = job_of(sampling)
@@ -137,71 +144,43 @@ def test_logprobs_of_named_tokens_cover_the_end_of_an_answer() -> None:
     assert request_of(job, choice, SERVED, None).sampling.logprob_token_ids == (7, 8)
 
 
-def test_a_prompt_whose_scores_are_not_wanted_is_an_answer_without_tokens() -> None:
-    sampling = SamplingParams(seed=1, max_tokens=0, n=2)
-    prompt = EncodedPrompt(ascii_ids("hello"), "hello")
-    made = choices_of(job_of(sampling, echo=True), [prompt], (), SERVED)
-    assert [(each.text, each.finish) for each in made] == [("hello", FinishReason.LENGTH)] * 2
-
-
-def test_a_prompt_is_scored_for_answers_without_tokens() -> None:
-    job = job_of(SamplingParams(seed=1, max_tokens=0, n=2, logprobs=0), echo=True)
-    made = choices(job)
-    requests = [request_of(job, choice, SERVED, None) for choice in made]
-    assert [choice.finish for choice in made] == [None, None]
-    assert [each.max_tokens for each in requests] == [0, 0]
-    assert all(each.scores_prompt for each in requests)
-    done = [tokens(job.job, 0, "", FinishReason.LENGTH)]
-    assert [each.finish for each in choices(job, done)] == [FinishReason.LENGTH, None]
+ECHO, CHAT = {"echo": True}, {"endpoint": Endpoint.CHAT}
 
 
 @pytest.mark.parametrize(
-    ("logprobs", "prompt_logprobs", "n", "param"),
+    ("logprobs", "prompt_logprobs", "n", "job", "divisor", "param"),
     [
-        (4, None, 1, "prompt"),
-        (4, None, 2, "logprobs"),
-        (4, 4, 1, "logprobs"),
-        (0, 20, 1, "prompt_logprobs"),
-        (None, 4, 1, "prompt"),
+        (4, None, 1, ECHO, 5, "prompt"),
+        (4, None, 2, ECHO, 5, "logprobs"),
+        (4, 4, 1, ECHO, 5, "logprobs"),
+        (0, 20, 1, ECHO, 5, "prompt_logprobs"),
+        (None, 4, 1, ECHO, 5, "prompt"),
+        (4, None, 2, {}, 5, "prompt"),  # logprobs of answers alone have no such limit
+        (None, 20, 1, {}, 21, "prompt"),
+        (None, 20, 2, {}, 21, "prompt_logprobs"),
+        (None, 20, 2, CHAT, 21, "messages"),
+        (None, None, 2, {}, 21, "prompt"),
     ],
 )
-def test_echoes_with_too_many_logprobs_of_prompts_are_refused(
-    logprobs: int | None, prompt_logprobs: int | None, n: int, param: str
+def test_too_many_logprobs_of_prompts_are_refused(
+    logprobs: int | None,
+    prompt_logprobs: int | None,
+    n: int,
+    job: dict[str, Any],
+    divisor: int,
+    param: str,
 ) -> None:
     sampling = SamplingParams(
         seed=1, max_tokens=1, n=n, logprobs=logprobs, prompt_logprobs=prompt_logprobs
     )
-    prompt = EncodedPrompt([1] * (MAX_PROMPT_SCORES // 5), "")
+    prompt = EncodedPrompt([1] * (MAX_PROMPT_SCORES // divisor), "")
     with pytest.raises(JobFailed) as failure:  # without too many, the prompt is too long
-        choices_of(job_of(sampling, echo=True), [prompt], (), SERVED)
+        choices_of(job_of(sampling, **job), [prompt], (), SERVED)
     error = failure.value.error
     assert (error.param, error.status) == (param, 400)
     if param == "logprobs":
         assert "with echo" in error.message
         assert str(MAX_PROMPT_SCORES) in error.message
-    # Logprobs of answers alone have no such limit.
-    with pytest.raises(JobFailed) as failure:
-        choices_of(job_of(replace(sampling, prompt_logprobs=None)), [prompt], (), SERVED)
-    assert failure.value.error.param == "prompt"
-
-
-@pytest.mark.parametrize(
-    ("n", "num_top", "endpoint", "is_refused"),
-    [
-        (1, 20, Endpoint.COMPLETIONS, False),
-        (2, 20, Endpoint.COMPLETIONS, True),
-        (2, 20, Endpoint.CHAT, False),
-        (2, None, Endpoint.COMPLETIONS, False),
-    ],
-)
-def test_answers_with_too_many_scores_of_prompts_are_refused(
-    n: int, num_top: int | None, endpoint: Endpoint, *, is_refused: bool
-) -> None:
-    sampling = SamplingParams(seed=1, max_tokens=1, n=n, prompt_logprobs=num_top)
-    job = job_of(sampling, endpoint=endpoint)
-    with pytest.raises(JobFailed) as failure:  # without too many scores, the prompt is too long
-        choices_of(job, [EncodedPrompt([1] * (MAX_PROMPT_SCORES // 21), "")], (), SERVED)
-    assert (failure.value.error.param == "prompt_logprobs") is is_refused
 
 
 @pytest.mark.parametrize(

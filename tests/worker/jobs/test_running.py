@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import orjson
-from queue_support import make_job
+from queue_support import make_job, tokens
 from running_jobs import (
     EOS_ID,
     add_job,
@@ -17,7 +17,6 @@ from running_jobs import (
 
 from shared.errors import ErrorCode, JobError
 from shared.protocol.events import Tokens
-from shared.protocol.ids import JobId
 from shared.protocol.jobs import JobState, SamplingParams
 from shared.protocol.results import FinishReason
 from worker.engine.request import StepOutput, TokenLogprobs
@@ -72,21 +71,15 @@ def test_the_result_has_the_finished_choices_only() -> None:
     assert result.usage.completion_tokens == 6
 
 
-def test_removing_an_earlier_claim_keeps_the_later_claim_of_the_same_job() -> None:
+def test_jobs_may_be_removed_while_they_are_iterated_but_not_a_later_claim() -> None:
     jobs = RunningJobs()
-    earlier = add_job(jobs)
+    earlier, *_ = [add_job(jobs) for _ in range(3)]
     later = RunningJob(claim(earlier.job, try_=2))
     jobs.add(later)
     jobs.remove(earlier)
     assert jobs.get(later.id) is later
-
-
-def test_jobs_may_be_removed_while_they_are_iterated() -> None:
-    jobs = RunningJobs()
-    added = [add_job(jobs) for _ in range(3)]
     for job in jobs:
         jobs.remove(job)
-    assert len(added) == 3
     assert len(jobs) == 0
 
 
@@ -97,7 +90,6 @@ def test_subscribers_are_notified_when_jobs_finish_and_not_when_they_are_removed
     jobs.remove(one)
     assert counts == []
     jobs.finish(two)
-    assert counts == [1]
     jobs.clear()
     assert counts == [1, 0]
 
@@ -112,24 +104,21 @@ def accept(choice: RunningChoice, text: str) -> None:
 
 def published(text: str, ids: str, finish: FinishReason | None = None) -> Tokens:
     """Return the tokens that an earlier try has published."""
-    return Tokens(
-        job=JobId("job"),
-        try_=1,
-        choice=0,
-        index=0,
-        ids=tuple(ascii_ids(ids)),
-        text=text,
-        finish=finish,
-    )
+    return tokens(make_job(), 0, ascii_ids(ids), text, finish=finish)
 
 
-def test_a_stop_token_is_shown_only_if_the_text_includes_what_ends_it() -> None:
+def test_a_stop_token_is_shown_if_the_text_includes_what_ends_it_and_the_end_token_never() -> None:
     for includes_stop, text in ((False, "ab"), (True, "abc")):
         choice = make_choice(includes_stop=includes_stop)
         accept(choice, "ab")
         choice.accept(output(choice, "c", FinishReason.STOP))
         assert (choice.ids, choice.text) == (ascii_ids("abc"), text)
         assert choice.finish is FinishReason.STOP
+    choice = make_choice(stop=("bye!",))
+    accept(choice, "by")
+    choice.accept(output(choice, EOS_ID, FinishReason.STOP, logprobs=LIKELY))
+    assert choice.ids == [*ascii_ids("by"), EOS_ID]
+    assert (choice.text, choice.logprobs) == ("by", [])
 
 
 def test_a_choice_that_reports_ids_publishes_its_prompt_once_and_logprobs_of_its_end() -> None:
@@ -147,22 +136,6 @@ def test_a_choice_that_reports_ids_publishes_its_prompt_once_and_logprobs_of_its
     resumed.accept(output(resumed, EOS_ID, FinishReason.STOP, logprobs=LIKELY))
     assert resumed.unpublished.take(claimed, 0) == last
     assert resumed.full_checkpoint(claimed) == choice.full_checkpoint(claimed)
-
-
-def test_a_finish_without_tokens_is_pending() -> None:
-    pending = PendingTokens(5)
-    assert not pending
-    pending.add([], "", FinishReason.LENGTH)
-    assert pending
-    assert pending.take(claim(), 0).finish is FinishReason.LENGTH
-
-
-def test_an_end_of_sequence_token_is_an_id_without_text_or_logprobs() -> None:
-    choice = make_choice(stop=("bye!",))
-    accept(choice, "by")
-    choice.accept(output(choice, EOS_ID, FinishReason.STOP, logprobs=LIKELY))
-    assert choice.ids == [*ascii_ids("by"), EOS_ID]
-    assert (choice.text, choice.logprobs) == ("by", [])
 
 
 def test_cached_tokens_are_those_of_the_prompt_at_the_first_token() -> None:
@@ -227,7 +200,7 @@ def test_a_choice_without_tokens_finishes_with_the_scores_of_its_prompt() -> Non
     assert resumed.prompt_scores == choice.prompt_scores
 
 
-def test_a_restored_choice_continues_the_published_text_and_publishes_only_new_tokens() -> None:
+def test_a_restored_choice_continues_the_published_text_and_publishes_only_what_is_new() -> None:
     choice = make_choice(stop=("lo",))
     choice.restore(published("he", "hel"))
     assert not choice.unpublished
@@ -235,12 +208,18 @@ def test_a_restored_choice_continues_the_published_text_and_publishes_only_new_t
     accept(choice, "p")
     event = choice.unpublished.take(claim(), 0)
     assert (event.index, event.text, choice.text) == (3, "lp", "help")
-
-
-def test_a_finished_choice_is_restored_with_the_text_that_its_finish_released() -> None:
-    choice = make_choice(stop=("lo!",))
-    choice.restore(published("hello", "hello", FinishReason.LENGTH))
-    assert (choice.text, choice.finish) == ("hello", FinishReason.LENGTH)
+    finished = make_choice(stop=("lo!",))
+    finished.restore(published("hello", "hello", FinishReason.LENGTH))
+    assert (finished.text, finished.finish) == ("hello", FinishReason.LENGTH)
+    at_limit = make_choice(stop=("lo!",), max_tokens=5)
+    at_limit.restore(published("hel", "hello"))
+    at_limit.finish_at_limit()
+    assert (at_limit.text, at_limit.finish) == ("hello", FinishReason.LENGTH)
+    assert at_limit.unpublished.take(claim(), 0).finish is FinishReason.LENGTH
+    pending = PendingTokens(5)
+    assert not pending
+    pending.add([], "", FinishReason.LENGTH)
+    assert pending, "a finish without tokens is pending"
 
 
 def test_a_full_checkpoint_has_all_tokens_and_leaves_none_unsaved() -> None:
@@ -255,31 +234,17 @@ def test_a_full_checkpoint_has_all_tokens_and_leaves_none_unsaved() -> None:
     assert choice.unsaved.take(claim(), 1).index == 4
 
 
-def test_an_answer_at_its_limit_finishes_with_the_text_that_was_held_back() -> None:
-    choice = make_choice(stop=("lo!",), max_tokens=5)
-    choice.restore(published("hel", "hello"))
-    choice.finish_at_limit()
-    assert (choice.text, choice.finish) == ("hello", FinishReason.LENGTH)
-    assert choice.unpublished.take(claim(), 0).finish is FinishReason.LENGTH
-
-
-def test_a_position_has_the_chosen_token_and_the_likeliest_ones() -> None:
+def test_a_position_has_the_chosen_token_and_the_likeliest_ones_and_its_offset() -> None:
     logprobs = TokenLogprobs(-1.5, ((ord("b"), -0.5), (ord("a"), -1.5)))
     position = describe_position(ord("a"), logprobs, text_stream())
     chosen = position.chosen
     assert (chosen.token, chosen.logprob, chosen.bytes) == ("a", -1.5, (ord("a"),))
     assert [(token.token, token.logprob) for token in position.top] == [("b", -0.5), ("a", -1.5)]
-
-
-def test_the_offset_is_the_length_of_the_text_before_the_token() -> None:
     stream = text_stream(["abcd"])
     stream.replay(ascii_ids("abc"))  # held back, because it may start the stop string
     assert describe_position(ord("x"), TokenLogprobs(0.0, ()), stream).offset == 3
-
-
-def test_a_special_token_has_a_name_and_no_bytes() -> None:
-    position = describe_position(EOS_ID, TokenLogprobs(-2.0, ()), text_stream())
-    assert (position.chosen.token, position.chosen.bytes) == ("<eos>", None)
+    special = describe_position(EOS_ID, TokenLogprobs(-2.0, ()), text_stream()).chosen
+    assert (special.token, special.bytes) == ("<eos>", None)
 
 
 def test_the_first_token_of_a_prompt_has_no_logprob() -> None:

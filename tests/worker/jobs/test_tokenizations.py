@@ -2,12 +2,15 @@
 
 import asyncio
 import secrets
+from collections.abc import AsyncIterator
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from scripted_engine import BASE, HF
 from worker_support import Client, until
 
+from shared.cancel_tasks import cancel_tasks
 from shared.errors import AdapterRejected, ErrorCode
 from shared.protocol.adapters import Adapter
 from shared.protocol.ids import AdapterVersion, CallId
@@ -50,26 +53,20 @@ def chat(client: Client, version: AdapterVersion) -> EncodeChat:
     return EncodeChat(job=job)
 
 
-class Source:
+def read_version(entry: Adapter) -> CheckedAdapter[Any]:
+    if entry.source == "broken":
+        raise AdapterRejected("scripted to be rejected")
+    return CheckedAdapter(None, STYLE)
+
+
+@pytest.fixture
+def source() -> Mock:
     """`AdapterSource` of one adapter with its own template, which counts its reads."""
-
-    def __init__(self) -> None:
-        self.num_reads = 0
-
-    def read_version(self, entry: Adapter) -> CheckedAdapter[Any]:
-        self.num_reads += 1
-        if entry.source == "broken":
-            raise AdapterRejected("scripted to be rejected")
-        return CheckedAdapter(None, STYLE)
+    return Mock(**{"read_version.side_effect": read_version})
 
 
 @pytest.fixture
-def source() -> Source:
-    return Source()
-
-
-@pytest.fixture
-async def desk(redis: Redis, keys: Keys, source: Any, calls: Tokenizations) -> Any:
+async def desk(redis: Redis, keys: Keys, source: Mock, calls: Tokenizations) -> AsyncIterator[None]:
     """A running desk whose worker has loaded no adapter."""
     threads = LoaderThreads(1, spare_cores=lambda: None, is_engine_busy=lambda: False)
     styles = AdapterStyles(
@@ -77,13 +74,9 @@ async def desk(redis: Redis, keys: Keys, source: Any, calls: Tokenizations) -> A
     )
     desk = TokenizationDesk(calls, Tokenizer(HF, vocab_size=len(HF)), styles)
     task = asyncio.create_task(desk.run())
-    yield desk
-    task.cancel()
-    await asyncio.wait((task,))
+    yield
+    await cancel_tasks(task)
     threads.close()
-
-
-with_desk = pytest.mark.usefixtures("desk")
 
 
 async def test_a_worker_converts_texts_and_tokens_while_its_engine_is_busy(
@@ -103,23 +96,18 @@ async def test_a_worker_converts_texts_and_tokens_while_its_engine_is_busy(
         client.engine.may_step.set()
 
 
-@with_desk
-async def test_an_empty_text_has_no_tokens(calls: Tokenizations) -> None:
-    assert (await ask(calls, EncodeText(text="", add_special_tokens=False))).ids == ()
-
-
-@with_desk
+@pytest.mark.usefixtures("desk")
 async def test_an_adapters_own_template_renders_its_chats(
-    calls: Tokenizations, client: Client, source: Source
+    calls: Tokenizations, client: Client, source: Mock
 ) -> None:
     await client.register(SHOUTING)
     for _ in range(2):
         reply = await ask(calls, chat(client, SHOUTING))
         assert HF.decode(list(reply.ids)) == "HI"
-    assert source.num_reads == 1
+    assert source.read_version.call_count == 1
 
 
-@with_desk
+@pytest.mark.usefixtures("desk")
 async def test_an_adapter_that_cannot_be_read_is_an_error(
     calls: Tokenizations, client: Client
 ) -> None:
@@ -129,16 +117,12 @@ async def test_an_adapter_that_cannot_be_read_is_an_error(
         assert error.code is ErrorCode.ADAPTER_UNAVAILABLE
 
 
-@with_desk
-async def test_tokens_outside_the_vocabulary_are_refused(calls: Tokenizations) -> None:
-    error = (await ask(calls, Decode(ids=(1, 10**6)))).error
-    assert (error.code, error.param) == (ErrorCode.INVALID_VALUE, "tokens[1]")
-
-
-@with_desk
-async def test_calls_of_another_release_are_skipped(
+@pytest.mark.usefixtures("desk")
+async def test_no_text_has_no_tokens_unknown_tokens_are_refused_and_other_calls_are_skipped(
     calls: Tokenizations, redis: Redis, keys: Keys
 ) -> None:
     await redis.rpush(keys.calls, b'{"v": 99, "id": "a", "kind": "text"}')  # type: ignore[misc]
     await redis.rpush(keys.calls, b'{"v": 1, "id": "a", "kind": "other"}')  # type: ignore[misc]
-    assert (await ask(calls, EncodeText(text="x"))).ids
+    assert (await ask(calls, EncodeText(text="", add_special_tokens=False))).ids == ()
+    error = (await ask(calls, Decode(ids=(1, 10**6)))).error
+    assert (error.code, error.param) == (ErrorCode.INVALID_VALUE, "tokens[1]")

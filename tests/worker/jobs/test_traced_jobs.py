@@ -47,21 +47,11 @@ def traced() -> Iterator[Traced]:
         yield Traced(collector)
 
 
-def test_the_time_in_the_queue_ends_with_the_claim(traced: Traced) -> None:
-    traced.add(try_=2, waited_ms=1500)
-    queue = traced.spans()["queue"]
-    assert queue.end_ns - queue.start_ns == 1_500_000_000
-    assert queue.attributes["lorikeet.try"] == 2
-
-
-def test_a_job_without_a_trace_has_no_spans(traced: Traced) -> None:
-    job = add_job(traced.jobs)
-    traced.jobs.finish(job)
-    assert traced.spans() == {}
-
-
-def test_the_first_output_is_an_event_if_it_is_a_token(traced: Traced) -> None:
-    job = traced.add(left_ms=58_000)
+def test_the_queue_ends_with_the_claim_and_the_first_output_is_an_event_if_it_is_a_token(
+    traced: Traced,
+) -> None:
+    traced.jobs.finish(add_job(traced.jobs))  # it has no trace, and so no spans
+    job = traced.add(left_ms=58_000, try_=2, waited_ms=1500)
     choice = make_choice(job_id=job.id)
     traced.jobs.add_choices(job, [choice])
     for token in "ab":
@@ -69,34 +59,14 @@ def test_the_first_output_is_an_event_if_it_is_a_token(traced: Traced) -> None:
         choice.accept(output(choice, token, FinishReason.LENGTH if token == "b" else None))
     job.conclude(JobState.DONE)
     traced.jobs.finish(job)
-    compute = traced.spans()["compute"]
+    spans = traced.spans()
+    assert len(traced._collector.spans) == 3
+    queue, compute = spans["queue"], spans["compute"]
+    assert queue.end_ns - queue.start_ns == 1_500_000_000
+    assert queue.attributes["lorikeet.try"] == 2
     assert 2 <= compute.events["first_token"]["lorikeet.seconds_since_enqueue"] < 10
     assert compute.attributes["gen_ai.usage.output_tokens"] == 2
     assert compute.attributes["lorikeet.state"] == "done"
-
-
-def test_an_engine_that_fails_at_once_has_no_first_token(traced: Traced) -> None:
-    job = traced.add()
-    choice = make_choice(job_id=job.id)
-    traced.jobs.add_choices(job, [choice])
-    assert traced.jobs.find(choice.request_id)
-    job.conclude(JobState.FAILED, JobError(code=ErrorCode.INTERNAL, message="a secret"))
-    traced.jobs.finish(job)
-    compute = traced.spans()["compute"]
-    assert compute.events == {}
-    assert compute.attributes["error.type"] == "internal_error"
-    assert compute.status == ERROR_STATUS
-
-
-def test_a_job_that_fails_before_the_engine_ends_its_admission(traced: Traced) -> None:
-    job = traced.add()
-    job.conclude(JobState.FAILED, JobError(code=ErrorCode.CONTEXT_LENGTH_EXCEEDED, message="long"))
-    traced.jobs.finish(job)
-    spans = traced.spans()
-    assert spans.keys() == {"queue", "admit"}
-    assert spans["admit"].attributes["lorikeet.state"] == "failed"
-    assert spans["admit"].attributes["error.type"] == "context_length_exceeded"
-    assert spans["admit"].status != ERROR_STATUS
 
 
 def test_jobs_that_leave_this_worker_end_their_spans(traced: Traced) -> None:
@@ -117,3 +87,25 @@ def test_a_worker_without_a_collector_does_not_import_the_sdk() -> None:
         "sys.exit('opentelemetry.sdk' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_a_job_that_fails_ends_its_admission_or_has_no_first_token(traced: Traced) -> None:
+    rejected = traced.add()
+    long = JobError(code=ErrorCode.CONTEXT_LENGTH_EXCEEDED, message="long")
+    rejected.conclude(JobState.FAILED, long)
+    traced.jobs.finish(rejected)
+    failed = traced.add()
+    choice = make_choice(job_id=failed.id)
+    traced.jobs.add_choices(failed, [choice])
+    assert traced.jobs.find(choice.request_id)
+    failed.conclude(JobState.FAILED, JobError(code=ErrorCode.INTERNAL, message="a secret"))
+    traced.jobs.finish(failed)
+    compute = traced.spans()["compute"]
+    assert compute.events == {}
+    assert compute.attributes["error.type"] == "internal_error"
+    assert compute.status == ERROR_STATUS
+    admit, _ = traced._collector.named("admit")
+    assert len(traced._collector.spans) == 5, "a job that was rejected isn't computed"
+    assert admit.attributes["lorikeet.state"] == "failed"
+    assert admit.attributes["error.type"] == "context_length_exceeded"
+    assert admit.status != ERROR_STATUS

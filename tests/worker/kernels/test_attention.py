@@ -15,6 +15,7 @@ from kernel_sets import (
     every_native_set,
     native_kernels,
     threads,
+    with_threads,
 )
 from slow_cases import slow_unless
 from torch import Tensor
@@ -118,6 +119,7 @@ def int32(values: list[int]) -> Tensor:
     return torch.tensor(values, dtype=torch.int32)
 
 
+SMALL = Heads(4, 2, 16, 16)
 SIZES = [
     Heads(4, 4, 8, 8),
     Heads(6, 2, 16, 16),
@@ -145,34 +147,33 @@ if IS_INTERPRETED:
     NUM_EXAMPLES = 4
 
 
+def is_quick(heads: Heads, mix: str, block_size: int) -> bool:
+    if IS_INTERPRETED:
+        return (heads, block_size) in {(SIZES[1], 16), (SMALL, 7)}
+    return heads in (SIZES[1], SMALL) or mix == "all kinds"
+
+
 @pytest.mark.parametrize(
-    ("heads", "mix"),
+    ("heads", "mix", "block_size"),
     slow_unless(
-        lambda heads, mix: heads == SIZES[1] or mix == "all kinds",
-        itertools.product(SIZES, MIXES),
+        is_quick,
+        [
+            *itertools.product(SIZES, MIXES, [16]),
+            *itertools.product([SMALL], ["all kinds"], [1, 4, 7, 32, 256]),
+        ],
     ),
     ids=str,
 )
 @every_kernel_set
 def test_every_sequence_of_a_step_gets_dense_attention_over_its_context(
-    kernels: Kernels, dtype: torch.dtype, heads: Heads, mix: str
+    kernels: Kernels, dtype: torch.dtype, heads: Heads, mix: str, block_size: int
 ) -> None:
-    case = make_case(kernels, dtype, heads, MIXES[mix], 16)
-    for window, cap in PARAMS:
+    case = make_case(kernels, dtype, heads, MIXES[mix], block_size)
+    for window, cap in PARAMS if heads != SMALL else [(None, None), (3, None)]:
         got = case.run(kernels, window, cap)
         assert got.dtype == dtype
         assert got.is_contiguous()
         assert_near(got, case.dense(window, cap))
-
-
-@pytest.mark.parametrize("block_size", [1, 4, 7, 32, 256])
-@every_kernel_set
-def test_the_result_does_not_depend_on_the_block_size(
-    kernels: Kernels, dtype: torch.dtype, block_size: int
-) -> None:
-    case = make_case(kernels, dtype, Heads(4, 2, 16, 16), MIXES["all kinds"], block_size)
-    for window in (None, 3):
-        assert_near(case.run(kernels, window), case.dense(window))
 
 
 SEQUENCES = st.lists(
@@ -224,7 +225,7 @@ def test_a_key_of_nan_shows_in_every_row_that_sees_it(dtype: torch.dtype) -> Non
 def test_queries_may_be_slices_of_qkv_or_stored_by_head(
     kernels: Kernels, dtype: torch.dtype
 ) -> None:
-    case = make_case(kernels, dtype, Heads(4, 2, 16, 16), MIXES["all kinds"], 16)
+    case = make_case(kernels, dtype, SMALL, MIXES["all kinds"], 16)
     joined = torch.full((len(case.query), 8, 16), NAN, dtype=dtype)
     joined[:, 2:6] = case.query
     for query in (joined[:, 2:6], case.query.transpose(0, 1).contiguous().transpose(0, 1)):
@@ -238,12 +239,8 @@ def test_the_number_of_threads_changes_no_bit(
     kernels: Kernels, dtype: torch.dtype, mix: str
 ) -> None:
     case = make_case(kernels, dtype, Heads(6, 2, 64, 64), MIXES[mix], 16)
-    outputs = []
-    for number in (1, 2, 3):
-        with threads(number):
-            outputs.append(case.run(kernels, 50))
-    assert torch.equal(outputs[0], outputs[1])
-    assert torch.equal(outputs[0], outputs[2])
+    one, *others = with_threads(lambda: case.run(kernels, 50))
+    assert all(torch.equal(one, other) for other in others)
 
 
 @pytest.mark.parametrize("window", [None, 300])
@@ -301,7 +298,7 @@ def test_a_token_gets_the_same_bits_for_every_split_of_its_prompt(
 
 @every_kernel_set
 def test_layers_of_different_sizes_share_a_batch(kernels: Kernels, dtype: torch.dtype) -> None:
-    sizes = [Heads(4, 2, 16, 16), Heads(6, 1, 24, 8)]
+    sizes = [SMALL, Heads(6, 1, 24, 8)]
     layers = [make_case(kernels, dtype, heads, MIXES["all kinds"], 16) for heads in sizes]
     batch = layers[0].batch
     assert torch.equal(batch.block_tables, layers[1].batch.block_tables)

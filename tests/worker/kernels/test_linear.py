@@ -1,29 +1,90 @@
-"""Native products with packed weights, and element-wise operations, against double precision."""
+"""Native products with packed and quantised weights, and element-wise operations.
 
-from collections.abc import Callable
+Packed products and operations are compared with double precision. Products with quantised weights
+have the bits that plain torch gives, on every path.
+"""
+
+from dataclasses import dataclass
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from int8_product import LARGEST, grouped, multiples_of, rounded_product
 from kernel_sets import (
     NATIVE_DTYPES,
     NATIVE_NAMES,
+    QUANTISED_NAMES,
     assert_near,
     linear_kernels,
     native_kernels,
+    quantised_kernels,
     threads,
 )
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  (torch's own name for it)
 
 from worker.kernels.cpu.native import NativeKernels
+from worker.kernels.cpu.quantised import GROUP, QuantisedKernels, joined
+
+NAN, INF = float("nan"), float("inf")
 
 
-@pytest.fixture(scope="module", params=NATIVE_NAMES)
-def name(request: pytest.FixtureRequest) -> str:
-    found: str = request.param
-    return found
+def rand(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:
+    """Return normal numbers whose columns differ in size, as those of activations do."""
+    generator = torch.Generator().manual_seed(seed + sum(shape))
+    sizes = torch.randn(1, shape[-1], generator=generator).exp()
+    return (torch.randn(*shape, generator=generator) * sizes).to(dtype)
+
+
+@dataclass(frozen=True)
+class Packed:
+    """The product with packed weights."""
+
+    kernels: NativeKernels
+    dtype: torch.dtype
+
+    def rand(self, *shape: int, seed: int = 0) -> Tensor:
+        return rand(*shape, dtype=self.dtype, seed=seed)
+
+    def pack(self, weight: Tensor) -> Tensor:
+        """Return a weight as the product reads it."""
+        return self.kernels.pack(weight)
+
+    def linear(self, x: Tensor, packed: Tensor, bias: Tensor | None, num_out: int) -> Tensor:
+        return self.kernels.linear(x, packed, bias, num_out)
+
+    def check(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> None:
+        """Check a product against its definition."""
+        got = self.linear(x, self.pack(weight), bias, len(weight))
+        added = torch.zeros(len(weight)).double() if bias is None else bias.double()
+        expected = x.double() @ weight.double().t() + added
+        terms = x.double().abs() @ weight.double().abs().t() + added.abs()
+        assert (got.shape, got.dtype, got.is_contiguous()) == (expected.shape, x.dtype, True)
+        assert_near(got, expected, terms)
+
+
+@dataclass(frozen=True)
+class Quantised(Packed):
+    """The product with quantised weights."""
+
+    kernels: QuantisedKernels  # type: ignore[assignment]
+
+    def pack(self, weight: Tensor) -> Tensor:
+        return self.kernels.pack(self.kernels.quantise(weight))
+
+    def check(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> None:
+        """Check that a product has the bits that follow from its definition."""
+        got = self.linear(x, self.pack(weight), bias, len(weight))
+        expected = rounded_product(x.flatten(0, -2), self.kernels.quantise(weight), bias)
+        assert got.dtype is x.dtype
+        assert torch.equal(got.flatten(0, -2), expected)
+
+
+def quantised_of(path: str, dtype: torch.dtype) -> Quantised:
+    found = quantised_kernels(dtype, path).quantised
+    assert found is not None
+    return Quantised(found, dtype)
 
 
 @pytest.fixture(scope="module", params=NATIVE_DTYPES, ids=str)
@@ -32,124 +93,164 @@ def dtype(request: pytest.FixtureRequest) -> torch.dtype:
     return found
 
 
-@pytest.fixture(scope="module")
-def kernels(name: str, dtype: torch.dtype) -> NativeKernels:
-    return linear_kernels(dtype, name)
+@pytest.fixture(scope="module", params=NATIVE_NAMES)
+def packed(request: pytest.FixtureRequest, dtype: torch.dtype) -> Packed:
+    return Packed(linear_kernels(dtype, request.param), dtype)
 
 
-Rand = Callable[..., Tensor]
+@pytest.fixture(scope="module", params=QUANTISED_NAMES)
+def quantised(request: pytest.FixtureRequest, dtype: torch.dtype) -> Quantised:
+    return quantised_of(request.param, dtype)
 
 
-@pytest.fixture(scope="module")
-def rand(dtype: torch.dtype) -> Rand:
-    def of_shape(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=torch.Generator().manual_seed(len(shape))).to(dtype)
-
-    return of_shape
-
-
-def check(kernels: NativeKernels, x: Tensor, weight: Tensor, bias: Tensor | None) -> None:
-    got = kernels.linear(x, kernels.pack(weight), bias, len(weight))
-    added = torch.zeros(len(weight)).double() if bias is None else bias.double()
-    expected = x.double() @ weight.double().t() + added
-    terms = x.double().abs() @ weight.double().abs().t() + added.abs()
-    assert (got.shape, got.dtype, got.is_contiguous()) == (expected.shape, x.dtype, True)
-    assert_near(got, expected, terms)
+@pytest.fixture(
+    scope="module",
+    params=[*(("packed", name) for name in NATIVE_NAMES), *(("int8", p) for p in QUANTISED_NAMES)],
+    ids=str,
+)
+def product(request: pytest.FixtureRequest, dtype: torch.dtype) -> Packed:
+    kind, name = request.param
+    return (
+        quantised_of(name, dtype) if kind == "int8" else Packed(linear_kernels(dtype, name), dtype)
+    )
 
 
 @settings(max_examples=60, derandomize=True)
-@given(st.integers(1, 40), st.integers(1, 100), st.integers(1, 80), st.booleans())
+@given(st.integers(1, 40), st.integers(1, 100), st.integers(1, 100), st.booleans())
 def test_any_sizes(
-    kernels: NativeKernels, rand: Rand, num_rows: int, num_out: int, half_in: int, has_bias: bool
+    product: Packed, num_rows: int, num_out: int, half_in: int, has_bias: bool
 ) -> None:
-    bias = rand(num_out) if has_bias else None
-    check(kernels, rand(num_rows, 2 * half_in), rand(num_out, 2 * half_in), bias)
+    bias = product.rand(1, num_out)[0] if has_bias else None
+    num_in = 2 * half_in - (isinstance(product, Quantised) and num_rows % 2)
+    product.check(product.rand(num_rows, num_in), product.rand(num_out, num_in), bias)
 
 
 @pytest.mark.parametrize("num_rows", [1, 7, 33, 130])
-def test_sizes_of_a_model(kernels: NativeKernels, rand: Rand, num_rows: int) -> None:
-    check(kernels, rand(1, num_rows, 576), rand(960, 576), rand(960))
+def test_sizes_of_a_model(product: Packed, num_rows: int) -> None:
+    bias = product.rand(1, 960)[0]
+    product.check(product.rand(1, num_rows, 576), product.rand(960, 576), bias)
 
 
-def test_there_may_be_no_rows(kernels: NativeKernels, rand: Rand) -> None:
-    assert kernels.linear(rand(0, 40), kernels.pack(rand(24, 40)), None, 24).shape == (0, 24)
+def test_there_may_be_no_rows(product: Packed) -> None:
+    packed = product.pack(product.rand(24, 40))
+    assert product.linear(product.rand(0, 40), packed, None, 24).shape == (0, 24)
 
 
-def test_inputs_need_not_be_contiguous(kernels: NativeKernels, rand: Rand) -> None:
-    wide, weight = rand(9, 100), rand(24, 40)
-    check(kernels, wide[:, 13:53], weight, None)
-    check(kernels, wide[:, :40].t().contiguous().t(), weight, None)
+def test_inputs_need_not_be_contiguous(product: Packed) -> None:
+    wide, weight = product.rand(9, 100), product.rand(24, 40)
+    product.check(wide[:, 13:53], weight)
+    product.check(wide[:, :40].t().contiguous().t(), weight)
 
 
-def test_a_weight_may_be_transposed(kernels: NativeKernels, rand: Rand) -> None:
-    check(kernels, rand(5, 40), rand(40, 24).t(), None)
-
-
-def test_a_row_of_nan_does_not_change_the_other_rows(kernels: NativeKernels, rand: Rand) -> None:
-    x, packed = rand(9, 40), kernels.pack(rand(24, 40))
-    expected = kernels.linear(x, packed, None, 24)
-    x[4] = float("nan")
-    got = kernels.linear(x, packed, None, 24)
-    assert got[4].isnan().all()
+@pytest.mark.parametrize("bad", [NAN, INF, -INF])
+def test_a_row_that_is_not_finite_changes_no_other_row(product: Packed, bad: float) -> None:
+    x, packed = product.rand(9, 150), product.pack(product.rand(60, 150))
+    expected = product.linear(x, packed, None, 60)
+    x[4, 70] = bad
+    got = product.linear(x, packed, None, 60)
+    assert not got[4].isfinite().any()
     others = torch.arange(9) != 4
     assert torch.equal(got[others], expected[others])
 
 
-def test_the_number_of_threads_changes_no_bit(kernels: NativeKernels, rand: Rand) -> None:
-    x, packed = rand(40, 576), kernels.pack(rand(960, 576))
-    outputs = []
-    for number in (1, 2, 3):
-        with threads(number):
-            outputs.append(kernels.linear(x, packed, None, 960))
-    assert torch.equal(outputs[0], outputs[1])
-    assert torch.equal(outputs[0], outputs[2])
+@pytest.mark.parametrize("num_threads", [1, 2, 3])
+def test_a_row_has_the_same_bits_in_any_batch(product: Packed, num_threads: int) -> None:
+    x, packed, bias = (
+        product.rand(70, 700),
+        product.pack(product.rand(130, 700)),
+        product.rand(1, 130)[0],
+    )
+    together = product.linear(x, packed, bias, 130)
+    with threads(num_threads):
+        assert torch.equal(product.linear(x, packed, bias, 130), together)
+        for first, size in zip(
+            (0, 2, 5, 0, 3, 1, 9, 4, 30), (1, 1, 2, 3, 4, 7, 16, 17, 33), strict=True
+        ):
+            rows = slice(first, first + size)
+            assert torch.equal(product.linear(x[rows], packed, bias, 130), together[rows])
 
 
-def test_a_row_has_the_same_bits_in_every_batch(kernels: NativeKernels, rand: Rand) -> None:
-    x, packed, bias = rand(70, 576), kernels.pack(rand(100, 576)), rand(100)
-    together = kernels.linear(x, packed, bias, 100)
-    for first, num_rows in (
-        (0, 1),
-        (2, 1),
-        (5, 2),
-        (0, 3),
-        (3, 4),
-        (1, 7),
-        (9, 16),
-        (4, 17),
-        (30, 33),
-    ):
-        rows = slice(first, first + num_rows)
-        assert torch.equal(kernels.linear(x[rows], packed, bias, 100), together[rows])
+def test_a_weight_may_be_transposed(packed: Packed) -> None:
+    packed.check(packed.rand(5, 40), packed.rand(40, 24).t())
 
 
-def test_the_native_product_does_not_change_torchs_results(
-    kernels: NativeKernels, rand: Rand
-) -> None:
-    x, weight = rand(40, 576), rand(96, 576)
+def test_the_native_product_does_not_change_torchs_results(packed: Packed) -> None:
+    x, weight = packed.rand(40, 576), packed.rand(96, 576)
     before = x @ weight.t()
-    kernels.linear(x, kernels.pack(weight), None, 96)
+    packed.linear(x, packed.pack(weight), None, 96)
     assert torch.equal(x @ weight.t(), before)
 
 
-def test_can_pack_is_false_for_unsupported_weights(
-    kernels: NativeKernels, dtype: torch.dtype
-) -> None:
+def test_can_pack_is_false_for_unsupported_weights(packed: Packed, dtype: torch.dtype) -> None:
     (other,) = set(NATIVE_DTYPES) - {dtype}
-    assert not kernels.can_pack(torch.zeros(4, 4, dtype=other))
-    assert kernels.can_pack(torch.zeros(4, 3, dtype=dtype)) == (dtype is torch.float32)
+    assert not packed.kernels.can_pack(torch.zeros(4, 4, dtype=other))
+    assert packed.kernels.can_pack(torch.zeros(4, 3, dtype=dtype)) == (dtype is torch.float32)
 
 
-def test_float32_may_have_any_number_of_inputs(name: str) -> None:
-    check(linear_kernels(torch.float32, name), torch.randn(3, 37), torch.randn(5, 37), None)
-
-
-def test_long_sums_of_float32_keep_their_precision(name: str) -> None:
-    kernels = linear_kernels(torch.float32, name)
+@pytest.mark.parametrize("name", NATIVE_NAMES)
+def test_float32_may_have_any_number_of_inputs_and_long_sums_keep_their_precision(
+    name: str,
+) -> None:
+    packed = Packed(linear_kernels(torch.float32, name), torch.float32)
+    packed.check(torch.randn(3, 37), torch.randn(5, 37))
     x, weight = torch.randn(9, 18944), torch.randn(64, 18944)
     exact = x.double() @ weight.double().t()
-    got = kernels.linear(x, kernels.pack(weight), None, 64)
+    got = packed.linear(x, packed.pack(weight), None, 64)
     assert (got - exact).abs().max() < 1e-6 * exact.abs().max()
+
+
+def test_weights_are_rounded_to_the_nearest_multiple_of_their_groups_scale(
+    quantised: Quantised, dtype: torch.dtype
+) -> None:
+    weight = quantised.rand(50, 3 * GROUP + 7)
+    rounded = quantised.kernels.quantise(weight)
+    exact = grouped(weight.float()).abs().amax(-1) / LARGEST
+    scales = rounded.scales.float()
+    assert (scales >= exact).all()
+    assert (scales <= exact * (1 + 2**-7)).all(), "bfloat16 has a nearer scale"
+    multiples = multiples_of(grouped(weight.float()), scales)
+    assert torch.equal(rounded.values.float(), multiples.flatten(1)[:, : weight.shape[1]])
+    first = quantised_of(QUANTISED_NAMES[0], dtype).kernels.quantise(weight)
+    assert torch.equal(rounded.scales, first.scales), "every path chooses the same scales"
+
+
+def test_multiples_of_a_scale_are_kept_exactly(quantised: Quantised, dtype: torch.dtype) -> None:
+    values = torch.randint(-LARGEST, LARGEST + 1, (30, 3 * GROUP)).float()
+    values[:, ::GROUP] = -LARGEST  # so that the scale of each group is 2**-9
+    weight = (values * 2**-9).to(dtype)
+    assert torch.equal(quantised.kernels.quantise(weight).dequantised().to(dtype), weight)
+
+
+def test_a_group_of_zeros_stays_zero(quantised: Quantised, dtype: torch.dtype) -> None:
+    weight = quantised.rand(24, 2 * GROUP)
+    weight[:, GROUP:] = 0
+    assert not quantised.kernels.quantise(weight).values[:, GROUP:].any()
+    x = torch.zeros(3, 2 * GROUP, dtype=dtype)
+    assert not quantised.linear(x, quantised.pack(weight), None, 24).any()
+
+
+def test_the_largest_inputs_and_weights_do_not_saturate(
+    quantised: Quantised, dtype: torch.dtype
+) -> None:
+    for sign in (1, -1):
+        x = torch.full((9, 4096), 3.0 * sign, dtype=dtype)
+        quantised.check(x, torch.full((50, 4096), -5.0, dtype=dtype))
+
+
+def test_a_packed_weight_can_be_unpacked(quantised: Quantised) -> None:
+    for size in ((130, 700), (7, 9), (48, 64)):
+        weight = quantised.kernels.quantise(quantised.rand(*size))
+        again = quantised.kernels.unpack(quantised.kernels.pack(weight), *size)
+        assert torch.equal(again.values, weight.values)
+        assert torch.equal(again.scales, weight.scales)
+
+
+def test_joined_weights_give_the_outputs_of_each(quantised: Quantised) -> None:
+    x, kernels = quantised.rand(5, 100), quantised.kernels
+    weights = [kernels.quantise(quantised.rand(n, 100, seed=n)) for n in (30, 17)]
+    apart = [kernels.linear(x, kernels.pack(w), None, len(w.values)) for w in weights]
+    together = kernels.linear(x, kernels.pack(joined(weights)), None, 47)
+    assert torch.equal(together, torch.cat(apart, -1))
 
 
 DIMS = [1, 7, 16, 61, 64, 576]

@@ -3,17 +3,19 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, product
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernel_sets import (
+    IS_INTERPRETED,
     assert_near,
     every_kernel_set,
     every_native_set,
+    with_threads,
 )
-from kernel_sets import threads as with_threads
 from slow_cases import slow_unless
 from torch import Tensor
 
@@ -151,56 +153,52 @@ POPULARITY = {
     "with base rows between": [0, BASE, 1, 1, BASE, 2, BASE, BASE, 0],
     "base rows alone": [BASE] * 4,
 }
+SIZES = [(32, 40), (61, 7), (128, 400), (1, 1)]
+"""Numbers of inputs and of outputs."""
+SIBLINGS = ([8, 0, 16], [3, 24, 0], [0, 0, 8])
+"""Ranks of adapters that each target some of the siblings."""
 
 
-@pytest.mark.parametrize(
-    ("popularity", "sizes"),
-    slow_unless(
-        lambda popularity, sizes: popularity == "with base rows between" or sizes == (61, 7),
-        product(POPULARITY, [(32, 40), (61, 7), (128, 400), (1, 1)]),
-    ),
-    ids=str,
-)
-@every_kernel_set
-def test_each_token_gets_its_own_adapters_term(
-    kernels: Kernels, dtype: torch.dtype, sizes: tuple[int, int], popularity: str
-) -> None:
-    ranks = [[8, 3, 24]]
-    problem = make_problem(dtype, ranks, POPULARITY[popularity], sizes[0], sizes[1:])
-    check(problem, kernels)
-
-
-@pytest.mark.parametrize("rank", [1, 3, 8, 24, 48, 64, 256])
-@every_kernel_set
-def test_all_rows_of_any_rank_are_computed(kernels: Kernels, dtype: torch.dtype, rank: int) -> None:
-    check(make_problem(dtype, [[rank, 8]], [0, 1, 0, BASE, 0, 0, 0]), kernels)
-
-
-@every_kernel_set
-def test_forty_distinct_adapters_share_a_batch(kernels: Kernels, dtype: torch.dtype) -> None:
-    owners = [*range(40), BASE, *reversed(range(40))]
-    check(make_problem(dtype, [[1 + i % 20 for i in range(40)]], owners), kernels)
-
-
-@pytest.mark.parametrize("num_in", [61, 64])
-@pytest.mark.parametrize("num_tokens", [(2, 7, 2), (1, 5, 22), (9, 4, 16)], ids=str)
-@every_kernel_set
-def test_siblings_get_their_terms_in_their_own_columns(
-    kernels: Kernels, dtype: torch.dtype, num_tokens: tuple[int, ...], num_in: int
-) -> None:
-    ranks = [[8, 0, 16], [3, 24, 0], [0, 0, 8]]  # each adapter targets some of the siblings
+def of_siblings(num_tokens: tuple[int, ...], num_in: int) -> tuple[Any, ...]:
     owners = [BASE, *(i for i, number in enumerate(num_tokens) for _ in range(number))]
-    outs, offsets = (48, 16, 7), (0, 48, 70)
-    check(
-        make_problem(dtype, ranks, owners[1::2] + owners[::2], num_in, outs, offsets),
-        kernels,
-    )
+    return SIBLINGS, owners[1::2] + owners[::2], num_in, (48, 16, 7), (0, 48, 70)
 
 
+CASES: dict[str, tuple[Any, ...]] = {
+    **{f"rank {r}": ([[r, 8]], [0, 1, 0, BASE, 0, 0, 0]) for r in (1, 3, 8, 24, 48, 64, 256)},
+    "forty adapters": (
+        [[1 + i % 20 for i in range(40)]],
+        [*range(40), BASE, *reversed(range(40))],
+    ),
+    "a wide linear": ([[8] * 16], [i for i in range(16) for _ in range(1 + i % 3)], 16, (1700,)),
+    **{
+        f"siblings, {numbers}, {num_in}": of_siblings(numbers, num_in)
+        for numbers, num_in in product(((2, 7, 2), (1, 5, 22), (9, 4, 16)), (61, 64))
+    },
+    **{
+        f"{name}, {sizes}": ([[8, 3, 24]], owners, sizes[0], sizes[1:])
+        for (name, owners), sizes in product(POPULARITY.items(), SIZES)
+    },
+}
+"""Arguments of `make_problem`."""
+SLOW = {
+    f"{name}, {sizes}"
+    for name, sizes in product(POPULARITY, SIZES)
+    if name != "with base rows between" and sizes != (61, 7)
+}
+if IS_INTERPRETED:
+    SLOW = CASES.keys() - {
+        *("rank 24", "forty adapters", "a wide linear", "siblings, (2, 7, 2), 61"),
+        "with base rows between, (61, 7)",
+    }
+
+
+@pytest.mark.parametrize("name", slow_unless(lambda name: name not in SLOW, zip(CASES)))
 @every_kernel_set
-def test_many_adapters_share_a_wide_linear(kernels: Kernels, dtype: torch.dtype) -> None:
-    owners = [i for i in range(16) for _ in range(1 + i % 3)]
-    check(make_problem(dtype, [[8] * 16], owners, 16, (1700,)), kernels)
+def test_each_token_gets_the_terms_of_its_own_adapter_in_the_columns_of_each_linear(
+    kernels: Kernels, dtype: torch.dtype, name: str
+) -> None:
+    check(make_problem(dtype, *CASES[name]), kernels)
 
 
 @every_kernel_set
@@ -232,12 +230,8 @@ def test_inputs_need_not_be_contiguous(kernels: Kernels, dtype: torch.dtype) -> 
 def test_the_number_of_threads_changes_no_bit(kernels: Kernels, dtype: torch.dtype) -> None:
     ranks = [[8, 16, 24], [8, 8, 8]]
     problem = make_problem(dtype, ranks, [i % 4 - 1 for i in range(150)], 64, (200, 30), (0, 200))
-    outputs = []
-    for number in (1, 2, 3):
-        with with_threads(number):
-            outputs.append(problem.run(kernels).nan_to_num(9.0))
-    assert torch.equal(outputs[0], outputs[1])
-    assert torch.equal(outputs[0], outputs[2])
+    one, *others = with_threads(lambda: problem.run(kernels).nan_to_num(9.0))
+    assert all(torch.equal(one, other) for other in others)
 
 
 def leave_rounding_errors_only(problem: Problem) -> None:

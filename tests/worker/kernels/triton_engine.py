@@ -14,11 +14,10 @@ from tiny import save_adapters, tiny_model
 from torch import Tensor
 
 from ops.lab.bench.gpu.clock import Clock
-from ops.lab.bench.gpu.decode import decode_steps
 from ops.lab.bench.gpu.kernels import accuracies, speeds
 from ops.lab.bench.gpu.model import ServedModel
 from ops.lab.bench.gpu.sizes import SIZES
-from worker.engine.engine import NativeEngine
+from ops.lab.bench.gpu.steps import decode_steps
 from worker.kernels.interface import Kernels, LoRAPlan, LoRASites
 from worker.kernels.reference import ReferenceKernels
 from worker.kernels.triton import lora
@@ -36,27 +35,15 @@ PROMPTS = {"base": 20, "plain": 7, "rslora": 33}
 """Length of each model's prompt, in tokens."""
 
 
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return save_adapters(tmp_path_factory.mktemp("adapters"), ADAPTERS, "gemma2")
-
-
-def engine(folders: dict[str, Path], kernels: Kernels) -> tuple[NativeEngine, dict[str, str]]:
+def test_a_mixed_batch_in_chunks_equals_transformers_and_peft(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lora, "MAX_SPLIT_TOKENS", 20)  # makes the steps of the warm-up small
+    folders, kernels = save_adapters(tmp_path, ADAPTERS, "gemma2"), TritonKernels()
     loaded = load(tiny_model("gemma2"), kernels=kernels)
     assert loaded.kernels is kernels
     warm_up(loaded)
-    return engine_of(loaded, folders, budget=23)
-
-
-@pytest.fixture
-def small_warm_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the warm-up run small steps, because the interpreter is slow."""
-    monkeypatch.setattr(lora, "MAX_SPLIT_TOKENS", 20)
-
-
-@pytest.mark.usefixtures("small_warm_up")
-def test_a_mixed_batch_in_chunks_equals_transformers_and_peft(folders: dict[str, Path]) -> None:
-    served, versions = engine(folders, TritonKernels())
+    served, versions = engine_of(loaded, folders, budget=23)
     prompts = {name: random_prompt(seed, n) for seed, (name, n) in enumerate(PROMPTS.items())}
     requests = [
         greedy_request(name, prompt, NUM_TOKENS, versions.get(name))
@@ -75,7 +62,7 @@ def test_kernels_that_agree_with_torch_are_usable(dtype: torch.dtype) -> None:
 class WrongLoRA(TritonKernels):
     """Kernels that omit the LoRA terms."""
 
-    def add_lora_(self, y: torch.Tensor, x: torch.Tensor, sites: LoRASites, plan: LoRAPlan) -> None:
+    def add_lora_(self, y: Tensor, x: Tensor, sites: LoRASites, plan: LoRAPlan) -> None:
         """Leave `y` unchanged."""
 
 
@@ -89,25 +76,22 @@ CLOCK = Clock(CPU, repeats=1)
 TINY = SIZES["tiny"]
 
 
-def test_all_results_are_right() -> None:
-    found = list(accuracies(TritonKernels(), TINY, torch.float32, CPU))
-    assert [row.trial for row in found if not row.is_right] == []
-    assert {row.trial.split(",")[0] for row in found} == {"attention", "KV store", "LoRA"}
-    assert all(row.relative_error < 1e-5 for row in found)
-
-
-def test_all_kernels_are_timed() -> None:
-    found = list(speeds(TritonKernels(), TINY, torch.float32, CLOCK, 1e9, CPU))
-    assert {row.trial.split(",")[0] for row in found} >= {"attention", "LoRA qkv", "LoRA down"}
-    assert all(row.bandwidth_share == pytest.approx(row.gb_per_s) for row in found)
-
-
 class BrokenLoRA(TritonKernels):
     """Kernels whose LoRA terms don't compile."""
 
     def add_lora_(self, y: Tensor, x: Tensor, sites: LoRASites, plan: LoRAPlan) -> None:
         """Raise as Triton does."""
         raise RuntimeError("out of resource: shared memory\nand more lines")
+
+
+def test_all_kernels_are_right_and_timed() -> None:
+    found = list(accuracies(TritonKernels(), TINY, torch.float32, CPU))
+    assert [row.trial for row in found if not row.is_right] == []
+    assert {row.trial.split(",")[0] for row in found} == {"attention", "KV store", "LoRA"}
+    assert all(row.relative_error < 1e-5 for row in found)
+    timed = list(speeds(TritonKernels(), TINY, torch.float32, CLOCK, 1e9, CPU))
+    assert {row.trial.split(",")[0] for row in timed} >= {"attention", "LoRA qkv", "LoRA down"}
+    assert all(row.bandwidth_share == pytest.approx(row.gb_per_s) for row in timed)
 
 
 @pytest.mark.parametrize(

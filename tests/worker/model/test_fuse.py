@@ -21,8 +21,6 @@ from worker.model.fuse import FusedAttention, FusedGatedMLP, FusedRMSNorm
 from worker.model.fused_layer import FusedLayer, FusedStack, LayerRun
 from worker.model.loader import LoadedModel
 
-DTYPES = [torch.float32, torch.bfloat16]
-
 
 def small_model(
     model_type: str, dtype: torch.dtype = torch.float32, **overrides: Any
@@ -58,7 +56,7 @@ FOUND = {
     ("model_type", "dtype"),
     slow_unless(
         lambda model_type, dtype: model_type in ("llama", "qwen2") or dtype == torch.float32,
-        product(FOUND, DTYPES),
+        product(FOUND, NATIVE_DTYPES),
     ),
     ids=str,
 )
@@ -73,17 +71,8 @@ def test_siblings_fusible_modules_and_layers_are_found(model_type: str, dtype: t
         num_layers = 0
     assert count(loaded.model, FusedLayer) == num_layers
     assert count(loaded.model, FusedStack) == bool(num_layers)
-
-
-def test_gemmas_norm_adds_one_to_its_weight() -> None:
-    model = small_model("gemma2")
-    for name, parameter in model.named_parameters():
-        if "norm" in name:
-            parameter.data.normal_(std=0.5)
-    loaded = load_native(model)
     norms = [m for m in loaded.model.modules() if isinstance(m, FusedRMSNorm)]
-    assert len(norms) == 9
-    assert {norm.params.offset for norm in norms} == {1.0}
+    assert {norm.params.offset for norm in norms} <= {1.0 if model_type == "gemma2" else 0.0}
 
 
 NOT_FUSED: dict[str, dict[str, Any]] = {
@@ -100,7 +89,7 @@ NOT_FUSED: dict[str, dict[str, Any]] = {
     ("model_type", "dtype"),
     slow_unless(
         lambda model_type, dtype: model_type == "glm4" or dtype == torch.float32,
-        product(NOT_FUSED, DTYPES),
+        product(NOT_FUSED, NATIVE_DTYPES),
     ),
     ids=str,
 )
@@ -110,7 +99,7 @@ def test_attention_of_another_kind_is_not_fused(model_type: str, dtype: torch.dt
     assert count(loaded.model, FusedAttention) == 0
 
 
-def test_modules_that_only_look_alike_are_not_fused() -> None:
+def test_modules_that_only_look_alike_and_those_of_other_kernels_are_not_fused() -> None:
     class OtherRMSNorm(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -130,11 +119,8 @@ def test_modules_that_only_look_alike_are_not_fused() -> None:
     loaded = load_native(model)
     assert count(loaded.model, FusedGatedMLP) == 0
     assert count(loaded.model, FusedRMSNorm) == 4
-
-
-def test_other_kernels_fuse_nothing() -> None:
-    loaded = load(small_model("llama"), kernels=ReferenceKernels())
-    assert count(loaded.model, FusedRMSNorm) == 0
+    other_kernels = load(small_model("llama"), kernels=ReferenceKernels())
+    assert count(other_kernels.model, FusedRMSNorm) == 0
 
 
 @pytest.mark.parametrize("times", [0, 2])
@@ -160,38 +146,6 @@ ADAPTERS: dict[str, dict[str, Any]] = {
     "all": {"r": 24, "target_modules": LINEARS},
     "some": {"r": 5, "target_modules": ["k_proj", "down_proj"], "layers_to_transform": [1]},
 }
-
-
-def loaded(model_type: str, dtype: torch.dtype) -> LoadedModel:
-    return load_native(small_model(model_type, dtype))
-
-
-def saved(folder: Path, model_type: str, configs: dict[str, dict[str, Any]]) -> dict[str, Path]:
-    """Save adapters with these configurations, and return their folders by name."""
-    return {
-        name: save_adapter(
-            folder / name,
-            base=small_model(model_type),  # PEFT changes it
-            seed=seed,
-            **config,
-        )
-        for seed, (name, config) in enumerate(configs.items())
-    }
-
-
-def answers(of: LoadedModel, folders: dict[str, Path]) -> dict[RequestId, list[int]]:
-    """Run requests of the base and the adapters in one batch, in chunks of a few tokens."""
-    engine, versions = engine_of(of, folders, budget=13)
-    names = ["base", *folders]
-    requests = [
-        greedy_request(
-            str(n), random_prompt(n, 3 + 9 * n), 12 - n, versions.get(names[n % len(names)])
-        )
-        for n in range(6)
-    ]
-    return run(engine, requests)
-
-
 WITH_SIDE_WEIGHTS: dict[str, dict[str, Any]] = {
     "dora": {"r": 8, "target_modules": LINEARS, "use_dora": True},
     "norms": {"r": 8, "target_modules": LINEARS, "modules_to_save": ["norm"]},
@@ -201,30 +155,35 @@ WITH_SIDE_WEIGHTS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("others", [{}, WITH_SIDE_WEIGHTS], ids=["plain", "with side weights"])
 @pytest.mark.parametrize("model_type", ["llama", "qwen2"])
 @pytest.mark.parametrize("dtype", NATIVE_DTYPES, ids=str)
-def test_layers_in_one_call_equal_their_modules(
+def test_layers_in_one_call_equal_their_modules_and_those_of_transformers(
     dtype: torch.dtype,
     model_type: str,
     others: dict[str, dict[str, Any]],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    folders = saved(tmp_path, model_type, {**ADAPTERS, **others})
-    of = loaded(model_type, dtype)
-    fused_answers = answers(of, folders)
+    folders = {
+        name: save_adapter(tmp_path / name, base=small_model(model_type), seed=seed, **config)
+        for seed, (name, config) in enumerate({**ADAPTERS, **others}.items())
+    }
 
-    monkeypatch.setattr(LayerRun, "has_side_weights", True)
-    assert answers(of, folders) == fused_answers
+    def answers(of: LoadedModel) -> dict[RequestId, list[int]]:
+        """Run requests of the base and the adapters in one batch, in chunks of a few tokens."""
+        engine, versions = engine_of(of, folders, budget=13)
+        names = [("base", *folders)[n % (len(folders) + 1)] for n in range(6)]
+        requests = [
+            greedy_request(str(n), random_prompt(n, 3 + 9 * n), 12 - n, versions.get(name))
+            for n, name in enumerate(names)
+        ]
+        return run(engine, requests)
 
-
-@pytest.mark.parametrize("model_type", ["llama", "qwen2"])
-@pytest.mark.parametrize("dtype", NATIVE_DTYPES, ids=str)
-def test_a_fused_stack_equals_transformers_own(
-    dtype: torch.dtype, model_type: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folders = saved(tmp_path, model_type, {**ADAPTERS, **WITH_SIDE_WEIGHTS})
-    fused_answers = answers(loaded(model_type, dtype), folders)
+    fused = load_native(small_model(model_type, dtype))
+    fused_answers = answers(fused)
+    with monkeypatch.context() as patch:
+        patch.setattr(LayerRun, "has_side_weights", True)
+        assert answers(fused) == fused_answers
     monkeypatch.setattr("worker.model.fuse.fused_stack", lambda *_: None)
-    assert answers(loaded(model_type, dtype), folders) == fused_answers
+    assert answers(load_native(small_model(model_type, dtype))) == fused_answers
 
 
 PHIMOE = {"num_local_experts": 4, "num_experts_per_tok": 2}

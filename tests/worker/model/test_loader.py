@@ -7,6 +7,7 @@ from itertools import product
 from pathlib import Path
 from threading import Barrier
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -85,26 +86,33 @@ def test_a_model_that_is_not_causal_is_refused_without_advice_to_use_vllm(model_
     assert "--engine" not in str(error.value)
 
 
-def test_a_model_that_returns_the_logits_of_all_tokens_is_refused() -> None:
-    model = tiny_model("llama")
+def test_a_model_that_hides_its_window_fails_or_returns_all_logits_is_refused() -> None:
+    windows = {"use_sliding_window": True, "sliding_window": 64, "max_window_layers": 1}
+    model = tiny_model("qwen2_moe", **windows, **MOE)
+    with pytest.raises(ModelRejected, match=r"layer 0 of Qwen2MoeFor.* its sliding window \(64\)"):
+        load(model)
+    model = tiny_model()
     forward = model.forward
     model.forward = lambda *args, logits_to_keep=0, **kwargs: forward(*args, **kwargs)
     with pytest.raises(ModelRejected, match="logits of the requested tokens alone"):
         load(model)
+    model = tiny_model()
+    model.model.layers[1].mlp.forward = Mock(side_effect=KeyError("pixel_values"))
+    message = r"native engine can't run LlamaForCausalLM \(KeyError: 'pixel_values'\); use --eng"
+    with pytest.raises(ModelRejected, match=message):
+        load(model)
 
 
-def test_name_context_and_end_tokens_are_read_from_the_folder(tmp_path: Path) -> None:
-    loaded = load_model(str(save_tiny_model(tmp_path / "my-model")), dtype="float32", device="cpu")
+def test_name_context_end_tokens_and_a_digest_of_the_weights_are_read_from_the_folder(
+    tmp_path: Path,
+) -> None:
+    folder = save_tiny_model(tmp_path / "my-model")
+    loaded = load_model(str(folder), dtype="float32", device="cpu")
     assert (loaded.name, loaded.max_model_len, loaded.eos_ids) == ("my-model", 512, {2})
     assert (loaded.dtype, loaded.device.type) == (torch.float32, "cpu")
-
-
-def test_the_digest_depends_on_the_weights(tmp_path: Path) -> None:
-    folders = [save_tiny_model(tmp_path / str(seed), seed=seed) for seed in (0, 1)]
-    same = shutil.copytree(folders[0], tmp_path / "same")
-    digests = [load_model(str(f), dtype="float32").digest for f in [*folders, same]]
-    assert digests[0] != digests[1]
-    assert digests[0] == digests[2]
+    others = shutil.copytree(folder, tmp_path / "same"), save_tiny_model(tmp_path / "1", seed=1)
+    same, other = (load_model(str(each), dtype="float32").digest for each in others)
+    assert same == loaded.digest != other
 
 
 @pytest.mark.parametrize("kind", ["longrope", "dynamic"])
@@ -115,13 +123,12 @@ def test_position_encodings_that_depend_on_the_batch_are_refused(tmp_path: Path,
     refused(f"rope_type {kind}", tmp_path)
 
 
-@pytest.mark.parametrize("source", ["/no/such/folder", "./neither", "~/nor/this", "a/b/c"])
-def test_the_error_for_a_missing_folder_names_it(source: str) -> None:
-    with pytest.raises(ModelRejected, match="this folder doesn't exist"):
-        load_model(source)
-
-
-def test_the_error_for_a_failed_download_names_the_hub_id(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_for_a_missing_model_names_the_folder_or_the_hub_id(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for source in ("/no/such/folder", "./neither", "~/nor/this", "a/b/c"):
+        with pytest.raises(ModelRejected, match="this folder doesn't exist"):
+            load_model(source)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     refused("--model some/model: neither a folder nor a hub id", Path("some/model"))
 
@@ -148,149 +155,97 @@ REFUSED_CONFIGS: list[tuple[str, dict[str, Any], list[str]]] = [
     ),
     ("audioflamingo3", {}, ["audioflamingo3 also takes images"]),
 ]
-
-
-@pytest.mark.parametrize(("model_type", "fields", "parts"), REFUSED_CONFIGS)
-def test_the_refusal_names_the_model_and_the_reason(
-    model_type: str, fields: dict[str, Any], parts: list[str], tmp_path: Path
-) -> None:
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type, **fields}))
-    [line] = refused(f"--model {tmp_path}", tmp_path).splitlines()
-    for part in [*parts, "use --engine vllm"]:
-        assert part in line
+NOT_CAUSAL = {
+    **dict.fromkeys(("t5", "bart", "musicgen", "musicgen_melody"), "has an encoder and a decoder"),
+    **dict.fromkeys(("vit", "clip"), "isn't a causal language model"),
+}
 
 
 @pytest.mark.parametrize(
-    ("model_type", "reason"),
+    ("model_type", "fields", "parts", "suggests_vllm"),
     [
-        *((each, "has an encoder and a decoder") for each in ("t5", "bart", "musicgen")),
-        ("musicgen_melody", "has an encoder and a decoder"),
-        *((each, "isn't a causal language model") for each in ("vit", "clip")),
+        *((*case, True) for case in REFUSED_CONFIGS),
+        *((each, {}, [f": {each} {reason}"], False) for each, reason in NOT_CAUSAL.items()),
     ],
 )
-def test_the_other_engine_is_not_suggested_for_models_that_it_cannot_serve(
-    model_type: str, reason: str, tmp_path: Path
+def test_the_refusal_names_the_model_the_reason_and_vllm_if_that_may_serve_it(
+    model_type: str, fields: dict[str, Any], parts: list[str], suggests_vllm: bool, tmp_path: Path
 ) -> None:
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
-    [line] = refused(f"^--model {tmp_path}: {model_type} {reason}", tmp_path).splitlines()
-    assert "--engine" not in line
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type, **fields}))
+    [line] = refused(f"^--model {tmp_path}", tmp_path).splitlines()
+    assert all(part in line for part in parts)
+    assert ("use --engine vllm" in line) is ("--engine" in line) is suggests_vllm
 
 
-def test_an_adapter_is_not_a_base_model(tmp_path: Path) -> None:
+@pytest.mark.parametrize("text", [None, "[]", "{", "{}", '{"model_type": 3}'])
+def test_a_missing_or_broken_configuration_and_an_adapters_are_refused(
+    text: str | None, tmp_path: Path
+) -> None:
+    if text is not None:
+        (tmp_path / "config.json").write_text(text)
+    refused("AutoConfig: ", tmp_path)
+    (tmp_path / "config.json").unlink(missing_ok=True)
     (tmp_path / "adapter_config.json").write_text("{}")
     refused("this is a LoRA adapter; name it in --adapters", tmp_path)
 
 
-@pytest.mark.parametrize("text", [None, "[]", "{", "{}", '{"model_type": 3}'])
-def test_a_missing_or_broken_configuration_is_refused(text: str | None, tmp_path: Path) -> None:
-    if text is not None:
-        (tmp_path / "config.json").write_text(text)
-    refused("AutoConfig: ", tmp_path)
+HAS_CUDA = torch.version.cuda is not None
 
 
-def test_the_cpu_is_always_there() -> None:
-    assert pick_device("cpu") == torch.device("cpu")
-
-
-@pytest.mark.skipif(torch.version.cuda is not None, reason="this torch has CUDA")
 @pytest.mark.parametrize("device", ["cuda", "cuda:1"])
-def test_a_torch_for_cpus_cannot_use_gpus(device: str) -> None:
-    with pytest.raises(ModelRejected) as caught:
-        pick_device(device)
-    message = str(caught.value)
-    assert message.startswith(f"--device {device}: torch {torch.__version__} was built for CPUs")
-    assert "pip install --force-reinstall torch" in message
-    assert message.endswith("or use --device cpu")
-
-
-@pytest.mark.skipif(torch.version.cuda is None, reason="this torch has no CUDA")
-def test_a_gpu_that_does_not_exist_is_refused() -> None:
-    with pytest.raises(ModelRejected, match=r"--device cuda:99: .* or use --device cpu"):
-        pick_device("cuda:99")
-
-
-def test_an_unknown_device_is_refused_with_the_possible_ones(tmp_path: Path) -> None:
+def test_the_refusal_of_a_device_names_the_possible_ones(device: str, tmp_path: Path) -> None:
+    assert pick_device("cpu") == torch.device("cpu")
     message = "--device nonsense: no such device; use auto, cpu"
     refused(message, save_tiny_model(tmp_path), device="nonsense")
+    with pytest.raises(ModelRejected) as caught:
+        pick_device("cuda:99" if HAS_CUDA else device)
+    text = str(caught.value)
+    assert text.endswith("or use --device cpu")
+    if not HAS_CUDA:
+        assert text.startswith(f"--device {device}: torch {torch.__version__} was built for CPUs")
+        assert "pip install --force-reinstall torch" in text
 
 
 WEIGHTS = "model.safetensors"
 
 
-def test_a_truncated_weights_file_is_refused(tmp_path: Path) -> None:
-    weights = save_tiny_model(tmp_path) / WEIGHTS
-    weights.write_bytes(weights.read_bytes()[:-100])
+def test_missing_misshapen_and_truncated_weights_are_refused_and_named(tmp_path: Path) -> None:
+    file = save_tiny_model(tmp_path) / WEIGHTS
+    weights, content = load_file(file), file.read_bytes()
+    kept = {name: weight for name, weight in weights.items() if ".layers.1." not in name}
+    save_file(kept, file, metadata={"format": "pt"})
+    message = r"lack the weights model\.layers\.1\.input_layernorm\.weight, .* and 6 more; download"
+    refused(message, tmp_path)
+    name = "model.layers.0.mlp.up_proj.weight"
+    turned = weights | {name: weights[name].t().contiguous()}
+    save_file(turned, file, metadata={"format": "pt"})
+    message = r"layers\.0\.mlp\.up_proj\.weight has the shape \[64, 96\], .* says \[96, 64\]"
+    refused(message, tmp_path)
+    file.write_bytes(content[:-100])
     refused(r"--model .*: AutoModelForCausalLM: ", tmp_path)
 
 
-def test_the_whole_model_is_never_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def copy(*_: object) -> None:
-        raise AssertionError("the model is copied after it was loaded")
-
-    save_tiny_model(tmp_path)
-    monkeypatch.setattr(nn.Module, "_apply", copy)
-    assert load_model(str(tmp_path), dtype="bfloat16", device="cpu").dtype == torch.bfloat16
-
-
-def test_missing_weights_are_named(tmp_path: Path) -> None:
-    weights = load_file(save_tiny_model(tmp_path) / WEIGHTS)
-    kept = {name: weight for name, weight in weights.items() if ".layers.1." not in name}
-    save_file(kept, tmp_path / WEIGHTS, metadata={"format": "pt"})
-    message = r"lack the weights model\.layers\.1\.input_layernorm\.weight, .* and 6 more; download"
-    refused(message, tmp_path)
-
-
-def test_a_weight_of_another_shape_is_named(tmp_path: Path) -> None:
-    weights = load_file(save_tiny_model(tmp_path) / WEIGHTS)
-    name = "model.layers.0.mlp.up_proj.weight"
-    weights[name] = weights[name].t().contiguous()
-    save_file(weights, tmp_path / WEIGHTS, metadata={"format": "pt"})
-    message = r"layers\.0\.mlp\.up_proj\.weight has the shape \[64, 96\], .* says \[96, 64\]"
-    refused(message, tmp_path)
-
-
-def test_tied_weights_are_not_missing(tmp_path: Path) -> None:
+def test_a_model_is_never_copied_and_tied_weights_are_not_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = save_tiny_model(tmp_path, tie_word_embeddings=True)
     assert "lm_head.weight" not in load_file(folder / WEIGHTS)
-    loaded = load_model(str(folder), dtype="float32")
+    copying = AssertionError("the model is copied after it was loaded")
+    monkeypatch.setattr(nn.Module, "_apply", Mock(side_effect=copying))
+    loaded = load_model(str(folder), dtype="bfloat16", device="cpu")
+    assert loaded.dtype == torch.bfloat16
     assert loaded.model.lm_head.weight.shape == loaded.model.model.embed_tokens.weight.shape
 
 
 def test_a_model_that_does_not_fit_on_the_device_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def no_memory(*_: object, **__: object) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 MiB.\nMore.")
-
+    error = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 MiB.\nMore.")
     save_tiny_model(tmp_path)
-    monkeypatch.setattr("transformers.PreTrainedModel.from_pretrained", no_memory)
+    from_pretrained = "transformers.PreTrainedModel.from_pretrained"
+    monkeypatch.setattr(from_pretrained, Mock(side_effect=error))
     message = r"doesn't fit into the memory of cpu .*20 MiB\.\); use"
     refused(message, tmp_path, device="cpu")
-
-
-def test_a_model_whose_forward_fails_is_refused_by_name() -> None:
-    model = tiny_model()
-
-    def fail(*_: object, **__: object) -> None:
-        raise KeyError("pixel_values")
-
-    model.model.layers[1].mlp.forward = fail
-    message = r"native engine can't run LlamaForCausalLM \(KeyError: 'pixel_values'\); use --eng"
-    with pytest.raises(ModelRejected, match=message):
-        load(model)
-
-
-def test_a_window_that_a_layer_applies_by_its_mask_alone_is_refused() -> None:
-    windows = {"use_sliding_window": True, "sliding_window": 64, "max_window_layers": 1}
-    experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
-    model = tiny_model("qwen2_moe", **windows, **experts)
-    with pytest.raises(ModelRejected, match=r"layer 0 of Qwen2MoeFor.* its sliding window \(64\)"):
-        load(model)
-
-
-def digest(folder: Path) -> str:
-    with digest_of("x", folder) as found:
-        return found.result()
 
 
 @pytest.fixture
@@ -302,20 +257,26 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_the_digest_of_a_folder_never_changes(folder: Path) -> None:
+def digest(folder: Path) -> str:
+    with digest_of("x", folder) as found:
+        return found.result()
+
+
+def test_the_digest_of_a_folder_never_changes_and_names_a_file_that_cannot_be_read(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     expected = hashlib.sha256()
     for name in ("a.safetensors", "b.safetensors", "config.json"):
         content = (folder / name).read_bytes()
         expected.update(name.encode() + b"\0" + hashlib.sha256(content).digest())
     assert digest(folder) == expected.hexdigest()
-
-
-def test_files_larger_than_a_chunk_are_read_whole(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    expected = digest(folder)
     monkeypatch.setattr(folder_module, "CHUNK_BYTES", 1000)
-    assert digest(folder) == expected
+    assert digest(folder) == expected.hexdigest(), "of a file that is larger than a chunk"
+    (folder / "tokenizer.json").symlink_to(folder / "missing")
+    with pytest.raises(ModelRejected, match=r"--model x: .*tokenizer\.json can't be read"):
+        digest(folder)
+    with pytest.raises(RuntimeError), digest_of("x", folder):
+        raise RuntimeError  # the threads end, too
 
 
 def test_files_are_hashed_at_once_and_beside_other_work(
@@ -330,14 +291,3 @@ def test_files_are_hashed_at_once_and_beside_other_work(
     monkeypatch.setattr(folder_module, "_sha256", wait_for_the_others)
     with digest_of("x", folder):
         everyone.wait(10)
-
-
-def test_a_file_that_cannot_be_read_is_named(folder: Path) -> None:
-    (folder / "tokenizer.json").symlink_to(folder / "missing")
-    with pytest.raises(ModelRejected, match=r"--model x: .*tokenizer\.json can't be read"):
-        digest(folder)
-
-
-def test_the_threads_end_when_loading_fails(folder: Path) -> None:
-    with pytest.raises(RuntimeError), digest_of("x", folder):
-        raise RuntimeError

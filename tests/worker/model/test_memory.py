@@ -2,7 +2,7 @@
 
 import ctypes
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import psutil
@@ -72,24 +72,20 @@ def sized(
     return size_worker(device, asked, full_context=FULL_CONTEXT)
 
 
-def test_a_gpu_of_80_gib_holds_several_full_contexts_of_an_8b_model() -> None:
-    device = ScriptedDevice(80 * GIB, weights=16 * GIB)
-    sizes = sized(device)
-    assert sizes.batch == Batch(max_num_seqs=256, max_num_batched_tokens=8192)
-    assert sizes.step_bytes == GIB
-    assert sizes.parts.adapters > 6 * GIB
-    assert sizes.parts.kv > 2 * FULL_CONTEXT
-    on_device = sizes.parts.kv + sizes.parts.adapters + sizes.step_bytes + device.weights
-    assert 71 * GIB < on_device <= 72 * GIB
-
-
-@pytest.mark.parametrize(("gib", "weights"), [(24, 16), (8, 2)])
-def test_smaller_gpus_get_less_and_stay_within_their_fraction(gib: int, weights: int) -> None:
+@pytest.mark.parametrize(("gib", "weights", "least"), [(80, 16, 71), (24, 16, 20.4), (8, 2, 6.8)])
+def test_gpus_stay_within_their_fraction_and_large_ones_hold_several_full_contexts(
+    gib: int, weights: int, least: float
+) -> None:
     device = ScriptedDevice(gib * GIB, weights=weights * GIB)
     sizes = sized(device)
     on_device = sizes.parts.kv + sizes.parts.adapters + sizes.step_bytes + device.weights
-    assert 0.85 * device.total < on_device <= 0.9 * device.total
-    assert sizes.parts.kv < FULL_CONTEXT
+    assert least * GIB < on_device <= 0.9 * device.total
+    assert (sizes.parts.kv > 2 * FULL_CONTEXT) is (gib == 80)
+    assert gib == 80 or sizes.parts.kv < FULL_CONTEXT
+    if gib == 80:
+        assert sizes.batch == Batch(max_num_seqs=256, max_num_batched_tokens=8192)
+        assert sizes.step_bytes == GIB
+        assert sizes.parts.adapters > 6 * GIB
 
 
 def test_explicit_settings_win_over_sizes_from_the_device() -> None:
@@ -101,23 +97,17 @@ def test_explicit_settings_win_over_sizes_from_the_device() -> None:
     assert sized(device, adapters=GIB).parts.kv > sized(device).parts.kv
 
 
-def test_a_step_that_takes_too_much_memory_is_halved() -> None:
+def test_a_step_is_halved_until_it_fits_but_has_room_for_one_token_of_each_sequence() -> None:
     device = ScriptedDevice(80 * GIB, weights=16 * GIB, bytes_per_token=4 * MIB)
     sizes = sized(device)
     assert device.steps == [8192, 4096, 2048]
     assert sizes.batch.max_num_batched_tokens == 2048
     assert sizes.step_bytes == 8 * GIB
-
-
-def test_a_step_that_does_not_fit_at_all_is_refused() -> None:
     device = ScriptedDevice(24 * GIB, weights=23 * GIB, bytes_per_token=8 * MIB)
     with pytest.raises(SettingsError, match=r"--max-num-batched-tokens 512 .* set them lower"):
         sized(device)
     with pytest.raises(SettingsError, match=r"--max-num-batched-tokens 4096 .* set them lower"):
         sized(device, tokens=4096)
-
-
-def test_a_step_has_room_for_one_token_of_each_sequence() -> None:
     device = ScriptedDevice(80 * GIB, weights=16 * GIB, is_cpu=True)
     assert sized(device, seqs=1000).batch.max_num_batched_tokens == 1000
 
@@ -130,67 +120,46 @@ askeds = st.builds(Parts, kv=asked_sizes, adapters=asked_sizes, copies=asked_siz
 MORE = st.integers(0, 16 * GIB)
 
 
-def total(division: Division) -> int:
-    return division.kv + division.adapters + division.copies
-
-
-def at_least(larger: Division, smaller: Division) -> bool:
-    pairs = ((larger.kv, smaller.kv), (larger.adapters, smaller.adapters))
-    return all(a >= b for a, b in (*pairs, (larger.copies, smaller.copies)))
-
-
-@given(memories, fractions)
-def test_a_worker_stays_within_its_fraction_and_within_the_free_memory(
-    memory: DeviceMemory, fraction: float
+@given(memories, fractions, MORE, st.integers(1, 8))
+def test_a_worker_stays_within_its_fraction_of_the_memory_and_gets_more_if_there_is_more(
+    memory: DeviceMemory, fraction: float, more: int, number: int
 ) -> None:
     size = budget(memory, fraction)
     assert 0 <= size <= memory.free
     assert size == 0 or memory.used + size <= fraction * memory.total
+    roomier = replace(memory, total=memory.total + more, free=memory.free + more)
+    assert budget(roomier, fraction) >= size
+    unused = replace(memory, total=memory.free, used=0)
+    shared = number * budget(unused, fraction / number)
+    assert shared <= budget(unused, fraction) + number, "workers that divide the fraction"
 
 
-@given(memories, fractions, MORE)
-def test_more_memory_never_gives_a_smaller_budget(
-    memory: DeviceMemory, fraction: float, more: int
-) -> None:
-    roomier = DeviceMemory(total=memory.total + more, free=memory.free + more, used=memory.used)
-    assert budget(roomier, fraction) >= budget(memory, fraction)
-
-
-@given(st.integers(1, 8), byte_sizes)
-def test_workers_that_divide_the_fraction_share_the_memory(number: int, free: int) -> None:
-    memory = DeviceMemory(total=free, free=free, used=0)
-    assert number * budget(memory, 0.9 / number) <= budget(memory, 0.9) + number
-
-
-@given(byte_sizes)
-def test_without_explicit_sizes_the_parts_fill_the_rest_of_a_gpu(rest: int) -> None:
-    division = divide_gpu(rest, Parts())
-    assert division.kv + division.adapters == rest
-    assert division.adapters <= MAX_GPU_ADAPTER_BYTES
-
-
-@given(byte_sizes, askeds)
-def test_explicit_sizes_win_and_others_take_what_they_leave(rest: int, asked: Parts) -> None:
-    for division in (divide_gpu(rest, asked), divide_cpu(rest, asked, full_context=16 * GIB)):
-        for name in ("kv", "adapters", "copies"):
-            given_size = getattr(asked, name)
-            assert given_size is None or getattr(division, name) == given_size
-    on_gpu = divide_gpu(rest, asked)
-    explicit = (asked.kv or 0) + (asked.adapters or 0)
-    assert on_gpu.kv + on_gpu.adapters <= max(rest, explicit)
-    explicit += asked.copies or 0
-    assert total(divide_cpu(rest, asked, full_context=16 * GIB)) <= max(rest, explicit)
+def sizes_of(division: Division) -> list[int]:
+    return [division.kv, division.adapters, division.copies]
 
 
 @given(byte_sizes, askeds, MORE, byte_sizes)
-def test_more_memory_never_makes_a_part_smaller(
+def test_explicit_sizes_win_and_others_take_what_they_leave_and_more_if_there_is_more(
     rest: int, asked: Parts, more: int, full_context: int
 ) -> None:
-    assert at_least(divide_gpu(rest + more, asked), divide_gpu(rest, asked))
-    assert at_least(
-        divide_cpu(rest + more, asked, full_context=full_context),
-        divide_cpu(rest, asked, full_context=full_context),
-    )
+    def on_cpu(memory: int) -> Division:
+        return divide_cpu(memory, asked, full_context=full_context)
+
+    def on_gpu(memory: int) -> Division:
+        return divide_gpu(memory, asked)
+
+    given_sizes = asked.kv, asked.adapters, asked.copies
+    for divide in (on_cpu, on_gpu):
+        found = sizes_of(divide(rest))
+        assert all(g is None or g == size for g, size in zip(given_sizes, found, strict=True))
+        larger = sizes_of(divide(rest + more))
+        assert all(a >= b for a, b in zip(larger, found, strict=True))
+    gpu, explicit = on_gpu(rest), (asked.kv or 0) + (asked.adapters or 0)
+    assert gpu.kv + gpu.adapters <= max(rest, explicit)
+    assert sum(sizes_of(on_cpu(rest))) <= max(rest, explicit + (asked.copies or 0))
+    filled = divide_gpu(rest, Parts())
+    assert filled.kv + filled.adapters == rest
+    assert filled.adapters <= MAX_GPU_ADAPTER_BYTES
 
 
 def test_a_cpu_keeps_its_usual_sizes_unless_the_machine_is_small_or_the_context_is_long() -> None:
@@ -213,78 +182,74 @@ def test_steps_are_larger_on_larger_gpus_and_as_before_on_cpus() -> None:
     assert on_gpu(7.8) == Batch(max_num_seqs=64, max_num_batched_tokens=2048)
     on_cpu = Batch(max_num_seqs=64, max_num_batched_tokens=512)
     assert default_batch(500 * GIB, is_cpu=True) == on_cpu
-
-
-def test_a_steps_estimate_counts_activations_and_sampled_rows() -> None:
     batch = Batch(max_num_seqs=4, max_num_batched_tokens=100)
     estimate = estimated_step_bytes(batch, width=10, vocab_size=1000, itemsize=2)
-    assert estimate == 100 * 10 * 2 + 4 * 1000 * 48
+    assert estimate == 100 * 10 * 2 + 4 * 1000 * 48, "activations and sampled rows"
 
 
-MEMINFO = "MemTotal: {} kB\nMemFree: 1 kB\nMemAvailable: {} kB\n"
+GROUP = "sys/fs/cgroup"
+NESTED = f"{GROUP}/system.slice"
+V1 = f"{GROUP}/memory"
+MACHINES: dict[str, tuple[dict[str, object], int, float]] = {
+    "a machine keeps a GiB of its available memory to itself": ({}, 64, 31),
+    "a container's limit counts, and its file cache is free": (
+        {
+            "proc/self/cgroup": "0::/",
+            f"{GROUP}/memory.max": 8 * GIB,
+            f"{GROUP}/memory.current": 5 * GIB,
+            f"{GROUP}/memory.stat": f"anon 1\ninactive_file {2 * GIB}",
+        },
+        *(8, 4),
+    ),
+    "the smallest limit of all parent groups counts": (
+        {
+            "proc/self/cgroup": "0::/system.slice/lorikeet.service",
+            f"{NESTED}/memory.max": 4 * GIB,
+            f"{NESTED}/memory.current": GIB,
+            f"{NESTED}/memory.stat": "inactive_file 0",
+            f"{NESTED}/lorikeet.service/memory.max": "max",
+            f"{NESTED}/lorikeet.service/memory.current": GIB,
+            f"{NESTED}/lorikeet.service/memory.stat": "inactive_file 0",
+        },
+        *(4, 2.5),
+    ),
+    "groups of version 1 count even under a path of the host": (
+        {
+            "proc/self/cgroup": "5:cpu,cpuacct:/docker/abc\n4:memory:/docker/abc",
+            f"{V1}/memory.limit_in_bytes": 2 * GIB,
+            f"{V1}/memory.usage_in_bytes": GIB,
+            f"{V1}/memory.stat": f"cache 5\ntotal_inactive_file {GIB // 4}",
+        },
+        *(2, 1),
+    ),
+}
+"""Files of a machine of 64 GiB, of which 32 GiB are available, and its total and free GiB."""
 
 
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    """A machine of 64 GiB, of which 32 GiB are available."""
-    write(tmp_path / "proc/meminfo", MEMINFO.format(64 << 20, 32 << 20))
-    write(tmp_path / "proc/self/statm", "1000 500 100 1 0 300 0")
-    return tmp_path
-
-
-def write(path: Path, text: object) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"{text}\n")
-
-
-def test_a_machine_keeps_a_gib_of_its_available_memory_to_itself(root: Path) -> None:
-    memory = machine_memory(root)
-    assert (memory.total, memory.free) == (64 * GIB, 31 * GIB)
-    assert memory.used == 500 * 4096
-
-
-def test_a_containers_limit_counts_and_its_file_cache_is_free(root: Path) -> None:
-    write(root / "proc/self/cgroup", "0::/")
-    group = root / "sys/fs/cgroup"
-    write(group / "memory.max", 8 * GIB)
-    write(group / "memory.current", 5 * GIB)
-    write(group / "memory.stat", f"anon 1\ninactive_file {2 * GIB}")
-    memory = machine_memory(root)
-    assert (memory.total, memory.free) == (8 * GIB, 4 * GIB)
-
-
-def test_the_smallest_limit_of_all_parent_groups_counts(root: Path) -> None:
-    write(root / "proc/self/cgroup", "0::/system.slice/lorikeet.service")
-    for folder, limit in (("system.slice", 4 * GIB), ("system.slice/lorikeet.service", "max")):
-        write(root / "sys/fs/cgroup" / folder / "memory.max", limit)
-        write(root / "sys/fs/cgroup" / folder / "memory.current", GIB)
-        write(root / "sys/fs/cgroup" / folder / "memory.stat", "inactive_file 0")
-    memory = machine_memory(root)
-    assert memory.total == 4 * GIB
-    assert memory.free == 4 * GIB - GIB - GIB // 2
-
-
-def test_control_groups_of_version_1_count_even_under_a_path_of_the_host(root: Path) -> None:
-    write(root / "proc/self/cgroup", "5:cpu,cpuacct:/docker/abc\n4:memory:/docker/abc")
-    group = root / "sys/fs/cgroup/memory"
-    write(group / "memory.limit_in_bytes", 2 * GIB)
-    write(group / "memory.usage_in_bytes", GIB)
-    write(group / "memory.stat", f"cache 5\ntotal_inactive_file {GIB // 4}")
-    memory = machine_memory(root)
-    assert memory.total == 2 * GIB
-    assert memory.free == GIB + GIB // 4 - GIB // 4
-
-
-def test_without_proc_half_of_the_memory_counts_as_free(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("files", "total", "free"), MACHINES.values(), ids=MACHINES)
+def test_the_memory_of_a_machine_is_that_of_its_tightest_limit(
+    tmp_path: Path, files: dict[str, object], total: int, free: float
+) -> None:
+    unlimited = {
+        "proc/meminfo": f"MemTotal: {64 << 20} kB\nMemFree: 1 kB\nMemAvailable: {32 << 20} kB",
+        "proc/self/statm": "1000 500 100 1 0 300 0",
+    }
+    for name, text in (unlimited | files).items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(f"{text}\n")
     memory = machine_memory(tmp_path)
-    assert 0 < memory.free < memory.total / 2
-    assert memory.used == 0
+    assert (memory.total, memory.free, memory.used) == (total * GIB, free * GIB, 500 * 4096)
 
 
-def test_this_machine_can_be_read() -> None:
+def test_this_machine_can_be_read_and_without_proc_half_of_its_memory_counts_as_free(
+    tmp_path: Path,
+) -> None:
     memory = machine_memory()
     assert 0 < memory.used < memory.total
     assert memory.free < memory.total
+    memory = machine_memory(tmp_path)
+    assert 0 < memory.free < memory.total / 2
+    assert memory.used == 0
 
 
 NUM_BLOCKS = 2000
@@ -303,13 +268,9 @@ def test_freed_memory_is_returned() -> None:
     last = libc.malloc(BLOCK_BYTES)  # keeps the blocks before it from being returned at once
     for block in blocks:
         libc.free(block)
-    before = resident()
+    process = psutil.Process()
+    before = process.memory_info().rss
     return_freed_memory()
-    after = resident()
+    after = process.memory_info().rss
     libc.free(last)
     assert before - after > NUM_BLOCKS * BLOCK_BYTES / 2
-
-
-def resident() -> int:
-    """Return the resident memory of this process in bytes."""
-    return int(psutil.Process().memory_info().rss)

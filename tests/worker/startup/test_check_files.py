@@ -1,18 +1,17 @@
 """Base models and adapters that are refused before anything is loaded."""
 
-import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from adapter_folders import WEIGHTS, set_field
 from tiny import save_adapter, save_tiny_model
 
 from shared.errors import AdapterRejected, ModelRejected, SettingsError
 from shared.settings import WorkerSettings
 from worker.startup.check_files import CheckedFiles, check_files
-
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 
 @pytest.fixture(scope="module")
@@ -30,10 +29,6 @@ def adapter(tmp_path: Path) -> Path:
 
 def settings(model: Path, *adapters: str, **more: object) -> WorkerSettings:
     return WorkerSettings(model=str(model), adapters=adapters, **more)  # type: ignore[arg-type]
-
-
-def test_a_good_model_and_adapter_pass(model: Path, adapter: Path) -> None:
-    assert check_files(settings(model, f"good={adapter}")) == CheckedFiles(model, frozenset())
 
 
 @pytest.mark.parametrize(
@@ -57,14 +52,12 @@ def test_a_folder_without_a_model_is_refused(
 def test_all_bad_adapters_are_named_with_their_reasons(
     model: Path, adapter: Path, tmp_path: Path
 ) -> None:
-    config = json.loads((adapter / CONFIG).read_text())
-    (tmp_path / "pickled").mkdir()
-    (tmp_path / "pickled" / CONFIG).write_text(json.dumps(config))
-    save_adapter(tmp_path / "short", seed=1, r=2, target_modules=["q_proj"])
+    for name in ("pickled", "short", "unknown"):
+        shutil.copytree(adapter, tmp_path / name)
+    (tmp_path / "pickled" / WEIGHTS).unlink()
     weights = tmp_path / "short" / WEIGHTS
     weights.write_bytes(weights.read_bytes()[:-1])
-    save_adapter(tmp_path / "unknown", seed=1, r=2, target_modules=["q_proj"])
-    (tmp_path / "unknown" / CONFIG).write_text(json.dumps({**config, "use_bdlora": True}))
+    set_field(tmp_path / "unknown", use_bdlora=True)
     names = ["lost", "pickled", "short", "unknown"]
     given = [f"good={adapter}", f"tiny={adapter}", *(f"{n}={tmp_path / n}" for n in names)]
     with pytest.raises(AdapterRejected) as refusal:
@@ -80,17 +73,15 @@ def test_all_bad_adapters_are_named_with_their_reasons(
     assert checked == CheckedFiles(model, frozenset({"tiny", *names}))
 
 
-def test_an_adapter_that_cannot_be_looked_at_may_be_left_out(
+def test_a_good_model_and_adapter_pass_and_one_that_cannot_be_looked_at_may_be_left_out(
     model: Path, adapter: Path, tmp_path: Path
 ) -> None:
+    assert check_files(settings(model, f"good={adapter}")) == CheckedFiles(model, frozenset())
     given = [f"good={adapter}", f"hidden={tmp_path / ('x' * 300)}"]
     with pytest.raises(AdapterRejected, match=r"adapter hidden from .* can't be read: File name"):
         check_files(settings(model, *given))
     checked = check_files(settings(model, *given, skip_bad_adapters=True))
     assert checked.left_out == {"hidden"}
-
-
-def test_an_adapter_root_that_is_no_folder_is_refused(model: Path) -> None:
     with pytest.raises(SettingsError, match="--adapter-root: '/no/root' isn't a folder"):
         check_files(settings(model, adapter_roots=("/no/root",)))
 

@@ -1,8 +1,9 @@
 """Sizes from settings and device, the step that is measured for them, and what the start says."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,19 +22,11 @@ from worker.startup.sizing import sizes_of
 from worker.worker_info import startup_fields, worker_info
 
 
-@dataclass
-class ScriptedDevice:
-    """A device with this much memory for KV cache and adapters."""
-
-    rest: int
-    is_cpu: bool = False
-    name: str = "scripted:0"
-
-    def memory(self) -> DeviceMemory:
-        return DeviceMemory(total=self.rest, free=self.rest, used=0)
-
-    def step_bytes(self, _: Batch) -> int:
-        return 0
+def scripted(rest: int, *, is_cpu: bool = False) -> Any:
+    """Return a device with this much memory for KV cache and adapters."""
+    memory = DeviceMemory(total=rest, free=rest, used=0)
+    fields = {"name": "scripted:0", "memory": lambda: memory, "step_bytes": lambda _: 0}
+    return SimpleNamespace(is_cpu=is_cpu, **fields)
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +51,7 @@ def settings(**given: Any) -> WorkerSettings:
 def test_a_context_shorter_than_the_models_is_a_warning_with_the_memory_it_needs(
     loaded: LoadedModel, logs: list[Any]
 ) -> None:
-    sizes = sizes_of(settings(), loaded, ScriptedDevice(32 * MIB))
+    sizes = sizes_of(settings(), loaded, scripted(32 * MIB))
     assert sizes.parts.kv == 28 * MIB
     (line,) = logs
     assert line["log_level"] == "warning"
@@ -66,40 +59,38 @@ def test_a_context_shorter_than_the_models_is_a_warning_with_the_memory_it_needs
     assert (line["of_model"], line["full_context_needs"]) == (1 << 16, "--kv-cache-mb 64")
 
 
-def test_the_memory_in_the_warning_is_enough(loaded: LoadedModel, logs: list[Any]) -> None:
-    sizes_of(settings(kv_cache_mb=64), loaded, ScriptedDevice(GIB))
-    assert logs == []
-    sizes_of(settings(kv_cache_mb=63), loaded, ScriptedDevice(GIB))
-    assert len(logs) == 1
-
-
-def test_a_context_that_the_settings_limit_is_no_warning(
-    loaded: LoadedModel, logs: list[Any]
+@pytest.mark.parametrize(
+    ("given", "num_warnings"),
+    [
+        ({"kv_cache_mb": 64}, 0),
+        ({"kv_cache_mb": 63}, 1),
+        ({"max_model_len": 100, "kv_cache_mb": 1}, 0),
+    ],
+    ids=["what the warning asks for", "less", "a context that the settings limit"],
+)
+def test_the_memory_in_the_warning_is_enough(
+    loaded: LoadedModel, logs: list[Any], given: dict[str, int], num_warnings: int
 ) -> None:
-    sizes_of(settings(max_model_len=100, kv_cache_mb=1), loaded, ScriptedDevice(GIB))
-    assert logs == []
+    sizes_of(settings(**given), loaded, scripted(GIB))
+    assert len(logs) == num_warnings
 
 
 def test_a_device_without_memory_for_a_useful_context_is_refused(loaded: LoadedModel) -> None:
     with pytest.raises(SettingsError, match=r"scripted:0 has memory for only 0 tokens.*lower.*"):
-        sizes_of(settings(adapter_memory_mb=64), loaded, ScriptedDevice(32 * MIB))
+        sizes_of(settings(adapter_memory_mb=64), loaded, scripted(32 * MIB))
     small = replace(loaded, kv_shapes=loaded.kv_shapes * 8)
     with pytest.raises(SettingsError, match="--kv-cache-mb 1 holds only 128 tokens: raise it"):
-        sizes_of(settings(kv_cache_mb=1), small, ScriptedDevice(GIB))
-
-
-def test_a_model_with_a_short_context_needs_no_more_than_it(loaded: LoadedModel) -> None:
-    short = replace(loaded, max_model_len=100, kv_shapes=loaded.kv_shapes * 8)
-    assert sizes_of(settings(kv_cache_mb=1), short, ScriptedDevice(GIB)).parts.kv == MIB
+        sizes_of(settings(kv_cache_mb=1), small, scripted(GIB))
+    short = replace(small, max_model_len=100)
+    assert sizes_of(settings(kv_cache_mb=1), short, scripted(GIB)).parts.kv == MIB
 
 
 def test_a_small_machine_lowers_the_host_memory_for_adapters_unless_it_is_set(
     loaded: LoadedModel,
 ) -> None:
-    machine = ScriptedDevice(2 * GIB, is_cpu=True)
-    assert sizes_of(settings(), loaded, machine).parts.copies == GIB // 2
-    given = settings(adapter_host_mb=1024)
-    assert sizes_of(given, loaded, machine).parts.copies == GIB
+    machine = scripted(2 * GIB, is_cpu=True)
+    for given, copies in ((settings(), GIB // 2), (settings(adapter_host_mb=1024), GIB)):
+        assert sizes_of(given, loaded, machine).parts.copies == copies
 
 
 def test_the_start_line_says_which_sizes_were_chosen(tmp_path: Path) -> None:
@@ -126,34 +117,30 @@ def test_it_computes_all_tokens_and_samples_one_of_each_sequence(arch: str) -> N
     assert max(result.chunk.num_tokens for result in computed) == 512, "the model's context"
 
 
-def test_it_has_no_more_sequences_than_tokens() -> None:
-    step = LargestStep(load(tiny_model()), Batch(max_num_seqs=64, max_num_batched_tokens=16))
-    assert [len(result.samples) for result in step.run()] == [1] * 16
-
-
-def test_its_cache_holds_its_tokens_and_is_counted() -> None:
+def test_it_has_no_more_sequences_than_tokens_a_small_cache_and_no_effect_on_engines() -> None:
     loaded = load(tiny_model())
+    hooks = dict(loaded.model.base_model._forward_hooks)
+    step = LargestStep(loaded, Batch(max_num_seqs=64, max_num_batched_tokens=16))
+    assert [len(result.samples) for result in step.run()] == [1] * 16
     step = LargestStep(loaded, Batch(max_num_seqs=2, max_num_batched_tokens=40))
     blocks = [block for chunk in step.chunks for block in chunk.request.block_table]
     assert blocks == list(range(4))  # one for a token, and three for 39 tokens
     token_bytes = sum(shape.num_bytes(loaded.dtype) for shape in loaded.kv_shapes)
     assert step.kv_bytes == 4 * 16 * token_bytes
-
-
-def test_an_engine_that_is_made_afterwards_computes_as_usual() -> None:
-    expected = run(engine_of(load(tiny_model()))[0], [greedy_request("a", [5, 6, 7], 8)])
-    loaded = load(tiny_model())
-    hooks = dict(loaded.model.base_model._forward_hooks)
-    LargestStep(loaded, Batch(max_num_seqs=4, max_num_batched_tokens=64)).run()
+    step.run()
     assert dict(loaded.model.base_model._forward_hooks) == hooks
-    assert run(engine_of(loaded)[0], [greedy_request("a", [5, 6, 7], 8)]) == expected
+    answers = [
+        run(engine_of(each)[0], [greedy_request("a", [5, 6, 7], 8)])
+        for each in (loaded, load(tiny_model()))
+    ]
+    assert answers[0] == answers[1]
 
 
 def test_on_a_cpu_the_step_is_estimated_from_the_models_shape() -> None:
     cpu = device_of(load(tiny_model()))
     assert cpu.is_cpu
-    small = cpu.step_bytes(Batch(max_num_seqs=4, max_num_batched_tokens=64))
-    large = cpu.step_bytes(Batch(max_num_seqs=8, max_num_batched_tokens=512))
-    assert small is not None
-    assert large is not None
+    small, large = (
+        cpu.step_bytes(Batch(max_num_seqs=seqs, max_num_batched_tokens=tokens)) or 0
+        for seqs, tokens in ((4, 64), (8, 512))
+    )
     assert 0 < small < large < 100 << 20

@@ -3,10 +3,10 @@
 No GPU is needed: Triton's keys are recorded in place of compilations for an H100.
 """
 
-from dataclasses import replace
 from itertools import count
 from random import Random
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -14,13 +14,11 @@ from engines import engine_of, greedy_request, load, random_prompt, run
 from lora import random_adapter
 from recorded_kernels import Compilation, RecordedKernels, recorded_compilations
 from tiny import tiny_model
-from torch import Tensor
 
 from shared.errors import ModelRejected
 from shared.protocol.ids import AdapterVersion
 from worker.engine.engine import NativeEngine
 from worker.engine.request import Request
-from worker.kernels.interface import LoRAPlan, LoRASites
 from worker.kernels.triton.lora import DECODE_TOKENS, MAX_SPLIT_TOKENS
 from worker.model.loader import LoadedModel
 from worker.startup.warm_up import warm_up
@@ -122,22 +120,15 @@ def test_no_kernel_is_compiled_while_requests_are_served(name: str, dtype: torch
     assert compiled - found == set(), "every step of the warm-up is needed"
 
 
-class FailingKernels(RecordedKernels):
-    """Kernels whose LoRA term can't be compiled."""
-
-    def add_lora_(self, y: Tensor, x: Tensor, sites: LoRASites, plan: LoRAPlan) -> None:
-        """Fail as Triton does."""
-        raise RuntimeError("out of resource: shared memory\nand more lines")
-
-
-def test_a_model_whose_kernels_cannot_be_compiled_is_refused() -> None:
+def test_a_model_whose_kernels_cannot_be_compiled_is_refused_and_other_kernels_need_no_steps(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    failure = RuntimeError("out of resource: shared memory\nand more lines")
     with recorded_compilations():
-        loaded = replace(loaded_model("llama", torch.float32), kernels=FailingKernels())
+        loaded = loaded_model("llama", torch.float32)
+        monkeypatch.setattr(RecordedKernels, "add_lora_", Mock(side_effect=failure))
         with pytest.raises(ModelRejected, match=r"its kernels fail on cpu \(out of resource: sha"):
             warm_up(loaded)
-
-
-def test_other_kernels_need_no_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    loaded = load(tiny_model())
-    monkeypatch.setattr(type(loaded.model), "forward", None)
-    warm_up(loaded)
+    other = load(tiny_model())
+    monkeypatch.setattr(type(other.model), "forward", None)
+    warm_up(other)

@@ -24,15 +24,34 @@ def with_schema(schema: dict[str, Any]) -> SamplingParams:
     return SamplingParams(seed=1, max_tokens=5, json_schema=orjson.dumps(schema).decode())
 
 
-async def test_a_schema_that_can_not_be_enforced_fails_its_job_and_names_the_field(
-    client: Client,
+def costly_schemas(number: int) -> list[SamplingParams]:
+    return [with_schema({**COSTLY, "multipleOf": 99_999_989 + 2 * i}) for i in range(number)]
+
+
+def with_grammar(grammar: str) -> SamplingParams:
+    return SamplingParams(seed=1, grammar=grammar, constrained_by="guided_grammar")
+
+
+@pytest.mark.parametrize(
+    ("sampling", "field", "reason"),
+    [
+        (with_schema({"type": "array", "uniqueItems": True}), "response_format", "uniqueItems"),
+        (with_grammar("root ::= missing"), "guided_grammar", "Rule 'missing' not found"),
+        (
+            with_grammar('root ::= "a"' + 100_000 * "\n"),
+            *("guided_grammar", "too much time or memory"),
+        ),
+    ],
+    ids=["a schema", "an unknown rule", "costly to convert"],
+)
+async def test_what_can_not_be_enforced_fails_its_job_and_names_the_field(
+    sampling: SamplingParams, field: str, reason: str, client: Client
 ) -> None:
     async with client.worker():
-        job = await client.send(sampling=with_schema({"type": "array", "uniqueItems": True}))
-        end = await client.end_of(job)
+        end = await client.end_of(await client.send(sampling=sampling), deadline_s=60)
     assert end.state is JobState.FAILED
-    assert (end.error.code, end.error.param) == (ErrorCode.INVALID_VALUE, "response_format")
-    assert "uniqueItems" in end.error.message
+    assert (end.error.code, end.error.param) == (ErrorCode.INVALID_VALUE, field)
+    assert reason in end.error.message
     assert client.engine.added_ids == []
 
 
@@ -50,28 +69,6 @@ async def test_a_costly_schema_is_rejected_while_other_jobs_run(client: Client) 
         assert ended.error.code is ErrorCode.INVALID_VALUE
         assert "too much time or memory" in ended.error.message
     assert time.monotonic() - start_s < 1.0  # the rejection is cached
-
-
-@pytest.mark.parametrize(
-    ("grammar", "reason"),
-    [
-        ("root ::= missing", "Rule 'missing' not found"),
-        ('root ::= "a"' + 100_000 * "\n", "too much time or memory"),
-    ],
-    ids=["an unknown rule", "costly to convert"],
-)
-async def test_a_grammar_that_can_not_be_converted_fails_its_job(
-    grammar: str, reason: str, client: Client
-) -> None:
-    sampling = SamplingParams(seed=1, grammar=grammar, constrained_by="guided_grammar")
-    async with client.worker():
-        end = await client.end_of(await client.send(sampling=sampling), deadline_s=60)
-    assert (end.error.code, end.error.param) == (ErrorCode.INVALID_VALUE, "guided_grammar")
-    assert reason in end.error.message
-
-
-def costly_schemas(number: int) -> list[SamplingParams]:
-    return [with_schema({**COSTLY, "multipleOf": 99_999_989 + 2 * i}) for i in range(number)]
 
 
 async def test_a_schema_waits_for_no_costly_schemas_of_another_tenant(client: Client) -> None:
@@ -175,12 +172,6 @@ MAX_VALUES = 8
 USES = st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 12)), max_size=80)
 
 
-def test_a_tenant_does_not_see_another_tenants_values() -> None:
-    cache: TenantCache[int] = TenantCache(MAX_VALUES)
-    cache.put("a", b"key", 1)
-    assert cache.get("b", b"key") is None
-
-
 @given(USES)
 def test_a_fair_share_of_the_latest_values_is_kept(uses: list[tuple[str, int]]) -> None:
     cache: TenantCache[int] = TenantCache(MAX_VALUES)
@@ -192,6 +183,7 @@ def test_a_fair_share_of_the_latest_values_is_kept(uses: list[tuple[str, int]]) 
         if number in order[tenant]:
             order[tenant].remove(number)
         order[tenant].append(number)
+        assert all(cache.get(each, key) is None for each in order if number not in order[each])
         for each, numbers in order.items():
             for recent in numbers[-(MAX_VALUES // len(order)) :]:
                 assert bytes([recent]) in cache._values[each]

@@ -1,7 +1,6 @@
 """Prompts are tokenized in the style of the base or of an adapter."""
 
 import asyncio
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +16,6 @@ from shared.protocol.tools import ToolForm, ToolUse
 from worker.jobs.encoding import encode
 from worker.lora.checkpoint.prompting import Prompting
 from worker.text.adapter_style import adapter_style
-from worker.text.interface import EncodedPrompt
 from worker.text.prompt_style import BASE_STYLE, PromptStyle
 from worker.text.tokenizer import Tokenizer
 
@@ -38,10 +36,18 @@ def failure(function: object, *args: object) -> JobError:
     return caught.value.error
 
 
-def test_text_parts_are_joined() -> None:
+def test_text_parts_are_joined_and_no_template_leaves_the_sandbox_or_is_missing() -> None:
     parts = [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}]
     joined = encode_chat(TOKENIZER, {"role": "user", "content": parts})
     assert joined == encode_chat(TOKENIZER, {"role": "user", "content": "one\ntwo"})
+    for template, part in (
+        ("{{ ''.__class__.__mro__[1].__subclasses__() }}", ""),
+        (None, "/v1/completions"),
+    ):
+        tokenizer = Tokenizer(byte_level_tokenizer(chat_template=template), vocab_size=500)
+        error = failure(encode_chat, tokenizer, {"role": "user", "content": "x"})
+        assert error.status == 400
+        assert part in error.message
 
 
 IMAGE = [{"type": "image_url", "image_url": {"url": "x"}}]
@@ -68,32 +74,16 @@ def test_the_error_names_what_the_template_rejects(
     assert error.message.endswith(end)
 
 
-def test_a_template_can_not_leave_the_sandbox() -> None:
-    template = "{{ ''.__class__.__mro__[1].__subclasses__() }}"
-    tokenizer = Tokenizer(byte_level_tokenizer(chat_template=template), vocab_size=500)
-    assert failure(encode_chat, tokenizer, {"role": "user", "content": "x"}).status == 400
-
-
-def test_the_error_for_a_model_without_chat_template_names_the_completions_endpoint() -> None:
-    tokenizer = Tokenizer(byte_level_tokenizer(chat_template=None), vocab_size=500)
-    error = failure(encode_chat, tokenizer, {"role": "user", "content": "x"})
-    assert "/v1/completions" in error.message
-
-
-def test_a_text_prompt_gets_the_tokenizers_special_tokens() -> None:
+def test_a_text_prompt_gets_special_tokens_and_ids_are_unchanged_unless_they_are_unknown() -> None:
     hf = sentencepiece_tokenizer()
     assert Tokenizer(hf, vocab_size=500).encode_prompt("the") == hf("the")["input_ids"]
-
-
-def test_token_ids_are_returned_unchanged() -> None:
     assert TOKENIZER.encode_prompt((5, 6, 499)) == [5, 6, 499]
-
-
-@pytest.mark.parametrize("bad", [-1, 500])
-def test_the_error_names_a_token_id_outside_the_vocabulary(bad: int) -> None:
-    error = failure(TOKENIZER.encode_prompt, (5, bad))
-    assert (error.code, error.param) == (ErrorCode.INVALID_VALUE, "prompt[1]")
-    assert error.message.startswith(f"prompt[1]: token id {bad} ")
+    for bad in (-1, 500):
+        error = failure(TOKENIZER.encode_prompt, (5, bad))
+        assert (error.code, error.param) == (ErrorCode.INVALID_VALUE, "prompt[1]")
+        assert error.message.startswith(f"prompt[1]: token id {bad} ")
+    for empty in ("", ()):
+        assert failure(TOKENIZER.encode_prompt, empty).param == "prompt"
 
 
 @pytest.mark.parametrize(
@@ -122,11 +112,6 @@ def test_a_word_is_tokenized_at_the_start_of_a_text_and_after_a_space() -> None:
     assert TOKENIZER.encode_words(["zq"]) == (tuple(longer),)
 
 
-@pytest.mark.parametrize("empty", ["", ()])
-def test_an_empty_prompt_is_rejected(empty: str | tuple[int, ...]) -> None:
-    assert failure(TOKENIZER.encode_prompt, empty).param == "prompt"
-
-
 TINY = tiny_tokenizer()
 OWN = (
     "{{ bos_token }}{% for m in messages %}{{ m.role }}: {{ m.content }}{{ eos_token }}{% endfor %}"
@@ -145,13 +130,9 @@ def chat(tools: ToolUse | None = None) -> Job:
     return make_job(endpoint=Endpoint.CHAT, prompts=(), messages=messages, tools=tools)
 
 
-def encoded(job: Job, own: PromptStyle) -> Sequence[EncodedPrompt]:
-    # Each call has an event loop of its own, and so a tokenizer of its own.
-    return asyncio.run(encode(Tokenizer(TINY, vocab_size=len(TINY)), job, own))
-
-
 def text_of(job: Job, own: PromptStyle) -> str:
-    (prompt,) = encoded(job, own)
+    # Each call has an event loop of its own, and so a tokenizer of its own.
+    (prompt,) = asyncio.run(encode(Tokenizer(TINY, vocab_size=len(TINY)), job, own))
     text: str = TINY.decode(prompt.ids)
     return text
 
@@ -160,19 +141,14 @@ def test_prompts_of_an_adapter_follow_its_template_and_its_special_tokens() -> N
     own = style_of(Prompting(templates={"default": OWN}, special_tokens={"eos_token": "<|user|>"}))
     assert text_of(chat(), own) == "<bos>user: 你好<|user|>"
     assert text_of(chat(), BASE_STYLE) == text_of(chat(), style_of(Prompting()))
-
-
-def test_special_tokens_without_a_template_are_ignored() -> None:
-    own = style_of(Prompting(special_tokens={"bos_token": "x"}))
-    assert own.special_tokens == {}
+    without = style_of(Prompting(special_tokens={"bos_token": "x"}))
+    assert without.special_tokens == {}, "without a template they are ignored"
 
 
 def test_end_tokens_come_from_the_generation_config_and_the_tokenizer() -> None:
     user = TINY.convert_tokens_to_ids("<|user|>")
-    assert style_of(Prompting(eos_ids=(7,), special_tokens={"eos_token": "<|user|>"})).eos_ids == {
-        7,
-        user,
-    }
+    found = style_of(Prompting(eos_ids=(7,), special_tokens={"eos_token": "<|user|>"}))
+    assert found.eos_ids == {7, user}
     assert style_of(Prompting(special_tokens={"eos_token": "<|unheard of|>"})).eos_ids == set()
 
 
@@ -184,6 +160,10 @@ def test_end_tokens_come_from_the_generation_config_and_the_tokenizer() -> None:
             r"needs the token '<\|im_start\|>' \(300\)",
         ),
         (Prompting(templates={"default": "{% if %}"}), "the chat template has a syntax error"),
+        (
+            Prompting(templates={"default": "{{ 10 ** (10 ** 10) }}"}),
+            "takes too much time or memory",
+        ),
         (Prompting(eos_ids=(262,)), "eos_token_id 262 is outside the vocabulary of"),
     ],
     ids=str,
@@ -215,9 +195,7 @@ def test_tools_are_offered_only_in_the_base_models_form(
     if form is ToolForm.HERMES:
         assert '"f"' in text_of(job, own)
     else:
-        with pytest.raises(JobFailed) as caught:
-            encoded(job, own)
-        assert caught.value.error.param == "tools"
+        assert failure(text_of, job, own).param == "tools"
     assert text_of(replace(job, tools=None), own)
 
 
@@ -233,9 +211,4 @@ def test_tools_are_offered_only_in_the_base_models_form(
 def test_a_template_that_fails_for_any_chat_fails_the_request(template: str) -> None:
     own = style_of(Prompting(templates={"default": template}))
     with pytest.raises(JobFailed, match="chat template rejects the messages"):
-        encoded(chat(), own)
-
-
-def test_an_adapter_whose_template_takes_too_much_time_or_memory_is_rejected() -> None:
-    with pytest.raises(AdapterRejected, match="takes too much time or memory"):
-        style_of(Prompting(templates={"default": "{{ 10 ** (10 ** 10) }}"}))
+        text_of(chat(), own)

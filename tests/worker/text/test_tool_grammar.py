@@ -67,14 +67,11 @@ def test_a_call_has_a_tools_name_and_valid_arguments() -> None:
     assert not allows_call('{"in": "Rome"}')
     assert not allows_call('{"x": 1}', "ping")
     assert not allows_call("{}", "pong")
-
-
-def test_a_clients_schema_can_not_change_the_json_options() -> None:
-    lenient = {**WEATHER["parameters"], "x-guidance": {"lenient": True, "item_separator": ";"}}  # type: ignore[dict-item]
+    lenient = {**CITY, "x-guidance": {"lenient": True, "item_separator": ";"}}
     tool = {"type": "function", "function": {"name": "f", "parameters": lenient}}
     source = tool_source(ToolUse(tools=(tool,), form=ToolForm.HERMES, choice=ToolChoice.REQUIRED))
     assert '"item_separator": ","' in source
-    assert '"item_separator": ";"' not in source
+    assert '"item_separator": ";"' not in source, "a client's schema can't change the options"
 
 
 def takes(form: ToolForm, text: str, **fields: Any) -> bool:
@@ -82,19 +79,19 @@ def takes(form: ToolForm, text: str, **fields: Any) -> bool:
     return allows(text, use(form, choice=ToolChoice.REQUIRED, **fields))
 
 
+def shown(value: Any) -> str:
+    return repr(value) if isinstance(value, bool) else json.dumps(value, ensure_ascii=False)
+
+
 def double_quoted(form: ToolForm, calls: list[Call]) -> str:
     """Return the text of calls, with strings as the grammar writes them."""
     if form is not ToolForm.PYTHONIC:
         return written(form, calls)
-    shown = [
-        f"{name}({', '.join(f'{key}={_shown(value)}' for key, value in given.items())})"
+    parts = [
+        f"{name}({', '.join(f'{key}={shown(value)}' for key, value in given.items())})"
         for name, given in calls
     ]
-    return f"[{', '.join(shown)}]"
-
-
-def _shown(value: Any) -> str:
-    return repr(value) if isinstance(value, bool) else json.dumps(value, ensure_ascii=False)
+    return f"[{', '.join(parts)}]"
 
 
 OSLO = ("get_weather", {"city": "Oslo", "days": 2, "mode": "fast"})
@@ -102,7 +99,7 @@ NONE = ("get", dict[str, Any]())
 
 
 @pytest.mark.parametrize("form", ToolForm)
-def test_the_grammar_of_each_form_allows_what_the_model_writes(form: ToolForm) -> None:
+def test_the_grammar_of_each_form_allows_exactly_what_the_model_may_write(form: ToolForm) -> None:
     assert takes(form, double_quoted(form, [OSLO]))
     assert takes(form, double_quoted(form, [NONE, OSLO]))
     assert takes(form, double_quoted(form, [NONE]), name="get")
@@ -110,19 +107,10 @@ def test_the_grammar_of_each_form_allows_what_the_model_writes(form: ToolForm) -
     assert not takes(form, double_quoted(form, [OSLO]), name="get")
     assert not takes(form, "hi")
     assert not takes(form, f"Ok. {double_quoted(form, [OSLO])}")
+    for arguments in ({}, {"days": 2}, {"city": "a", "days": "b"}, {"city": "a", "mode": "x"}):
+        assert not takes(form, double_quoted(form, [("get_weather", arguments)])), arguments
 
 
-@pytest.mark.parametrize("form", ToolForm)
-@pytest.mark.parametrize(
-    "arguments", [{}, {"days": 2}, {"city": "a", "days": "b"}, {"city": "a", "mode": "x"}]
-)
-def test_arguments_that_the_schema_does_not_allow_are_excluded(
-    form: ToolForm, arguments: dict[str, Any]
-) -> None:
-    assert not takes(form, double_quoted(form, [("get_weather", arguments)]))
-
-
-ORDER = ("city", "days", "heat", "wet", "tags", "area", "mode")
 VALUES = st.fixed_dictionaries(
     {"city": st.text("ab</\n\"'\\é", max_size=9)},
     optional={
@@ -133,18 +121,14 @@ VALUES = st.fixed_dictionaries(
         "mode": st.sampled_from(["fast", "slow"]),
     },
 )
-
-
-def in_order(arguments: dict[str, Any]) -> dict[str, Any]:
-    return {key: arguments[key] for key in ORDER if key in arguments}
+ORDER = ("city", "days", "heat", "wet", "tags", "mode")
 
 
 @settings(max_examples=50)
-@given(st.sampled_from(ToolForm), st.lists(VALUES.map(in_order), min_size=1, max_size=2))
+@given(st.sampled_from(ToolForm), st.lists(VALUES, min_size=1, max_size=2))
 def test_any_valid_arguments_are_allowed(form: ToolForm, given: list[dict[str, Any]]) -> None:
-    calls = [("get_weather", arguments) for arguments in given]
-    text = double_quoted(form, calls)
-    assert takes(form, text)
+    ordered = [{key: each[key] for key in ORDER if key in each} for each in given]
+    assert takes(form, double_quoted(form, [("get_weather", each) for each in ordered]))
 
 
 @settings(max_examples=50)
@@ -247,14 +231,10 @@ def test_an_answer_may_reason_before_it_follows_the_grammar(hf: Any) -> None:
     assert not allows_under(source, '<think>why</think>{"b"', hf, is_whole=False)
     assert not allows_under(source, "<think>why", hf)
     assert not allows_under(source, '{"a": 1}</think>{"a": 1}', hf)
-
-
-@pytest.mark.parametrize("hf", TOKENIZERS)
-def test_an_answer_inside_the_reasoning_must_end_it(hf: Any) -> None:
-    source = reasoned(hf, is_open=True)
-    assert allows_under(source, 'why\n</think>\n{"a": 1}', hf)
-    assert not allows_under(source, '{"a": 1}', hf)
-    assert not allows_under(source, "why</think>so", hf, is_whole=False)
+    inside = reasoned(hf, is_open=True)
+    assert allows_under(inside, 'why\n</think>\n{"a": 1}', hf)
+    assert not allows_under(inside, '{"a": 1}', hf)
+    assert not allows_under(inside, "why</think>so", hf, is_whole=False)
 
 
 @pytest.mark.parametrize("special", [False, True])

@@ -16,7 +16,7 @@ class AllowedUrls:
         at_start: Iterable[str] = (),
         template: SourceTemplate | None = None,
     ) -> None:
-        """Allow what is below `roots`, the sources `at_start`, and what `template` makes.
+        """Allow URLs below `roots`, the sources `at_start`, and the URLs that `template` makes.
 
         Raises:
             SettingsError: a URL is malformed, or its scheme needs a package that isn't installed.
@@ -46,7 +46,7 @@ class AllowedUrls:
         return url
 
     def allow(self, url: RemoteUrl) -> None:
-        """Check one URL, maybe of a redirect. Raises SourceFailed if it isn't below a root."""
+        """Check a URL, such as a redirect's. Raises SourceFailed if it isn't below a root."""
         if not any(url.is_below(root) for root in self._roots):
             raise SourceFailed(
                 ErrorCode.SOURCE_NOT_ALLOWED,

@@ -15,8 +15,8 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from shared.errors import AdapterRejected
-from shared.protocol.uploads import CONFIG_FILE, PROMPT_FILES, WEIGHTS_FILE
-from shared.store.adapters.staging import Phase
+from shared.protocol.adapter_files import CONFIG_FILE, PROMPT_FILES, WEIGHTS_FILE
+from shared.store.adapters.fetch_progress import Phase
 from worker.adapters.remote.archive_members import tar_members, zip_members
 from worker.adapters.remote.budget import CHUNK_BYTES, Budget
 from worker.adapters.remote.new_file import write_new
@@ -34,7 +34,7 @@ Members = Iterator[tuple[str, Iterator[bytes] | None]]
 
 
 def unpack(archive: Path, folder: Path, budget: Budget) -> None:
-    """Write the files of the adapter in `archive` to `folder`, which must be empty.
+    """Write the files of the adapter in `archive` to the empty folder `folder`.
 
     Raises:
         AdapterRejected: the archive is malformed, too large, or has members that aren't allowed.
@@ -49,13 +49,13 @@ def unpack(archive: Path, folder: Path, budget: Budget) -> None:
 
 
 def is_file_of_adapter(name: str) -> bool:
-    """Return whether `name` is the name of a file that is read if an adapter has it."""
+    """Return whether a file with this name belongs to an adapter."""
     is_prompt_file = any(fnmatch(name, pattern) for pattern in PROMPT_FILES)
     return name in (CONFIG_FILE, WEIGHTS_FILE) or (is_prompt_file and not name.startswith("."))
 
 
 def max_bytes_of(name: str) -> int | None:
-    """Return the largest size of the file `name` of an adapter. None: only the budget limits it."""
+    """Return the largest size of an adapter's file, or None if only the budget limits it."""
     return None if name == WEIGHTS_FILE else MAX_SMALL_BYTES
 
 
@@ -88,7 +88,7 @@ def _write_members(members: Members, folder: Path) -> None:
 
 
 def _checked_path(name: str) -> PurePosixPath:
-    """Return the path of a member. Refuse one that leads out of the archive, and pickles."""
+    """Return the path of a member. Refuse pickles, and paths that lead out of the archive."""
     path, shown = PurePosixPath(name), f"the archive has the member {name[:200]!r}"
     is_odd = not name or any(c in "\\:" or c < " " for c in name)
     if path.is_absolute() or ".." in path.parts or is_odd:
@@ -101,7 +101,7 @@ def _checked_path(name: str) -> PurePosixPath:
 
 
 def _inflated(file: BinaryIO, budget: Budget) -> Iterator[bytes]:
-    """Yield the content of a gzip file, which may consist of several parts."""
+    """Yield the content of a gzip file. The file may consist of several parts."""
     inflate = zlib.decompressobj(wbits=31)
     while data := file.read(CHUNK_BYTES):
         while data:

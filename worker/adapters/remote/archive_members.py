@@ -1,4 +1,4 @@
-"""Lists members of tar and zip files, with checks that keep hostile ones from exhausting memory."""
+"""Lists members of tar and zip files. Checks keep hostile files from exhausting memory."""
 
 import stat
 import struct
@@ -35,7 +35,7 @@ def zip_members(file: BinaryIO, budget: Budget) -> Iterator[tuple[str, Iterator[
 
 
 def _check_directory(file: BinaryIO) -> None:
-    """Check the size of the list of members, which Python's parser reads at once."""
+    """Check the size of the list of members. Python's parser reads the list at once."""
     size = file.seek(0, 2)
     file.seek(max(0, size - _MAX_COMMENT_BYTES - _END_BYTES - _LOCATOR_BYTES))
     tail = file.read()
@@ -73,10 +73,7 @@ def _zip_pieces(archive: zipfile.ZipFile, info: zipfile.ZipInfo, budget: Budget)
 
 
 class _Bounded:
-    """A file from which at most MAX_HEADER_BYTES are read at once.
-
-    Python's parser believes the size that an extended header states, and reads it at once.
-    """
+    """A file that returns at most MAX_HEADER_BYTES per read, regardless of sizes in headers."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file

@@ -13,7 +13,7 @@ import structlog
 
 from shared.adapter_sources import RemoteUrl
 from shared.errors import AdapterRejected, ErrorCode, SourceFailed
-from shared.protocol.uploads import CONFIG_FILE, WEIGHTS_FILE
+from shared.protocol.adapter_files import CONFIG_FILE, WEIGHTS_FILE
 from worker.adapters.remote.archive import is_file_of_adapter, max_bytes_of
 from worker.adapters.remote.budget import CHUNK_BYTES, Budget
 from worker.adapters.remote.new_file import write_new
@@ -21,11 +21,11 @@ from worker.adapters.remote.new_file import write_new
 log = structlog.get_logger()
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
-"""Endings of the names of archives. Everything else in a bucket is a folder."""
+"""Endings of the names of archives. Every other path of a bucket is a folder."""
 PACKAGES = {"s3": "s3fs", "gs": "gcsfs"}
 """Packages that fsspec needs, by scheme."""
 EXTRAS = {"s3": "s3", "gs": "gcs"}
-"""Extras of Lorikeet that install them."""
+"""Extras of Lorikeet that install these packages, by scheme."""
 MAX_LISTED = 1000
 """Largest number of objects in the folder of an adapter."""
 _TIMES = {"connect_timeout": 5, "read_timeout": 30, "retries": {"max_attempts": 2}}
@@ -36,7 +36,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
 
 
 class Stamp(NamedTuple):
-    """What changes if an object is replaced."""
+    """Properties of an object that change when the object is replaced."""
 
     num_bytes: int
     tags: tuple[str, ...]
@@ -57,11 +57,7 @@ class Bucket:
     """The objects at one URL of a bucket."""
 
     def __init__(self, url: RemoteUrl, budget: Budget) -> None:
-        """Connect to the store.
-
-        Raises:
-            SourceFailed: the package that it needs isn't installed, or the store can't be reached.
-        """
+        """Connect to the store. Raises SourceFailed if this fails, or if a package is missing."""
         if message := missing_package(url.scheme):
             raise SourceFailed(ErrorCode.UNAVAILABLE, message)
         self._url = url
@@ -75,11 +71,11 @@ class Bucket:
         return self._path.endswith(ARCHIVES)
 
     def copy_adapter(self, folder: Path) -> None:
-        """Copy the files of an adapter from the URL, which names a folder, to `folder`.
+        """Copy the files of an adapter from the folder at the URL to `folder`.
 
         Raises:
-            AdapterRejected: the folder isn't one of an adapter, or has changed meanwhile. The
-                subclass SourceFailed says why it can't be read.
+            AdapterRejected: the folder isn't an adapter's, or has changed meanwhile. The subclass
+                SourceFailed says why it can't be read.
         """
         if self._url.sha256:
             raise AdapterRejected("a folder has no SHA-256; pack it, or leave out #sha256=")
@@ -91,7 +87,7 @@ class Bucket:
             raise AdapterRejected("it was changed while it was fetched; load it again")
 
     def pieces(self, name: str = "") -> Iterator[bytes]:
-        """Yield the bytes of the object `name` in the folder, or those of the archive.
+        """Yield the bytes of the object `name` in the folder, or without `name` of the archive.
 
         Raises:
             AdapterRejected: the object is too large. The subclass SourceFailed says why it can't be
@@ -109,7 +105,7 @@ class Bucket:
             file.close()
 
     def _adapter_files(self) -> dict[str, Stamp]:
-        """Return the stamps of the adapter's files in the folder, of which there must be some."""
+        """Return the stamps of the adapter's files. Raises SourceFailed if there are none."""
         listed = _guarded(self._url, lambda: self._files.ls(self._path, detail=True))
         if len(listed) > MAX_LISTED:
             raise AdapterRejected(f"its folder has more than {MAX_LISTED} objects")
@@ -128,7 +124,7 @@ class Bucket:
 
 
 def _filesystem(scheme: str) -> Any:
-    import fsspec  # the base installation of simulated workers hasn't got it
+    import fsspec  # the base installation, which simulated workers need, doesn't contain it
 
     return fsspec.filesystem(scheme, **_OPTIONS[scheme])
 
@@ -139,13 +135,13 @@ def _stamp(entry: Mapping[str, Any]) -> Stamp:
 
 
 def _guarded(url: RemoteUrl, call: Any) -> Any:
-    """Return the result of a call of fsspec, whose errors become SourceFailed."""
+    """Return the result of a call of fsspec. Convert the call's errors to SourceFailed."""
     try:
         return call()
     except FileNotFoundError:
         raise _missing(url) from None
     except Exception as error:  # the clients of the stores raise errors of their HTTP libraries
-        # Its text may hold addresses of the operator's network, so that clients don't get it.
+        # The text may contain addresses of the operator's network, so clients must not get it.
         log.warning("bucket_failed", url=url.address, error=repr(error))
         raise SourceFailed(
             ErrorCode.UNAVAILABLE,

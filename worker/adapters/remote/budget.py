@@ -1,9 +1,9 @@
-"""Limits of what one adapter may take while it is fetched: time, received and unpacked bytes."""
+"""Limits the time, the received bytes and the unpacked bytes of the fetch of one adapter."""
 
 import time
 
 from shared.errors import AdapterRejected
-from shared.store.adapters.staging import Phase
+from shared.store.adapters.fetch_progress import Phase
 from worker.lora.throttle import pause
 
 MIB = 1 << 20
@@ -12,16 +12,16 @@ CHUNK_BYTES = MIB
 MAX_RATIO = 200
 """Largest size of an unpacked archive, as a multiple of the archive's size."""
 UNRATED_BYTES = 16 * MIB
-"""Size of unpacked files up to which the ratio isn't checked, since zeros compress well."""
+"""Unpacked bytes before the ratio is checked, because short runs of zeros compress well."""
 _LEAST_S = 0.05
-"""Seconds below which no time is left. A read that waits for the rest ends a little earlier."""
+"""Remaining seconds that count as none, because a read that waits for them ends a little early."""
 
 
 class Budget:
-    """Counts what one adapter takes. Other threads may read the progress."""
+    """Counts the time and the bytes of one fetch. Other threads may read the progress."""
 
     def __init__(self, *, max_bytes: int, time_s: float) -> None:
-        """Start the clock. `max_bytes` limits received bytes, and unpacked ones."""
+        """Start the clock. `max_bytes` limits the received bytes, and also the unpacked bytes."""
         self._max_bytes = max_bytes
         self._time_s = time_s
         self._end_s = time.monotonic() + time_s
@@ -29,7 +29,7 @@ class Budget:
         self.num_bytes = 0
         """Number of received bytes."""
         self.total: int | None = None
-        """Number of bytes to receive, according to the source; None if it doesn't say."""
+        """Number of bytes that the source has announced; None if it hasn't."""
         self._num_unpacked = 0
 
     def left_s(self) -> float:

@@ -1,4 +1,4 @@
-"""Writes files of which the number of bytes is limited."""
+"""Writes new files up to a maximum number of bytes."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -35,7 +35,7 @@ def _created(path: Path) -> BinaryIO:
 def _write(file: BinaryIO, piece: bytes) -> None:
     try:
         file.write(piece)
-        file.flush()  # else a full disk shows later, among errors of reading
+        file.flush()  # otherwise a full disk would show later, as an error of reading
     except OSError as error:
         raise _failed(error) from None
 

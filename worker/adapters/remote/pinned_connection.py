@@ -31,7 +31,7 @@ def system_addresses(host: str, port: int) -> list[str]:
 
 
 class AddressCheck:
-    """Resolves names to addresses to which the worker may connect."""
+    """Resolves names to addresses, and refuses addresses that the worker may not connect to."""
 
     def __init__(
         self, private_hosts: Collection[str] = (), *, resolve: Resolve = system_addresses
@@ -41,11 +41,7 @@ class AddressCheck:
         self._resolve = resolve
 
     def addresses(self, host: str, port: int) -> Sequence[str]:
-        """Return the addresses of a host.
-
-        Raises:
-            SourceFailed: one of them isn't public, or the name can't be resolved.
-        """
+        """Return a host's addresses. Raises SourceFailed if there are none or one isn't public."""
         try:
             found = self._resolve(host, port)
         except (OSError, UnicodeError) as error:
@@ -65,7 +61,7 @@ class PinnedBackend(httpcore.NetworkBackend):
     """Opens the connections of one fetch."""
 
     def __init__(self, check: AddressCheck, budget: Budget) -> None:
-        """Create a backend whose connections end when the time of `budget` is over."""
+        """Create a backend. Its connections end when the time of `budget` is over."""
         self._check = check
         self._budget = budget
         self._backend = httpcore.SyncBackend()
@@ -94,10 +90,7 @@ class PinnedBackend(httpcore.NetworkBackend):
 
 
 class _TimedStream(httpcore.NetworkStream):
-    """A stream whose reads and writes end when the time of a budget is over.
-
-    Otherwise a server that sends one byte now and then could keep a thread forever.
-    """
+    """A stream that fails when the time of a budget is over, even if bytes still arrive."""
 
     def __init__(self, stream: httpcore.NetworkStream, budget: Budget) -> None:
         self._stream = stream
@@ -129,7 +122,7 @@ class _TimedStream(httpcore.NetworkStream):
 
 
 def explained(error: Exception) -> AdapterRejected:
-    """Return the failure of a fetch for an error of the HTTP client."""
+    """Return the error of a fetch that explains an error of the HTTP client."""
     if isinstance(error, httpcore.RemoteProtocolError):
         return AdapterRejected(f"the server's response isn't valid HTTP: {error}")
     cause = error.__cause__ or error.__context__
@@ -141,7 +134,7 @@ def explained(error: Exception) -> AdapterRejected:
 
 
 def is_public(address: str) -> bool:
-    """Return whether `address` is one of the public internet.
+    """Return whether `address` is a public internet address.
 
     Private, loopback, link-local, multicast and reserved addresses aren't, in any notation: an IPv6
     address may hold an IPv4 address, to which the machine or a gateway would connect.

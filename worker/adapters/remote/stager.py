@@ -1,4 +1,4 @@
-"""Fetches adapters from URLs into a worker's store for the time in which they are read.
+"""Fetches adapters from URLs, and keeps their files in a worker's store while they are read.
 
 Every method except `progress` blocks.
 """
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from shared.adapter_sources import BUCKETS, RemoteUrl, without_query
 from shared.errors import AdapterRejected, SourceFailed, StoreFailed
-from shared.store.adapters.staging import Phase, Staging
+from shared.store.adapters.fetch_progress import Phase, Staging
 from worker.adapters.disk_store import AdapterStore
 from worker.adapters.remote.allowed_urls import AllowedUrls
 from worker.adapters.remote.archive import unpack
@@ -21,7 +21,7 @@ from worker.adapters.remote.pinned_connection import AddressCheck
 from worker.adapters.remote.web import fetch_over_http
 
 TIME_LIMIT_S = 300.0
-"""Time in seconds in which an adapter must be fetched."""
+"""Maximum seconds to fetch an adapter."""
 ARCHIVE, FILES = "archive", "files"
 """Names in the folder of an adapter that is being fetched."""
 
@@ -38,7 +38,7 @@ class Stager:
         max_bytes: int,
         time_limit_s: float = TIME_LIMIT_S,
     ) -> None:
-        """Create a stager that writes to `store`. `max_bytes` limits an adapter, even packed."""
+        """Create a stager that writes to `store`. `max_bytes` limits adapters and archives."""
         self._store = store
         self._allowed = allowed
         self._addresses = addresses

@@ -27,11 +27,11 @@ Allow = Callable[[RemoteUrl], None]
 def fetch_over_http(
     url: RemoteUrl, *, allow: Allow, check: AddressCheck, budget: Budget
 ) -> Iterator[bytes]:
-    """Yield the bytes at `url`, or where it redirects to as far as `allow` permits it.
+    """Yield the bytes at `url`. Follow its redirects, if `allow` permits them.
 
     Raises:
-        AdapterRejected: the response can't be used. The subclass SourceFailed says why there is
-            none.
+        AdapterRejected: the response can't be used. The subclass SourceFailed says why there is no
+            response.
     """
     backend = PinnedBackend(check, budget)
     with httpcore.ConnectionPool(ssl_context=_tls(), network_backend=backend) as pool:
@@ -55,13 +55,13 @@ def _response(
     pool: httpcore.ConnectionPool, url: RemoteUrl, budget: Budget
 ) -> Iterator[httpcore.Response]:
     target = (url.path or "/") + (f"?{url.query}" if url.query else "")
-    # The parts are passed one by one, so that no second parser can understand the URL otherwise.
+    # The parts are passed one by one, so that no second parser can interpret the URL differently.
     place = httpcore.URL(scheme=url.scheme, host=url.host, port=url.port, target=target)
     try:
         with pool.stream("GET", place, headers=_REQUEST_HEADERS) as response:
             yield response
     except _ERRORS as error:
-        budget.left_s()  # raises if the time is over, which is the reason then
+        budget.left_s()  # raises if the time is over, which then explains the error
         raise explained(error) from None
 
 
@@ -74,10 +74,7 @@ _ERRORS = (
 
 
 def _target(url: RemoteUrl, response: httpcore.Response) -> RemoteUrl:
-    """Return the URL to which a response redirects, without its fragment.
-
-    A redirect can't set the expected digest: callers check that of the original URL.
-    """
+    """Return the URL to which a response redirects. It can't change the expected digest."""
     location = _header(response, b"location")
     try:
         target = urljoin(f"{url.address}?{url.query}", location)

@@ -17,7 +17,7 @@ _ORGANISATION = re.compile(r"[A-Za-z0-9][\w.-]*")
 
 
 class AdapterRoots:
-    """The folders, hub organisations and URLs from which clients may load adapters.
+    """The folders, hub organisations and URLs that clients may load adapters from.
 
     All links in a path are resolved before the check. Therefore clients can't use `..` or links to
     reach other folders.
@@ -26,7 +26,7 @@ class AdapterRoots:
     def __init__(
         self, roots: Sequence[str], at_start: Iterable[str], template: SourceTemplate | None = None
     ) -> None:
-        """Allow sources under `roots`, and those that `template` makes.
+        """Allow sources under `roots`, and sources that `template` makes.
 
         If `roots` is empty, allow everything under the parent of each folder in `at_start`.
         `at_start` has the sources of the adapters in the settings.
@@ -44,7 +44,7 @@ class AdapterRoots:
                 )
         self._template = template
         self.urls = AllowedUrls([r for r in roots if is_remote(r)], at_start, template)
-        """The URLs from which clients may load adapters."""
+        """The URLs that clients may load adapters from."""
         self._folders = [_root(r) for r in roots if not (r.startswith(HUB) or is_remote(r))]
         if not roots:
             self._folders = sorted(_parents(at_start))

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import structlog
 
@@ -17,28 +18,20 @@ from worker.adapters.source.upload_fetcher import UploadFetcher
 log = structlog.get_logger()
 
 
+@dataclass(frozen=True, slots=True, eq=False)
 class Inspector:
-    """Answers inspection requests of front ends, those for files on this machine one at a time."""
+    """Answers inspection requests. Files on this machine are read for one request at a time."""
 
-    def __init__(
-        self,
-        inspections: Inspections,
-        inspect: Callable[[Inspection], Findings],
-        thread: LoaderThreads,
-        uploads: UploadFetcher,
-        remote: RemoteReads,
-    ) -> None:
-        """Create an inspector that runs the blocking function `inspect` on `thread`.
-
-        `uploads` fetches the files of uploaded adapters first. `remote` has other threads for
-        adapters at URLs, whose servers may be slow.
-        """
-        self._inspections = inspections
-        self._uploads = uploads
-        self._inspect = inspect
-        self._thread = thread
-        self._remote = remote
-        self._asked: asyncio.Queue[InspectionId] = asyncio.Queue()
+    inspections: Inspections
+    inspect: Callable[[Inspection], Findings]
+    """Reads and checks an adapter. It blocks."""
+    thread: LoaderThreads
+    """Runs `inspect` for adapters on this machine."""
+    uploads: UploadFetcher
+    """Fetches the files of uploaded adapters first."""
+    remote: RemoteReads
+    """Has separate threads for adapters at URLs, because servers may be slow."""
+    _asked: asyncio.Queue[InspectionId] = field(default_factory=asyncio.Queue, init=False)
 
     def accept(self, inspection_id: InspectionId) -> None:
         """Queue an inspection requested by a front end."""
@@ -52,7 +45,7 @@ class Inspector:
 
     async def _answer(self, inspection_id: InspectionId) -> None:
         try:
-            asked = await self._inspections.take(inspection_id)
+            asked = await self.inspections.take(inspection_id)
         except RedisUnavailable:  # the front end gets no answer, and asks again
             return
         if asked is None:
@@ -60,13 +53,13 @@ class Inspector:
         findings = await self._findings(asked)
         reason = findings.error.message if findings.error else None
         log.info("adapter_inspected", source=without_query(asked.source), refused=reason)
-        await retry_until_available(lambda: self._inspections.answer(inspection_id, findings))
+        await retry_until_available(lambda: self.inspections.answer(inspection_id, findings))
 
     async def _findings(self, asked: Inspection) -> Findings:
         try:
-            async with self._uploads.fetched(asked.source), self._remote.reported(asked):
-                threads = self._remote.threads_for(asked.source) or self._thread
-                return await threads.run(lambda: self._inspect(asked))
+            async with self.uploads.fetched(asked.source), self.remote.reported(asked):
+                threads = self.remote.threads_for(asked.source) or self.thread
+                return await threads.run(lambda: self.inspect(asked))
         except StoreFailed as error:
             return Findings(error=JobError(code=ErrorCode.UNAVAILABLE, message=str(error)))
         except AdapterRejected as error:

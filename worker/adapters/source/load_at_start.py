@@ -78,11 +78,7 @@ def has_bases_name(name: str, source: str) -> AdapterRejected:
 
 
 class _SharingReader:
-    """Reads adapters, and reads the files of each source once if several names have it.
-
-    The adapter stays in memory for the later names. Files are read again if the adapters that are
-    kept in this way would exceed MAX_SHARED_BYTES.
-    """
+    """Reads adapters. Files of one source are read once, as far as MAX_SHARED_BYTES allows."""
 
     def __init__(self, sources: Mapping[str, str], read: Read) -> None:
         self._sources = sources

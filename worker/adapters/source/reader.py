@@ -1,10 +1,9 @@
 """Reads adapters from their sources, or from the copies on this machine."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
 
 import structlog
 import torch
@@ -19,8 +18,8 @@ from shared.errors import (
     SourceFailed,
     StoreFailed,
 )
+from shared.protocol.adapter_files import upload_of
 from shared.protocol.adapters import Adapter
-from shared.protocol.uploads import upload_of
 from shared.store.adapters.inspections import Findings, Inspection
 from worker.adapters.disk_store import AdapterStore
 from worker.adapters.remote.stager import Stager
@@ -34,18 +33,12 @@ from worker.lora.checkpoint.header_report import check_size, report_headers
 log = structlog.get_logger()
 
 MAX_CHECKED = 1024
-"""Maximum number of copies whose files are remembered as checked."""
+"""Maximum number of copies that are remembered as checked."""
 MAX_NAMES = 500
 """Maximum number of tensor names in each list of a report."""
 
-
-class Read(Protocol):
-    """Reads one adapter from its files, as `CheckpointReader.read` does."""
-
-    def __call__(
-        self, name: str, files: AdapterFiles, *, checked: Digests | None = None
-    ) -> CheckedAdapter[LoRAAdapter]:
-        """Read the adapter in `files`, and return it with the name `name`."""
+Read = Callable[..., CheckedAdapter[LoRAAdapter]]
+"""Reads one adapter from its files, with the arguments of `CheckpointReader.read`."""
 
 
 class AdapterReader:
@@ -176,12 +169,7 @@ class AdapterReader:
         return self._read(name, files)
 
     def _keep_copy(self, adapter: CheckedAdapter[LoRAAdapter], files: AdapterFiles) -> None:
-        """Copy to the store the files from which `adapter` was read. Staged files are moved.
-
-        Raises:
-            AdapterRejected: a file has changed since it was read.
-            StoreFailed: the copy can't be written.
-        """
+        """Copy or move the adapter's files to the store. Raises AdapterRejected or StoreFailed."""
         weights = adapter.weights
         if upload_of(files.source) is not None or is_remote(files.source):
             self._record_checked(weights, files)
@@ -196,7 +184,7 @@ class AdapterReader:
             )
 
     def _read_copy(self, entry: Adapter, folder: Path) -> CheckedAdapter[LoRAAdapter] | None:
-        """Read the version of `entry` from its copy. Discard a damaged one and return None."""
+        """Read the version of `entry` from its copy. Discard a damaged copy, and return None."""
         try:
             is_operators = self.roots.are_operators(entry.source)
             files = AdapterFiles(folder, is_operators=is_operators)
@@ -214,7 +202,7 @@ class AdapterReader:
         return replace(adapter, weights=replace(adapter.weights, source=entry.source))
 
     def _read_in_full(self, entry: Adapter, files: AdapterFiles) -> CheckedAdapter[LoRAAdapter]:
-        """Read a copy and check all values in it, so that `_read_unchanged` need not again."""
+        """Read a copy and check all its values, so that `_read_unchanged` needn't check them."""
         adapter = self._read(entry.name, files)
         weights = adapter.weights
         if weights.digest == entry.digest and not files.have_changed():
@@ -222,7 +210,7 @@ class AdapterReader:
         return adapter
 
     def _record_checked(self, weights: LoRAAdapter, files: AdapterFiles) -> None:
-        """Record that the files, which are now the copy of `weights`, were checked in full."""
+        """Record that the files were checked in full. They are now the copy of `weights`."""
         digests = Digests(weights.digest, weights.weights_digest)
         self._checked[weights.digest] = files.stamps, digests
         while len(self._checked) > MAX_CHECKED:

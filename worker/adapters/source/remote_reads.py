@@ -3,12 +3,13 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 
 from shared.adapter_sources import is_remote
 from shared.cancel_tasks import cancel_tasks
 from shared.errors import RedisUnavailable
+from shared.store.adapters.fetch_progress import StagingProgress
 from shared.store.adapters.inspections import Inspection
-from shared.store.adapters.progress import StagingProgress
 from worker.adapters.loader_threads import LoaderThreads
 from worker.adapters.remote.stager import Stager
 
@@ -18,37 +19,35 @@ REPORT_S = 0.5
 """Seconds between two reports of progress."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
 class RemoteReads:
-    """What a worker needs to read adapters from URLs without delaying others."""
+    """Threads for reading adapters from URLs without delaying others, and reports of progress."""
 
-    def __init__(
-        self, threads: LoaderThreads, progress: StagingProgress, stager: Stager | None
-    ) -> None:
-        self._threads = threads
-        self._progress = progress
-        self._stager = stager
+    threads: LoaderThreads
+    progress: StagingProgress
+    stager: Stager | None
 
     def threads_for(self, source: str) -> LoaderThreads | None:
         """Return the threads that read the adapter at a URL; None if `source` isn't a URL."""
-        return self._threads if is_remote(source) else None
+        return self.threads if is_remote(source) else None
 
     @asynccontextmanager
     async def reported(self, asked: Inspection) -> AsyncIterator[None]:
         """Report the progress of an adapter during the block, if its source is a URL."""
-        if self._stager is None or not is_remote(asked.source):
+        if self.stager is None or not is_remote(asked.source):
             yield
             return
-        task = asyncio.create_task(self._report(self._stager, asked))
+        task = asyncio.create_task(self._report(self.stager, asked))
         try:
             yield
         finally:
             await cancel_tasks(task)
             with suppress(RedisUnavailable):  # then the progress expires
-                await self._progress.end(asked.name)
+                await self.progress.end(asked.name)
 
     async def _report(self, stager: Stager, asked: Inspection) -> None:
         while True:
             if staging := stager.progress(asked.source):
                 with suppress(RedisUnavailable):
-                    await self._progress.report(asked.name, staging)
+                    await self.progress.report(asked.name, staging)
             await asyncio.sleep(REPORT_S)

@@ -4,26 +4,27 @@ import asyncio
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import orjson
 
 from shared.errors import AdapterRejected, StoreFailed
+from shared.protocol.adapter_files import CONFIG_FILE, CONFIG_KEY, WEIGHTS_FILE, upload_of
 from shared.protocol.ids import UploadId
-from shared.protocol.uploads import CONFIG_FILE, CONFIG_KEY, WEIGHTS_FILE, upload_of
 from shared.store.adapters.uploads import UploadGone, Uploads
 from worker.adapters.disk_store import AdapterStore
 from worker.lora.checkpoint.safetensors_header import MAX_HEADER_BYTES
 
 
+@dataclass(frozen=True, slots=True, eq=False)
 class UploadFetcher:
-    """Fetches uploads for the time in which they are read."""
+    """Fetches uploads, and keeps them while they are read."""
 
-    def __init__(self, uploads: Uploads, store: AdapterStore | None) -> None:
-        """Create a fetcher that writes to `store`. It does nothing if `store` is None."""
-        self._uploads = uploads
-        self._store = store
+    uploads: Uploads
+    store: AdapterStore | None
+    """Store that gets the files; None if no files are fetched."""
 
     @asynccontextmanager
     async def fetched(self, source: str, *, digest: str | None = None) -> AsyncIterator[None]:
@@ -36,7 +37,7 @@ class UploadFetcher:
             AdapterRejected: the upload isn't in Redis any more, or it has no configuration.
             StoreFailed: the files can't be written.
         """
-        upload, store = upload_of(source), self._store
+        upload, store = upload_of(source), self.store
         if upload is None or store is None or (digest and self.has_copy(digest)):
             yield
             return
@@ -49,14 +50,14 @@ class UploadFetcher:
 
     def has_copy(self, digest: str) -> bool:
         """Return whether the store has a copy of the version with this digest."""
-        return self._store is not None and self._store.folder_of(digest) is not None
+        return self.store is not None and self.store.folder_of(digest) is not None
 
     async def _fetch(self, upload: UploadId, folder: Path) -> None:
         try:
             await asyncio.to_thread(folder.mkdir)
-            config = await self._uploads.config(upload)
+            config = await self.uploads.config(upload)
             with (folder / WEIGHTS_FILE).open("wb") as file:
-                async for piece in self._uploads.pieces(upload):
+                async for piece in self.uploads.pieces(upload):
                     await asyncio.to_thread(file.write, piece)
             if config is None:
                 config = await asyncio.to_thread(_config_in, folder / WEIGHTS_FILE)
@@ -81,7 +82,7 @@ def _config_in(weights: Path) -> bytes:
 
 
 def _metadata(weights: Path) -> dict[str, Any]:
-    """Return the metadata of a safetensors file, which are empty if the header is malformed."""
+    """Return the metadata of a safetensors file. It is empty if the header is malformed."""
     with weights.open("rb") as file:
         size = int.from_bytes(file.read(8), "little")
         text = file.read(min(size, MAX_HEADER_BYTES))

@@ -92,8 +92,8 @@ class NgramIndex:
     def copy(self, position: int, num_tokens: int) -> list[int]:
         """Return `num_tokens` tokens from `position` on.
 
-        If the text ends before, the copied tokens continue it. So the copy of a text that repeats
-        itself goes on with its period.
+        If the text ends too early, the copy goes on with its own first tokens. Therefore the copy
+        of a text that repeats itself keeps the period.
         """
         copied = self._tokens[position : position + num_tokens]
         period = len(copied)

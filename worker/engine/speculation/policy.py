@@ -14,13 +14,13 @@ MAX_ROWS = 16
 MAX_DRAFT = 8
 """Maximum number of draft tokens of one request in a step."""
 MIN_GAIN = 1.02
-"""Least expected tokens per millisecond with drafts, as a multiple of those without."""
+"""Least expected tokens per millisecond with drafts, as a multiple of the rate without drafts."""
 MAX_SKIPPED = 32
 """Maximum number of opportunities that pass unused after drafts that were rejected."""
 MAX_AGE = 256
 """Number of steps after which a measured duration is forgotten."""
 _LEAST_RATE = 0.3
-"""Acceptance that is assumed at first, and at least."""
+"""Initial and least assumed probability that a token is accepted."""
 _NEWEST_SHARE = 0.2
 """Weight of the newest observation in a moving average."""
 _ROW_COST = 0.05
@@ -30,9 +30,9 @@ _ROW_COST = 0.05
 class Acceptance:
     """Estimates how likely a draft token is accepted, and backs off while none is.
 
-    From the second draft in a row that is rejected from its first token on, each one doubles the
-    number of opportunities that are skipped before the next draft. The estimate has a lower bound,
-    so that this next draft is tried.
+    A draft fails if its first token is rejected. From the second failure in a row on, each failure
+    doubles the number of opportunities that are skipped before the next draft. The estimate has a
+    lower bound, so that drafts are tried again.
     """
 
     def __init__(self) -> None:

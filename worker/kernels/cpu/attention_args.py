@@ -1,4 +1,4 @@
-"""ctypes mirror of attention.h."""
+"""ctypes mirror of `src/attention/attention.h`. Types and order of the fields must match."""
 
 import ctypes
 from ctypes import c_float, c_int64, c_void_p

@@ -46,11 +46,7 @@ def load_library(cache_folder: Path) -> ctypes.CDLL:
 
 
 def prebuilt_libraries() -> list[Path]:
-    """Return the package's libraries that may be loaded on this CPU, the fastest first.
-
-    Raises:
-        LevelUnavailable: this CPU can't run the forced level.
-    """
+    """Return the package's libraries for this CPU, the fastest first. Raises LevelUnavailable."""
     forced = forced_level(cpu_flags())
     levels = [forced] if forced else usable_levels(cpu_flags())
     paths = [PREBUILT / f"{level.name}.so" for level in levels]

@@ -60,7 +60,7 @@ class NativeLayer:
         heads: HeadParams,
         attention: AttentionParams,
     ) -> None:
-        """Create the C struct of the parameters, which points to the original weights.
+        """Create the C struct of the parameters. It points to the original weights.
 
         `norms` are those before attention and before the MLP. `linears` are the q/k/v, o, gate/up
         and down projections.
@@ -80,7 +80,7 @@ class NativeLayer:
 
 
 class NativeLayers:
-    """Consecutive layers whose parameters native code reads."""
+    """Consecutive layers with parameters that native code reads."""
 
     def __init__(self, layers: Sequence[NativeLayer]) -> None:
         self._layers = tuple(layers)  # keeps their structs alive

@@ -1,4 +1,4 @@
-"""Instruction-set levels of x86-64 for which a wheel contains compiled kernels."""
+"""Instruction-set levels of x86-64. A wheel contains compiled kernels for each level."""
 
 import os
 from collections.abc import Set
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 VARIABLE = "LORIKEET_CPU_LEVEL"
-"""Environment variable of the setting `cpu_level`, which applies to all processes with kernels."""
+"""Environment variable of the setting `cpu_level`. It applies to all processes with kernels."""
 AUTO = "auto"
 
 
@@ -52,11 +52,7 @@ def usable_levels(flags: Set[str]) -> list[Level]:
 
 
 def forced_level(flags: Set[str]) -> Level | None:
-    """Return the level that `LORIKEET_CPU_LEVEL` names, or None if it names none.
-
-    Raises:
-        LevelUnavailable: a CPU with these features can't run the level.
-    """
+    """Return the level that `LORIKEET_CPU_LEVEL` names, if any. Raises LevelUnavailable."""
     name = os.environ.get(VARIABLE) or AUTO
     if name == AUTO:
         return None

@@ -1,4 +1,4 @@
-"""ctypes mirror of lora.h."""
+"""ctypes mirror of `src/lora/lora.h`. Types and order of the fields must match."""
 
 import ctypes
 from ctypes import c_int64, c_void_p

@@ -124,7 +124,7 @@ class NativeKernels:
         return out
 
     def add_lora_(self, y: Tensor, x: Tensor, sites: LoRASites, plan: LoRAPlan) -> None:
-        """Add LoRA terms to `y`, whose rows are contiguous, in place; see `Kernels.add_lora_`."""
+        """Add LoRA terms to `y` in place. `y` has contiguous rows; see `Kernels.add_lora_`."""
         x = contiguous_rows(x)
         prepared = self._lora(sites, plan)
         struct = prepared.args
@@ -145,7 +145,8 @@ class NativeKernels:
 
         `rotation` is the cosines and the sines for the tokens' positions, each `[1, T, head_dim]`
         and contiguous. `lora` has the LoRA sites and plan of each layer's q/k/v, o, gate/up and
-        down projections. None stands for one without a LoRA term; if none has any, it is empty.
+        down projections. None stands for a projection without a LoRA term. If no projection has
+        one, `lora` is empty.
         """
         y = torch.empty_like(x)
         attention = self._attention_of(batch)

@@ -12,7 +12,7 @@ from torch import Tensor
 GROUP = 32
 """Number of neighbouring inputs of a row that share a scale. Must equal GROUP in groups.h."""
 BYTES_PER_WEIGHT = torch.int8.itemsize + torch.bfloat16.itemsize / GROUP
-"""Memory of a weight, its share of a scale included."""
+"""Memory of a weight, including its share of a scale."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -25,7 +25,7 @@ class QuantisedWeight:
     """`[out, ceil(in / GROUP)]` bfloat16: the weight is `values` times the scale of their group."""
 
     def dequantised(self) -> Tensor:
-        """Return the weight in float32, which represents it exactly."""
+        """Return the weight in float32. The conversion is exact."""
         scales = self.scales.float().repeat_interleave(GROUP, dim=1)
         return self.values.float().mul_(scales[:, : self.values.shape[1]])
 
@@ -87,7 +87,7 @@ class QuantisedKernels:
         return packed
 
     def unpack(self, packed: Tensor, out_features: int, in_features: int) -> QuantisedWeight:
-        """Return the weight of which `packed` is the packed form."""
+        """Return the weight that `pack` turned into `packed`."""
         found = self._empty(out_features, in_features)
         self._unpack(
             packed.data_ptr(),

@@ -51,7 +51,7 @@ class BlockSizes:
         return max(MIN_BLOCK, min(self.max_keys, self.key_elements // width))
 
     def num_warps(self, rows: int, width: int) -> int:
-        """Return the number of warps whose registers can hold `rows` rows of `width` elements."""
+        """Return the number of warps with enough registers for `rows` rows of `width` elements."""
         return 4 if rows * width <= self.row_elements // 2 else 8
 
 

@@ -81,7 +81,7 @@ class TritonKernels:
             return attention()
 
     def add_lora_(self, y: Tensor, x: Tensor, sites: LoRASites, plan: LoRAPlan) -> None:
-        """Add LoRA terms to `y`, whose rows are contiguous, in place; see `Kernels.add_lora_`."""
+        """Add LoRA terms to `y` in place. `y` has contiguous rows; see `Kernels.add_lora_`."""
         assert y.stride(1) == 1
         with _on_device_of(x):
             add_lora_(y, _with_dense_rows(x), sites, plan)

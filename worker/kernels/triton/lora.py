@@ -199,7 +199,7 @@ def _num_splits(in_features: int, num_tokens: int) -> int:
 
 
 def site_table(sites: LoRASites) -> SiteTable:
-    """Return the table of `sites`, which must not be empty."""
+    """Return the table of `sites`. There must be at least one site."""
     rows = [
         [
             site.a.data_ptr(),

@@ -14,9 +14,9 @@ class SequenceShape(NamedTuple):
     """One sequence of a step."""
 
     context: int
-    """Number of cached tokens, including those of this step."""
+    """Number of cached tokens, including this step's."""
     num_tokens: int
-    """Number of tokens of this step, which are the last ones of the context."""
+    """Number of tokens of this step. They are the last tokens of the context."""
     adapter: int
     """Number of the sequence's adapter."""
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 _CHUNK_ROWS = 4096
-"""Rows of a weight that one operation processes, which limits the memory of wider copies."""
+"""Number of rows of a weight that are processed at a time, to limit the memory for copies."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

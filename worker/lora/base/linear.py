@@ -13,7 +13,7 @@ from worker.kernels.interface import Kernels
 from worker.lora.base.base_weight import weight_of
 
 PACKED_ROWS = 32
-"""Number of input rows for which oneDNN optimises the packed layout. Others work, too."""
+"""Number of input rows that oneDNN optimises the packed layout for. Other numbers work, too."""
 
 
 class BaseLinear(Protocol):
@@ -39,7 +39,7 @@ def can_join(linear: nn.Module) -> bool:
 def base_linear(
     linears: Sequence[nn.Module], kernels: Kernels, quantised: Sequence[QuantisedWeight] = ()
 ) -> BaseLinear:
-    """Join `linears`, which read the same input, in the fastest layout for `kernels` and the CPU.
+    """Join linears with the same input in the fastest layout for `kernels` and the CPU.
 
     If this layout is packed, `linears` keep only the shapes of their weights. If a linear can't be
     joined, it must be the only item of `linears`. `quantised` holds the quantised weight of each
@@ -80,7 +80,7 @@ class _SingleModule:
 
 
 class _Joined:
-    """Linears whose weights are concatenated into one matrix."""
+    """Linears with their weights concatenated into one matrix."""
 
     packed_bytes = 0
 
@@ -100,7 +100,7 @@ class _Joined:
 
 
 class NativePacked:
-    """Joined linears whose weight is packed in the layout of the native kernels."""
+    """Joined linears with a weight in the packed layout of the native kernels."""
 
     is_int8 = False
     """Whether the weight is in int8, not in the kernels' dtype."""
@@ -130,7 +130,7 @@ class NativePacked:
 
 
 class _QuantisedPacked(NativePacked):
-    """Joined linears whose packed weight is quantised."""
+    """Joined linears with a packed, quantised weight."""
 
     is_int8 = True
 
@@ -147,10 +147,7 @@ class _QuantisedPacked(NativePacked):
 
 
 class _OneDNNPacked:
-    """Joined linears whose weight is packed in oneDNN's layout.
-
-    For inputs of tens of rows, this layout is up to twice as fast as an unpacked weight.
-    """
+    """Joined linears in oneDNN's packed layout, up to twice as fast for tens of input rows."""
 
     def __init__(self, linears: Sequence[nn.Linear]) -> None:
         self.out_features = [linear.out_features for linear in linears]

@@ -117,7 +117,7 @@ class BaseModules:
 
     @property
     def _advice(self) -> str:
-        """What to train instead, for a mixture of experts. Empty for other models."""
+        """Advice for a mixture of experts: what to train instead. Empty for other models."""
         if not any(is_of_experts(name) for name in self.others):
             return ""
         attention = [name for name in self.linears if "attn" in name or "attention" in name]
@@ -150,7 +150,7 @@ def is_table(name: str) -> bool:
 
 
 def place_in_layer(name: str) -> str:
-    """Return what follows the layer number in a module's name. Other names stay unchanged."""
+    """Return the part of a module's name after the layer number. Other names stay unchanged."""
     parts = name.split(".")
     numbers = [i for i, part in enumerate(parts) if part.isdigit()]
     return ".".join(parts[numbers[0] + 1 :]) if numbers else name

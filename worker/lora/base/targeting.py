@@ -25,17 +25,17 @@ class Targeting:
     """Whether `target_modules` is "all-linear"."""
     excluded: Names | NamePatterns = frozenset()
     saved: NamePatterns
-    """Patterns of the modules that are trained in full, which are never targeted."""
+    """Patterns of the modules that are trained in full. Such modules are never targeted."""
     saved_names: Sequence[str] = ()
     """Texts of the patterns in `saved`."""
     layers: frozenset[int] | None = None
-    """Numbers of the layers whose modules are targeted. None means all."""
+    """Numbers of the targeted layers. None means all layers."""
     layers_pattern: NamePatterns | None = None
-    """Patterns of what precedes a layer's number. None means the first number inside a name."""
+    """Patterns of the text before a layer's number. None selects the first number in a name."""
     ensure_weight_tying: bool = False
 
     def targeted(self, modules: Sequence[str]) -> set[str]:
-        """Return those of `modules` that are targeted. Raises AdapterRejected if too costly."""
+        """Return the targeted `modules`. Raises AdapterRejected if matching is too costly."""
         found = self._matching(modules)
         left = [module for module in modules if module in found]
         left = [module for module in left if not self._is_excluded_by_name(module)]

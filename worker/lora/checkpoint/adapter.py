@@ -1,4 +1,8 @@
-"""Reads LoRA adapters in PEFT's format and refuses adapters that can't be served exactly."""
+"""Reads LoRA adapters in PEFT's format and refuses adapters that can't be served exactly.
+
+The registry identifies versions by the digests that are computed here. A change of the digests
+makes versions that are already registered unreadable.
+"""
 
 import hashlib
 import json
@@ -61,7 +65,7 @@ class LoRAAdapter:
     modules: LowRank
     """Low-rank matrices of the targeted linears."""
     kinds: frozenset[AdapterKind] = frozenset()
-    """The adapter's parts beside plain LoRA."""
+    """The adapter's parts besides plain LoRA."""
     side: SideWeights = field(default_factory=SideWeights)
     """The adapter's changes besides its low-rank terms."""
     prompting: Prompting = field(default_factory=Prompting)
@@ -72,7 +76,7 @@ class LoRAAdapter:
         return replace(self, name=name, version=version_of(name, self.digest))
 
     def registry_entry(self, source: str) -> Adapter:
-        """Return an entry, created now, for files that every worker finds under `source`."""
+        """Return the adapter's registry entry, created now. Every worker must find `source`."""
         return Adapter(
             name=self.name,
             version=self.version,
@@ -87,7 +91,7 @@ class LoRAAdapter:
 
 
 def version_of(name: str, digest: str) -> AdapterVersion:
-    """Return the version id of an adapter with this name and digest."""
+    """Return the version id of an adapter or a base model with this name and digest."""
     return AdapterVersion(f"{name}@{digest[:12]}")
 
 

@@ -4,10 +4,10 @@ from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 
-from shared.adapter_flags import is_hub_id
-from shared.errors import AdapterRejected, ErrorCode, SourceFailed
-from shared.protocol.uploads import CONFIG_FILE, PROMPT_FILES, WEIGHTS_FILE
+from shared.errors import AdapterRejected
+from shared.protocol.adapter_files import CONFIG_FILE, PROMPT_FILES, WEIGHTS_FILE
 from worker.lora.checkpoint.config import AdapterConfig, config_fields, parse_config, read_config
+from worker.lora.checkpoint.hub import adapter_folder
 from worker.lora.checkpoint.safetensors_header import Header, read_header
 
 MAX_BASE_NAME_CHARS = 1024
@@ -31,10 +31,10 @@ class AdapterFiles:
     def __init__(
         self, folder: Path, source: str | None = None, *, is_operators: bool = False
     ) -> None:
-        """Create an object for the files in `folder`, to which `source` was resolved.
+        """Create an object for the files in `folder`, the local folder of `source`.
 
-        With `is_operators`, the operator named the adapter. Then its patterns need not be ones that
-        are matched in linear time.
+        With `is_operators`, the operator named the adapter. Only then may it have patterns that
+        can't be matched in linear time.
         """
         self.folder = folder
         self.source = str(folder) if source is None else source
@@ -90,7 +90,7 @@ class AdapterFiles:
 
     @cached_property
     def _header(self) -> Header | AdapterRejected | OSError:
-        """The header or its error, so that a header which is costly to refuse is read once."""
+        """The header, or the error of reading it. Even a refused header is read only once."""
         try:
             return read_header(self.weights_path)
         except (AdapterRejected, OSError) as error:
@@ -112,56 +112,6 @@ class AdapterFiles:
     def have_changed(self) -> bool:
         """Return whether a file has changed, appeared or vanished since this object was created."""
         return _stamps(self.folder) != self.stamps
-
-
-def adapter_folder(source: str) -> Path:
-    """Return the local folder of `source`. If `source` is a hub id, download it first.
-
-    A hub id may name a revision: `org/name@revision`.
-    The hub client reads its own settings, such as HF_HOME, HF_TOKEN and HF_HUB_OFFLINE.
-
-    Raises:
-        AdapterRejected: the folder doesn't exist or can't be read, or the download failed. The
-            subclass SourceFailed means that the hub can't be reached.
-    """
-    path = Path(source).expanduser()
-    try:
-        is_folder, exists = path.is_dir(), path.exists()
-    except OSError as error:  # this user may not look into a folder above it
-        raise AdapterRejected(f"{source!r} can't be read: {error.strerror}") from None
-    if source and is_folder:
-        return path
-    if exists or not is_hub_id(source):
-        raise AdapterRejected(f"{source!r} is neither a folder nor a hub id (org/name)")
-    # Commands check folders without the time that this import takes.
-    from huggingface_hub import snapshot_download
-
-    repository, _, revision = source.partition("@")
-    try:
-        folder = snapshot_download(
-            repository,
-            revision=revision or None,
-            allow_patterns=[CONFIG_FILE, WEIGHTS_FILE, *PROMPT_FILES],
-        )
-    except Exception as error:  # the client also raises errors of its HTTP library
-        raise _download_failed(source, error) from error
-    return Path(folder)
-
-
-def _download_failed(source: str, error: Exception) -> AdapterRejected:
-    from huggingface_hub.errors import (
-        HFValidationError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
-
-    message = (
-        f"{source!r} isn't a folder on this machine, and downloading it from the Hugging Face hub "
-        f"failed: {error}"
-    )
-    if isinstance(error, (HFValidationError, RepositoryNotFoundError, RevisionNotFoundError)):
-        return AdapterRejected(message)
-    return SourceFailed(ErrorCode.UNAVAILABLE, message)
 
 
 def adapter_file(folder: Path, name: str) -> Path:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from shared.errors import AdapterRejected
-from shared.json_text import JsonBudget
+from shared.json_budget import JsonBudget
 from worker.lora.base.targeting import Targeting
 from worker.lora.checkpoint.json_file import cached_by_text, json_object
 from worker.lora.checkpoint.unsupported_config import REFUSAL_REASONS, UNKNOWN_FIELD

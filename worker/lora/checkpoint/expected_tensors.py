@@ -24,7 +24,7 @@ _TIED_ROLES = (
     (TensorRole.LORA_B, TensorRole.EMBEDDING_A),
     (TensorRole.WEIGHT, TensorRole.WEIGHT),
 )
-"""Roles, of the head and the embedding, whose tensors are tied. Low-rank ones are transposes."""
+"""Roles of the head and the embedding whose tensors are tied. Low-rank matrices are transposed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,10 +136,7 @@ def _why_unexpected(name: str) -> str:
 
 
 def _base_tensors(base: BaseModules, trained: TrainedModules) -> dict[TensorKey, ExpectedTensor]:
-    """Return the optional tensors that correspond to parameters of the base model.
-
-    These are copies of the embedding's and the head's weights, and trained biases.
-    """
+    """Return the optional tensors: copies of the base's embedding and head, and biases."""
     expected: dict[TensorKey, ExpectedTensor] = {}
     for module, table in base.tables.items():
         expected[_table_copy_key(module, trained)] = ExpectedTensor(table.shape, False)

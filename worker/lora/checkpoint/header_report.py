@@ -92,7 +92,7 @@ def _is_of_base(tensor: str, base: BaseModules) -> bool:
 
 
 def _ranks(tensors: Mapping[str, TensorInfo]) -> tuple[tuple[int, int], ...]:
-    """Count the modules by rank, which is the first dimension of their matrix A `[r, in]`."""
+    """Count the modules by rank: the first dimension of their matrix A `[r, in]`."""
     counts = Counter(
         info.shape[0] for name, info in tensors.items() if _is_lora_a(name) and len(info.shape) == 2
     )

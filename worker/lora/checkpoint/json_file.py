@@ -6,7 +6,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from shared import python_json
 from shared.errors import AdapterRejected
-from shared.json_text import JsonBudget, TooComplex
+from shared.json_budget import JsonBudget, TooComplex
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -14,7 +14,7 @@ T = TypeVar("T")
 MAX_CACHED_TEXTS = 8
 """Maximum number of cached results per parser. Adapters of the same recipe have equal files."""
 MAX_CACHED_BYTES = 320 << 10
-"""Maximum size in bytes of such a text, against hostile files. 126 layers' header has 265 kB."""
+"""Maximum size in bytes of a cached text. The header for 126 layers has 265 kB."""
 
 
 def json_object(text: bytes, name: str, budget: JsonBudget) -> dict[str, Any]:

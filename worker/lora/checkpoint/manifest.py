@@ -61,7 +61,7 @@ class Manifest:
     rank: int
     """Largest rank of any module."""
     kinds: frozenset[AdapterKind]
-    """The adapter's parts beside low-rank terms of linears in the model's layers."""
+    """The adapter's parts besides low-rank terms of linears in the model's layers."""
 
 
 def manifest_of(config: AdapterConfig, header: Header, base: BaseModules) -> Manifest:
@@ -153,10 +153,7 @@ def _stackable(
 def _can_stack(
     pairs: Sequence[LowRankPair], names: Mapping[TensorKey, str], header: Header
 ) -> bool:
-    """Return whether the A matrices of all pairs can be read as one tensor.
-
-    The B matrices must be readable as another.
-    """
+    """Return whether all A matrices can be read as one tensor, and all B matrices as another."""
     matrices = ([pair.a for pair in pairs], [pair.b for pair in pairs])
     infos = [[header.tensors[names[key]] for key in keys] for keys in matrices]
     return all(

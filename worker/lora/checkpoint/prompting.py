@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from shared.errors import AdapterRejected
-from shared.json_text import JsonBudget
+from shared.json_budget import JsonBudget
 from worker.lora.checkpoint.json_file import json_object
 
 TEMPLATE = "chat_template.jinja"
@@ -29,7 +29,10 @@ _BOUNDS = {
     "min_p": (0.0, 1.0, "a number from 0 to 1"),
     "repetition_penalty": (1e-3, math.inf, "a number of at least 0.001"),
 }
-"""Lowest and highest value of each field of generation_config.json that sets a default."""
+"""Lowest and highest value of each field of generation_config.json that sets a default.
+
+The names must also be fields of `SamplingParams`.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,10 +80,7 @@ def _object(files: Mapping[str, bytes], name: str) -> dict[str, Any]:
 
 
 def _templates(files: Mapping[str, bytes], tokenizer: Mapping[str, Any]) -> dict[str, str]:
-    """Return the chat templates by name.
-
-    As in transformers, a template file takes precedence over the tokenizer's `chat_template`.
-    """
+    """Return the chat templates by name. A template file takes precedence, as in transformers."""
     if TEMPLATE in files:
         try:
             return {"default": files[TEMPLATE].decode()}
@@ -118,6 +118,7 @@ def _special_tokens(tokenizer: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _token_ids(tokenizer: Mapping[str, Any], templates: Mapping[str, str]) -> dict[str, int]:
+    """Return the ids of added tokens. Only those in templates can occur in a rendered prompt."""
     added = tokenizer.get("added_tokens_decoder") or {}
     try:
         ids = {entry["content"]: int(number) for number, entry in added.items()}
@@ -174,6 +175,6 @@ def _sampling(generation: Mapping[str, Any]) -> dict[str, float]:
                 f"{GENERATION}: {name}={repr(value)[:80]} isn't supported: expected {expected}"
             )
         sampling[name] = value
-    if generation.get("do_sample") is False:
+    if generation.get("do_sample") is False:  # transformers then decodes greedily
         sampling["temperature"] = 0.0
     return sampling

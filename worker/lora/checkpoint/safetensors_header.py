@@ -1,4 +1,4 @@
-"""Headers of safetensors files, which are read and checked without torch.
+"""Reads and checks the headers of safetensors files, without torch.
 
 A file consists of the header's length (8 bytes, little-endian), the header as JSON, and the
 tensors' bytes (https://huggingface.co/docs/safetensors).
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from shared.errors import AdapterRejected
-from shared.json_text import JsonBudget
+from shared.json_budget import JsonBudget
 from worker.lora.checkpoint.json_file import cached_by_text, json_object
 
 MAX_HEADER_BYTES = 2 << 20
@@ -63,11 +63,7 @@ class Header:
 
 
 def read_header(path: Path) -> Header:
-    """Read and parse the header of the file at `path`.
-
-    Raises:
-        AdapterRejected: the header is malformed, or the file's size doesn't match the header.
-    """
+    """Read the header of the file at `path`. Raises AdapterRejected if it doesn't fit the file."""
     size = path.stat().st_size
     with path.open("rb") as file:
         text = _header_text(path, file, size)

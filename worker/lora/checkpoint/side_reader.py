@@ -1,6 +1,7 @@
-"""Reads an adapter's side weights, which are all its changes besides the low-rank terms."""
+"""Reads an adapter's side weights: all its changes besides the low-rank terms."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -23,23 +24,16 @@ from worker.lora.side.weights import (
 from worker.lora.throttle import pause
 
 
+@dataclass(frozen=True, slots=True, eq=False)
 class SideReader:
-    """Builds the side weights of an adapter whose tensors fit the base model."""
+    """Builds the side weights of an adapter with tensors that fit the base model."""
 
-    def __init__(
-        self,
-        tensors: AdapterTensors,
-        config: AdapterConfig,
-        base: BaseModules,
-        trained: TrainedModules,
-        dtype: torch.dtype,
-    ) -> None:
-        """Create a reader. `dtype` is the dtype of the base model's outputs."""
-        self._tensors = tensors
-        self._config = config
-        self._base = base
-        self._trained = trained
-        self._dtype = dtype
+    tensors: AdapterTensors
+    config: AdapterConfig
+    base: BaseModules
+    trained: TrainedModules
+    dtype: torch.dtype
+    """Dtype of the base model's outputs."""
 
     def read(self, low_rank: Mapping[str, LoRAWeights]) -> SideWeights:
         """Return the side weights. `low_rank` holds the matrices of the targeted linears.
@@ -50,13 +44,13 @@ class SideReader:
         """
         scales: dict[str, Tensor] = {}
         shifts: dict[str, Tensor] = {}
-        for module, weight in self._base.weights.items() if self._has_vectors() else ():
+        for module, weight in self.base.weights.items() if self._has_vectors() else ():
             pause()
             matrices = low_rank.get(module)
-            if matrices is not None and self._config.use_dora:
+            if matrices is not None and self.config.use_dora:
                 scales[module] = self._scale(module, weight, matrices)
             shift = self._shift(module, weight, scales.get(module), matrices)
-            if shift is not None and module not in self._trained.saved:
+            if shift is not None and module not in self.trained.saved:
                 shifts[module] = shift
         return SideWeights(
             scales=scales,
@@ -69,20 +63,20 @@ class SideReader:
     def _has_vectors(self) -> bool:
         """Return whether the adapter may scale or shift outputs of linears."""
         biases = {TensorRole.BASE_BIAS, TensorRole.BIAS, TensorRole.LORA_B_BIAS}
-        return self._config.use_dora or not biases.isdisjoint(self._tensors.roles)
+        return self.config.use_dora or not biases.isdisjoint(self.tensors.roles)
 
     def _scale(self, module: str, base: BaseWeight, low_rank: LoRAWeights) -> Tensor:
         key = TensorKey(module, TensorRole.MAGNITUDE)
-        scale = dora_scale(self._tensors[key], low_rank.a, low_rank.b, base)
+        scale = dora_scale(self.tensors[key], low_rank.a, low_rank.b, base)
         if not scale.isfinite().all():
-            raise self._tensors.refusal(key, "scales a row of length 0, which DoRA can't divide by")
+            raise self.tensors.refusal(key, "scales a row of length 0, which DoRA can't divide by")
         return scale
 
     def _shift(
         self, module: str, base: BaseWeight, scale: Tensor | None, low_rank: LoRAWeights | None
     ) -> Tensor | None:
         """Return what to add to the scaled output, which includes the base's bias, or None."""
-        tensors, dtype = self._tensors, wide_dtype(self._dtype)
+        tensors, dtype = self.tensors, wide_dtype(self.dtype)
         base_bias = None if base.bias is None else base.bias.to("cpu", dtype)
         new_bias = tensors.find(
             TensorKey(module, TensorRole.BASE_BIAS), TensorKey(module, TensorRole.BIAS)
@@ -102,63 +96,63 @@ class SideReader:
     def _linears(self) -> dict[str, SideTerm]:
         terms: dict[str, SideTerm] = {
             module: self._full_linear(module)
-            for module in self._trained.saved
-            if module in self._base.linears
+            for module in self.trained.saved
+            if module in self.base.linears
         }
-        head = self._base.head
-        if head is not None and head in self._trained.tokens:
-            ids, rows = self._token_rows(self._trained.tokens[head], 1.0)
+        head = self.base.head
+        if head is not None and head in self.trained.tokens:
+            ids, rows = self._token_rows(self.trained.tokens[head], 1.0)
             terms[head] = TokenLogits(ids, rows)
         return terms
 
     def _full_linear(self, module: str) -> FullLinear:
-        weight = self._tensors.cast(TensorKey(module, TensorRole.WEIGHT), self._dtype)
-        if module in self._base.conv1d:
+        weight = self.tensors.cast(TensorKey(module, TensorRole.WEIGHT), self.dtype)
+        if module in self.base.conv1d:
             weight = weight.t().contiguous()
-        bias = self._tensors.find(TensorKey(module, TensorRole.BIAS))
-        return FullLinear(weight, None if bias is None else self._tensors.cast(bias, self._dtype))
+        bias = self.tensors.find(TensorKey(module, TensorRole.BIAS))
+        return FullLinear(weight, None if bias is None else self.tensors.cast(bias, self.dtype))
 
     def _embeddings(self) -> dict[str, SideTerm]:
-        embedding = self._base.embedding
+        embedding = self.base.embedding
         if embedding is None:
             return {}
         name = embedding.name
-        if name in self._trained.tokens:
-            rows = self._token_rows(self._trained.tokens[name], embedding.scale)
+        if name in self.trained.tokens:
+            rows = self._token_rows(self.trained.tokens[name], embedding.scale)
             return {name: TokenVectors(*rows)}
-        if name not in self._trained.targets:
+        if name not in self.trained.targets:
             return {}
         key_a = TensorKey(name, TensorRole.EMBEDDING_A)
         key_b = TensorKey(name, TensorRole.EMBEDDING_B)
-        scaling = self._config.scaling(name)
-        a = self._tensors.cast(key_a, self._dtype)
+        scaling = self.config.scaling(name)
+        a = self.tensors.cast(key_a, self.dtype)
         scale = None
-        if self._config.use_dora:
-            b = self._tensors.cast(key_b, self._dtype, scaling)
+        if self.config.use_dora:
+            b = self.tensors.cast(key_b, self.dtype, scaling)
             scale = self._scale(name, embedding.as_linear(), LoRAWeights(a, b, scaling))
         factors = scaling * embedding.scale
-        b = self._tensors.cast(key_b, self._dtype, factors).t().contiguous()
+        b = self.tensors.cast(key_b, self.dtype, factors).t().contiguous()
         return {name: LowRankVectors(a.t().contiguous(), b, scale)}
 
     def _token_rows(self, source: TokenSource, factor: float) -> tuple[Tensor, Tensor]:
-        """Return the sorted token ids, and their rows, in this order, multiplied by `factor`."""
+        """Return the sorted token ids, and their rows in the same order, multiplied by `factor`."""
         ids, order = torch.tensor(source.ids).sort()
-        rows = self._tensors.cast(TensorKey(source.module, TensorRole.TOKENS), self._dtype, factor)
+        rows = self.tensors.cast(TensorKey(source.module, TensorRole.TOKENS), self.dtype, factor)
         return ids, rows.index_select(0, order)
 
     def _parameters(self) -> dict[str, dict[str, Tensor]]:
-        embedding = self._base.embedding
-        tables = {embedding.name} & set(self._trained.saved) if embedding else set()
+        embedding = self.base.embedding
+        tables = {embedding.name} & set(self.trained.saved) if embedding else set()
         return {
             module: parameters
-            for module in (*self._base.norms, *tables)
+            for module in (*self.base.norms, *tables)
             if (parameters := self._parameters_of(module))
         }
 
     def _parameters_of(self, module: str) -> dict[str, Tensor]:
         roles = TensorRole.WEIGHT, TensorRole.BIAS
-        keys = [self._tensors.find(TensorKey(module, role)) for role in roles]
-        return {key.role.value: self._tensors.cast(key, self._dtype) for key in keys if key}
+        keys = [self.tensors.find(TensorKey(module, role)) for role in roles]
+        return {key.role.value: self.tensors.cast(key, self.dtype) for key in keys if key}
 
 
 @torch.no_grad()

@@ -17,9 +17,9 @@ class TokenSource(NamedTuple):
     """Source of the rows that an adapter replaces in an embedding or a head."""
 
     module: str
-    """Module whose tensor in the file holds the rows: for a tied head, maybe the embedding."""
+    """Module whose tensor in the file has the rows. For a tied head, it may be the embedding."""
     ids: tuple[int, ...]
-    """Ids of the tokens whose rows are replaced."""
+    """Ids of the tokens with replaced rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,13 +103,7 @@ def _token_sources(config: AdapterConfig, base: BaseModules) -> dict[str, TokenS
 def _share_with_tied_head(
     sources: dict[str, TokenSource], config: AdapterConfig, base: BaseModules
 ) -> None:
-    """If the head is tied to the embedding, use the embedding's source for the head too.
-
-    A head that has a source with other token ids keeps its own source.
-
-    Raises:
-        AdapterRejected: the token ids differ, but `ensure_weight_tying` requires equal ids.
-    """
+    """Use the embedding's source also for a tied head, unless the head has other token ids."""
     embedding, head = base.embedding, base.head
     if not base.is_tied or embedding is None or head is None or embedding.name not in sources:
         return

@@ -73,11 +73,7 @@ class FileTensors(Mapping[str, torch.Tensor]):
         return self._data[info.start : info.stop].data
 
     def check_finite(self) -> None:
-        """Check that all tensors are finite, in one pass if they have the same dtype.
-
-        Raises:
-            AdapterRejected: a tensor holds NaN or Inf. The message names the tensor.
-        """
+        """Check that all tensors are finite. Raises AdapterRejected, and names one that isn't."""
         dtypes = {info.dtype for info in self.infos.values()}
         if len(dtypes) == 1:
             values = torch.frombuffer(self._data, dtype=_DTYPES[dtypes.pop()])
@@ -96,7 +92,7 @@ def common_distance(infos: Sequence[TensorInfo]) -> int | None:
 
 
 def read_tensors(path: Path, header: Header) -> FileTensors:
-    """Read the tensors of the file at `path`, whose header is `header`.
+    """Read the tensors of the file at `path`. `header` is the file's parsed header.
 
     The tensors are copied into memory, not mapped. If a mapped file were truncated, reading from
     the mapping would kill the process.

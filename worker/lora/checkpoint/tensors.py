@@ -90,7 +90,7 @@ class AdapterTensors:
         return (tensors, scaling) if is_exact else (result, 1.0)
 
     def refusal(self, key: TensorKey, reason: str) -> AdapterRejected:
-        """Return an error whose message starts with the name of the tensor of `key`."""
+        """Return an error. Its message starts with the name of the tensor of `key`."""
         return AdapterRejected(f"tensor {self._names[key]} {reason}")
 
     def other_keys(self, keys: Iterable[TensorKey]) -> list[TensorKey]:

@@ -9,7 +9,7 @@ ATTENTION_ALONE = (
     'on a mixture of experts, train the attention modules: target_modules=["q_proj", "k_proj", '
     '"v_proj", "o_proj"]'
 )
-"""What to do about an adapter of experts or routers, which PEFT's `all-linear` also targets."""
+"""Advice for an adapter of experts or routers. PEFT's `all-linear` also targets those."""
 
 UNKNOWN_FIELD = (
     "this version of Lorikeet doesn't know the field; train without it, or set it to null if it "

@@ -19,7 +19,7 @@ class Fence:
     """
 
     def copying(self) -> AbstractContextManager[None]:
-        """Return a context for the copies, which may be entered on any thread.
+        """Return a context for the copies. Any thread may enter it.
 
         The copies run after all kernels that were launched before the fence was created, because
         these may still read the memory for a removed adapter. At its end, the context waits for the
@@ -32,7 +32,7 @@ class Fence:
 
 
 class StreamFence(Fence):
-    """Fence of a GPU, whose copies run in the stream `copies`."""
+    """Fence of a GPU. Copies run in the stream `copies`."""
 
     def __init__(self, copies: torch.cuda.Stream) -> None:
         self._copies = copies

@@ -29,11 +29,7 @@ class _HostImage:
 
 
 class HostTier:
-    """LRU cache of adapter images within a budget of host memory.
-
-    All methods may be called on any thread. Callers must `release` every image that `put` or
-    `take` returns.
-    """
+    """The `HostMemory` of the native engine."""
 
     def __init__(self, layout: PoolLayout, max_bytes: int, device: torch.device) -> None:
         """Allocate memory for copies to `device`. Raises SettingsError if there is too little."""
@@ -136,7 +132,7 @@ class HostTier:
                 self._remove_unused(held)
 
     def _allocate(self, num_bytes: int, *, may_evict: bool) -> list[Run] | None:
-        """Allocate memory, if `may_evict` by evicting idle images. None if there isn't enough."""
+        """Return allocated memory, or None if too little is free, even after allowed evictions."""
         num_units = units_of(num_bytes)
         idle = [held for held in self._images.values() if may_evict and held.num_users == 0]
         units = self._arena.units

@@ -44,7 +44,7 @@ class GroupPages(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class PoolGroup:
-    """Linears that have the same shape and the same place in their layers."""
+    """Linears with the same shape and the same place in their layers."""
 
     shape: ModuleShape
     modules: tuple[str, ...]

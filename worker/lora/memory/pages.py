@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 PAGE_ROWS = 8
+"""Number of rows in a page. The native kernels have the same constant (`src/lora/task.h`)."""
 UNIT_BYTES = 512
 """Size of a unit in bytes. The pages of real models take a multiple of it."""
 

@@ -34,7 +34,7 @@ PageNumbers = NDArray[np.int32]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SiblingSites:
-    """Locations of the LoRA weights of sibling linears, which read the same input."""
+    """Locations of the LoRA weights of sibling linears: linears with the same input."""
 
     storage: LoRASites
     groups: frozenset[int]
@@ -117,7 +117,7 @@ class LoRAPool:
         return np.empty((self.groups[group].num_layers, 0), np.int32) if pages is None else pages
 
     def sibling_sites(self, names: Sequence[str], offsets: Sequence[int]) -> SiblingSites:
-        """Return where the weights of linears are, whose joint output has them at `offsets`."""
+        """Return the sites of the linears `names`, whose outputs are at `offsets` of one output."""
         sites = [self.sites[name] for name in names]
         storage = [self._storage(site, offset) for site, offset in zip(sites, offsets, strict=True)]
         return SiblingSites(LoRASites(storage), frozenset(site.group for site in sites))

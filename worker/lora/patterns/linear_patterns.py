@@ -25,7 +25,7 @@ _LAYER_GROUP = "idx"
 
 
 class TooCostly(Exception):
-    """Matching takes too much time or memory. The message says how much."""
+    """Matching takes too much time or memory. The message states the amount."""
 
 
 def linear_matcher(
@@ -71,7 +71,7 @@ def _set_match(patterns: Sequence[str], form: PatternForm) -> Callable[[str], Ma
 
 
 class _LinearSet:
-    """Finds those of several patterns that match a name, in one pass over the name."""
+    """Finds the patterns that match a name, in one pass over the name."""
 
     def __init__(self, forms: Sequence[str], *, is_full: bool) -> None:
         """Create a set of patterns in RE2's syntax.
@@ -95,7 +95,7 @@ class _LinearSet:
             raise NotLinear("it repeats or lists too much") from None
 
     def matching(self, name: str) -> list[int]:
-        """Return the indices of matching patterns, in no order. Raises TooCostly over MAX_BYTES."""
+        """Return the indices of matching patterns, unsorted. Raises TooCostly above MAX_BYTES."""
         found: list[int] = self._set.Match(name) or []
         if self._num_patterns not in found:
             raise TooCostly(f"it takes more than {MAX_BYTES} bytes to match")
@@ -110,14 +110,15 @@ def _form(pattern: str, form: PatternForm) -> str:
     parsed = _parsed(pattern, form)
     if form is not PatternForm.END:
         return linear_form(parsed, parsed.state)
-    # What PEFT writes before the pattern costs most, since it can match at each dot. The pattern is
-    # therefore matched after each dot, where it matches alike unless it asks for the start.
+    # The text that PEFT writes before the pattern costs most, since it can match at each dot.
+    # Therefore the pattern alone is matched after each dot. The result is the same unless the
+    # pattern asks for the start of the name.
     _, (_, (*_, key)), _ = parsed
     return linear_form(key, parsed.state)
 
 
 def _parsed(pattern: str, form: PatternForm) -> Any:
-    """Parse a pattern with what PEFT writes around it, if it is also valid without."""
+    """Parse a pattern with the text that PEFT writes around it. It must also be valid alone."""
     parser.parse(pattern)
     return parser.parse(form.regex(pattern))
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Generic, TypeVar
 
 from shared.errors import AdapterNotServed, AdapterRejected
-from worker.lora.patterns.child import match_in_child
+from worker.lora.patterns.child_process import match_in_child
 from worker.lora.patterns.linear_form import NotLinear
 from worker.lora.patterns.linear_patterns import PLAIN, TooCostly, linear_matcher
 from worker.lora.patterns.pattern_form import Match, PatternForm
@@ -18,7 +18,7 @@ from worker.lora.patterns.pattern_form import Match, PatternForm
 MAX_PATTERNS = 4096
 """Maximum number of patterns in one field. Some tools write one for each module."""
 MAX_LAYER_PATTERNS = 16
-"""Maximum number of patterns in `layers_pattern`. Each is matched for itself."""
+"""Maximum number of patterns in `layers_pattern`. Each pattern is matched separately."""
 MAX_PATTERN_CHARS = 4096
 """Maximum length of one pattern."""
 MAX_REGEX_CHARS = 16_384
@@ -111,7 +111,7 @@ class PatternValues(Generic[T]):
         self._by_module: dict[str, T | None] = {}
 
     def resolve(self, modules: Sequence[str]) -> None:
-        """Match all names at once, which is faster. Raises as `NamePatterns.first_matches`."""
+        """Match all names at once to save time. Raises AdapterRejected if this is too costly."""
         matches = self._patterns.first_matches(modules)
         for module in modules:
             match = matches.get(module)

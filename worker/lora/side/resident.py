@@ -61,7 +61,7 @@ class SideStore:
         return self._resident[version]
 
     def add(self, version: AdapterVersion, weights: SideWeights) -> None:
-        """Add an adapter's side weights, which must be on the device."""
+        """Add an adapter's side weights. They must be on the device."""
         assert self._hooks is not None or not weights.parameters
         changes: dict[str, OutputChange] = {
             name: term.change for name, term in weights.embeddings.items()

@@ -1,4 +1,4 @@
-"""Refuses base models whose configuration shows that the native engine can't serve them."""
+"""Refuses base models that, by their configuration, the native engine can't serve."""
 
 import json
 from pathlib import Path
@@ -95,7 +95,7 @@ def _answers_media(config: Any) -> bool:
 
 
 def _is_text_alone(config: Any) -> bool:
-    """Return whether transformers loads only the part for text of a model with several parts."""
+    """Return whether transformers loads only the text part of a model with several parts."""
     model_class = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
     return getattr(model_class, "config_class", None) is type(config.get_text_config())
 

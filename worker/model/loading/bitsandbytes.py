@@ -1,4 +1,7 @@
-"""Reads weights that bitsandbytes quantised, and dequantises them to the same bits on first use."""
+"""Reads weights that bitsandbytes quantised, and dequantises them on first use.
+
+The values equal those of bitsandbytes bit by bit. It defines the names of tensors and fields.
+"""
 
 import json
 import math
@@ -25,7 +28,7 @@ _PER_STEP = 7.874015718698502e-3
 
 
 class Weight(Protocol):
-    """A weight that is read when transformers loads it, as it indexes tensors of safetensors."""
+    """A weight that is read when transformers indexes it, like a tensor of a safetensors file."""
 
     def __getitem__(self, index: EllipsisType) -> Tensor:
         """Return the weight."""
@@ -59,7 +62,7 @@ class _Files:
         return shape
 
     def num_bytes(self, name: str) -> int:
-        """Return the size of a tensor of bytes; FSDP may store these as another type."""
+        """Return the size of a tensor in bytes. For FSDP, bytes may be packed in wider types."""
         shape = self.shape(name)
         dtype = self._files[name].get_slice(name).get_dtype()
         return math.prod(shape) * {"U8": 1, "I8": 1, "BF16": 2, "F16": 2, "F32": 4}.get(dtype, 0)
@@ -173,7 +176,7 @@ def _weights(files: _Files, device: torch.device) -> dict[str, Weight]:
 
 
 def _split_state(name: str) -> tuple[str, str | None]:
-    """Return the weight whose quantisation state is the tensor `name`, and the name's suffix."""
+    """Return the weight with the quantisation state `name`, and the name's suffix."""
     for suffix in _STATES:
         if name.endswith(suffix):
             return name.removesuffix(suffix), suffix
@@ -213,7 +216,7 @@ def from_8bit_blocks(
 
 
 def from_int8(weight: Tensor, row_scales: Tensor) -> Tensor:
-    """Return the float32 weight of LLM.int8, whose rows were divided by their largest values."""
+    """Return the float32 weight of LLM.int8. Its rows were divided by their largest values."""
     return weight * row_scales[:, None] * _PER_STEP
 
 

@@ -17,7 +17,7 @@ CHUNK_BYTES = 4 << 20
 
 
 def find_model(source: str) -> Path:
-    """Return the folder of a model, maybe downloaded. Raises ModelRejected if there is none."""
+    """Return a model's folder, downloaded if necessary. Raises ModelRejected if there is none."""
     folder = Path(source).expanduser()
     if folder.is_dir():
         return folder
@@ -42,7 +42,7 @@ def model_name(source: str, folder: Path) -> str:
 
 
 class Digest:
-    """SHA-256 of a model's files, which threads compute in the background.
+    """SHA-256 of a model's files. Threads compute the digest in the background.
 
     The threads read each file from start to end. A loader that maps the same files at the same time
     therefore finds most of them in the page cache.
@@ -57,7 +57,7 @@ class Digest:
         ]
 
     def stop(self) -> None:
-        """End the threads soon. `result` must not be called afterwards."""
+        """Let the threads end early. `result` must not be called afterwards."""
         self._stop.set()
 
     def result(self) -> str:
@@ -76,7 +76,7 @@ class Digest:
 
 @contextmanager
 def digest_of(source: str, folder: Path) -> Iterator[Digest]:
-    """Start to compute the digest of the model in `folder`. The context's end ends the threads."""
+    """Start to compute the digest of the model in `folder`. The threads end with the context."""
     with ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="digest") as pool:
         digest = Digest(source, folder, pool)
         try:

@@ -1,4 +1,7 @@
-"""Turns the errors of a model that can't be loaded or run into one line."""
+"""Turns the errors of a model that can't be loaded or run into one line.
+
+`../verify.py` checks what a model computes.
+"""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,7 +12,7 @@ from transformers import PreTrainedModel
 from shared.errors import LorikeetError, ModelRejected
 
 OTHER_ENGINE = "use --engine vllm"
-"""What to do about a model that only the other engine can serve."""
+"""Advice for a model that only the other engine can serve."""
 
 OTHER_ENGINE_IF_KNOWN = f"{OTHER_ENGINE} if vLLM knows this model"
 """The advice for a model that bypasses transformers' attention interface; vLLM may know it."""
@@ -39,7 +42,7 @@ def attention_refusal(source: str, model: PreTrainedModel, error: Exception) -> 
 def layers_refusal(
     source: str, model: PreTrainedModel, num_layers: int, num_calls: int
 ) -> ModelRejected:
-    """Return the refusal of a model that computes attention by code of its own.
+    """Return the refusal of a model that computes attention with its own code.
 
     `num_calls` is the number of calls of transformers' attention interface in one forward pass.
     """
@@ -55,7 +58,7 @@ def refusing_by_name(source: str, model: PreTrainedModel) -> Iterator[None]:
     """Turn every error inside the context into a refusal of the model.
 
     Architectures fail in many ways if they are called with packed tokens and without a cache of
-    transformers. None of them goes away when the worker is restarted.
+    transformers. A restart of the worker helps against none of these errors.
     """
     try:
         yield

@@ -64,7 +64,7 @@ def load_weights(
 
 
 def _check_complete(source: str, info: dict[str, Any]) -> None:
-    """Refuse files that lack a weight, or hold one in another shape than the configuration."""
+    """Refuse files that lack a weight, or have one in a shape unlike the configuration's."""
     for name, found, expected in info["mismatched_keys"]:
         raise ModelRejected(
             f"--model {source}: its weight {name} has the shape {list(found)}, its configuration "
@@ -104,10 +104,7 @@ def _load_plain(
 def _load_quantised(
     source: str, folder: Path, config: Any, options: dict[str, Any]
 ) -> tuple[Any, dict[str, Any]]:
-    """Let transformers load weights that are dequantised when it indexes them.
-
-    The auto class takes no state dict, so the model's own class loads it.
-    """
+    """Load with the model's own class, because the auto class takes no dict of lazy weights."""
     model_class = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
     weights = dequantised_weights(source, folder, options["device_map"][""])
     model, info = model_class.from_pretrained(
@@ -140,7 +137,7 @@ def _named_errors(source: str, device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep transformers from printing tables of weights. Missing ones are reported as errors."""
+    """Keep transformers from printing tables of weights. Missing weights become errors anyway."""
     before = logging.get_verbosity()
     logging.set_verbosity_error()
     try:
@@ -163,7 +160,7 @@ def is_quantised(source: str, config: Any) -> bool:
 
 
 def without_quantisation(config: Any) -> Any:
-    """Return a copy of `config` for a model whose weights are dequantised."""
+    """Return a copy of `config` for a model with dequantised weights."""
     config = copy.deepcopy(config)
     for part in _parts(config):
         for name in _FIELDS:

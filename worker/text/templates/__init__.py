@@ -1,1 +1,1 @@
-"""Chat templates, those of adapters in processes with limits."""
+"""Renders chat templates. Adapters' templates run in child processes with limits."""

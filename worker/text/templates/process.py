@@ -1,8 +1,9 @@
-"""Renders chats by adapters' templates: `python -m worker.text.templates.process`.
+"""Renders chats with adapters' templates: `python -m worker.text.templates.process`.
 
 A template is a program. Jinja's sandbox keeps it from files and the network, but not from endless
-loops, huge numbers and huge texts. The process reads one chat after the other, and ends itself when
-a chat exceeds a limit.
+loops, huge numbers and huge texts. The process answers one chat after the other on the connection
+whose file descriptor is its argument. It ends when a chat exceeds a limit. `sandbox.py` starts it,
+and defines the fields of chats and answers.
 """
 
 import json
@@ -10,6 +11,8 @@ import os
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
+from multiprocessing.connection import Connection
 from typing import Any
 
 from jinja2 import TemplateSyntaxError
@@ -18,7 +21,6 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from shared.protocol.jobs import PromptEnd
 from shared.sandbox import end_after_cpu_s, limit_process
 from worker.text.templates.chat_template import render_chat
-from worker.text.templates.frames import read_frame, write_frame
 
 MAX_CPU_S = 1.0
 """Limit of the CPU time of one chat, in seconds."""
@@ -27,7 +29,7 @@ MAX_BYTES = 1 << 30
 MAX_TEXT_CHARS = 1 << 20
 """Number of characters that a template may write for any chat."""
 MAX_GROWTH = 4
-"""How many times as long as the chat the text may be, if that is more."""
+"""The text may exceed MAX_TEXT_CHARS up to this multiple of the chat's length."""
 
 
 class _Renderer(PreTrainedTokenizerBase):  # type: ignore[misc]  # transformers has no types
@@ -43,13 +45,16 @@ class _Renderer(PreTrainedTokenizerBase):  # type: ignore[misc]  # transformers 
 
 
 def main() -> None:
-    """Answer chats from the standard input until it ends."""
+    """Answer chats until the worker closes the connection."""
     limit_process(MAX_BYTES)
-    while (question := read_frame(sys.stdin.fileno())) is not None:
-        end_after_cpu_s(MAX_CPU_S)
-        answer = _answer(question)
-        end_after_cpu_s(0)
-        write_frame(sys.stdout.fileno(), answer)
+    worker = Connection(int(sys.argv[1]))
+    with suppress(EOFError):
+        while True:
+            question = worker.recv_bytes()
+            end_after_cpu_s(MAX_CPU_S)
+            answer = _answer(question)
+            end_after_cpu_s(0)
+            worker.send_bytes(answer)
 
 
 def _answer(question: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""Renders chats by adapters' templates in child processes, which end when a chat costs too much."""
+"""Renders chats with adapters' templates in child processes. Too costly chats end the process."""
 
 import asyncio
 import atexit
@@ -9,7 +9,9 @@ import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
+from multiprocessing import Pipe
 from typing import Any
 
 from jinja2 import TemplateError, TemplateSyntaxError
@@ -17,11 +19,10 @@ from jinja2 import TemplateError, TemplateSyntaxError
 from shared.errors import ErrorCode, failed
 from shared.protocol.jobs import PromptEnd
 from shared.sandbox import TIMEOUT_S, TOO_COSTLY
-from worker.text.templates.frames import read_frame, write_frame
 from worker.text.tenant_turns import SpentTooMuch, TenantTurns
 
 NUM_PROCESSES = 2
-"""Number of processes. While a chat of one tenant exceeds its limits, another tenant has one."""
+"""Number of processes. While one renders a costly chat of a tenant, the others are free."""
 KILLED_CPU_S = 2.2
 """CPU time in seconds of a chat that exceeds its limits, and of the start of another process."""
 _TRY_AGAIN = (
@@ -39,9 +40,9 @@ class TemplateChat:
     base_tokens: Mapping[str, Any]
     """Special tokens of the base model's tokenizer by their variable names, such as `bos_token`."""
     special_tokens: Mapping[str, str] = field(default_factory=dict)
-    """Those of the adapter, which override the base model's."""
+    """Special tokens of the adapter. They override the base model's."""
     variables: Mapping[str, Any] = field(default_factory=dict)
-    """Further variables, which override all others."""
+    """Further variables. They override all others."""
     tools: Sequence[Mapping[str, Any]] | None = None
     prompt_end: PromptEnd = PromptEnd.ANSWER
 
@@ -55,7 +56,7 @@ class TemplateChat:
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """A rendered chat, or the reason why there is none."""
+    """A rendered chat, or the reason why it couldn't be rendered."""
 
     text: str
     error: str
@@ -63,7 +64,7 @@ class Rendered:
     is_malformed: bool
     """Whether the template has a syntax error."""
     cpu_s: float
-    """CPU time that it took, in seconds."""
+    """CPU time of the rendering, in seconds."""
 
 
 class TemplateTooCostly(TemplateError):
@@ -128,17 +129,18 @@ class TemplateSandbox:
 
 
 class _Process:
-    """A child process, which ends with this one."""
+    """A child process that renders chat templates. It ends when the worker ends."""
 
     def __init__(self) -> None:
-        command = [sys.executable, "-P", "-m", "worker.text.templates.process"]
-        pipe = subprocess.PIPE
-        self._process = subprocess.Popen(
-            command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, bufsize=0
-        )
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._stdin, self._stdout = self._process.stdin, self._process.stdout
+        self._connection, end = Pipe()
+        with end:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "worker.text.templates.process", str(end.fileno())],
+                pass_fds=[end.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
 
     @property
     def has_ended(self) -> bool:
@@ -146,22 +148,20 @@ class _Process:
 
     def ask(self, question: bytes) -> Rendered | None:
         """Return the answer; None if the process has ended, or doesn't answer in time."""
-        try:
-            write_frame(self._stdin.fileno(), question)
-        except BrokenPipeError:
-            return None
-        answer = read_frame(self._stdout.fileno(), TIMEOUT_S)
-        return None if answer is None else Rendered(**json.loads(answer))
+        with suppress(EOFError, OSError):  # the process has ended
+            self._connection.send_bytes(question)
+            if self._connection.poll(TIMEOUT_S):
+                return Rendered(**json.loads(self._connection.recv_bytes()))
+        return None
 
     def end(self) -> None:
         self._process.kill()
         self._process.wait()
-        self._stdin.close()
-        self._stdout.close()
+        self._connection.close()
 
 
 TEMPLATES = TemplateSandbox()
-"""The template processes of this worker, which its loader and its jobs share."""
+"""The template processes of this worker. Its loader and its jobs share them."""
 atexit.register(TEMPLATES.close)
 
 
@@ -173,7 +173,7 @@ class AdapterTemplates:
         self._threads = ThreadPoolExecutor(NUM_PROCESSES, thread_name_prefix="templates")
 
     async def render(self, tenant: str, chat: TemplateChat) -> Rendered:
-        """Render a chat in the tenant's turn. Raises JobFailed if it has used too much CPU time."""
+        """Render a chat in the tenant's turn. Raises JobFailed if that tenant has used too much."""
         try:
             async with self._turns.turn(tenant) as turn:
                 loop = asyncio.get_running_loop()

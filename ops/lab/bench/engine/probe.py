@@ -90,8 +90,13 @@ class EngineProbe:
 
     def _request(self, context: int, version: AdapterVersion | None) -> Request:
         self._num_requests += 1
-        prompt_ids = random_prompt(self._num_requests, context, self._loaded.config.vocab_size)
-        return endless_request(self._num_requests, prompt_ids, version)
+        return Request(
+            id=RequestId(f"probe-{self._num_requests}:0"),
+            prompt_ids=random_prompt(self._num_requests, context, self._loaded.config.vocab_size),
+            version=version,
+            sampling=ChoiceSampling(seed=0, temperature=0.0),
+            max_tokens=UNBOUNDED,
+        )
 
     def _step_until_decoding(self, requests: Sequence[Request]) -> None:
         while not all(request.output_ids for request in requests):
@@ -116,14 +121,3 @@ def random_prompt(number: int, context: int, vocab_size: int) -> list[int]:
     """Return `context` random token ids. `number` seeds the random generator."""
     generator = random.Random(number)
     return [generator.randrange(vocab_size) for _ in range(context)]
-
-
-def endless_request(number: int, prompt_ids: list[int], version: AdapterVersion | None) -> Request:
-    """Return a request that runs until it is aborted."""
-    return Request(
-        id=RequestId(f"probe-{number}:0"),
-        prompt_ids=prompt_ids,
-        version=version,
-        sampling=ChoiceSampling(seed=0, temperature=0.0),
-        max_tokens=UNBOUNDED,
-    )

@@ -3,12 +3,12 @@
 A machine's speed drifts, so a ratio compares figures of one round only.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
 from ops.lab.bench.frame.finding import Chart, Finding
-from ops.lab.bench.frame.order_statistics import ratio_text
 
 Figures = Mapping[str, float]
 """Figures of a variant in one round by name. A name ends with its unit: `base, tokens/s`."""
@@ -16,6 +16,8 @@ Round = Mapping[str, Figures]
 """Figures by variant."""
 Measure = Callable[[str], Figures]
 """Measures a variant once. Its argument is a seed for prompts, which no other call gets."""
+
+CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,3 +130,35 @@ def _alone(rounds: Sequence[Round], pairs: Sequence[tuple[str, str]]) -> Iterato
 def number_text(value: float) -> str:
     """Return a number with about three digits."""
     return f"{value:,.{0 if value >= 1000 else 1 if value >= 10 else 2}f}"
+
+
+def median_interval(values: Sequence[float]) -> tuple[float, float]:
+    """Return a confidence interval of the median, of at least `CONFIDENCE`, from order statistics.
+
+    With fewer than six values the interval is unbounded. Each of n independent values is below the
+    median with probability 1/2, so the number of those that are follows a binomial distribution
+    (David and Nagaraja, Order Statistics, 7.1).
+    """
+    number, outside = len(values), 0
+    below = 0.0
+    while below + math.comb(number, outside) / 2**number <= (1 - CONFIDENCE) / 2:
+        below += math.comb(number, outside) / 2**number
+        outside += 1
+    if outside == 0:
+        return -math.inf, math.inf
+    ordered = sorted(values)
+    return ordered[outside - 1], ordered[-outside]
+
+
+def ratio_text(ratios: Sequence[float]) -> str:
+    """Return the median of ratios, its confidence interval, and whether the interval includes 1.
+
+    Too few ratios have no interval; the text then has the lowest and the highest.
+    """
+    text = f"ratio {median(ratios):.3f}"
+    low, high = median_interval(ratios)
+    if math.isinf(low):
+        return f"{text}, {min(ratios):.3f} to {max(ratios):.3f} in {len(ratios)} rounds"
+    verdict = "includes 1" if low <= 1 <= high else "excludes 1"
+    percent = f"{100 * CONFIDENCE:.0f} %"
+    return f"{text}, {percent} interval {low:.3f} to {high:.3f} {verdict}"

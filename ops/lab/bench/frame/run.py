@@ -1,15 +1,34 @@
-"""What the command of a measurement provides: a model, a scratch folder, and the result files."""
+"""Parts of each measurement's command: its options, a model, a scratch folder, the result files."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Annotated
 
+import typer
 from rich.console import Console
 from transformers.utils.logging import disable_progress_bar
 
 from ops.demo.model import demo_model
 from ops.lab.bench.frame.finding import Finding, write_finding
+from ops.lab.bench.frame.rounds import QUICK, Sizes
+
+Model = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Folder of the base model. By default the demo model."),
+]
+Rounds = Annotated[
+    int | None, typer.Option(min=1, metavar="N", help="Rounds, each of which measures everything.")
+]
+Quick = Annotated[
+    bool, typer.Option("--quick", help="Measure at a tiny size, to check that it works.")
+]
+Baseline = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Checkout of another commit, to compare with."),
+]
 
 
 @contextmanager
@@ -37,3 +56,9 @@ def show(finding: Finding, model: str, results: Path) -> None:
         console.print(line, highlight=False, soft_wrap=True)
     for path in write_finding(finding, model, results):
         console.print(f"written: {path}", highlight=False, soft_wrap=True)
+
+
+def sizes_of(full: Sizes, rounds: int | None, *, quick: bool) -> Sizes:
+    """Return the sizes that the options ask for."""
+    sizes = QUICK if quick else full
+    return replace(sizes, rounds=rounds) if rounds else sizes

@@ -9,16 +9,22 @@ from functools import cached_property
 import torch
 
 from ops.lab.bench.gpu.clock import BUFFER_BYTES, Clock
-from ops.lab.bench.gpu.decode import DecodeStep, GraphReplay, decode_steps, graph_replays
 from ops.lab.bench.gpu.kernels import Accuracy, Speed, accuracies, speeds
 from ops.lab.bench.gpu.launches import KernelTime, Launches, kernel_times, launches
 from ops.lab.bench.gpu.model import ServedModel
 from ops.lab.bench.gpu.part import NotMeasured, Part
 from ops.lab.bench.gpu.peers.peft_steps import BesidePeft, beside_peft
 from ops.lab.bench.gpu.peers.vllm_steps import Vllm, vllm_steps
-from ops.lab.bench.gpu.prefill import Prefill, prefills
 from ops.lab.bench.gpu.sampling import Sampling, samplings
 from ops.lab.bench.gpu.sizes import Sizes
+from ops.lab.bench.gpu.steps import (
+    DecodeStep,
+    GraphReplay,
+    Prefill,
+    decode_steps,
+    graph_replays,
+    prefills,
+)
 from worker.kernels.interface import Kernels
 from worker.kernels.reference import ReferenceKernels
 

@@ -6,11 +6,14 @@ end. A machine that is lent for half an hour needs no more than a copy of the re
 
 import argparse
 import faulthandler
+import importlib
 import os
+import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,7 +21,6 @@ import torch
 from transformers.utils import logging
 
 from ops.lab.bench.gpu.bench import GpuBench
-from ops.lab.bench.gpu.device import describe_device
 from ops.lab.bench.gpu.part import PartResult, run_part
 from ops.lab.bench.gpu.report import Report, progress_line
 from ops.lab.bench.gpu.sizes import SIZES
@@ -30,6 +32,7 @@ STANDARD_ERROR = 2
 """File descriptor. `sys.stderr` may have none."""
 GRACE_S = 20.0
 """Time after the end at which a process that hangs in a kernel is ended."""
+DRIVER_FILE = Path("/sys/module/nvidia/version")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -121,3 +124,49 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--commit", metavar="TEXT", help="commit, if git can't tell it here")
     return parser.parse_args(arguments)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """A device, and the versions of what drives it. Unknown versions are "none"."""
+
+    name: str
+    memory_gib: float | None
+    multiprocessors: int | None
+    driver: str
+    cuda: str
+    torch: str
+    triton: str
+
+
+def describe_device(device: torch.device) -> Device:
+    """Describe the device that is measured."""
+    is_cuda = device.type == "cuda"
+    properties = torch.cuda.get_device_properties(device) if is_cuda else None
+    return Device(
+        name=properties.name if properties else device.type,
+        memory_gib=round(properties.total_memory / 2**30, 1) if properties else None,
+        multiprocessors=properties.multi_processor_count if properties else None,
+        driver=_driver() if is_cuda else "none",
+        cuda=torch.version.cuda or "none",
+        torch=str(torch.__version__),
+        triton=_triton(),
+    )
+
+
+def _driver() -> str:
+    """Return the version of NVIDIA's driver."""
+    if DRIVER_FILE.exists():
+        return DRIVER_FILE.read_text().strip()
+    if shutil.which("nvidia-smi") is None:
+        return "unknown"
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
+    return (found.stdout.splitlines() or ["unknown"])[0]
+
+
+def _triton() -> str:
+    try:
+        return str(importlib.import_module("triton").__version__)
+    except ImportError:  # torch for CPUs comes without it
+        return "none"

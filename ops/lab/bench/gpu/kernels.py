@@ -24,11 +24,11 @@ class Accuracy:
     """Errors of one kernel call against the reference kernels in float32."""
 
     trial: str
-    max_error: float
+    max_error: float = 0.0
     """Largest absolute error."""
-    relative_error: float
+    relative_error: float = 0.0
     """`max_error` divided by the largest value of the float32 result."""
-    torch_relative_error: float
+    torch_relative_error: float = 0.0
     """The same for the reference kernels in the measured dtype."""
     tolerance: float
     is_right: bool
@@ -61,7 +61,9 @@ def accuracies(
         try:
             yield accuracy(trial, kernels, dtype)
         except Exception as error:  # noqa: BLE001  (Triton and its compilers raise any type)
-            yield _failed(trial, dtype, error)
+            reason = first_line(error)
+            tolerance = TOLERANCE[dtype]
+            yield Accuracy(trial=trial.name, tolerance=tolerance, is_right=False, error=reason)
 
 
 @torch.inference_mode()
@@ -79,18 +81,6 @@ def accuracy(trial: Trial, kernels: Kernels, dtype: torch.dtype) -> Accuracy:
         torch_relative_error=torch_error / largest,
         tolerance=tolerance,
         is_right=error <= tolerance * largest,  # False for NaN
-    )
-
-
-def _failed(trial: Trial, dtype: torch.dtype, error: Exception) -> Accuracy:
-    return Accuracy(
-        trial=trial.name,
-        max_error=0.0,
-        relative_error=0.0,
-        torch_relative_error=0.0,
-        tolerance=TOLERANCE[dtype],
-        is_right=False,
-        error=first_line(error),
     )
 
 

@@ -10,10 +10,10 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from ops.lab.bench.gpu.clock import Clock
-from ops.lab.bench.gpu.decode import WARM_UP_RUNS
 from ops.lab.bench.gpu.decoding import Decoding
 from ops.lab.bench.gpu.model import ServedModel
 from ops.lab.bench.gpu.part import NotMeasured
+from ops.lab.bench.gpu.steps import WARM_UP_RUNS
 
 NUM_LISTED = 12
 """Number of kernels listed by their time."""

@@ -58,20 +58,13 @@ def check_llama_cpp(source: Path) -> LlamaCpp:
     return found
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LlamaFiles:
-    """A base model and its adapters, in llama.cpp's formats."""
-
-    bases: Mapping[str, Path]
-    """Files by type."""
-    adapters: Mapping[str, Path]
-    """Files by name."""
-
-
 def converted(
     llama: LlamaCpp, gguf: Path, model: Path, adapters: Mapping[str, Path], scratch: Path
-) -> LlamaFiles:
+) -> tuple[dict[str, Path], dict[str, Path]]:
     """Convert the base model `gguf` to each of `KINDS`, and PEFT adapters of the folder `model`.
+
+    Returns:
+        The files of the base model by type, and those of the adapters by name.
 
     Raises:
         MeasurementFailed: a conversion failed.
@@ -84,7 +77,7 @@ def converted(
     for name, folder in adapters.items():
         options = ("--base", model, "--outtype", "bf16", "--outfile", files[name])
         run_program(sys.executable, llama.convert_lora, *options, folder)
-    return LlamaFiles(bases=bases, adapters=files)
+    return bases, files
 
 
 @contextmanager

@@ -2,13 +2,13 @@
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 
 from ops.lab.bench.frame.measurement_process import MeasurementFailed
 from ops.lab.bench.frame.rounds import Figures
 from ops.lab.server_processes import Serving
 from ops.load.answers import Answer
-from ops.load.arrivals import Closed
-from ops.load.lengths import Length, fixed
+from ops.load.distributions import Closed, Length, fixed
 from ops.load.load import Load, send_load
 from ops.load.report import report
 
@@ -56,20 +56,10 @@ def load_figures(
     Raises:
         MeasurementFailed: a request failed.
     """
+    load_of = partial(closed_load, serving, models, clients=clients)
     warm_up = max(clients, len(models))
-    answers_of(
-        closed_load(
-            serving,
-            models,
-            clients=clients,
-            requests=warm_up,
-            words=WARM_UP,
-            seed=f"{seed}/warm-up",
-        )
-    )
-    load = closed_load(
-        serving, models, clients=clients, requests=requests, words=fixed(words), seed=seed
-    )
+    answers_of(load_of(requests=warm_up, words=WARM_UP, seed=f"{seed}/warm-up"))
+    load = load_of(requests=requests, words=fixed(words), seed=seed)
     found = report(load, answers_of(load))
     return {
         f"{label}, tokens/s": found.tokens_per_s,

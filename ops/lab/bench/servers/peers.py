@@ -55,13 +55,13 @@ def llama_measures(
     scratch: Path,
 ) -> dict[str, Measure]:
     """Return measures of llama.cpp for each type of the base: one client, and all adapters."""
-    files = converted(llama, gguf, model, adapters, scratch / "llama")
+    bases, files = converted(llama, gguf, model, adapters, scratch / "llama")
     alone, mixed = scenarios(adapters, [1])[:1], scenarios(adapters, [sizes.clients])[1:]
 
     def measure_of(kind: str) -> Measure:
-        base = files.bases[kind]
+        base = bases[kind]
         of_one = served(partial(llama_cpp, llama, base, {}, 1), alone, sizes, scratch)
-        start = partial(llama_cpp, llama, base, files.adapters, sizes.clients)
+        start = partial(llama_cpp, llama, base, files, sizes.clients)
         of_all = served(start, mixed, sizes, scratch)
 
         def measure(seed: str) -> Figures:
@@ -70,4 +70,4 @@ def llama_measures(
 
         return measure
 
-    return {f"llama.cpp {kind}": measure_of(kind) for kind in files.bases}
+    return {f"llama.cpp {kind}": measure_of(kind) for kind in bases}

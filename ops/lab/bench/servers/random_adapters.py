@@ -12,8 +12,6 @@ from transformers import AutoModelForCausalLM
 
 RANKS = (8, 16) * 4
 """Ranks of the adapters a0, a1, ..."""
-QUICK_RANKS = RANKS[:2]
-"""Ranks in a measurement at a tiny size."""
 MAX_RANK = max(RANKS)
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 B_STD = 0.02

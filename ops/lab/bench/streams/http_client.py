@@ -8,14 +8,7 @@ from dataclasses import dataclass, field
 from ops.lab.bench.streams.received_stream import ReceivedStream
 
 MAX_HEADER_BYTES = 65_536
-
-
-@dataclass(frozen=True, slots=True)
-class Connection:
-    """An open connection to the server."""
-
-    reader: asyncio.StreamReader
-    writer: asyncio.StreamWriter
+Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 @dataclass(slots=True)
@@ -29,27 +22,26 @@ class HttpClient:
 
     async def send(self, body: bytes, received: ReceivedStream) -> None:
         """Send one request, and pass the pieces of its answer to `received` until its end."""
-        connection = self._idle.pop() if self._idle else await self._connect()
+        reader, writer = self._idle.pop() if self._idle else await self._connect()
         try:
-            connection.writer.write(self._head(body) + body)
-            await _read(connection.reader, received)
+            writer.write(self._head(body) + body)
+            await _read(reader, received)
         except BaseException:
-            connection.writer.close()
+            writer.close()
             raise
-        self._idle.append(connection)
+        self._idle.append((reader, writer))
 
     async def close(self) -> None:
         """Close the idle connections."""
         idle, self._idle = self._idle, []
-        for connection in idle:
-            connection.writer.close()
-        for connection in idle:
+        for _, writer in idle:
+            writer.close()
+        for _, writer in idle:
             with suppress(OSError):  # the server has gone
-                await connection.writer.wait_closed()
+                await writer.wait_closed()
 
     async def _connect(self) -> Connection:
-        opened = await asyncio.open_connection("127.0.0.1", self.port, limit=MAX_HEADER_BYTES)
-        return Connection(*opened)
+        return await asyncio.open_connection("127.0.0.1", self.port, limit=MAX_HEADER_BYTES)
 
     def _head(self, body: bytes) -> bytes:
         key = f"Authorization: Bearer {self.api_key}\r\n" if self.api_key else ""

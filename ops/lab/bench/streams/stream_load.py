@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from ops.lab.bench.streams.received_stream import ReceivedStream
-from ops.load.popularity import probabilities
+from ops.load.distributions import probabilities
 from ops.load.prompts import prompt
 
 Send = Callable[[bytes, ReceivedStream], Awaitable[None]]

@@ -1,12 +1,13 @@
 """Measures a pool for a while under a closed loop of streams."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
+import psutil
+
 from ops.lab.bench.frame.measurement_process import MeasurementFailed
-from ops.lab.bench.streams.cpu_times import cpu_s
 from ops.lab.bench.streams.stream_load import StreamLoad
 
 
@@ -55,3 +56,9 @@ async def measure_window(
         cpu_s=used_s,
         first_token_s=median(load.totals.first_token_s),
     )
+
+
+def cpu_s(pids: Iterable[int]) -> float:
+    """Return the CPU time of all these processes so far in seconds."""
+    times = [psutil.Process(pid).cpu_times() for pid in pids]
+    return float(sum(one.user + one.system for one in times))

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from ops.lab.chaos.checks.ledger import ledger_sum
 from ops.lab.chaos.cluster.pool import Pool
 from ops.lab.chaos.polling import NotInTime, until
-from shared.errors import RedisUnavailable
 from shared.store.access.ledger import Used
 from shared.store.audit.auditor import Auditor
 from shared.store.jobs.dead_letters import DeadLetters
@@ -85,19 +84,13 @@ async def _is_met(condition: Callable[[], Awaitable[bool]], subject: str, within
 
 
 async def _is_idle(pool: Pool) -> bool:
-    try:
-        running = sum(view.running for view in await pool.views.workers())
-        counts = await pool.views.counts()
-        return running == 0 and counts.waiting == 0 and not await pool.redis.zcard(pool.keys.due)
-    except RedisUnavailable:
-        return False
+    running = sum(view.running for view in await pool.views.workers())
+    counts = await pool.views.counts()
+    return running == 0 and counts.waiting == 0 and not await pool.redis.zcard(pool.keys.due)
 
 
 async def _has_forgotten(pool: Pool) -> bool:
-    try:
-        return not await _job_keys(pool)
-    except RedisUnavailable:
-        return False
+    return not await _job_keys(pool)
 
 
 async def _job_keys(pool: Pool) -> list[str]:

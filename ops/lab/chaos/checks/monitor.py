@@ -6,10 +6,9 @@ import time
 import httpx
 import orjson
 
-from ops.lab.chaos.cluster.pool import READY_TIMEOUT_S, Pool
+from ops.lab.chaos.cluster.pool import READY_TIMEOUT_S, Api, Pool
 from ops.lab.chaos.load.answer import usage_of
-from ops.lab.chaos.polling import until
-from shared.errors import RedisUnavailable
+from ops.lab.chaos.polling import seen, until
 from shared.protocol.ids import JobId
 from shared.protocol.jobs import UNFINISHED, JobState
 
@@ -75,13 +74,8 @@ class Monitor:
 
     async def sample(self) -> None:
         """Read the metrics of all front ends, and the ids of all jobs."""
-        await asyncio.gather(
-            *(self._read_metrics(number) for number in range(len(self._pool.apis)))
-        )
-        try:
-            await self._read_jobs()
-        except RedisUnavailable:
-            return
+        await asyncio.gather(*map(self._read_metrics, self._pool.apis))
+        await seen(self._read_jobs, None)
 
     async def finish(self) -> None:
         """Sample once more, after the last fault. All jobs that the pool has now count.
@@ -92,16 +86,12 @@ class Monitor:
         await until(self._read_last_jobs, "Redis answers", within_s=READY_TIMEOUT_S * 10)
 
     async def _read_last_jobs(self) -> bool:
-        try:
-            newest = await self._newest_jobs()
-            await self._read_states(newest)
-        except RedisUnavailable:
-            return False
+        newest = await self._newest_jobs()
+        await self._read_states(newest)
         self._settled |= newest
         return True
 
-    async def _read_metrics(self, number: int) -> None:
-        api = self._pool.apis[number]
+    async def _read_metrics(self, api: Api) -> None:
         try:
             async with httpx.AsyncClient(timeout=READY_TIMEOUT_S, trust_env=False) as http:
                 text = (await http.get(f"{api.url}/metrics")).text

@@ -57,21 +57,17 @@ class Clock:
     def __init__(self, library: Path, file: Path) -> None:
         self._file = file
         self._file.write_bytes(bytes(8))
-        self._offset_s = 0
+        self.offset_s = 0
+        """Seconds by which this clock is ahead of the real one."""
         self.environment: Mapping[str, str] = {
             "LD_PRELOAD": str(library),
             "FAKE_CLOCK": str(file),
         }
         """Environment variables of the processes that have this clock."""
 
-    @property
-    def offset_s(self) -> int:
-        """Seconds by which this clock is ahead of the real one."""
-        return self._offset_s
-
     def set(self, offset_s: int) -> None:
         """Set the offset in seconds, so that the processes' clock jumps."""
-        self._offset_s = offset_s
+        self.offset_s = offset_s
         with self._file.open("r+b") as file:  # in place, since the processes have mapped the file
             file.write(offset_s.to_bytes(8, "little", signed=True))
 

@@ -1,7 +1,6 @@
 """The pool under test: Redis with Sentinels, workers, front ends, and a control process."""
 
 import asyncio
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,11 +15,11 @@ from ops.lab.chaos.network.own_namespace import ADDRESS
 from ops.lab.chaos.network.remote_host import RemoteHost
 from ops.lab.chaos.options import Options
 from ops.lab.chaos.polling import until
+from ops.lab.server_processes import clean_environment
 from ops.local.ports import free_port
 from ops.local.up import lorikeet_argv
 from shared.cancel_tasks import cancel_tasks
 from shared.errors import RedisUnavailable
-from shared.settings import ENV_PREFIX
 from shared.store.redis.connection import connect
 from shared.store.redis.keys import Keys
 from shared.store.views.pool_views import PoolViews, WorkerView
@@ -38,7 +37,7 @@ class Api(Supervised):
     """A front end."""
 
     def __init__(self, name: str, argv: Sequence[str], log: Path, url: str) -> None:
-        super().__init__(name, argv, _environment(), log)
+        super().__init__(name, argv, clean_environment(), log)
         self.url = url
 
     async def is_ready(self) -> bool:
@@ -69,7 +68,7 @@ class Pool:
         self.control = Supervised(
             "control",
             lorikeet_argv("control", *pool_words(options, servers.url)),
-            _environment(),
+            clean_environment(),
             folder / "control.log",
         )
         self._running: list[asyncio.Task[None]] = []
@@ -144,7 +143,7 @@ class Pool:
         if number == 0 and self.hosts:
             argv = self.hosts[0].command(argv)
         name = f"worker-{number}"
-        return Supervised(name, argv, _environment(), self.folder / f"{name}.log")
+        return Supervised(name, argv, clean_environment(), self.folder / f"{name}.log")
 
     def _api(self, number: int) -> Api:
         is_remote = number == 0 and bool(self.hosts)
@@ -161,8 +160,3 @@ class Pool:
 def pid_of(view: WorkerView) -> int:
     """Return the process id of a worker of this machine."""
     return int(view.id.split(":")[1])
-
-
-def _environment() -> dict[str, str]:
-    """Return this process's environment without settings of Lorikeet."""
-    return {k: v for k, v in os.environ.items() if not k.startswith(ENV_PREFIX)}

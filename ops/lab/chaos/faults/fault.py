@@ -6,14 +6,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from random import Random
-from typing import ClassVar, TypeVar
+from typing import ClassVar
 
 from ops.lab.chaos.cluster.pool import Pool
 from ops.lab.chaos.load.fleet import Fleet
-from ops.lab.chaos.polling import until
-from shared.errors import LorikeetError, RedisUnavailable
+from ops.lab.chaos.polling import seen, until
+from shared.errors import LorikeetError
 
-T = TypeVar("T")
 EVIDENCE_S = 30.0
 """Longest time from the injection of a fault until there is evidence of it."""
 RECOVERY_S = 90.0
@@ -88,12 +87,10 @@ async def strike(fault: Fault, rng: Random) -> FaultRecord:
     evidence, errors = "", []
     try:
         await until(lambda: _done(fault.inject), "injected", within_s=EVIDENCE_S)
-        evidence = await until(
-            lambda: _seen(fault.evidence, ""), "evidence of it", within_s=EVIDENCE_S
-        )
+        evidence = await until(fault.evidence, "evidence of it", within_s=EVIDENCE_S)
         if fault.hold_s[1]:
             await asyncio.sleep(rng.uniform(*fault.hold_s))
-            evidence = await _seen(fault.evidence, "") or evidence  # it may count what was hit
+            evidence = await seen(fault.evidence, "") or evidence  # it may count what was hit
     except LorikeetError as failure:
         errors.append(f"did not take place: {failure}")
     healed_s, recovered_s = await _recover(fault, errors)
@@ -114,32 +111,13 @@ async def _recover(fault: Fault, errors: list[str]) -> tuple[float, float | None
     try:
         await until(lambda: _done(fault.heal), "healed", within_s=RECOVERY_S)
         healed_s = time.monotonic()
-        await until(
-            lambda: _seen(fault.has_recovered, unseen=False),
-            f"{fault.target} recovered",
-            within_s=RECOVERY_S,
-        )
+        await until(fault.has_recovered, f"{fault.target} recovered", within_s=RECOVERY_S)
     except LorikeetError as failure:
         errors.append(str(failure))
         return time.monotonic(), None
     return healed_s, time.monotonic()
 
 
-# While Redis is unavailable, nothing can be observed or changed, and the caller tries again.
-
-
 async def _done(act: Callable[[], Awaitable[None]]) -> bool:
-    """Return whether Redis was available for `act`."""
-    try:
-        await act()
-    except RedisUnavailable:
-        return False
+    await act()
     return True
-
-
-async def _seen(look: Callable[[], Awaitable[T]], unseen: T) -> T:
-    """Return what `look` returns, or `unseen` if Redis was unavailable."""
-    try:
-        return await look()
-    except RedisUnavailable:
-        return unseen

@@ -4,9 +4,9 @@ import signal
 from typing import ClassVar
 
 from ops.lab.chaos.cluster.commands import LEASE_MS
-from ops.lab.chaos.cluster.supervised import Supervised
 from ops.lab.chaos.cluster.worker_process import HOLD_GIL
-from ops.lab.chaos.faults.fault import Fault, Scene
+from ops.lab.chaos.faults.fault import Scene
+from ops.lab.chaos.faults.processes import Kill, ProcessFault, Suspend
 from shared.protocol.ids import WorkerId
 
 STALLED = "engine_stalled"
@@ -16,61 +16,33 @@ HUNG = "worker_hung"
 LEASE_S = LEASE_MS / 1000
 
 
-class WorkerFault(Fault):
+class WorkerFault(ProcessFault):
     """A fault of one worker."""
 
     subject = "worker"
 
     def __init__(self, scene: Scene) -> None:
-        super().__init__(scene)
-        self._worker: Supervised = self._rng.choice(self._pool.workers)
-        self.target = self._worker.name
-        self._num_ends = len(self._worker.ends)
+        super().__init__(scene, scene.rng.choice(scene.pool.workers))
 
     async def has_recovered(self) -> bool:
         """Return whether the worker is registered."""
-        return self._worker.is_running and await self._pool.view_of(self._worker) is not None
-
-    def _end(self) -> str:
-        """Return what ended the worker since this fault was created; empty if nothing did."""
-        ends = self._worker.ends[self._num_ends :]
-        return ends[0].reason if ends else ""
+        return self._process.is_running and await self._pool.view_of(self._process) is not None
 
 
-class KillWorker(WorkerFault):
+class KillWorker(WorkerFault, Kill):
     """SIGKILL."""
 
     kind = "kill-worker"
 
-    async def inject(self) -> None:
-        """Kill the worker."""
-        self._worker.signal(signal.SIGKILL)
 
-    async def evidence(self) -> str:
-        """Return what ended the process."""
-        return f"ended by {self._end()}" if self._end() == "SIGKILL" else ""
-
-
-class PauseWorker(WorkerFault):
+class PauseWorker(WorkerFault, Suspend):
     """SIGSTOP for less than the lease."""
 
     kind = "pause-worker"
     hold_s = (0.2 * LEASE_S, 0.5 * LEASE_S)
 
-    async def inject(self) -> None:
-        """Suspend the worker."""
-        self._worker.signal(signal.SIGSTOP)
 
-    async def evidence(self) -> str:
-        """Return whether the process is suspended."""
-        return "suspended" if self._worker.is_suspended else ""
-
-    async def heal(self) -> None:
-        """Continue the worker."""
-        self._worker.signal(signal.SIGCONT)
-
-
-class LoseWorker(WorkerFault):
+class LoseWorker(WorkerFault, Suspend):
     """SIGSTOP until the pool has given the worker up. The worker then continues with old jobs."""
 
     kind = "lose-worker"
@@ -81,19 +53,15 @@ class LoseWorker(WorkerFault):
 
     async def inject(self) -> None:
         """Suspend the worker."""
-        view = await self._pool.view_of(self._worker)
+        view = await self._pool.view_of(self._process)
         self._id = view.id if view else None
-        self._worker.signal(signal.SIGSTOP)
+        await super().inject()
 
     async def evidence(self) -> str:
         """Return that the pool has given the suspended worker up."""
         ids = {view.id for view in await self._pool.views.workers()}
         is_lost = self._id is not None and self._id not in ids
-        return "given up while suspended" if is_lost and self._worker.is_suspended else ""
-
-    async def heal(self) -> None:
-        """Continue the worker."""
-        self._worker.signal(signal.SIGCONT)
+        return "given up while suspended" if is_lost and self._process.is_suspended else ""
 
 
 class _Hang(WorkerFault):
@@ -107,17 +75,17 @@ class _Hang(WorkerFault):
 
     def __init__(self, scene: Scene) -> None:
         super().__init__(scene)
-        self._num_before = self._worker.log_text().count(self.message)
+        self._num_before = self._process.log_text().count(self.message)
 
     async def inject(self) -> None:
         """Make the worker hang."""
-        self._worker.signal(self.number)
+        self._process.signal(self.number)
 
     async def evidence(self) -> str:
         """Return that the hang was noticed and the worker has ended."""
         if self._end() != f"exit code {self.exit_code}":
             return ""
-        is_noticed = self._worker.log_text().count(self.message) > self._num_before
+        is_noticed = self._process.log_text().count(self.message) > self._num_before
         return f"{self.message}, exit code {self.exit_code}" if is_noticed else ""
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import httpx
 
-from ops.sse_lines import sse_lines
+from ops.server_client import sse_lines
 
 
 @dataclass(frozen=True, slots=True)

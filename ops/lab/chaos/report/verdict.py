@@ -3,9 +3,8 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from ops.lab.chaos.checks.breaks import unexplained_breaks
+from ops.lab.chaos.checks.explained import loops, unexplained, unexplained_breaks
 from ops.lab.chaos.checks.ledger import difference, seen_sum
-from ops.lab.chaos.checks.restarts import loops, unexplained
 from ops.lab.chaos.load.record import Outcome
 from ops.lab.chaos.options import Options
 from ops.lab.chaos.report.run_report import Findings

@@ -4,8 +4,8 @@
 -- `how` is 'start' if a worker was started with the adapter, 'load' if a client loads it under a
 -- new name, 'replace' if a client loads it under a name that may be taken, or 'candidate' if a client
 -- wants to try it out beside the current version. A new candidate takes no requests yet. `keep` is
--- the number of previous versions to keep, or '' for the number of the last client's change. `by` is
--- who asks for it. Returns {'ok', current version of the name or ''} | {'exists', version} |
+-- the number of previous versions to keep, or '' for the number that was set last. `by` is the author
+-- for the audit log. Returns {'ok', current version of the name or ''} | {'exists', version} |
 -- {'quarantined', version} | {'expired', version} if the uploaded files of the version are gone |
 -- {'unknown', ''} if the name of a candidate isn't registered.
 local how, name, version, created_s = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])

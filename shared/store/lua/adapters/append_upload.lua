@@ -1,12 +1,12 @@
 #!lua
 -- At most 10,012 commands.
 -- ARGV: id field piece num_left ttl_ms tenant. Stores one piece of an adapter that a tenant uploads.
--- `num_left` is how many bytes follow it, as far as the client has announced them. Returns 'ok' |
--- 'memory' if jobs would be left with too little of Redis' memory | 'bytes' or 'uploads' if the tenant
--- would have too much of it, or too many uploads.
+-- `num_left` is the number of bytes that the client has announced and not yet sent. Returns 'ok' |
+-- 'memory' if too little of Redis' memory would be left for jobs | 'bytes' if the tenant's uploads
+-- would take too much of it | 'uploads' if the tenant has too many uploads.
 local id, piece, tenant = ARGV[1], ARGV[3], ARGV[6]
 local key, account = P .. 'upload:' .. id, P .. 'uploads:' .. tenant
--- Of `maxmemory`. Less than what enqueue.lua allows in all, so that uploads leave room for jobs.
+-- Share of `maxmemory` that may be in use. enqueue.lua allows more, so uploads leave room for jobs.
 local MAX_MEMORY_USE = 0.7
 local TENANT_SHARE = 1 / 2 -- of `maxmemory`
 local MAX_UPLOADS = 5000 -- of a tenant

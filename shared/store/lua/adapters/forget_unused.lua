@@ -1,12 +1,12 @@
 #!lua flags=allow-oom
 -- At most 1,800 commands.
--- Deletes retired versions without waiting or running jobs, and returns them. Workers learn of it
--- from the reply to their next heartbeat. Any process may call this script, which does the work
--- about once a second.
+-- Deletes retired versions without waiting or running jobs, and returns them. Workers learn from the
+-- reply to their next heartbeat that versions were deleted. Any process may call this script, which
+-- does the work about once a second.
 local EVERY_MS = 900
--- While the registry changes all the time, front ends enqueue jobs of a version a moment after they
--- have read it, without a check.
-local GRACE_MS = 2000 -- more than front ends remember a version (api/pools/model_cache.py)
+-- If the registry changes all the time, front ends enqueue a job without a check of the registry's
+-- revision, a moment after they have read the version.
+local GRACE_MS = 2000 -- longer than front ends remember a version (api/pools/model_cache.py)
 local MAX_LOOKS = 128 -- a random sample, so that every version is checked eventually
 local now = now_ms()
 if redis.call('EXISTS', P .. 'retired') == 0 then return {} end

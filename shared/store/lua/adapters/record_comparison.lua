@@ -1,8 +1,8 @@
 #!lua flags=allow-oom
 -- At most 10 commands.
 -- ARGV: original copy name version is_equal is_failed similarity tokens candidate_tokens report.
--- Counts how the answer of a shadow's copy compares with the original, once, and keeps the report of
--- a pair that differs. Returns 1, or 0 if the pair was counted before or the trial has ended.
+-- Adds the comparison of a shadow pair to the candidate's summary, and keeps the report of a pair that
+-- differs. Returns 1, or 0 if the pair was added before or the trial has ended.
 local pair, name, version = ARGV[1] .. ' ' .. ARGV[2], ARGV[3], ARGV[4]
 local MAX_REPORTS = 100
 if redis.call('ZREM', P .. 'shadows', pair) == 0 then return 0 end

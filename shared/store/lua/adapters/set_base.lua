@@ -1,9 +1,9 @@
 #!lua flags=allow-oom
 -- At most 2,000 commands.
--- ARGV: version new_epoch field value... Sets the base model. Returns {that version, ''} if live
--- workers serve another version, else {'', epoch of the registry}. Workers register their adapters
--- again if they registered them in another epoch. A change of the base model deletes all adapters,
--- one page per call. The reply {'', ''} means that another call is needed.
+-- ARGV: version new_epoch field value... Sets the base model. If live workers serve another version,
+-- returns {that version, ''}. Otherwise returns {'', epoch of the registry}, or {'', ''} if another call
+-- is needed: a change of the base model deletes all adapters, one page per call. Workers register
+-- their adapters again if they registered them in another epoch.
 local PAGE = 32
 local version = redis.call('HGET', P .. 'base', 'version')
 if version and version ~= ARGV[1] and redis.call('EXISTS', P .. 'workers') == 1 then

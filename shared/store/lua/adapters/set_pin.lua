@@ -1,7 +1,8 @@
 #!lua flags=allow-oom
 -- At most 5 commands.
--- ARGV: name replicas max_pins by. Keeps the current version of a name on that many workers; 0 ends
--- this. Returns {'ok', replicas before} | {'unknown'} | {'full'} if `max_pins` names are pinned.
+-- ARGV: name replicas max_pins by. Pins a name: its current version is kept on at least `replicas`
+-- workers. 0 unpins the name. Returns {'ok', replicas before} | {'unknown'} | {'full'} if `max_pins`
+-- names are pinned.
 local name, replicas, max_pins, by = unpack(ARGV)
 local pins = P .. 'pins'
 if not current_of(name) then return { 'unknown' } end

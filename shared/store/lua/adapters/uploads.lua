@@ -1,6 +1,6 @@
 -- Included after common.lua in the scripts that add and delete versions.
--- The source of a version whose files a client has sent is 'upload:' and an id, which is also the
--- end of the key that has the files.
+-- If a client has sent the files of a version, the source of the version is 'upload:' and an id. The
+-- key of the files is the pool's prefix and this source.
 
 local function is_upload(source) return source and string.sub(source, 1, 7) == 'upload:' end
 
@@ -11,7 +11,7 @@ local function discard_upload(source)
   redis.call('UNLINK', P .. source)
 end
 
--- Delete the entry of a version, and the files from which it was uploaded.
+-- Delete the entry of a version, and its upload if it has one.
 local function forget_version(version)
   local source = redis.call('HGET', version_key(version), 'source')
   redis.call('DEL', version_key(version))
@@ -19,8 +19,8 @@ local function forget_version(version)
   if is_upload(source) then discard_upload(source) end
 end
 
--- Keep exactly one upload of a version, whose entry has just been given a new source. `before` is
--- its source until then. An earlier upload is kept, because a worker may be reading it.
+-- Keep exactly one upload of a version, after its entry got a new source. `before` is the source until
+-- then. An earlier upload is preferred, because a worker may be reading it.
 local function keep_upload(version, before, source)
   if is_upload(before) and before ~= source then
     redis.call('HSET', version_key(version), 'source', before)

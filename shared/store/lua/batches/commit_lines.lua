@@ -2,9 +2,9 @@
 -- At most 1,100 commands.
 -- ARGV: id runner num_completed num_failed prompt_tokens completion_tokens cached_tokens num_parts
 -- part... {line job}...
--- Records that lines of a batch have ended, and the objects with their results. A line that was
--- recorded earlier is never recorded again. The jobs of the lines have no other client, so they are
--- deleted; a line without a job has ''. Returns 'ok' | 'lost'.
+-- Records that lines of a batch have ended, and the objects with their results. The jobs of the lines
+-- have no other client, so they are deleted. A line without a job has ''. Returns 'ok', or 'lost' if the
+-- runner has lost its lease or a line was recorded before. In that case, nothing is recorded.
 local id, runner, num_parts = ARGV[1], ARGV[2], tonumber(ARGV[8])
 local key, done = P .. 'batch:' .. id, P .. 'batchdone:' .. id
 if redis.call('GET', P .. 'batchlease:' .. id) ~= runner then return 'lost' end

@@ -4,7 +4,7 @@
 -- Ends a batch, and makes its record expire after `retain_ms`. With `webhook` = '1', its end is also
 -- announced. Returns 'ok' | 'lost'.
 local id, runner, status, now_s, retain_ms = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
--- Time in which a run that has lost its lease stops to write parts.
+-- Time after which a run that has lost its lease writes no more parts.
 local PARTS_MS = 60000
 local key = P .. 'batch:' .. id
 if redis.call('GET', P .. 'batchlease:' .. id) ~= runner then return 'lost' end

@@ -1,8 +1,8 @@
 #!lua flags=allow-oom
 -- At most 9 commands.
 -- ARGV: id runner wait_ms failure
--- Ends a turn. The next one is due after `wait_ms`; with 0, it has the place of the batch's age. With a
--- `failure` other than '', counts a failed turn. Returns 'ok' | 'lost'.
+-- Ends a turn. The next turn is due after `wait_ms`. With 0, it is due at once, in the order of the ages
+-- of batches. If `failure` isn't '', also counts a failed turn. Returns 'ok' | 'lost'.
 local id, runner, wait_ms, failure = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
 local key = P .. 'batch:' .. id
 if redis.call('GET', P .. 'batchlease:' .. id) ~= runner then return 'lost' end

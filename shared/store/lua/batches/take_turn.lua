@@ -1,8 +1,8 @@
 #!lua flags=allow-oom
 -- At most 3 commands for each tenant with open batches, and 60.
 -- ARGV: promise_ms max_turns max_tenant_turns
--- Gives a turn to the batch that is next. Returns {id, number of its turn}, or {} if no batch is due or
--- enough turns run. Tenants take turns by start-time fair queueing, where each turn costs the same.
+-- Gives a turn to the next batch. Returns {id, number of its turn}, or {} if no batch is due or enough
+-- turns run. Tenants take turns by start-time fair queueing, where each turn costs the same.
 -- A tenant's batches are in the order in which they are due.
 local promise_ms, max_turns, max_tenant_turns = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local DEATHS_UNTIL_ALONE = 2
@@ -29,7 +29,7 @@ local function first_due(tenant, is_running, num_running)
   end
 end
 
--- Forget the turns that a tenant without open batches has taken, once they no longer count.
+-- Remove the tag of a tenant without open batches, once the tag no longer counts.
 local function forget_idle(tenant, tag, virtual_time)
   if tag <= virtual_time and redis.call('EXISTS', P .. 'turns:' .. tenant) == 0 then
     redis.call('ZREM', P .. 'turns', tenant)
@@ -58,7 +58,7 @@ for i = 1, #tenants, 2 do
   local num_turns = num_of[tenant] or 0
   local id = num_turns < max_tenant_turns and first_due(tenant, is_running, num_turns)
   if id then
-    -- A batch whose turns ended several control processes runs alone, so that it is blamed for the next.
+    -- If several control processes died in turns of a batch, it runs alone. The next death is its own.
     local is_alone = tonumber(redis.call('HGET', P .. 'batch:' .. id, 'deaths') or 0) >= DEATHS_UNTIL_ALONE
     if is_alone and num_running > 0 then return {} end
     return give(id, tenant, tag, virtual_time, is_alone)

@@ -1,8 +1,8 @@
 #!lua flags=allow-oom
 -- At most 61 commands.
--- ARGV: id api grace_ms. Notes that no client of the API process waits for the job any more. If no
--- other process has a client of the job, the job is cancelled after grace_ms, unless a client comes
--- back or the job keeps running. A process that has died has no clients.
+-- ARGV: id api grace_ms. Records that no client of the API process waits for the job any more. If no
+-- other process has a client of the job, the job is cancelled after `grace_ms`, unless a client comes
+-- back or the job keeps running without clients. A process that has died has no clients.
 local id, api, grace_ms = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local job = read_job(id)
 if job.state ~= 'queued' and job.state ~= 'running' then return end

@@ -6,7 +6,7 @@
 -- so the newest entries of these streams name the jobs. One call may miss jobs of other workers, and
 -- jobs beyond MAX_JOBS. Later calls find them.
 local grace_ms = tonumber(ARGV[1])
-local MAX_APIS = 64 -- those that died last; a process that died earlier hardly has running jobs
+local MAX_APIS = 64 -- those that died last, since earlier ones hardly have running jobs
 local MAX_ENTRIES = 32
 local MAX_JOBS = 100
 local now, lag = read_clock()

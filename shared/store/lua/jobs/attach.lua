@@ -1,8 +1,8 @@
 #!lua flags=allow-oom
 -- At most 6 commands.
 -- ARGV: id api. Makes an API process a follower of an unfinished job, so that its reply stream gets
--- the job's events. The process is then also counted as connected to a client of the job. Returns 1,
--- or 0 if the job has ended or is unknown.
+-- the job's events. The process then counts as connected to a client of the job. Returns 1, or 0 if
+-- the job has ended or is unknown.
 local MAX_FOLLOWERS = 8
 local id, api = ARGV[1], ARGV[2]
 local state, out = unpack(redis.call('HMGET', P .. 'job:' .. id, 'state', 'out'))

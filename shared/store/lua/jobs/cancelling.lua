@@ -1,7 +1,7 @@
 -- Included after common.lua in the scripts that cancel jobs.
 
--- Cancel a job: end it if it waits, or ask its worker to stop it. Has no effect on an ended job.
--- Returns the state of the job after the call.
+-- Cancel a job: end a waiting job, or ask the worker of a running job to stop it. An ended job stays as
+-- it is. Returns the state of the job after the call.
 local function cancel_job(job, error, now)
   if job.state == 'queued' then
     redis.call('ZREM', P .. 'q:' .. job.version, job.id)

@@ -4,10 +4,13 @@
 -- num_more more... num_less less... refused...
 -- Takes jobs for a worker, which holds the versions in has:<wid> and `more` except those in `less`.
 -- A worker of a class other than '' gets only jobs that its class serves. `sequences` and `tokens` are
--- its capacity for jobs that aren't preemptible, which take the places of preemptible ones.
+-- its capacity for jobs that aren't preemptible. Such jobs may take the places of preemptible ones.
 -- Returns {'lost'} if the worker isn't in the pool, else {'ok', ms until the next steal or -1,
--- 1 if the worker is parked, {id, try, suspect, body, ms to the deadline, ms in the queue}...}. A
--- worker is parked if it has capacity but nothing is left to take.
+-- 1 if the worker is parked, {id, try, suspect, body, ms to the deadline, ms in the queue, smallest
+-- limit of tokens of the API key or 0}...}. A worker is parked if it has capacity but nothing is left
+-- to take.
+-- Below, versions that the worker holds are called own, and other versions foreign. A source is a cursor
+-- over the waiting jobs of one version.
 local wid, epoch = ARGV[1], ARGV[2]
 local max_cold = tonumber(ARGV[6])
 local budget = { sequences = tonumber(ARGV[3]), tokens = tonumber(ARGV[4]), cold = max_cold }
@@ -31,8 +34,8 @@ local RESERVED_MS = 5000 -- a worker renews its reservation with each claim
 if not is_worker(wid) then return { 'lost' } end
 local now, lag = read_clock()
 local num_owned = redis.call('ZCARD', P .. 'own:' .. wid)
-local taken, touched, num_taken_of = {}, {}, {} -- num_taken_of is by tenant
-local virtual_time = {} -- by field
+local taken, touched, num_taken_of = {}, {}, {} -- num_taken_of has the number of taken jobs by tenant
+local virtual_time = {} -- new virtual times, by field of `cnt`
 local examined, num_expired, next_steal = 0, 0, -1
 -- True if no further job may be taken, because a job must not be overtaken or must run alone.
 local is_closed = budget.sequences <= 0
@@ -66,15 +69,15 @@ local function runs_suspect()
   return redis.call('HGET', P .. 'job:' .. id, 'suspect') == '1'
 end
 
-local verdicts = {} -- by needs
+local verdicts = {} -- results of `is_served`, by needs
 local function is_served(needs)
   if verdicts[needs] == nil then verdicts[needs] = serves(own_class, needs) end
   return verdicts[needs]
 end
 
--- Return the number of members to skip so that a scan continues at an arbitrary place behind the
--- first `num_seen` members. A limited worker doesn't see all of a long queue at once, and would
--- never see the rest if all of its claims saw the same members.
+-- Return the number of members to skip, so that a scan continues at an arbitrary place after the first
+-- `num_seen` members. One claim of a limited worker doesn't see all of a long queue. If all claims saw
+-- the same members, the worker would never see the rest.
 local function arbitrary_place(num_seen, num_members)
   return math.max(num_seen, tonumber(epoch) % math.max(1, num_members))
 end
@@ -108,8 +111,8 @@ local function skip_unserved(source, page)
 end
 
 local num_scans = 0
--- Read the next page of a source, and return whether there is one. The page may be empty, if all
--- jobs of it are for other workers.
+-- Read the next page of a source, and return whether there is one. The page is empty if all of its jobs
+-- are for other workers.
 local function next_page(source)
   if source.scans >= MAX_SCANS or num_scans >= MAX_ALL_SCANS then return false end
   local key = P .. 'q:' .. source.version

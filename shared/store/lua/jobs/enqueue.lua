@@ -6,8 +6,9 @@
 -- {'dup', state of the existing job} | {'same', job of an earlier request with the same key} |
 -- {'conflict', job of an earlier request with another body} |
 -- {'changed'} if `registry` isn't '' and isn't the revision of the registry |
--- {'full', reached limit, number of waiting jobs, answered jobs per second} | {'gone'} |
--- {'quarantined'} | {'large', capacity in tokens of the largest worker that serves such jobs} |
+-- {'full', reached limit, number of waiting jobs, answered jobs per second} |
+-- {'gone'} if the version was unloaded | {'quarantined'} if it is in quarantine |
+-- {'large', capacity in tokens of the largest worker that serves such jobs} if the job needs more |
 -- {'unserved', needs, class of live workers...} if no live worker serves such jobs |
 -- {'revoked'} if the request's API key isn't valid any more | {'limited', unit, window, limit, use,
 -- ms until the window ends} if the request exceeds a limit of its key.
@@ -21,7 +22,7 @@ local MAX_MEMORY_USE = 0.8
 -- Requests may use at most these shares of Redis' `maxmemory`, even if the limits in bytes are
 -- higher.
 local POOL_SHARE, TENANT_SHARE = 1 / 2, 1 / 4
--- Added to the score for each arrival, so that jobs with the same tag run in order of arrival.
+-- Step that each arrival adds to scores, so that jobs with the same tag run in the order of arrival.
 local ARRIVAL_STEP = 1 / 1024
 local weight, idem, body_digest = arg.weight, arg.idempotency_digest, arg.body_digest
 local retain_bytes, usage_days = arg.retain_bytes, arg.usage_days
@@ -30,8 +31,8 @@ local key_id, books = arg.key_id, arg.books ~= '' and arg.books or P
 -- Preemptible jobs are behind all others in the order of scores.
 local PREEMPTIBLE_SCORE = 1e14
 
--- Return the reply for a request whose idempotency key has a job already. A job that was deleted,
--- or cancelled because its clients stayed away, no longer names its key.
+-- Return the reply for a request whose idempotency key already has a job, else nil. If that job was
+-- deleted, or cancelled because its clients stayed away, it no longer has the field `idem`.
 local function earlier_request()
   local found = redis.call('GET', idempotency_key(tenant, idem))
   local earlier, digest = string.match(found or '', '^(%S+) (%S+)$')
@@ -98,8 +99,8 @@ local function too_large_for()
   return largest and cost > largest and largest
 end
 
--- Return the refusal if workers live but none of them serves such jobs. Only live workers have
--- classes.
+-- Return the refusal if workers live but none of them serves such jobs. Only live workers have classes,
+-- and the live workers that serve everything are in `capacity`.
 local function unserved()
   if #classes() == 0 or redis.call('EXISTS', P .. 'capacity') == 1 then return nil end
   if #classes_serving(version, features) > 1 then return nil end
@@ -159,7 +160,7 @@ if idem ~= '' then
   redis.call('SET', idempotency_key(tenant, idem), id .. ' ' .. body_digest, 'PX',
     deadline_ms + arg.retain_ms + DAY_MS) -- shortened when the job ends
 end
--- The control process, which runs batches, needn't have the settings of the front ends.
+-- Preemptible jobs come from the control process, which may lack the settings of the front ends.
 if retain_bytes ~= old_retain_bytes and not is_preemptible then
   redis.call('HSET', P .. 'cnt', 'retain_bytes', retain_bytes)
 end

@@ -4,7 +4,7 @@
 -- Cancels a page of jobs whose clients stay away. Removes queued ids whose job hashes were deleted.
 -- Returns {number of ended jobs, 1 if another call is needed}.
 local PAGE = 24
-local RUNNING_GRACE_MS = 5000 -- workers end their overdue jobs themselves
+local RUNNING_GRACE_MS = 5000 -- time for workers to end their overdue jobs themselves
 local MAX_HEADS = 16 -- a random sample, so that every version is checked eventually
 local now, lag = read_clock()
 local num_ended = 0

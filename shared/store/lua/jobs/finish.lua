@@ -1,7 +1,8 @@
 #!lua flags=allow-oom
 -- At most 60 commands.
 -- ARGV: wid id try claim_epoch state usage error num_tokens event result may_retry.
--- Ends a job of a worker. Returns a `FinishOutcome`: 'ok' | 'again' | 'fenced'.
+-- Ends a job of a worker. Returns a `FinishOutcome`: 'ok' | 'again' | 'fenced'. `end_job` in
+-- common.lua deletes the fields that a job needs only until its end.
 local wid, id, try, epoch, state = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5]
 local usage, error, num_tokens = ARGV[6], ARGV[7], ARGV[8]
 local RUN_MS_SHARE = 1 / 16
@@ -14,7 +15,7 @@ if not booked or (epoch ~= 0 and tonumber(booked) ~= epoch) then return 'fenced'
 local now = now_ms()
 redis.call('ZREM', P .. 'own:' .. wid, id)
 redis.call('HSET', P .. 'job:' .. id, 'by', wid)
--- No handover needs the publications any more, so they don't outlive an erased answer.
+-- Without jobs, no handover needs the worker's publications. They must not outlive an erased answer.
 if redis.call('EXISTS', P .. 'own:' .. wid) == 0 then redis.call('DEL', P .. 'sent:' .. wid) end
 job.may_retry = ARGV[11] == '1'
 if state == 'cancelled' and job.cancel then

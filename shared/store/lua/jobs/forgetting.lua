@@ -1,6 +1,6 @@
 -- Included after common.lua in the scripts that delete ended jobs.
 
--- Remove an entry from the indexes of ended jobs. Return the id of its job.
+-- Remove a member of `ended` from the indexes of ended jobs. Return the id of its job.
 local function unindex(member)
   local id, num_bytes, tenant = string.match(member, '^(%S+) (%d+) (.*)$')
   if redis.call('ZREM', P .. 'ended', member) == 1 then

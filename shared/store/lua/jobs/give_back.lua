@@ -19,7 +19,7 @@ local function requeue(job, now)
   wake(job.version, job.features)
 end
 
--- Stop serving a version that kills its workers. `quarantine.lua` ends its waiting jobs.
+-- Give no more jobs of a quarantined version to workers. `end_quarantined.lua` ends its waiting jobs.
 local function doom(version)
   redis.call('SADD', P .. 'doomed', version)
   reindex(version)

@@ -3,10 +3,10 @@
 -- processes follow as well, and 12 for each job whose API key limits tokens.
 -- ARGV: wid num_acknowledged num_jobs {id claim_epoch}... num_apis {api payload}... {job payload used}...
 -- Publishes events and stores checkpoints. If `used` isn't 0, it is the number of all tokens that the
--- job has used so far, which are charged to the limits of its API key. Returns the jobs in ARGV that the worker doesn't own, all
--- cancelled jobs of the worker, and how many of the worker's `num_acknowledged` earlier publications
--- a failover has lost. If the first list isn't empty, nothing is written. If the worker was declared
--- dead, the script writes nothing and returns 0.
+-- job has used so far, which are charged to the limits of its API key. Returns {jobs in ARGV that the
+-- worker doesn't own, cancelled jobs of the worker, number of the worker's `num_acknowledged` earlier
+-- publications that a failover has lost}. If the first list isn't empty, nothing is written. If the
+-- worker was declared dead, the script writes nothing and returns 0.
 local wid, num_acknowledged, num_jobs = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 if not is_worker(wid) then return 0 end
 local fenced, cancelled = standing_of(wid, 4, num_jobs)
@@ -19,8 +19,8 @@ for i = first, last - 1, 2 do
   sent[#sent + 1] = ARGV[i + 1]
 end
 
--- A key's use may exceed its limit by this share, because requests without `max_tokens` reserve less
--- than their answers may have. Beyond it, answers end that have more tokens than they reserved.
+-- A key's use may exceed its limit by this share, because requests without `max_tokens` reserve fewer
+-- tokens than their answers may have. Beyond it, answers with more tokens than they reserved are ended.
 local MAX_EXCESS = 1 / 2
 local FIELDS = { 'key', 'books', 'metered', 'held' }
 
@@ -47,8 +47,8 @@ for i = last, #ARGV, 3 do
   if ARGV[i + 2] ~= '0' then charge_job(ARGV[i], tonumber(ARGV[i + 2])) end
 end
 
--- Send a job's events to the API processes that were attached to it. Their copies also have the
--- events of other jobs, which they ignore.
+-- Send a job's events to the API processes that were attached to it. The payload also has events of
+-- other jobs, which these processes ignore.
 local function forward(id, followers)
   local out = redis.call('HGET', P .. 'job:' .. id, 'out')
   for api in string.gmatch(followers, '%S+') do

@@ -1,12 +1,12 @@
 #!lua flags=allow-oom
 -- At most 1,600 commands.
 -- Removes a page of expired jobs from the indexes. If the kept jobs need more memory than the limit,
--- also deletes the oldest ones of the tenants that keep most. Returns {number of expired jobs, number of deleted jobs,
--- 1 if another call is needed}.
-local MEMORY_SHARE = 1 / 2 -- of Redis' `maxmemory`, which kept jobs never exceed
+-- also deletes the oldest jobs of the tenants whose jobs need most. Returns {number of expired jobs,
+-- number of deleted jobs, 1 if another call is needed}.
+local MEMORY_SHARE = 1 / 2 -- share of Redis' `maxmemory` that kept jobs may use
 local PAGE = 64
 local MAX_DELETED = 64
-local NUM_CANDIDATES = 4 -- jobs of a tenant of which the first kept one is deleted
+local NUM_CANDIDATES = 4 -- oldest jobs of a tenant. The first one that has ended is deleted.
 local now = now_ms()
 local expired = redis.call('ZRANGEBYSCORE', P .. 'ended', '-inf', now, 'LIMIT', 0, PAGE)
 for _, member in ipairs(expired) do unindex(member) end
@@ -16,8 +16,8 @@ local kept, limit, max_memory =
 if limit and tonumber(max_memory or 0) > 0 then
   limit = math.min(limit, max_memory * MEMORY_SHARE)
 end
--- Return an ended job to delete: one of the oldest of the tenant that keeps most, or the job that
--- expires first if those haven't ended. Return nil if there is none.
+-- Return an ended job to delete: one of the oldest jobs of the tenant whose jobs need most memory, or,
+-- if none of them has ended, the job that expires first. Return nil if there is none.
 local function next_to_delete()
   local keeper = redis.call('ZREVRANGE', P .. 'kept', 0, 0)[1]
   local oldest = keeper and redis.call('ZRANGE', P .. 'jobs:' .. keeper, 0, NUM_CANDIDATES - 1) or {}

@@ -1,9 +1,10 @@
 #!lua flags=allow-oom
 -- At most 55 commands, and 2 for each adapter that is loaded.
 -- ARGV: wid lease_ms info num_known {id claim_epoch}... loading...
--- Renews the worker's lease. Returns {number of jobs that the worker owns, known jobs that it
--- doesn't own, its cancelled jobs, number of versions that the registry has deleted so far, number
--- of versions that the worker holds}, or -1 if the worker was declared dead.
+-- Renews the worker's lease, and its exclusive rights to load the versions `loading`. Returns {number of
+-- jobs that the worker owns, known jobs that it doesn't own, its cancelled jobs, number of versions that
+-- the registry has deleted so far, number of versions that the worker holds in Redis}, or -1 if the
+-- worker was declared dead.
 local wid, num_known = ARGV[1], tonumber(ARGV[4])
 if not is_worker(wid) then return -1 end
 renew_lease(wid, tonumber(ARGV[2]), ARGV[3], now_ms())

@@ -1,8 +1,8 @@
 #!lua flags=allow-oom
 -- At most 1,300 commands.
 -- ARGV: wid. Deletes the records of a lost worker, unless it is back in the pool or still owns
--- jobs. One call removes the worker from the holders of a page of versions. Returns 0 if another
--- call is needed, else 1.
+-- jobs. One call removes the worker from the holders of a page of versions. Returns 1, or 0 if another
+-- call is needed.
 local PAGE = 200
 local wid = ARGV[1]
 if is_registered(wid) then

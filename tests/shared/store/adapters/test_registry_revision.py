@@ -10,23 +10,18 @@ import pytest
 from adapter_versions import BASE
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import (
-    RuleBasedStateMachine,
-    invariant,
-    rule,
-    run_state_machine_as_test,
-)
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 from queue_support import LIMITS, Actor, make_adapter, make_job
 from redis_facts import Facts
 from registry_model import Name, Refused, RegistryModel
 
 from shared.errors import ErrorCode, JobFailed, RegistryChanged
 from shared.protocol.ids import AdapterVersion
-from shared.store.adapters.candidates import Candidates
-from shared.store.adapters.changes import Changes
+from shared.store.adapters.audit_log import Changes
+from shared.store.adapters.candidates import CandidateMode, Candidates
 from shared.store.adapters.pins import Pins
 from shared.store.adapters.registry import Found, Registry
-from shared.store.adapters.share import CandidateMode
+from shared.store.audit.auditor import Auditor
 from shared.store.jobs.queue import Queue
 from shared.store.redis.connection import Redis, connect
 from shared.store.redis.keys import Keys
@@ -219,35 +214,39 @@ class RegistryMachine(RuleBasedStateMachine):
                 facts.texts(keys.version(version), {"state": model.states.get(version, "")})
         facts.members(keys.adapters, model.loaded)
         facts.ranked(keys.retired, model.retired)
-        await facts.check()
-        changes = await Changes(self.redis, keys).newest(100, before=None, wanted=lambda _: True)
+        _, changes, newest = await asyncio.gather(
+            facts.check(),
+            Changes(self.redis, keys).newest(100, before=None, wanted=lambda _: True),
+            IncidentsView(self.redis, keys).newest(200),
+        )
         rows = [(each.action, each.adapter, each.by, each.before, each.after) for each in changes]
         assert rows == model.changes[::-1]
-        newest = await IncidentsView(self.redis, keys).newest(200)
         of_adapters = [(i.kind, i.version) for i in newest if i.kind.startswith("adapter_")]
         assert of_adapters == model.incidents[::-1]
 
     @invariant()
     def what_was_found_is_the_same_at_its_revision(self) -> None:
-        for model in MODELS:
-            found = self.find(model)
+        self.run(self.check_found())
+
+    async def check_found(self) -> None:
+        revision = (await self.redis.hget(self.keys.counters, "registry")).decode()
+        everything = await asyncio.gather(*map(self.find, MODELS))
+        for model, found in zip(MODELS, everything, strict=True):
             remembered = self.remembered.get(model)
-            if remembered and self.revision() == remembered.revision:
+            if remembered and revision == remembered.revision:
                 assert found == remembered
             if found and found.version:
                 self.remembered[model] = found
 
-    def revision(self) -> str:
-        raw = self.run(self.redis.hget(self.keys.counters, "registry"))
-        return str(raw.decode())
-
-    def find(self, model: str) -> Found | None:
+    async def find(self, model: str) -> Found | None:
         try:
-            return self.run(self.registry.find(model))
+            return await self.registry.find(model)
         except JobFailed:
             return None
 
     def teardown(self) -> None:
+        audit = Auditor(self.redis, self.keys).audit(settle_s=0)
+        assert self.run(audit).strays == ()
         self.run(self.redis.aclose())
         self.runner.close()
 

@@ -32,15 +32,6 @@ async def test_a_waiting_version_without_a_holder_has_one_loader(
     assert await second.claim_ids(max_cold=1) == [job.id]
 
 
-async def test_a_worker_that_loads_a_version_may_claim_its_jobs(
-    actor, enqueue, residency: ResidencyStore
-) -> None:
-    worker = await actor(holds=[])
-    job = await enqueue("c@1")
-    assert await residency.start_load(worker.id, "c@1")
-    assert await worker.claim_ids(max_cold=1) == [job.id]
-
-
 async def test_a_version_with_a_holder_or_without_jobs_is_not_loaded(
     actor, enqueue, residency: ResidencyStore
 ) -> None:

@@ -9,14 +9,13 @@ from queue_support import eventually
 
 from ops.local.embedded_redis import EmbeddedRedis
 from shared.errors import ErrorCode, JobError, JobFailed
+from shared.protocol.adapter_files import upload_source
 from shared.protocol.adapters import Adapter
 from shared.protocol.ids import AdapterVersion, UploadId
-from shared.protocol.uploads import upload_source
-from shared.store.adapters import lookups, progress
-from shared.store.adapters.lookups import SourceLookups
-from shared.store.adapters.progress import StagingProgress
+from shared.store.adapters import fetch_progress, source_lookups
+from shared.store.adapters.fetch_progress import Phase, Staging, StagingProgress
 from shared.store.adapters.registry import Registry
-from shared.store.adapters.staging import Phase, Staging
+from shared.store.adapters.source_lookups import SourceLookups
 from shared.store.adapters.uploads import CONFIG, PIECE_BYTES, UploadGone, Uploads
 from shared.store.audit.auditor import Auditor
 from shared.store.redis.connection import Redis
@@ -117,7 +116,6 @@ async def test_another_base_model_deletes_uploads(
 
 @pytest.fixture
 async def small(open_client: Callable[[str], Redis], own_server: EmbeddedRedis) -> Redis:
-    """Client of a Redis with little memory."""
     client = open_client(own_server.url)
     await client.config_set("maxmemory", "40mb")
     return client
@@ -179,7 +177,7 @@ async def test_a_lease_ends_unless_it_is_renewed(redis: Redis, keys: Keys) -> No
     await store.begin("sql")
     await redis.pexpire(keys.lookup("sql"), 1000)
     await store.renew("sql")
-    assert 1000 < await redis.pttl(keys.lookup("sql")) <= lookups.LEASE_MS
+    assert 1000 < await redis.pttl(keys.lookup("sql")) <= source_lookups.LEASE_MS
 
 
 async def test_a_refusal_is_remembered_for_a_while(redis: Redis, keys: Keys) -> None:
@@ -188,7 +186,7 @@ async def test_a_refusal_is_remembered_for_a_while(redis: Redis, keys: Keys) -> 
     await store.refuse("sql", ERROR)
     assert (await store.state("sql")).refusal == ERROR
     assert (await store.begin("sql")).refusal == ERROR
-    assert 0 < await redis.pttl(keys.lookup("sql")) <= lookups.REFUSED_MS
+    assert 0 < await redis.pttl(keys.lookup("sql")) <= source_lookups.REFUSED_MS
 
 
 async def test_progress_is_seen_until_it_ends(redis: Redis, keys: Keys) -> None:
@@ -197,6 +195,6 @@ async def test_progress_is_seen_until_it_ends(redis: Redis, keys: Keys) -> None:
     staging = Staging(source="s3://b/sql", phase=Phase.UNPACKING, num_bytes=5, total=None)
     await store.report("sql", staging)
     assert await store.of("sql") == staging
-    assert 0 < await redis.pttl(keys.staging("sql")) <= progress.TTL_MS
+    assert 0 < await redis.pttl(keys.staging("sql")) <= fetch_progress.TTL_MS
     await store.end("sql")
     assert await store.of("sql") is None

@@ -1,25 +1,24 @@
-"""Strays of each kind are found. Every kind of key has a rule and a bound."""
+"""Strays of each kind are found, also by an audit in short steps. Each kind of key has a bound."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from queue_support import API
+from queue_support import API, LIMITS, make_job
 
-from ops.lab.generate.stored_bounds import STORED
-from shared.protocol.ids import (
-    AdapterVersion,
-    JobId,
-    WorkerId,
-)
-from shared.store.audit import key_reader
+from ops.lab.generate.bounds import STORED
+from shared.protocol.ids import AdapterVersion, JobId, WorkerId
+from shared.store.audit import key_reader, running_audit
 from shared.store.audit.auditor import Auditor
 from shared.store.audit.facts import Stray
 from shared.store.audit.rules import RULES
+from shared.store.audit.running_audit import RunningAudit
+from shared.store.jobs.queue import Queue
 from shared.store.redis.connection import Redis
 from shared.store.redis.keys import Keys
 from shared.store.views.key_memory import key_kinds
+from shared.store.views.pool_views import PoolViews
 
 A = AdapterVersion("a@1")
 JOB = JobId("0" * 32)
@@ -35,10 +34,6 @@ def auditor(redis: Redis, keys: Keys) -> Auditor:
 
 async def first_look(auditor: Auditor) -> list[Stray]:
     return list((await auditor.audit(settle_s=0)).strays)
-
-
-def test_every_documented_kind_of_key_has_a_rule() -> None:
-    assert set(RULES) == set(key_kinds())
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +67,6 @@ def record(**fields: str) -> Put:
 
 
 def ends() -> Put:
-    """Make the record of an ended job."""
     return hash_(f"job:{JOB}", expires=True, state="done")
 
 
@@ -257,6 +251,82 @@ async def test_other_pools_are_not_checked(auditor: Auditor, redis: Redis, pool:
     await redis.delete(other)
 
 
-def test_each_kind_of_key_has_exactly_one_bound() -> None:
+def test_each_documented_kind_of_key_has_a_rule_and_exactly_one_bound() -> None:
     kinds = [kind for each in STORED for kind in each.kinds]
-    assert sorted(kinds) == sorted(RULES)
+    assert sorted(kinds) == sorted(RULES) == sorted(key_kinds())
+
+
+JOBS = [JobId(f"{number:032x}") for number in range(300)]
+
+
+@pytest.fixture(autouse=True)
+def quick_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running_audit, "LOOK_S", 0.01)
+
+
+@pytest.fixture
+def audit(redis: Redis, keys: Keys) -> RunningAudit:
+    return RunningAudit(redis, keys)
+
+
+async def test_a_stray_is_reported_once_by_the_second_step_that_sees_it(
+    audit: RunningAudit, redis: Redis, keys: Keys
+) -> None:
+    await redis.set(keys.result(JOBS[0]), "x")
+    found = [await audit.step() for _ in range(3)]
+    assert [len(strays) for strays in found] == [0, 1, 0]
+    assert found[1][0].key == keys.result(JOBS[0])
+    status = await audit.status()
+    assert status is not None
+    assert status.strays == found[1]
+
+
+async def test_the_number_of_strays_is_shown_until_they_are_gone(
+    audit: RunningAudit, views: PoolViews, redis: Redis, keys: Keys
+) -> None:
+    assert await views.num_strays() is None
+    await redis.mset({keys.result(job): "x" for job in JOBS[:3]})
+    found = []
+    for _ in range(2):
+        await audit.step()
+        found.append(await views.num_strays())
+    assert found == [0, 3]
+    await redis.delete(*map(keys.result, JOBS[:3]))
+    await audit.step()
+    assert await views.num_strays() == 0
+
+
+async def test_a_suspect_that_is_in_order_again_is_not_reported(
+    audit: RunningAudit, redis: Redis, keys: Keys
+) -> None:
+    await redis.set(keys.result(JOBS[0]), "x")
+    await audit.step()
+    await redis.expire(keys.result(JOBS[0]), 60)
+    assert await audit.step() == ()
+
+
+async def test_steps_continue_where_the_last_one_stopped(
+    own_server, open_client, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(running_audit, "MAX_SCANS", 1)
+    redis = open_client(own_server.url)
+    for job in JOBS:
+        await redis.set(keys.result(job), "x")
+    audit = RunningAudit(redis, keys)
+    strays = set()
+    for _ in range(4):
+        strays |= set(await audit.step())
+    assert {stray.key for stray in strays} == {keys.result(job) for job in JOBS}
+    status = await audit.status()
+    assert status is not None
+    assert status.num_keys >= len(JOBS)
+
+
+async def test_a_healthy_pool_has_an_empty_status(audit: RunningAudit, queue: Queue) -> None:
+    assert await audit.status() is None
+    await queue.enqueue(make_job(), LIMITS)
+    assert await audit.step() == ()
+    assert await audit.step() == ()
+    status = await audit.status()
+    assert status is not None
+    assert (status.strays, status.num_keys > 5, status.checked_ms > 0) == ((), True, True)

@@ -8,15 +8,11 @@ from batch_records import lines, make_batch, stored
 from shared.errors import ErrorCode, JobFailed, LeaseLost, QueueFull
 from shared.protocol.access.rights import Access
 from shared.protocol.ids import FileId
+from shared.protocol.results import Usage
 from shared.store.batches import batches as batches_module
 from shared.store.batches.batch_ends import BatchEnds
 from shared.store.batches.batches import Batches, Turn
-from shared.store.batches.records import (
-    Batch,
-    BatchStatus,
-    BatchUsage,
-    LineError,
-)
+from shared.store.batches.records import Batch, BatchStatus
 from shared.store.redis.connection import Redis
 from shared.store.redis.keys import Keys
 
@@ -118,7 +114,7 @@ async def test_lines_count_once(batches: Batches) -> None:
         await batches.commit(batch.id, A, lines(3, 9, parts=["again"]))
     found = await stored(batches, batch.id)
     assert (found.num_requests, found.num_completed, found.status) == (10, 2, "in_progress")
-    assert found.usage == BatchUsage(prompt_tokens=3, completion_tokens=2, cached_tokens=1)
+    assert found.usage == Usage(prompt_tokens=3, completion_tokens=2, cached_tokens=1)
     assert await batches.done(batch.id) == bytes([0b1000_0000, 0b0100_0000])
     assert await batches.parts(batch.id) == ["p"]
 
@@ -175,14 +171,6 @@ async def test_a_cancelled_batch_is_not_finalized(batches: Batches) -> None:
     await batches.cancel(batch.id)
     found = await stored(batches, batch.id)
     assert found.status is BatchStatus.CANCELLED
-
-
-async def test_faults_of_the_input_are_kept(batches: Batches) -> None:
-    batch, fault = await added(batches), LineError(code="x", message="bad", line=3)
-    await batches.take_turn()
-    await batches.end(batch.id, A, BatchStatus.FAILED, keep_s=9, announces=False, errors=[fault])
-    found = await stored(batches, batch.id)
-    assert found.errors == (fault,)
 
 
 async def test_an_end_is_announced_until_it_is_forgotten(

@@ -9,7 +9,6 @@ from queue_support import LIMITS, make_job
 
 from shared.protocol.codec import encode_job
 from shared.protocol.queue_replies import Mail, MailKind
-from shared.store.adapters.residency import ResidencyStore
 from shared.store.jobs.queue import Queue
 from shared.store.redis.connection import Redis
 from shared.store.redis.keys import Keys
@@ -207,44 +206,3 @@ async def test_a_claim_goes_by_what_the_worker_says_now_not_by_what_it_told(acto
     mine, loading = await enqueue("a@1"), await enqueue("c@1")
     worker.holds = ["a@1", "c@1"]  # it evicts b and loads c
     assert await worker.claim_ids() == [mine.id, loading.id]
-
-
-async def test_a_preemptible_job_that_waits_does_not_stop_the_jobs_of_other_adapters(
-    actor, enqueue
-) -> None:
-    await enqueue(is_preemptible=True)
-    worker = await actor()
-    await worker.claim_ids(sequences=1)
-    await enqueue(is_preemptible=True)
-    cold = await enqueue("b@1")
-    claim = await worker.try_claim(sequences=1, idle_sequences=0, max_cold=1)
-    assert [claimed.job.id for claimed in claim.jobs] == [cold.id]
-
-
-async def test_claiming_without_capacity_unparks(actor, enqueue) -> None:
-    worker = await actor()
-    await worker.claim()
-    assert await worker.is_parked()
-    await worker.claim(sequences=0)
-    assert not await worker.is_parked()
-    await enqueue()
-    assert await worker.claim(sequences=0) == []
-
-
-async def test_a_cold_adapter_has_one_loader(actor, enqueue, residency: ResidencyStore) -> None:
-    first, second = await actor("w1", holds=[]), await actor("w2", holds=[])
-    await enqueue("c@1")
-    assert len(await first.claim(max_cold=1)) == 1
-    later = await enqueue("c@1")
-    assert await second.claim(max_cold=1) == []
-    await residency.set_residents(first.id, add=["c@1"])
-    assert await first.claim_ids(residents=["c@1"]) == [later.id]
-
-
-async def test_a_foreign_job_after_the_own_jobs_is_not_overdue(
-    actor, enqueue, redis: Redis, keys: Keys
-) -> None:
-    worker = await actor(holds=["a@1"])
-    own, cold = await enqueue("a@1"), await enqueue("c@1")
-    await age(redis, keys, own, cold, ms=10_000)
-    assert await worker.claim_ids(sequences=1, max_cold=1, steal_ms=250) == [own.id]

@@ -1,17 +1,24 @@
-"""Dead letters and failed jobs that can be enqueued again."""
+"""Dead letters, jobs that are enqueued again, and the `redis-cli` commands of ops/docs/queue.md."""
 
+import re
+import shlex
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from adapter_versions import BASE
-from queue_support import LIMITS, make_adapter, make_job
+from key_support import new_key
+from queue_support import API, LIMITS, Actor, make_adapter, make_job, tokens
 
 from shared.errors import ErrorCode
 from shared.protocol.adapters import Adapter
 from shared.protocol.codec import encode_job
+from shared.protocol.ids import AdapterVersion
 from shared.protocol.jobs import Endpoint, View
 from shared.reasoning_form import ReasoningForm
+from shared.store.access.key_store import KeyStore
 from shared.store.adapters.registry import Found, Registry
 from shared.store.jobs.dead_letters import DeadLetters, Unanswered
 from shared.store.jobs.queue import Queue
@@ -49,26 +56,6 @@ async def test_an_old_dead_letter_is_found_and_discarded(
     await letters.discard(job.id)
     assert await letters.find(job.id) is None
     assert len(await letters.dead(1000)) == 250
-
-
-@pytest.mark.parametrize(
-    ("code", "is_kept"),
-    [
-        (ErrorCode.INTERNAL, True),
-        (ErrorCode.ADAPTER_UNAVAILABLE, True),
-        (ErrorCode.INVALID_VALUE, False),
-        (ErrorCode.CONTEXT_LENGTH_EXCEEDED, False),
-    ],
-)
-async def test_a_failed_job_is_kept_if_the_same_request_may_succeed(
-    actor, enqueue, letters, code: ErrorCode, is_kept: bool
-) -> None:
-    worker, job = await actor(), await enqueue()
-    (claimed,) = await worker.claim()
-    await worker.fail(claimed, code)
-    assert await letters.find(job.id) == (Unanswered(job, is_dead=False) if is_kept else None)
-    await letters.discard(job.id)
-    assert await letters.find(job.id) is None
 
 
 async def test_the_letters_are_searched_for_dead_and_expired_jobs_only(
@@ -186,3 +173,49 @@ async def test_letters_are_kept_where_redis_reports_no_bytes(
     await add_letters(redis, keys, [1000])
     await redis.execute_command("ACL", "SETUSER", "default", "-memory")
     assert await DeadLetters(redis, keys).trim(max_age_ms=10**15, max_bytes=1) == 0
+
+
+PAGE = Path(__file__).parents[4] / "ops" / "docs" / "queue.md"
+COMMANDS = re.findall(r"^\$ redis-cli (.*)\n(.*)$", PAGE.read_text(), re.MULTILINE)
+"""Documented commands with the first lines of their output."""
+PAGE_BASE = AdapterVersion("base@0123456789ab")
+PIRATE = AdapterVersion("pirate@b13716a93689")
+
+
+@pytest.fixture
+async def names(queue: Queue, redis: Redis, keys: Keys) -> dict[str, str]:
+    """Return the values of the placeholders on the page."""
+    await Registry(redis, keys).set_base(replace(BASE, version=PAGE_BASE))
+    adapter = make_adapter("extract@ba01d64d1243", source="org/extract")
+    await Registry(redis, keys).add_adapter(adapter)
+    worker = await Actor(queue, redis, keys, "vm:1:a", [PAGE_BASE, PIRATE]).register()
+    running, ended, waiting = (make_job(PIRATE) for _ in range(3))
+    for job in (running, ended):
+        await queue.enqueue(job, LIMITS)
+    claimed = {one.job.id: one for one in await worker.claim()}
+    shown = tokens(running, 0, [5], "x")
+    await queue.publish(worker.id, {API: [shown]}, [shown])
+    await worker.finish(claimed[ended.id])
+    await queue.enqueue(waiting, LIMITS)
+    _, key_id = await new_key(KeyStore(redis, keys))
+    day = (await redis.time())[0] // 86_400
+    values = {"WORKER": worker.id, "JOB": running.id, "ENDED": ended.id}
+    return {"{lk:main}:": keys.prefix, **values, "key:ID": f"key:{key_id}", "DAY": str(day)}
+
+
+def test_the_page_has_commands() -> None:
+    assert len(COMMANDS) > 10
+
+
+@pytest.mark.parametrize(("command", "printed"), COMMANDS)
+async def test_a_documented_command_shows_what_the_page_says(
+    redis: Redis, names: dict[str, str], command: str, printed: str
+) -> None:
+    id_of = names["ENDED"] if ":res:" in command else names["JOB"]
+    line = re.sub(r"\b[0-9a-f]{32}\b", id_of, command)
+    for name, value in names.items():
+        line = line.replace(name, value)
+    reply = await redis.execute_command(*shlex.split(line))
+    values = reply if isinstance(reply, list) else [reply]
+    assert bool(values) is bool(printed)
+    assert None not in values

@@ -1,11 +1,17 @@
-"""Every accepted job ends in exactly one final event, at its deadline at the latest."""
+"""Every accepted job ends once, at its deadline at the latest, and is kept for a while."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
-from queue_support import API, INFO, NEVER_MS, tokens
+import pytest
+from pool_contents import pool_contents
+from queue_support import API, INFO, LIMITS, NEVER_MS, Actor, make_job, tokens
 
+from ops.local.embedded_redis import EmbeddedRedis
 from shared.errors import ErrorCode, JobError
 from shared.protocol.events import End
+from shared.protocol.ids import JobId
 from shared.protocol.jobs import JobState
 from shared.protocol.logprobs import PositionLogprobs, TokenLogprob
 from shared.protocol.queue_replies import FinishOutcome, Mail, MailKind
@@ -39,14 +45,6 @@ async def test_finish_stores_the_result_and_sends_the_end(
     assert (await views.job_and_result(job.id))[1] == result
     assert await events(job) == [end]
     assert (await queue.beat(worker.id, lease_ms=6000, info=INFO)).booked == 0
-
-
-async def test_an_unknown_job_cannot_be_finished(actor, enqueue, redis, keys) -> None:
-    worker = await actor()
-    job = await enqueue()
-    (claimed,) = await worker.claim()
-    await redis.delete(keys.job(job.id))
-    assert await worker.finish(claimed) == FinishOutcome.FENCED
 
 
 async def test_a_running_job_is_cancelled_by_its_worker_with_the_given_reason(
@@ -139,3 +137,141 @@ async def test_stalls_of_redis_do_not_count_towards_deadlines(
     await queue.reap()
     after = await enqueue(deadline_ms=10_000)
     assert await worker.claim_ids() == [early.id, late.id, after.id]
+
+
+SECRET = "a secret prompt"
+
+
+async def ended_job(queue: Queue, worker: Actor, limits: Any = LIMITS, **fields: Any) -> JobId:
+    job = make_job(**fields)
+    await queue.enqueue(job, limits)
+    (claimed,) = await worker.claim()
+    await worker.finish(claimed)
+    return job.id
+
+
+async def kept_bytes(redis: Redis, keys: Keys) -> int:
+    return int(await redis.hget(keys.counters, "kept") or 0)
+
+
+async def test_erasing_an_ended_job_leaves_nothing_of_it(
+    queue: Queue, actor: Any, redis: Redis, keys: Keys
+) -> None:
+    worker: Actor = await actor()
+    job = make_job(prompts=(SECRET,))
+    await queue.enqueue(job, LIMITS)
+    (claimed,) = await worker.claim()
+    await worker.fail(claimed, ErrorCode.INTERNAL)  # its request is kept for a retry
+    assert SECRET in str(await pool_contents(redis, keys))
+    assert await queue.erase(job.id) is JobState.FAILED
+    assert await queue.erase(job.id) is None
+    assert SECRET not in str(await pool_contents(redis, keys))
+    assert await redis.exists(keys.job(job.id), keys.result(job.id), keys.ended) == 0
+    assert await redis.exists(keys.jobs("default")) == 0
+    assert await kept_bytes(redis, keys) == 0
+
+
+async def test_publications_are_kept_only_while_their_worker_has_jobs(
+    queue: Queue, actor: Any, enqueue: Any, redis: Redis, keys: Keys
+) -> None:
+    worker: Actor = await actor()
+    for _ in range(2):
+        await enqueue()
+    first, second = await worker.claim()
+    await queue.publish(worker.id, {API: [tokens(first.job, 0, [1], SECRET)]})
+    await worker.finish(first)
+    assert await redis.exists(keys.sent(worker.id))
+    await worker.finish(second)
+    assert not await redis.exists(keys.sent(worker.id))
+
+
+async def test_expired_jobs_leave_the_indexes(
+    queue: Queue, actor: Any, redis: Redis, keys: Keys
+) -> None:
+    worker: Actor = await actor()
+    gone = await ended_job(queue, worker, replace(LIMITS, retain_ms=1))
+    kept = await ended_job(queue, worker)
+    while await redis.exists(keys.job(gone)):
+        pass
+    assert await queue.retain() == (1, 0)
+    assert await redis.zrange(keys.jobs("default"), 0, -1) == [kept.encode()]
+    (member,) = await redis.zrange(keys.ended, 0, -1)
+    assert member.decode().split() == [kept, str(await kept_bytes(redis, keys)), "default"]
+
+
+async def test_a_tenant_that_keeps_much_loses_its_own_answers_first(
+    queue: Queue, actor: Any, redis: Redis, keys: Keys, views: PoolViews
+) -> None:
+    worker: Actor = await actor()
+    soon = replace(LIMITS, retain_ms=LIMITS.retain_ms // 2)
+    quiet = [await ended_job(queue, worker, soon, tenant="quiet") for _ in range(2)]
+    large = [await ended_job(queue, worker, tenant="large") for _ in range(6)]
+    size = await kept_bytes(redis, keys) // 8
+    limits = replace(LIMITS, retain_bytes=4 * size + size // 2)
+    large.append(await ended_job(queue, worker, limits, tenant="large"))
+    await queue.retain()
+    assert [await views.job(job) is not None for job in quiet] == [True, True]
+    assert [await views.job(job) is not None for job in large] == [False] * 5 + [True] * 2
+    kept = await redis.zrange(keys.kept, 0, -1, withscores=True)
+    assert sum(num_bytes for _, num_bytes in kept) == await kept_bytes(redis, keys)
+    for job in (*quiet, *large):
+        await queue.erase(job)
+    assert not await redis.exists(keys.kept)
+
+
+@pytest.mark.parametrize("prompt", ["hi", "x" * 30_000])
+async def test_kept_bytes_are_about_the_memory_of_the_ended_jobs(
+    own_server: EmbeddedRedis, open_client: Callable[[str], Redis], keys: Keys, prompt: str
+) -> None:
+    redis = open_client(own_server.url)
+    queue = Queue(redis, keys)
+    worker = await Actor(queue, redis, keys, "w1", ["a@1"]).register()
+
+    async def end_jobs(number: int) -> None:
+        for _ in range(number):
+            await queue.enqueue(make_job(prompts=(prompt,)), LIMITS)
+            (claimed,) = await worker.claim()
+            await worker.fail(claimed, ErrorCode.INTERNAL)  # its request is kept
+            await redis.delete(keys.replies(API))
+
+    await end_jobs(50)
+    used, kept = (await redis.info("memory"))["used_memory"], await kept_bytes(redis, keys)
+    await end_jobs(300)
+    grown = (await redis.info("memory"))["used_memory"] - used
+    assert await kept_bytes(redis, keys) - kept == pytest.approx(grown, rel=0.25)
+
+
+async def test_the_published_text_of_a_cancelled_job_counts(
+    queue: Queue, enqueue: Any, actor: Any, redis: Redis, keys: Keys
+) -> None:
+    worker: Actor = await actor()
+    job = await enqueue()
+    (claimed,) = await worker.claim()
+    piece = tokens(job, 0, [1], "x" * 50_000)
+    await queue.publish(worker.id, {API: [piece]}, [piece])
+    await worker.finish(claimed, JobState.CANCELLED)
+    assert await kept_bytes(redis, keys) > 50_000
+
+
+@pytest.mark.parametrize(("max_memory", "num_deleted"), [(0, 0), (10**9, 0), (1, 3)])
+async def test_kept_jobs_use_at_most_half_of_redis_memory(
+    queue: Queue, actor: Any, redis: Redis, keys: Keys, max_memory: int, num_deleted: int
+) -> None:
+    worker: Actor = await actor()
+    for _ in range(5):
+        await ended_job(queue, worker)
+    half = await kept_bytes(redis, keys) // 2
+    limit = max_memory if max_memory != 1 else 2 * half
+    await redis.hset(keys.counters, "max_memory", limit)  # type: ignore[misc]
+    assert await queue.retain() == (0, num_deleted)
+    if num_deleted:
+        assert await kept_bytes(redis, keys) <= half
+
+
+async def test_a_sweep_applies_the_limits(
+    queue: Queue, actor: Any, redis: Redis, keys: Keys
+) -> None:
+    worker: Actor = await actor()
+    await ended_job(queue, worker, replace(LIMITS, retain_bytes=1))
+    await queue.reap()
+    assert await kept_bytes(redis, keys) == 0

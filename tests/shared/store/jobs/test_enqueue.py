@@ -9,7 +9,7 @@ import pytest
 from queue_support import LIMITS, Actor, make_job
 
 from ops.local.embedded_redis import EmbeddedRedis
-from shared.errors import DuplicateJob, ErrorCode, JobFailed, QueueFull
+from shared.errors import DuplicateJob, ErrorCode, QueueFull
 from shared.protocol.enqueue import Enqueued, EnqueueOptions, IdempotencyKey, QueueLimits
 from shared.protocol.jobs import Job, JobState, SamplingParams
 from shared.store.jobs.dead_letters import DeadLetters
@@ -91,7 +91,6 @@ def large_job(tenant: str, **changes: object) -> Job:
 
 
 async def fill(queue: Queue, tenant: str, limits: QueueLimits = TIGHT) -> tuple[list[Job], str]:
-    """Enqueue until the queue is full; return the jobs and the limit that was reached."""
     jobs: list[Job] = []
     while True:
         job = large_job(tenant)
@@ -165,14 +164,6 @@ async def test_simultaneous_requests_with_one_key_make_one_job(
     assert len({outcome.id for outcome in outcomes}) == 1
     assert sum(outcome.is_new for outcome in outcomes) == 1
     assert (await views.counts()).waiting == 1
-
-
-async def test_another_body_is_a_conflict(queue: Queue) -> None:
-    await ask(queue, keyed(body="b"))
-    with pytest.raises(JobFailed) as raised:
-        await ask(queue, keyed(body="c"))
-    assert raised.value.error.code is ErrorCode.IDEMPOTENCY_CONFLICT
-    assert raised.value.error.status == 409
 
 
 async def test_an_ended_job_answers_until_its_record_expires(

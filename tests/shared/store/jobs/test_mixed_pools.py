@@ -1,22 +1,25 @@
-"""A worker gets only jobs that it serves, and no job waits for a worker that can't serve it."""
+"""A worker gets only jobs that it serves and has the capacity for, and no others wait for it."""
 
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
-from queue_support import LIMITS, NEVER_MS, Actor, make_adapter, make_job
+from queue_support import LIMITS, NEVER_MS, Actor, eventually, make_adapter, make_job
 
 from shared.errors import ErrorCode, JobFailed
 from shared.protocol.capabilities import EVERYTHING, AdapterKind, Capabilities
 from shared.protocol.embeddings import EmbeddingParams
 from shared.protocol.enqueue import QueueLimits
-from shared.protocol.jobs import Endpoint, Job
+from shared.protocol.ids import JobId, WorkerId
+from shared.protocol.jobs import ClaimedJob, Endpoint, Job
 from shared.store.adapters.registry import Registry
 from shared.store.adapters.residency import ResidencyStore
 from shared.store.jobs.queue import Queue
 from shared.store.redis.connection import Redis
 from shared.store.redis.keys import Keys
+from shared.store.views.pool_views import PoolViews
 
 PLAIN = Capabilities(kinds=frozenset(), features=frozenset(), max_rank=16)
 """Capabilities of a worker that serves only plain LoRA of small ranks."""
@@ -26,11 +29,6 @@ ROOMY = QueueLimits(
 )
 Start = Callable[..., Awaitable[Actor]]
 Put = Callable[..., Awaitable[Job]]
-
-
-@pytest.fixture
-def registry(redis: Redis, keys: Keys) -> Registry:
-    return Registry(redis, keys)
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +50,6 @@ async def full(actor: Start) -> Actor:
 
 
 def embeddings(version: str = "base@1", **changes: Any) -> dict[str, Any]:
-    """Return the fields of a job for embeddings."""
     params = EmbeddingParams()
     return {"version": version, "endpoint": Endpoint.EMBEDDINGS, "embedding": params, **changes}
 
@@ -71,7 +68,6 @@ async def test_a_worker_gets_only_jobs_that_it_serves(
 
 
 async def enqueue_unserved(registry: Registry, queue: Queue, num_versions: int) -> None:
-    """Enqueue a job of each of many DoRA adapters."""
     for number in range(num_versions):
         adapter = make_adapter(f"d{number}@1", kinds=frozenset({AdapterKind.DORA}))
         await registry.add_adapter(adapter)
@@ -161,22 +157,17 @@ async def test_needs_that_no_single_worker_serves_are_named(
 
 
 async def test_no_job_is_left_to_a_larger_worker_that_does_not_serve_it(
-    queue: Queue, actor: Start, redis: Redis, keys: Keys
+    queue: Queue, actor: Start
 ) -> None:
-    async def with_capacity(name: str, serves: Capabilities, kv_tokens: int) -> Actor:
-        worker = Actor(queue, redis, keys, name, ["base@1"], serves)
-        worker.info = replace(worker.info, kv_tokens=kv_tokens)
-        return await worker.register()
-
-    small = await with_capacity("small", EVERYTHING, 100)
-    large = await with_capacity("large", PLAIN, 1000)
+    small = await actor("small", holds=["base@1"], kv_tokens=100)
+    large = await actor("large", holds=["base@1"], kv_tokens=1000, serves=PLAIN)
     with pytest.raises(JobFailed, match="no worker holds more than 100 at a time"):
         await queue.enqueue(make_job(**embeddings(cost=500)), LIMITS)
     plain_job = make_job("base@1", cost=500)
     await queue.enqueue(plain_job, LIMITS)
     assert await small.claim_ids(tokens=100) == []
     assert await large.claim_ids(tokens=1000) == [plain_job.id]
-    other = await with_capacity("other", EVERYTHING, 1000)
+    other = await actor("other", holds=["base@1"], kv_tokens=1000)
     job = make_job(**embeddings(cost=500))
     await queue.enqueue(job, LIMITS)
     await queue.leave(other.id)
@@ -214,3 +205,121 @@ async def test_unserved_jobs_do_not_delay_an_adapter_that_nobody_holds(
     await enqueue(**embeddings(), limits=ROOMY)
     overdue, _ = await enqueue("a@1"), await enqueue("base@1")
     assert await plain.claim_ids(max_cold=1, load_ms=-1, sequences=1) == [overdue.id]
+
+
+MOST = 1000
+"""Capacity of a worker in tokens."""
+
+
+@pytest.fixture
+async def small_and_large(actor: Start) -> tuple[Actor, Actor]:
+    """Workers with a capacity of MOST and of twice as many tokens."""
+    return await actor("small", kv_tokens=MOST), await actor("large", kv_tokens=2 * MOST)
+
+
+async def test_a_job_that_exceeds_every_live_worker_is_refused(
+    small_and_large: tuple[Actor, Actor], queue: Queue
+) -> None:
+    _, large = small_and_large
+    await queue.enqueue(make_job(cost=2 * MOST), LIMITS)
+    with pytest.raises(JobFailed) as failed:
+        await queue.enqueue(make_job(cost=2 * MOST + 1), LIMITS)
+    assert failed.value.error.status == 400
+    assert failed.value.error.code == ErrorCode.CONTEXT_LENGTH_EXCEEDED
+    assert "2001 tokens" in failed.value.error.message
+    await queue.leave(large.id)
+    with pytest.raises(JobFailed):
+        await queue.enqueue(make_job(cost=MOST + 1), LIMITS)
+
+
+async def test_without_a_live_worker_any_job_is_accepted(enqueue) -> None:
+    await enqueue(cost=NEVER_MS)
+
+
+async def test_a_large_job_is_left_to_a_worker_with_the_capacity_for_it(
+    small_and_large: tuple[Actor, Actor], queue: Queue
+) -> None:
+    small, large = small_and_large
+    job, behind = make_job(cost=MOST + 1), make_job()
+    for each in (job, behind):
+        await queue.enqueue(each, LIMITS)
+    assert await small.claim_ids(tokens=MOST) == [behind.id]
+    assert await large.claim_ids(tokens=2 * MOST) == [job.id]
+
+
+async def test_no_worker_idles_while_small_jobs_wait_after_a_large_one(
+    actor, enqueue, queue: Queue, views: PoolViews
+) -> None:
+    """1,000 small jobs and one that needs a whole worker, on four workers with ten slots each."""
+    slots, tokens = 10, 1000
+    workers = [await actor(f"w{i}") for i in range(4)]
+    running: dict[WorkerId, list[ClaimedJob]] = {worker.id: [] for worker in workers}
+    small = [make_job(cost=100) for _ in range(1000)]
+    large = make_job(cost=tokens)
+    for job in (*small[:100], large, *small[100:]):
+        await queue.enqueue(job, ROOMY)
+    ends: list[JobId] = []
+    idle: Counter[WorkerId] = Counter()
+    while len(ends) < 1001:
+        for worker in workers:
+            mine = running[worker.id]
+            for _ in range(2):  # as workers do: until no job is returned
+                used = sum(c.job.cost for c in mine)
+                mine += await worker.claim(sequences=slots - len(mine), tokens=tokens - used)
+            if not mine and (await views.counts()).waiting:
+                idle[worker.id] += 1
+        for worker in workers:
+            if mine := running[worker.id]:
+                done = mine.pop(0)
+                await worker.finish(done)
+                ends.append(done.job.id)
+    assert not idle
+    assert ends.index(large.id) < 400  # the large job isn't delayed forever
+    assert (await views.counts()).waiting == 0
+
+
+async def test_a_small_worker_reaches_small_jobs_after_many_large_ones(
+    small_and_large: tuple[Actor, Actor], queue: Queue
+) -> None:
+    small, _ = small_and_large
+    for _ in range(150):
+        await queue.enqueue(make_job(cost=MOST + 1), ROOMY)
+    behind = make_job()
+    await queue.enqueue(behind, ROOMY)
+
+    async def gets_it() -> bool:
+        claim = await small.try_claim(tokens=MOST)
+        assert claim.next_steal_ms is None or claim.jobs
+        return [claimed.job.id for claimed in claim.jobs] == [behind.id]
+
+    await eventually(gets_it)
+
+
+async def test_a_reservation_ends_when_its_worker_stops_renewing_it(
+    actor, enqueue, redis, keys
+) -> None:
+    victim, silent, other = [await actor(name) for name in ("w1", "w2", "w3")]
+    suspect = await enqueue()
+    await victim.claim()
+    for worker in (silent, other):
+        await enqueue()
+        await worker.claim()
+    await victim.die()
+    await silent.claim(sequences=7)
+    await redis.hset(keys.job(suspect.id), "reserved", f"{silent.id} 1")
+    waiting = await enqueue()
+    assert await other.claim(sequences=7) == []
+    assert await silent.claim_ids(sequences=7) == [waiting.id]
+
+
+async def test_a_reservation_ends_with_its_worker(actor, enqueue) -> None:
+    first, second = await actor("w1"), await actor("w2")
+    for worker in (first, second):
+        await enqueue(cost=100)
+        await worker.claim(tokens=MOST)
+    large = await enqueue(cost=MOST)
+    assert await first.claim(tokens=MOST - 100) == []
+    await first.die()
+    mine = await second.claim(tokens=MOST - 100)
+    assert large.id not in {c.job.id for c in mine}
+    assert not await second.is_parked()

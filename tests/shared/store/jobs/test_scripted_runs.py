@@ -21,7 +21,7 @@ WAYS_TO_LOSE_JOBS = ("release", "lose_replies_and_reconcile", "leave", "die")
 
 
 class Script:
-    """Operations of a machine, each followed by a check of all invariants."""
+    """Operations of a machine, each followed by a check of all invariants and by an audit."""
 
     def __init__(self, machine: QueueMachine) -> None:
         self.machine = machine
@@ -30,20 +30,21 @@ class Script:
         def operate(*args: Any, **options: Any) -> None:
             getattr(self.machine, name)(*args, **options)
             self.machine.every_index_is_true()
+            self.machine.run(self.machine.checks.check_owners())
 
         return operate
 
     def states(self) -> list[JobState]:
-        """Return the states of all jobs in the order of their arrival."""
         return [known.state for known in self.machine.model.jobs.values()]
 
     def suspects(self) -> int:
         return sum(known.is_suspect for known in self.machine.model.jobs.values())
 
-    def die_of_first_job(self, version: str = "a@1") -> None:
-        self.start({version})
-        self.claim(-1, sequences=1)
-        self.die(-1)
+    def die_of_first_job(self, times: int = 1) -> None:
+        for _ in range(times):
+            self.start({"a@1"})
+            self.claim(-1, sequences=1)
+            self.die(-1)
 
 
 @pytest.fixture
@@ -58,15 +59,13 @@ def play(redis_url: str) -> Iterator[Script]:
 def test_poison_jobs_quarantine_their_version(play: Script) -> None:
     play.enqueue([{}] * 4)
     for num_dead in range(3):
-        for _ in range(3):
-            play.die_of_first_job()
+        play.die_of_first_job(times=3)
         assert play.states().count(DEAD) == num_dead + 1
     assert play.states() == [DEAD] * 3 + [FAILED]
     play.enqueue([{}, {"version": "b@1"}])
     play.release_quarantine()
     play.enqueue([{}, {}])
-    for _ in range(3):
-        play.die_of_first_job()
+    play.die_of_first_job(times=3)
     assert play.states()[4:] == [QUEUED, DEAD, FAILED]
     play.erase(0)
 
@@ -74,8 +73,7 @@ def test_poison_jobs_quarantine_their_version(play: Script) -> None:
 def test_a_job_that_is_done_clears_its_version(play: Script) -> None:
     for _ in range(3):
         play.enqueue([{}])
-        for _ in range(3):
-            play.die_of_first_job()
+        play.die_of_first_job(times=3)
         play.enqueue([{}])
         play.start()
         play.claim()
@@ -92,8 +90,7 @@ def test_a_job_of_a_quarantined_version_ends_or_is_served_after_a_release(
     play.start({"a@1"})
     play.claim()
     play.enqueue([{}] * 3)
-    for _ in range(9):
-        play.die_of_first_job()
+    play.die_of_first_job(times=9)
     assert play.states() == [RUNNING] + [DEAD] * 3
     play.release()
     play.claim()
@@ -101,8 +98,7 @@ def test_a_job_of_a_quarantined_version_ends_or_is_served_after_a_release(
     play.release_quarantine()
     play.claim()
     play.enqueue([{}])
-    for _ in range(3):
-        play.die_of_first_job()
+    play.die_of_first_job(times=3)
     assert play.states() == [RUNNING] + [DEAD] * 4
     play.release()
     play.sweep()
@@ -275,6 +271,16 @@ def test_preemptible_jobs_take_idle_capacity_only(play: Script) -> None:
     play.load_and_drop(1, {"a@1"})
     play.enqueue([{"version": "b@1"}])
     play.claim(0, sequences=1, idle=0, max_cold=1)
+    play.claim(0, idle=0, max_cold=1)  # takes none of its own version, which are preemptible
+
+
+def test_own_jobs_go_before_later_foreign_ones(play: Script) -> None:
+    play.start({"a@1"})
+    play.claim()
+    play.claim(sequences=0)  # it no longer waits for jobs
+    play.enqueue([{}, {"version": "b@1"}])
+    play.claim(sequences=1, max_cold=1, load_ms=-1)
+    assert play.states() == [RUNNING, QUEUED]
 
 
 def test_a_version_that_no_worker_holds_has_one_loader(play: Script) -> None:

@@ -1,22 +1,24 @@
-"""Published tokens reach their front end, and survive the worker that published them."""
+"""Published tokens reach the front ends that follow their job, and survive their worker."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 from queue_support import API, LIMITS, Actor, make_job, tokens
 
 from shared.errors import RedisUnavailable
-from shared.protocol.events import Admitted, Tokens
+from shared.protocol.events import Admitted, Event, Tokens
 from shared.protocol.ids import ApiId
-from shared.protocol.jobs import JobState
+from shared.protocol.jobs import Job, JobState
 from shared.protocol.logprobs import PositionLogprobs, TokenLogprob
 from shared.protocol.results import FinishReason
 from shared.store.jobs import token_streams
 from shared.store.jobs.queue import Queue
+from shared.store.jobs.sweep import RETURN_MS
 from shared.store.jobs.token_streams import ReplyReader, merge, read_checkpoints, recover
 from shared.store.redis.connection import Redis
+from shared.store.redis.durability import Replication
 from shared.store.redis.keys import Keys
 
 
@@ -62,7 +64,7 @@ async def test_each_api_process_gets_its_own_events(actor, enqueue, queue: Queue
         assert await events(api=api) == batch
 
 
-async def test_reply_streams_are_trimmed_and_expire(
+async def test_reply_streams_are_trimmed_and_expire_unless_they_are_read(
     actor, enqueue, redis: Redis, keys: Keys
 ) -> None:
     worker, job = await actor(), await enqueue()
@@ -73,15 +75,8 @@ async def test_reply_streams_are_trimmed_and_expire(
     await publish(worker, tokens(job, 0, [1]))
     assert await redis.xlen(stream) < 100
     assert 110_000 < await redis.pttl(stream) <= 120_000
-
-
-async def test_the_reader_keeps_its_stream_short_and_alive(
-    actor, enqueue, redis: Redis, keys: Keys
-) -> None:
-    worker, job = await actor(), await enqueue()
-    await worker.claim()
-    stream = keys.replies(API)
-    await publish(worker, tokens(job, 0, [1]))
+    await redis.delete(stream)
+    await publish(worker, tokens(job, 1, [2]))
     await redis.pexpire(stream, 5000)
     await ReplyReader(redis, keys, API).read()
     assert await redis.pttl(stream) > 50_000
@@ -104,32 +99,12 @@ async def test_pieces_merge_to_one_per_choice() -> None:
         tokens(job, 0, [1, 2, 3], "abcd", finish=stop),
         tokens(job, 0, [7, 8], "xy", choice=1, try_=2),
     )
+    assert merge(pieces[4:5]) == (), "its start is missing"
 
 
-async def test_pieces_after_a_missing_start_are_dropped() -> None:
-    job = make_job()
-    assert merge([tokens(job, 3, [4], "d")]) == ()
-
-
-Crash = Callable[[Actor, str], object]
-
-
-async def reap(worker: Actor, _: str) -> None:
-    await worker.die()
-
-
-async def release(worker: Actor, job_id: str) -> None:
-    await worker.queue.release(worker.id, [job_id])
-
-
-async def leave(worker: Actor, _: str) -> None:
-    await worker.queue.leave(worker.id)
-
-
-@pytest.mark.parametrize("end", [reap, release, leave])
 @pytest.mark.parametrize("num_checkpointed", [0, 1, 3, 5])
 async def test_the_next_owner_recovers_exactly_the_published_tokens(
-    actor, enqueue, events, redis: Redis, keys: Keys, end: Crash, num_checkpointed: int
+    actor, enqueue, redis: Redis, keys: Keys, num_checkpointed: int
 ) -> None:
     worker, job, mate = await actor("w1"), await enqueue(n=2), await enqueue()
     await worker.claim()
@@ -144,10 +119,9 @@ async def test_the_next_owner_recovers_exactly_the_published_tokens(
     for i, piece in enumerate(pieces):
         kept = merge(pieces[: i + 1]) if i + 1 == num_checkpointed else ()
         await publish(worker, piece, tokens(mate, i, [99], "mate"), checkpoints=kept)
-    await end(worker, job.id)
-    await redis.delete(
-        keys.replies(API)
-    )  # recovery doesn't need the reply stream, which is trimmed
+    await worker.die()
+    # Recovery doesn't need the reply stream, which is trimmed.
+    await redis.delete(keys.replies(API))
     (claimed,) = await (await actor("w2")).claim(sequences=2)
     assert claimed.job.id == job.id
     assert await recover(redis, keys, claimed) == (
@@ -256,3 +230,122 @@ async def test_a_reader_continues_at_its_position_after_an_outage(
         await reading
     await publish(worker, pieces[1])
     assert await reader.read() == [pieces[1]]
+
+
+OTHER = ApiId("api-2")
+THIRD = ApiId("api-3")
+Events = Callable[..., Awaitable[list[Event]]]
+
+
+async def test_each_event_is_forwarded_once_however_many_jobs_are_followed(
+    queue: Queue, actor: Any, enqueue: Any, events: Events
+) -> None:
+    worker, jobs = await actor(), [await enqueue() for _ in range(3)]
+    for job in jobs:
+        await queue.attach(job.id, OTHER)
+        await queue.attach(job.id, OTHER)
+    await worker.claim()
+    await queue.publish(worker.id, {API: [tokens(job, 0, [1]) for job in jobs]})
+    assert [event.job for event in await events(None, OTHER)] == [job.id for job in jobs]
+
+
+async def test_only_the_latest_eight_front_ends_are_kept(
+    queue: Queue, enqueue: Any, redis: Redis, keys: Keys
+) -> None:
+    job = await enqueue()
+    for number in range(12):
+        await queue.attach(job.id, ApiId(f"other-{number}"))
+    kept = (await redis.hget(keys.followers, job.id)).decode().split()
+    assert kept == [f"other-{number}" for number in range(4, 12)]
+
+
+async def test_with_strict_durability_an_attachment_waits_for_its_copies(
+    enqueue: Any, redis: Redis, keys: Keys
+) -> None:
+    class NoCopies:
+        async def confirm(self, connection: Redis, replication: Replication) -> None:
+            raise RedisUnavailable("scripted")
+
+    job = await enqueue()
+    strict = Queue(redis, keys, durability=NoCopies())  # type: ignore[arg-type]
+    with pytest.raises(RedisUnavailable):
+        await strict.attach(job.id, OTHER)
+    await strict.attach(make_job().id, OTHER)  # nothing was written
+
+
+API_DEAD_MS = 60_000
+DAY_MS = 86_400_000
+
+
+class FrontEnds:
+    """The front ends of a pool, which report that they live or fall silent."""
+
+    def __init__(self, queue: Queue, redis: Redis, keys: Keys) -> None:
+        self.queue, self.redis, self.keys = queue, redis, keys
+
+    async def beat(self, *apis: ApiId) -> list[bool]:
+        return [await self.queue.beat_api(api) for api in apis]
+
+    async def let_pass(self, api: ApiId, ms: int = API_DEAD_MS) -> None:
+        await self.redis.zincrby(self.keys.apis, -ms, api)
+
+    async def left_ms(self, job: Job) -> float | None:
+        """Return the time until the job is cancelled, or None if it isn't abandoned."""
+        at = await self.redis.zscore(self.keys.abandoned, job.id)
+        seconds, _ = await self.redis.time()
+        return None if at is None else at - seconds * 1000
+
+
+@pytest.fixture
+async def front_ends(queue: Queue, redis: Redis, keys: Keys) -> FrontEnds:
+    front_ends = FrontEnds(queue, redis, keys)
+    await front_ends.beat(API, OTHER, THIRD)
+    return front_ends
+
+
+async def run(queue: Queue, worker: Actor, job: Job) -> None:
+    await worker.claim()
+    await queue.publish(worker.id, {job.reply_to: [tokens(job, 0, [1])]})
+
+
+@pytest.mark.parametrize("silent_ms", [0, API_DEAD_MS // 2])
+async def test_a_front_end_that_is_silent_for_seconds_is_still_connected(
+    queue: Queue, actor: Any, enqueue: Any, front_ends: FrontEnds, silent_ms: int
+) -> None:
+    worker, job = await actor(), await enqueue()
+    await run(queue, worker, job)
+    await front_ends.let_pass(API, silent_ms)
+    await queue.attach(job.id, OTHER)
+    await queue.abandon(job.id, OTHER, grace_ms=0)
+    await queue.reap()
+    assert await front_ends.left_ms(job) is None
+    assert not (await queue.publish(worker.id, {})).cancelled
+
+
+async def test_a_running_job_of_a_dead_front_end_is_abandoned_with_time_to_come_back(
+    queue: Queue, actor: Any, enqueue: Any, redis: Redis, keys: Keys, front_ends: FrontEnds
+) -> None:
+    worker, job = await actor(), await enqueue()
+    await run(queue, worker, job)
+    await front_ends.let_pass(API)
+    await queue.reap()
+    left_ms = await front_ends.left_ms(job)
+    assert left_ms is not None
+    assert left_ms > RETURN_MS - 5000
+    await redis.zincrby(keys.abandoned, -RETURN_MS / 2, job.id)
+    await queue.reap()  # a later sweep doesn't prolong the time
+    assert (await front_ends.left_ms(job) or RETURN_MS) < 0.6 * RETURN_MS
+    await redis.zincrby(keys.abandoned, -RETURN_MS, job.id)
+    await queue.reap()
+    assert (await queue.publish(worker.id, {})).cancelled == {job.id}
+    await queue.reap()
+    assert await front_ends.left_ms(job) is None
+
+
+async def test_a_dead_front_end_is_forgotten_after_a_day(
+    redis: Redis, keys: Keys, front_ends: FrontEnds
+) -> None:
+    await front_ends.let_pass(THIRD, DAY_MS - API_DEAD_MS)
+    await front_ends.let_pass(OTHER, DAY_MS)
+    await front_ends.beat(API)
+    assert await redis.zrange(keys.apis, 0, -1) == [THIRD.encode(), API.encode()]

@@ -162,24 +162,12 @@ async def locked(own_server: EmbeddedRedis, open_client: Open) -> str:
     return f"127.0.0.1:{own_server.port}"
 
 
-async def test_a_missing_password_is_asked_for(locked: str) -> None:
-    with pytest.raises(RedisUnavailable) as caught:
-        await check_redis_at(f"redis://{locked}/0")
-    message = str(caught.value)
-    assert message.startswith(f"the Redis at {locked} needs a password: set LORIKEET_REDIS_URL to")
-    assert "redis://[USER]:PASSWORD@HOST:PORT/0" in message
-
-
 async def test_a_wrong_password_is_not_shown(locked: str) -> None:
     with pytest.raises(RedisUnavailable) as caught:
         await check_redis_at(f"redis://:open%20it@{locked}/0")
     message = str(caught.value)
     assert f"the Redis at {locked} doesn't accept the password or the user of its URL" in message
     assert "open" not in message
-
-
-async def test_the_right_password_is_accepted(locked: str) -> None:
-    await check_redis_at(f"redis://:sesame@{locked}/0")
 
 
 async def test_a_password_that_the_server_does_not_have_is_named(

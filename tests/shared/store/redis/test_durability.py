@@ -5,6 +5,7 @@ import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from queue_support import LIMITS, Actor, eventually, make_job
@@ -64,7 +65,6 @@ async def add_replica(own_server, start_server, open_client) -> AsyncIterator[Ad
 
 @pytest.fixture
 async def replica(add_replica: AddReplica) -> EmbeddedRedis:
-    """Replica of `own_server`, in sync with it."""
     return await add_replica()
 
 
@@ -171,28 +171,25 @@ async def has_replicas(redis: Redis, number: int) -> bool:
     return (await redis.info("replication"))["connected_slaves"] == number
 
 
-def test_replicas_that_have_left_count_for_a_while() -> None:
+LATE = 100 + LEAVING_S
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [
+            *(("a", 3, 0, 3), ("a", 1, 100, 3), ("a", 2, 101, 3), ("a", 1, LATE, 2)),
+            *(("a", 1, LATE + 1, 2), ("a", 1, LATE + LEAVING_S + 1, 1)),
+        ],
+        [("a", 2, 0, 2), ("a", 1, 1, 2), ("a", 2, LEAVING_S, 2), ("a", 1, LEAVING_S + 2, 2)],
+        [("a", 2, 0, 2), ("b", 1, 1, 1)],
+    ],
+    ids=["replicas leave", "a replica comes back", "a new master"],
+)
+def test_replicas_that_have_left_count_for_a_while(steps: list[Any]) -> None:
     count = ReplicaCount()
-    assert count.update(Replication("a", 3), 0) == 3
-    assert count.update(Replication("a", 1), 100) == 3
-    assert count.update(Replication("a", 2), 101) == 3
-    assert count.update(Replication("a", 1), 100 + LEAVING_S) == 2
-    assert count.update(Replication("a", 1), 101 + LEAVING_S) == 2
-    assert count.update(Replication("a", 1), 101 + 2 * LEAVING_S) == 1
-
-
-def test_a_replica_that_comes_back_counts_from_its_return() -> None:
-    count = ReplicaCount()
-    count.update(Replication("a", 2), 0)
-    count.update(Replication("a", 1), 1)
-    assert count.update(Replication("a", 2), LEAVING_S) == 2
-    assert count.update(Replication("a", 1), LEAVING_S + 2) == 2
-
-
-def test_a_new_master_has_its_own_replicas() -> None:
-    count = ReplicaCount()
-    count.update(Replication("a", 2), 0)
-    assert count.update(Replication("b", 1), 1) == 1
+    for master, num_replicas, now_s, num_counted in steps:
+        assert count.update(Replication(master, num_replicas), now_s) == num_counted
 
 
 async def test_a_script_that_redis_has_lost_runs_once(

@@ -3,22 +3,20 @@
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 
-import job_cases
-import pool_cases
 import pytest
-from large_pool import SHORT_LEASE_MS, LargePool
-from script_meter import Meter, stated_bound
+import script_cases as cases
+from large_pool import SHORT_LEASE_MS, LargePool, Meter, stated_bound
 
 from ops.local.embedded_redis import EmbeddedRedis
 from shared.store.redis.scripts import script_names, source
 
 CASES: tuple[Callable[[LargePool], Awaitable[None]], ...] = (
-    *(job_cases.arrivals, job_cases.claims_of_own, job_cases.claims_of_foreign),
-    *(job_cases.claims_in_vain, job_cases.mixed_pool, job_cases.running, job_cases.followed),
-    *(job_cases.given_back, pool_cases.residents, pool_cases.shrinking, pool_cases.sweeps),
-    *(pool_cases.deaths, pool_cases.overdue, pool_cases.quarantine, pool_cases.names),
-    *(pool_cases.retired, pool_cases.small_scripts, job_cases.batches, job_cases.files),
-    *(pool_cases.versions, pool_cases.another_base),
+    *(cases.arrivals, cases.claims_of_own, cases.claims_of_foreign),
+    *(cases.claims_in_vain, cases.mixed_pool, cases.running, cases.followed),
+    *(cases.given_back, cases.residents, cases.shrinking, cases.sweeps),
+    *(cases.deaths, cases.overdue, cases.quarantine, cases.names),
+    *(cases.retired, cases.small_scripts, cases.batches, cases.files),
+    *(cases.versions, cases.another_base),
 )
 """All cases in order. `another_base` must be last, because it leaves the pool without workers."""
 
@@ -49,13 +47,13 @@ async def test_every_script_is_measured_and_keeps_its_stated_bound(meter: Meter)
 
 def test_the_bound_of_most_scripts_is_a_number() -> None:
     assert max_commands("claim") == 3000
-    assert max_commands("hand_on") == 73 * 16
+    assert max_commands("hand_over") == 73 * 16
     assert sum(max_commands(name) is not None for name in script_names()) > len(script_names()) / 2
 
 
 def test_every_script_states_how_many_commands_it_makes() -> None:
     assert stated_bound("finish") == "60"
-    assert stated_bound("hand_on") == "73 each"
+    assert stated_bound("hand_over") == "73 each"
     assert stated_bound("beat") == "55 +"
     assert [name for name in script_names() if not stated_bound(name)] == ["durability_barrier"]
 

@@ -1,17 +1,19 @@
-"""A pool with a URL of Sentinels, which name its master."""
+"""A pool with a URL of Sentinels, which name its master, or of a node of a Redis Cluster."""
 
 import asyncio
 import signal
+import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
 from queue_support import LIMITS, Actor, eventually, make_job
-from sentinels import FakeSentinel
 
 from ops.control import process
 from ops.lab.chaos.cluster.replicated import Replicated
-from ops.local.embedded_redis import EmbeddedRedis
+from ops.local.embedded_redis import EmbeddedRedis, find_server
+from ops.local.ports import free_port
+from shared.die_with_parent import die_with_parent
 from shared.errors import RedisUnavailable
 from shared.protocol.ids import WorkerId
 from shared.settings import ControlSettings
@@ -22,6 +24,50 @@ from shared.store.redis.keys import Keys
 from shared.store.views.pool_views import PoolViews
 
 Start = Callable[..., Awaitable[Replicated]]
+
+
+class FakeSentinel:
+    """Sentinel that names `master`, and requires `password` if it is set."""
+
+    def __init__(self, master: int | None = None) -> None:
+        self.master = master
+        self.password: bytes | None = None
+        self.is_silent = False
+        self.num_asked = 0
+        self._server: asyncio.Server | None = None
+
+    async def __aenter__(self) -> "FakeSentinel":
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._server is not None
+        self._server.close()
+
+    @property
+    def address(self) -> str:
+        assert self._server is not None
+        return f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        is_known = self.password is None
+        while command := await _read_command(reader):
+            if command[0] == b"AUTH":
+                is_known = command[-1] == self.password
+                writer.write(b"+OK\r\n" if is_known else b"-WRONGPASS no\r\n")
+                continue
+            self.num_asked += 1
+            if not self.is_silent:
+                writer.write(
+                    self._answer() if is_known else b"-NOAUTH Authentication required.\r\n"
+                )
+        writer.close()
+
+    def _answer(self) -> bytes:
+        if self.master is None:
+            return b"*-1\r\n"
+        port = str(self.master).encode()
+        return b"*2\r\n$9\r\n127.0.0.1\r\n$%d\r\n%s\r\n" % (len(port), port)
 
 
 @pytest.fixture
@@ -203,17 +249,13 @@ async def test_a_call_that_is_cut_off_does_not_ask_silent_sentinels_again(
 async def test_without_a_master_the_message_gives_the_reasons(sentinel: FakeSentinel) -> None:
     sentinel.master = None
     async with FakeSentinel() as gone:
-        url = url_of(gone, sentinel, user="me:secret@")
+        address, url = gone.address, url_of(gone, sentinel, user="me:secret@")
     with pytest.raises(RedisUnavailable) as caught:
         await check_redis_at(url)
     message = str(caught.value)
-    assert message.startswith(f"no Redis at redis+sentinel://me:***@{gone_address(url)}")
+    assert message.startswith(f"no Redis at redis+sentinel://me:***@{address}")
     assert "has no service 'main'" in message
     assert "secret" not in message
-
-
-def gone_address(url: str) -> str:
-    return url.partition("@")[2].partition(",")[0]
 
 
 async def test_a_password_is_sent_to_the_master_and_to_sentinels_that_require_it(
@@ -251,3 +293,106 @@ async def test_the_control_process_finds_the_master(
     await eventually(is_given_up)
     stopping.set()
     await running
+
+
+LAST_SLOT = 16383
+
+
+class Cluster:
+    """Redis Cluster of two nodes. The second node has the slot of a pool, the first all others."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self.ports: list[int] = []
+        self._bus_ports: list[int] = []
+        self.nodes: list[Redis] = []
+
+    async def start(self, keys: Keys) -> None:
+        for _ in range(2):
+            await self._start_node()
+        first, second = self.nodes
+        slot = await first.execute_command("CLUSTER", "KEYSLOT", keys.prefix)
+        ranges = (0, slot - 1, slot + 1, LAST_SLOT)
+        await first.execute_command("CLUSTER", "ADDSLOTSRANGE", *ranges)
+        await second.execute_command("CLUSTER", "ADDSLOTS", slot)
+        await first.execute_command("CLUSTER", "SET-CONFIG-EPOCH", 1)
+        await first.execute_command(
+            "CLUSTER", "MEET", "127.0.0.1", self.ports[1], self._bus_ports[1]
+        )
+        for node in self.nodes:
+            await eventually(lambda node=node: self._is_complete(node), within_s=15)
+
+    async def stop(self) -> None:
+        for node in self._processes:
+            node.kill()
+            node.wait()
+        for client in self.nodes:
+            await client.aclose()
+
+    async def _start_node(self) -> None:
+        port = self._spawn()
+        self.ports.append(port)
+        self.nodes.append(connect(f"redis://127.0.0.1:{port}/0"))
+        await eventually(lambda: self._answers(self.nodes[-1]))
+
+    def _spawn(self) -> int:
+        port, bus_port = free_port(), free_port()
+        words = ["--port", str(port), "--cluster-port", str(bus_port), "--bind", "127.0.0.1"]
+        words += ["--cluster-enabled", "yes", "--save", "", "--dir", str(self._folder)]
+        words += ["--cluster-config-file", f"{port}.conf"]
+        command = [str(find_server()), *words]
+        self._processes.append(
+            subprocess.Popen(command, stdout=subprocess.DEVNULL, preexec_fn=die_with_parent)
+        )
+        self._bus_ports.append(bus_port)
+        return port
+
+    async def _answers(self, node: Redis) -> bool:
+        try:
+            return bool(await node.ping())
+        except RedisUnavailable:
+            return False
+
+    async def _is_complete(self, node: Redis) -> bool:
+        info = await node.execute_command("CLUSTER", "INFO")
+        return b"cluster_state:ok" in info and b"cluster_slots_ok:%d" % (LAST_SLOT + 1) in info
+
+
+@pytest.fixture
+async def cluster(tmp_path: Path, keys: Keys) -> AsyncIterator[Cluster]:
+    cluster = Cluster(tmp_path)
+    try:
+        await cluster.start(keys)
+        yield cluster
+    finally:
+        await cluster.stop()
+
+
+async def test_the_node_that_has_the_keys_or_gets_them_is_named(
+    cluster: Cluster, keys: Keys
+) -> None:
+    first, second = cluster.nodes
+    named = r"node of a cluster.* set --redis-url to 127\.0\.0\.1:{}$"
+    with pytest.raises(RedisUnavailable, match=named.format(cluster.ports[1])):
+        await Queue(first, keys).enqueue(make_job(), LIMITS)
+    with pytest.raises(RedisUnavailable, match=named.format(cluster.ports[1])):
+        await PoolViews(first, keys).counts()
+    assert (await Queue(second, keys).enqueue(make_job(), LIMITS)).position == 1
+    await second.flushall()
+    slot = await first.execute_command("CLUSTER", "KEYSLOT", keys.prefix)
+    first_id = await first.execute_command("CLUSTER", "MYID")
+    await second.execute_command("CLUSTER", "SETSLOT", slot, "MIGRATING", first_id)
+    with pytest.raises(RedisUnavailable, match=named.format(cluster.ports[0])):
+        await Queue(second, keys).enqueue(make_job(), LIMITS)
+
+
+async def _read_command(reader: asyncio.StreamReader) -> list[bytes]:
+    """Return the next command of a client; an empty list at the end."""
+    if not (head := await reader.readline()):
+        return []
+    words = []
+    for _ in range(int(head[1:])):
+        size = int((await reader.readline())[1:])
+        words.append((await reader.readexactly(size + 2))[:-2])
+    return words

@@ -109,17 +109,11 @@ def test_a_server_can_be_stopped_twice_and_while_it_is_suspended(start_server) -
     assert not psutil.pid_exists(server.pid)
 
 
-def test_a_taken_port_is_named(start_server) -> None:
+def test_a_port_of_another_program_or_server_is_named(start_server) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        with pytest.raises(SettingsError, match=rf"(?s)port {port} doesn't start: .*in use"):
-            start_server(None, port=port)
-
-
-def test_another_server_on_the_port_is_detected(start_server) -> None:
-    port = start_server().port
-    with pytest.raises(SettingsError, match=rf"(?s)port {port} doesn't start: .*in use"):
-        start_server(None, port=port)
+        for port in (taken.getsockname()[1], start_server().port):
+            with pytest.raises(SettingsError, match=rf"(?s)port {port} doesn't start: .*in use"):
+                start_server(None, port=port)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no parent-death signal")

@@ -4,7 +4,6 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -18,7 +17,6 @@ from shared.errors import ErrorCode
 from shared.store.adapters.inspections import Findings, Inspection
 from worker.adapters.disk_store import AdapterStore
 from worker.adapters.remote.pinned_connection import AddressCheck
-from worker.adapters.source.reader import AdapterReader
 from worker.lora.base.modules import BaseModules
 
 BUCKET = "models"
@@ -87,38 +85,28 @@ def objects(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, bytes]]:
         fsspec.get_filesystem_class("gs").clear_instance_cache()
 
 
-@pytest.fixture
-def reader(base: BaseModules, store: AdapterStore) -> AdapterReader:
-    return source_reader(base, store, [f"gs://{BUCKET}/a"], AddressCheck())
-
-
-def inspect(reader: AdapterReader, path: str) -> Findings:
-    return reader.inspect(Inspection(name="a", source=f"gs://{BUCKET}/{path}"))
-
-
-def test_folders_and_archives_are_read(
-    reader: AdapterReader, objects: dict[str, bytes], files: dict[str, bytes], good: Path
+def test_folders_and_archives_are_read_and_what_is_missing_not_allowed_or_too_large_is_refused(
+    base: BaseModules, store: AdapterStore, objects: dict[str, bytes], files: dict[str, bytes]
 ) -> None:
-    objects |= {f"a/sql/{name}": content for name, content in files.items()}
+    reader = source_reader(base, store, [f"gs://{BUCKET}/a"], AddressCheck())
+
+    def inspect(path: str) -> Findings:
+        return reader.inspect(Inspection(name="a", source=f"gs://{BUCKET}/{path}"))
+
+    for path in ("a/sql", "a/large", "b/sql"):
+        objects |= {f"{path}/{name}": content for name, content in files.items()}
     objects |= {"a/sql/README.md": b"text", "a/sql/deep/x": b"x"}
     objects["a/sql.zip"] = zip_of(Member(*file) for file in files.items())
-    folder, packed = inspect(reader, "a/sql"), inspect(reader, "a/sql.zip")
+    objects["a/large/adapter_model.safetensors"] = bytes(25 << 20)
+    folder, packed = inspect("a/sql"), inspect("a/sql.zip")
     assert folder.adapter is not None, folder.error
     assert packed.adapter is not None, packed.error
     assert folder.adapter.version == packed.adapter.version
-
-
-def test_what_is_missing_not_allowed_or_too_large_is_refused(
-    reader: AdapterReader, objects: dict[str, bytes], files: dict[str, bytes]
-) -> None:
-    objects |= {f"a/large/{name}": content for name, content in files.items()}
-    objects["a/large/adapter_model.safetensors"] = bytes(25 << 20)
-    objects |= {f"b/sql/{name}": content for name, content in files.items()}
     for path, code in (
         ("a/none", ErrorCode.SOURCE_NOT_FOUND),
         ("a/none.zip", ErrorCode.SOURCE_NOT_FOUND),
         ("b/sql", ErrorCode.SOURCE_NOT_ALLOWED),
         ("a/large", ErrorCode.ADAPTER_REJECTED),
     ):
-        error = inspect(reader, path).error
+        error = inspect(path).error
         assert error.code is code, error

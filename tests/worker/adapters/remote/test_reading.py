@@ -27,7 +27,7 @@ from shared.store.adapters.inspections import Inspection
 from worker.adapters.disk_store import AdapterStore
 from worker.adapters.remote import buckets
 from worker.adapters.remote.allowed_urls import AllowedUrls
-from worker.adapters.remote.pinned_connection import AddressCheck, is_public
+from worker.adapters.remote.pinned_connection import AddressCheck
 from worker.adapters.source.reader import AdapterReader
 from worker.lora.base.modules import BaseModules
 from worker.lora.checkpoint.adapter_files import AdapterFiles
@@ -118,17 +118,22 @@ def test_redirects_are_followed_and_chunked_bodies_are_read(
     assert found(reader, f"http://localhost:{web.port}/old.zip")
 
 
-def test_a_server_that_is_down_or_fails_is_unavailable(
-    make: Make, web: WebServer, store: AdapterStore
+def test_a_server_or_a_store_that_is_down_or_fails_is_unavailable(
+    make: Make, web: WebServer, store: AdapterStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reader = make(f"http://localhost:{web.port}", "http://localhost:9", "http://no-such.invalid")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    fsspec.filesystem("s3").clear_instance_cache()
+    servers = [f"http://localhost:{port}" for port in (web.port, 9)]
+    sources = [*servers, "http://no-such.invalid", f"s3://{BUCKET}"]
+    reader = make(*sources)
     web.scripts["/x.zip"] = sends(response(b"", "500 Failed"))
-    for url in (
-        f"http://localhost:{web.port}/x.zip",
-        "http://localhost:9/x.zip",
-        "http://no-such.invalid/x.zip",
-    ):
-        assert refused(reader, url).code is ErrorCode.UNAVAILABLE
+    try:
+        for source in sources:
+            error = refused(reader, f"{source}/x.zip")
+            assert (error.code, error.status) == (ErrorCode.UNAVAILABLE, 503)
+        assert "127.0.0.1" not in error.message, "it doesn't tell where the store is"
+    finally:
+        fsspec.filesystem("s3").clear_instance_cache()
     assert store.copies() == []
 
 
@@ -159,21 +164,28 @@ def test_a_certificate_must_be_valid_and_of_the_host(
         assert [path for _, path in web.requests] == ["/x.zip"]
 
 
-def test_a_folder_of_a_bucket_is_read(reader: AdapterReader, s3: S3Server, good: Path) -> None:
-    s3.put_folder(good, "team/sql")
+def test_folders_and_archives_of_a_bucket_are_read_below_allowed_paths_or_by_the_settings(
+    base: BaseModules, make: Make, store: AdapterStore, s3: S3Server, s3_env: None, good: Path
+) -> None:
+    bucket, body = f"s3://{BUCKET}", packed(good)
+    for path in ("team/sql", "team-two/sql", "private/sql"):
+        s3.put_folder(good, path)
     s3.put({"team/sql/README.md": b"text", "team/sql/optimizer.pt": b"x", "team/sql/deep/x": b""})
-    entry = found(reader, f"s3://{BUCKET}/team/sql")
+    s3.put({"team/packed.zip": body})
+    reader = make(f"{bucket}/team")
+    entry = found(reader, f"{bucket}/team/sql")
     assert entry.digest == digest_of(reader, good)
-    assert found(reader, f"s3://{BUCKET}/team/sql/").version == entry.version
-
-
-def test_an_archive_in_a_bucket_is_read(reader: AdapterReader, s3: S3Server, good: Path) -> None:
-    body = packed(good)
-    s3.put({"packed.zip": body})
-    url = f"s3://{BUCKET}/packed.zip"
-    assert found(reader, url).digest == digest_of(reader, good)
+    assert found(reader, f"{bucket}/team/sql/").version == entry.version
+    url = f"{bucket}/team/packed.zip"
+    assert found(reader, url).version == entry.version
     assert found(reader, f"{url}#sha256={hashlib.sha256(body).hexdigest()}")
     assert "its SHA-256 is" in refused(reader, f"{url}#sha256={'1' * 64}").message
+    for path in (f"{bucket}/private/sql", f"{bucket}/team-two/sql", "s3://other/team/sql"):
+        assert refused(reader, path).code is ErrorCode.SOURCE_NOT_ALLOWED
+    given = f"{bucket}/private/sql"
+    operators = source_reader(base, store, [], LOCAL, at_start=[given])
+    assert operators.read("a", given).weights.source == given
+    assert refused(operators, f"{bucket}/team/sql").code is ErrorCode.SOURCE_NOT_ALLOWED
 
 
 def test_what_a_bucket_does_not_have_is_not_found(
@@ -213,18 +225,6 @@ def test_bad_folders_of_a_bucket_are_refused(
     error = refused(reader, f"s3://{BUCKET}/bad/digest#sha256={'0' * 64}")
     assert "a folder has no SHA-256" in error.message
     assert tree(tmp_path) == before
-
-
-def test_other_buckets_and_paths_are_not_allowed(
-    make: Make, s3: S3Server, s3_env: None, good: Path
-) -> None:
-    reader = make(f"s3://{BUCKET}/team")
-    s3.put_folder(good, "private/sql")
-    s3.put_folder(good, "team/sql")
-    s3.put_folder(good, "team-two/sql")
-    assert found(reader, f"s3://{BUCKET}/team/sql")
-    for url in (f"s3://{BUCKET}/private/sql", f"s3://{BUCKET}/team-two/sql", "s3://other/team/sql"):
-        assert refused(reader, url).code is ErrorCode.SOURCE_NOT_ALLOWED
 
 
 def test_a_folder_that_changes_while_it_is_fetched_is_refused(
@@ -270,20 +270,6 @@ def test_another_machine_fetches_the_version_and_refuses_a_changed_one(
         outsider.read_version(entry)
 
 
-def test_a_store_that_cannot_be_reached_or_refuses_the_worker_is_unavailable(
-    make: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    fsspec.filesystem("s3").clear_instance_cache()
-    reader = make()
-    try:
-        error = refused(reader, f"s3://{BUCKET}/sql")
-        assert (error.code, error.status) == (ErrorCode.UNAVAILABLE, 503)
-        assert "127.0.0.1" not in error.message
-    finally:
-        fsspec.filesystem("s3").clear_instance_cache()
-
-
 def test_a_missing_package_is_named_with_its_extra(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -311,37 +297,20 @@ def test_a_full_disk_is_unavailable_and_leaves_nothing(
     assert not list((tmp_path / "store").iterdir())
 
 
-def test_an_adapter_of_the_settings_is_allowed_by_its_own_url(
-    base: BaseModules, store: AdapterStore, s3: S3Server, s3_env: None, good: Path
-) -> None:
-    s3.put_folder(good, "start")
-    url = f"s3://{BUCKET}/start"
-    reader = source_reader(base, store, [], LOCAL, at_start=[url])
-    assert reader.read("a", url).weights.source == url
-    assert refused(reader, f"s3://{BUCKET}/team/sql").code is ErrorCode.SOURCE_NOT_ALLOWED
-
-
 PUBLIC = "8.8.8.8", "1.1.1.1", "2606:4700:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808"
 
 
-def test_public_addresses_are_allowed_and_others_are_not() -> None:
-    assert all(is_public(address) for address in PUBLIC)
-    assert not any(is_public(address) for address in PRIVATE)
+def test_all_addresses_of_a_name_must_be_public_unless_the_name_is_allowed() -> None:
+    def check_of(*addresses: str) -> AddressCheck:
+        return AddressCheck(["Files.Internal"], resolve=lambda host, port: addresses)
 
-
-def test_all_addresses_of_a_name_must_be_public() -> None:
-    check = AddressCheck(resolve=lambda host, port: PUBLIC)
-    assert check.addresses("name.test", 443) == PUBLIC
+    assert check_of(*PUBLIC).addresses("name.test", 443) == PUBLIC
     for private in PRIVATE:
-        check = AddressCheck(resolve=lambda host, port, private=private: [*PUBLIC, private])
         with pytest.raises(SourceFailed, match="isn't public") as refusal:
-            check.addresses("name.test", 443)
+            check_of(*PUBLIC, private).addresses("name.test", 443)
         assert refusal.value.code is ErrorCode.SOURCE_NOT_ALLOWED
-
-
-def test_only_named_hosts_may_have_private_addresses() -> None:
-    check = AddressCheck(["Files.Internal"], resolve=lambda host, port: ["10.0.0.1"])
-    assert check.addresses("files.internal", 443) == ["10.0.0.1"]
+    check = check_of("10.0.0.1")
+    assert check.addresses("files.internal", 443) == ("10.0.0.1",)
     for host in ("other.internal", "10.0.0.1", "sub.files.internal"):
         with pytest.raises(SourceFailed, match="isn't public"):
             check.addresses(host, 443)

@@ -8,63 +8,55 @@ from adapter_folders import set_field
 from structlog.testing import capture_logs
 from tiny import save_adapter, tiny_tokenizer
 
-from worker.adapters.source.checkpoint_reader import CheckpointReader, names_another_base
+from worker.adapters.source.base_names import names_another_base
+from worker.adapters.source.checkpoint_reader import CheckpointReader
 from worker.lora.base.modules import BaseModules
 from worker.lora.checkpoint.adapter_files import AdapterFiles
 
 LLAMA = "meta-llama/Llama-3.1-8B-Instruct"
-SAME = [
-    (LLAMA, LLAMA),
-    (LLAMA, "meta-llama/Meta-Llama-3.1-8B-Instruct"),
-    (LLAMA, "unsloth/Meta-Llama-3.1-8B-Instruct"),
-    (LLAMA, "unsloth/Meta-Llama-3.1-8B-Instruct-bnb-4bit"),
-    (LLAMA, "unsloth/llama-3.1-8b-instruct-unsloth-bnb-4bit"),
-    (LLAMA, "hugging-quants/Meta-Llama-3.1-8B-Instruct-AWQ-INT4"),
-    (LLAMA, "RedHatAI/Meta-Llama-3.1-8B-Instruct-FP8-dynamic"),
-    (LLAMA, "/models/Llama-3.1-8B-Instruct/"),
-    (LLAMA, "C:\\models\\Llama-3.1-8B-Instruct"),
-    (
-        LLAMA,
-        "/home/user/.cache/huggingface/hub/models--meta-llama--Llama-3.1-8B-Instruct/snapshots/0e9e",
-    ),
-    (LLAMA, "models--unsloth--Llama-3.1-8B-Instruct-bnb-4bit"),
-    ("/models/Qwen2.5-7B", "Qwen/Qwen2.5-7B"),
-    ("Qwen/Qwen3-4B", "unsloth/Qwen3-4B-unsloth-bnb-4bit"),
-    ("Qwen/Qwen3-4B", "unsloth/qwen3_4b"),
-    ("mistralai/Mistral-7B-v0.3", "unsloth/mistral-7b-v0.3-bnb-4bit"),
-    ("meta-llama/Llama-2-7b-hf", "unsloth/llama-2-7b-bnb-4bit"),
-    ("/models/bert--base", "bert--base"),
-]
-OTHERS = [
-    (LLAMA, "meta-llama/Llama-3.1-8B"),
-    (LLAMA, "unsloth/Llama-3.1-8B-unsloth-bnb-4bit"),
-    (LLAMA, "meta-llama/Llama-3.2-3B-Instruct"),
-    (LLAMA, "meta-llama/Llama-3.1-70B-Instruct"),
-    ("Qwen/Qwen2.5-7B", "Qwen/Qwen2.5-Math-7B"),
-    ("/models/Qwen2.5-7B", "/models/Qwen2.5-7B-sft"),
-    ("Qwen/Qwen3-4B", "Qwen/Qwen3-4B-Base"),
-]
-SAYS_NOTHING = [None, "", " ", ".", "./", "/", "-4bit"]
+CACHED = "/home/user/.cache/hub/models--meta-llama--Llama-3.1-8B-Instruct/snapshots/0e9e"
+SAME = {
+    LLAMA: [
+        *(LLAMA, "meta-llama/Meta-Llama-3.1-8B-Instruct", "unsloth/Meta-Llama-3.1-8B-Instruct"),
+        "unsloth/Meta-Llama-3.1-8B-Instruct-bnb-4bit",
+        "unsloth/llama-3.1-8b-instruct-unsloth-bnb-4bit",
+        "hugging-quants/Meta-Llama-3.1-8B-Instruct-AWQ-INT4",
+        "RedHatAI/Meta-Llama-3.1-8B-Instruct-FP8-dynamic",
+        *("/models/Llama-3.1-8B-Instruct/", "C:\\models\\Llama-3.1-8B-Instruct", CACHED),
+        "models--unsloth--Llama-3.1-8B-Instruct-bnb-4bit",
+    ],
+    "/models/Qwen2.5-7B": ["Qwen/Qwen2.5-7B"],
+    "Qwen/Qwen3-4B": ["unsloth/Qwen3-4B-unsloth-bnb-4bit", "unsloth/qwen3_4b"],
+    "mistralai/Mistral-7B-v0.3": ["unsloth/mistral-7b-v0.3-bnb-4bit"],
+    "meta-llama/Llama-2-7b-hf": ["unsloth/llama-2-7b-bnb-4bit"],
+    "/models/bert--base": ["bert--base"],
+}
+"""Mirrors, and copies in other precisions, of each served model."""
+OTHERS = {
+    LLAMA: [
+        *("meta-llama/Llama-3.1-8B", "unsloth/Llama-3.1-8B-unsloth-bnb-4bit"),
+        *("meta-llama/Llama-3.2-3B-Instruct", "meta-llama/Llama-3.1-70B-Instruct"),
+    ],
+    "Qwen/Qwen2.5-7B": ["Qwen/Qwen2.5-Math-7B"],
+    "/models/Qwen2.5-7B": ["/models/Qwen2.5-7B-sft"],
+    "Qwen/Qwen3-4B": ["Qwen/Qwen3-4B-Base"],
+}
+"""Other sizes and stages."""
 
 
-@pytest.mark.parametrize(("served", "trained_on"), SAME)
-def test_mirrors_and_quantised_copies_are_the_same_base(served: str, trained_on: str) -> None:
-    assert not names_another_base(trained_on, [served])
-    assert not names_another_base(served, [trained_on])
+@pytest.mark.parametrize(("names", "is_another"), [(SAME, False), (OTHERS, True)])
+def test_mirrors_and_quantised_copies_are_the_same_base_and_other_sizes_and_stages_are_not(
+    names: dict[str, list[str]], is_another: bool
+) -> None:
+    for served, others in names.items():
+        for trained_on in others:
+            assert names_another_base(trained_on, [served]) == is_another, trained_on
+            assert names_another_base(served, [trained_on]) == is_another, trained_on
 
 
-@pytest.mark.parametrize(("served", "trained_on"), OTHERS)
-def test_another_size_or_stage_is_another_base(served: str, trained_on: str) -> None:
-    assert names_another_base(trained_on, [served])
-    assert names_another_base(served, [trained_on])
-
-
-@pytest.mark.parametrize("trained_on", SAYS_NOTHING)
-def test_a_name_that_says_nothing_names_no_other_base(trained_on: str | None) -> None:
-    assert not names_another_base(trained_on, [LLAMA])
-
-
-def test_one_of_several_names_of_the_served_base_is_enough() -> None:
+def test_one_of_several_names_is_enough_and_a_name_that_says_nothing_is_no_other_base() -> None:
+    for trained_on in (None, "", " ", ".", "./", "/", "-4bit"):
+        assert not names_another_base(trained_on, [LLAMA])
     assert not names_another_base("unsloth/Qwen3-4B", ["/models/base", "Qwen/Qwen3-4B"])
     assert not names_another_base("unsloth/Qwen3-4B", [""])
 
@@ -96,12 +88,11 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_another_base_is_logged(base: BaseModules, folder: Path) -> None:
+def test_another_base_is_logged_and_a_quantised_copy_of_the_served_one_is_not(
+    base: BaseModules, folder: Path
+) -> None:
     [line] = warnings(base, folder, "Qwen/Qwen3-8B", "a name")
     assert line["event"] == "adapter_names_another_base"
     assert line["log_level"] == "warning"
     assert (line["trained_on"], line["served"]) == (TRAINED_ON, "Qwen/Qwen3-8B")
-
-
-def test_a_quantised_copy_of_the_served_base_is_not_logged(base: BaseModules, folder: Path) -> None:
     assert warnings(base, folder, "/models/base", "Qwen/Qwen3-4B") == []

@@ -1,28 +1,33 @@
-"""Reading for clients and from copies: what is refused, and which version is read."""
+"""Reading for clients, from copies and at the start: what is refused, and which version is read."""
 
+import asyncio
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
+import structlog
 import torch
 from adapter_folders import change_tensors, set_field
 from bad_adapters import BAD, Bad, save_bad
+from scripted_engine import ScriptedSource, read_scripted_adapter
 from source_worker import source_reader
 from tiny import save_adapter
 
+from shared.adapter_flags import LEFT_OUT
 from shared.errors import AdapterNotServed, AdapterRejected, ErrorCode, StoreFailed
+from shared.protocol.adapter_files import WEIGHTS_FILE
 from shared.protocol.adapters import Adapter
-from shared.protocol.uploads import WEIGHTS_FILE
 from shared.store.adapters.inspections import Findings, Inspection
 from worker.adapters.disk_store import AdapterStore
 from worker.adapters.remote.pinned_connection import AddressCheck
 from worker.adapters.source.interface import CheckedAdapter
+from worker.adapters.source.load_at_start import read_each
 from worker.adapters.source.reader import AdapterReader, Read
 from worker.lora.base.modules import BaseModules
 from worker.lora.checkpoint import adapter_files
-from worker.lora.checkpoint.adapter import Digests, read_checkpoint
+from worker.lora.checkpoint.adapter import Digests, LoRAAdapter, read_checkpoint
 from worker.lora.checkpoint.adapter_files import AdapterFiles
 from worker.text.prompt_style import BASE_STYLE
 
@@ -45,10 +50,7 @@ def read_with(
 
 @pytest.fixture
 def make(base: BaseModules, root: Path, store: AdapterStore) -> Make:
-    def read(name: str, files: AdapterFiles, *, checked: Digests | None = None) -> CheckedAdapter:
-        return read_with(base, name, files, checked)
-
-    def make_one(read: Read = read) -> AdapterReader:
+    def make_one(read: Read | None = None) -> AdapterReader:
         return source_reader(base, store, [str(root)], AddressCheck(), read=read)
 
     return make_one
@@ -108,28 +110,10 @@ def test_a_bad_adapter_is_refused_with_its_reason_and_leaves_no_copy(
     assert re.search(bad.reason, findings.error.message), findings.error.message
     assert str(root / "bad") in findings.error.message
     assert store.copies() == []
-
-
-def test_tensors_of_no_module_are_told_by_name(
-    reader: AdapterReader, good: Path, root: Path
-) -> None:
-    (bad,) = [bad for bad in BAD if bad.name == "another layer"]
-    findings = inspect(reader, save_bad(good, root / "bad", bad))
-    assert findings.num_tensors == 9
-    assert findings.num_unmatched == 1
-    assert ".layers.9." in findings.unmatched[0]
-    assert findings.source == str(root / "bad")
-
-
-def test_a_fault_that_nobody_thought_of_is_the_adapters_and_not_the_workers(
-    make: Make, folder: Path
-) -> None:
-    def read(name: str, files: AdapterFiles) -> CheckedAdapter:
-        raise ZeroDivisionError("of all things")
-
-    error = inspect(make(read), folder).error
-    assert error.code is ErrorCode.ADAPTER_REJECTED
-    assert "of all things" in error.message
+    if bad.name == "another layer":
+        assert (findings.num_tensors, findings.num_unmatched) == (9, 1)
+        assert ".layers.9." in findings.unmatched[0]
+        assert findings.source == str(root / "bad")
 
 
 def test_files_that_cannot_be_looked_at_are_the_adapters_fault(
@@ -216,7 +200,7 @@ def test_only_a_copy_that_nobody_has_touched_since_is_taken_for_checked(
     assert given[5:] == [None]
 
 
-def test_an_adapter_that_changes_while_it_is_read_is_refused(
+def test_an_adapter_that_changes_while_it_is_read_or_causes_any_fault_is_refused(
     make: Make, base: BaseModules, root: Path, folder: Path
 ) -> None:
     other = save_adapter(root / "b", seed=9, r=4, target_modules=["q_proj", "v_proj"])
@@ -226,8 +210,13 @@ def test_an_adapter_that_changes_while_it_is_read_is_refused(
         write_over(files.folder, other)
         return adapter
 
-    error = inspect(make(read), folder).error
-    assert "was changed while it was read" in error.message
+    def fail(name: str, files: AdapterFiles) -> CheckedAdapter:
+        raise ZeroDivisionError("of all things")
+
+    for reads, part in ((read, "was changed while it was read"), (fail, "of all things")):
+        error = inspect(make(reads), folder).error
+        assert error.code is ErrorCode.ADAPTER_REJECTED
+        assert part in error.message
 
 
 def test_a_full_disk_refuses_new_adapters_but_runs_registered_ones(
@@ -283,40 +272,86 @@ def folders(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def reader_with(base: BaseModules, folders: Path, *, at_start: list[str]) -> AdapterReader:
-    store = AdapterStore(folders / "store", max_bytes=64 << 20)
-    return source_reader(base, store, [str(folders)], AddressCheck(), at_start=at_start)
-
-
-def test_an_adapter_of_the_settings_is_read_from_its_source_and_its_copy(
+def test_only_adapters_of_the_settings_may_need_backtracking_also_those_of_copies(
     base: BaseModules, folders: Path
 ) -> None:
+    def reader_with(*at_start: str) -> AdapterReader:
+        store = AdapterStore(folders / "store", max_bytes=64 << 20)
+        return source_reader(base, store, [str(folders)], AddressCheck(), at_start=at_start)
+
     source = str(folders / "operators")
-    at_start = reader_with(base, folders, at_start=[source])
+    at_start = reader_with(source)
     adapter = at_start.read("a", source)
     assert [*adapter.weights.modules] == ["model.layers.0.self_attn.q_proj"]
     entry = adapter.registry_entry(source)
     assert at_start.read_version(entry).weights.version == entry.version
     assert at_start.inspect(Inspection(name="b", source=source)).error is None
-
-
-def test_an_adapter_that_a_client_named_is_refused_with_advice(
-    base: BaseModules, folders: Path
-) -> None:
-    operators = reader_with(base, folders, at_start=[str(folders / "operators")])
-    found = operators.inspect(Inspection(name="b", source=str(folders / "clients")))
+    found = at_start.inspect(Inspection(name="b", source=str(folders / "clients")))
     assert found.error.status == 400
     for part in ("target_modules=", "a lookaround", "list the modules", "--adapters"):
         assert part in found.error.message
-
-
-def test_a_worker_without_the_adapter_in_its_settings_refuses_it_and_leaves_its_copy(
-    base: BaseModules, folders: Path
-) -> None:
-    source = str(folders / "operators")
-    at_start = reader_with(base, folders, at_start=[source])
-    entry = at_start.read("a", source).registry_entry(source)
     shutil.rmtree(source)
     with pytest.raises(AdapterNotServed, match="a lookaround"):
-        reader_with(base, folders, at_start=[]).read_version(entry)
+        reader_with().read_version(entry)  # which leaves the copy
     assert at_start.read_version(entry).weights.version == entry.version
+
+
+def read_all(
+    sources: Mapping[str, str], *, skips_bad: bool = False
+) -> tuple[list[LoRAAdapter], list[str]]:
+    """Return the adapters, and the folders in the order in which they were read."""
+    folders: list[str] = []
+    scripted = ScriptedSource(read_scripted_adapter)
+
+    async def read(name: str, source: str) -> CheckedAdapter:
+        folders.append(source)
+        return scripted.read(name, source)
+
+    async def collect() -> list[LoRAAdapter]:
+        each = read_each(sources, read, skips_bad=skips_bad)
+        return [adapter.weights async for adapter in each]
+
+    return asyncio.run(collect()), folders
+
+
+def test_names_of_one_folder_are_read_once_and_come_in_the_order_given() -> None:
+    sources = {"a": "one", "b": "two", "c": "one", "d": "three", "e": "one"}
+    adapters, folders = read_all(sources)
+    assert [(adapter.name, adapter.source) for adapter in adapters] == list(sources.items())
+    assert [adapter.version for adapter in adapters] == [f"{n}@{s}" for n, s in sources.items()]
+    assert folders == ["one", "two", "three"]
+
+
+def test_no_more_folders_are_remembered_than_fit_into_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    size = read_scripted_adapter("a", "folder").num_bytes
+    monkeypatch.setattr("worker.adapters.source.load_at_start.MAX_SHARED_BYTES", 4 * size)
+    sources = {f"a{n}": f"folder-{n % 12}" for n in range(24)}
+    adapters, folders = read_all(sources)
+    assert [adapter.source for adapter in adapters] == list(sources.values())
+    assert len(folders) == 24 - 4
+
+
+def test_all_that_cannot_be_served_are_named() -> None:
+    with pytest.raises(AdapterRejected, match=r"^adapter b from broken"):
+        read_all({"a": "one", "b": "broken", "c": "two"})
+    with pytest.raises(AdapterRejected) as refusal:
+        read_all({"a": "one", "b": "broken", "c": "two", "d": "broken"})
+    first, *lines = str(refusal.value).splitlines()
+    assert first.startswith("2 of 4 adapters can't be served")
+    assert [line.split(":")[0] for line in lines] == [
+        f"  adapter {name} from broken" for name in ("b", "d")
+    ]
+
+
+def test_those_that_cannot_be_served_may_be_left_out() -> None:
+    sources = {"a": "broken", "b": "one", "c": "broken", "d": "one"}
+    with structlog.testing.capture_logs() as logs:
+        adapters, _ = read_all(sources, skips_bad=True)
+    assert [adapter.name for adapter in adapters] == ["b", "d"]
+    left_out = [line for line in logs if line["event"] == LEFT_OUT]
+    assert [(line["name"], "from broken" in line["reason"]) for line in left_out] == [
+        ("a", True),
+        ("c", True),
+    ]

@@ -1,7 +1,6 @@
 """The base's modules, and those that a configuration selects, as by PEFT."""
 
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import LoraConfig
@@ -93,12 +92,9 @@ def test_linears_of_the_decoder_are_found_with_their_shapes() -> None:
     assert base.others["model.norm"] == "LlamaRMSNorm"
     assert base.norms["model.norm"] == {"weight": 64}
     assert base.model_type == "llama"
-
-
-def test_gpt_2_has_conv1d_modules() -> None:
-    base = base_modules(tiny_model("gpt2"))
-    assert base.linears["transformer.h.0.attn.c_attn"] == ModuleShape(64, 192)
-    assert base.conv1d == set(base.linears) - {"lm_head"}
+    gpt2 = base_modules(tiny_model("gpt2"))
+    assert gpt2.linears["transformer.h.0.attn.c_attn"] == ModuleShape(64, 192)
+    assert gpt2.conv1d == set(gpt2.linears) - {"lm_head"}
 
 
 class Experts(nn.Module):
@@ -119,14 +115,10 @@ class Experts(nn.Module):
         return None
 
 
-def test_experts_cannot_be_targeted() -> None:
+def test_experts_cannot_be_targeted_and_without_peft_defaults_targets_must_be_explicit() -> None:
     base = base_modules(Experts())
     assert set(base.linears) == {"layers.0.o"}
     with pytest.raises(AdapterRejected, match=r"layers\.0\.experts\.0 \(Linear\)"):
         base.targets(targeting(target_modules="all-linear"))
-
-
-def test_a_model_without_peft_defaults_needs_explicit_targets() -> None:
-    torch.manual_seed(0)
     with pytest.raises(AdapterRejected, match="target_modules isn't set"):
-        base_modules(Experts()).targets(targeting())
+        base.targets(targeting())

@@ -5,8 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import pytest
 import torch
 from adapter_folders import CONFIG, WEIGHTS, change_tensors, read_adapter, set_field
 from safetensors.torch import load_file, save_file
-from threaded_server import reply, running
+from threaded_server import LocalServer, QuietHandler, reply, running
 from tiny import save_adapter
 
 from shared.adapter_flags import is_hub_id
@@ -45,20 +44,16 @@ def test_an_adapter_has_its_name_rank_and_size(base: BaseModules, folder: Path) 
 def test_weights_have_the_pools_dtype_and_b_contains_the_scaling(
     base: BaseModules, folder: Path
 ) -> None:
-    stored = load_file(folder / "adapter_model.safetensors")
+    stored = load_file(folder / WEIGHTS)
     weights = read_adapter(base, folder, dtype=torch.bfloat16).modules[Q0]
     assert weights.scaling == 2.5
     assert torch.equal(weights.a, stored[f"base_model.model.{Q0}.lora_A.weight"].bfloat16())
     b = (stored[f"base_model.model.{Q0}.lora_B.weight"] * 2.5).bfloat16()
     assert torch.equal(weights.b, b)
-
-
-def test_tensor_names_may_contain_the_adapters_name(base: BaseModules, folder: Path) -> None:
-    before = read_adapter(base, folder)
-    file = folder / "adapter_model.safetensors"
-    named = {n.replace(".weight", ".default.weight"): t for n, t in load_file(file).items()}
-    save_file(named, file)
-    assert read_adapter(base, folder).version == before.version
+    version = read_adapter(base, folder).version
+    named = {n.replace(".weight", ".default.weight"): tensor for n, tensor in stored.items()}
+    save_file(named, folder / WEIGHTS)
+    assert read_adapter(base, folder).version == version, "names may contain the adapter's name"
 
 
 def write(name: str) -> Callable[[Path], object]:
@@ -94,53 +89,37 @@ def test_changes_with_effect_on_answers_make_another_version(
     assert (after.weights_digest != before.weights_digest) == has_other_weights
 
 
-def hub_cache(root: Path, folder: Path) -> Path:
-    """Create a hub cache that holds `org/sql` and return the snapshot folder."""
-    repo = root / "models--org--sql"
-    snapshot = repo / "snapshots" / ("0" * 40)
-    (repo / "blobs").mkdir(parents=True)
-    (repo / "refs").mkdir()
-    (repo / "refs" / "main").write_text("0" * 40)
-    snapshot.mkdir(parents=True)
-    for file in ("adapter_config.json", "adapter_model.safetensors"):
-        shutil.copy(folder / file, repo / "blobs" / file)
-        (snapshot / file).symlink_to(Path("../../blobs") / file)
-    return snapshot
-
-
-def test_a_hub_id_is_read_offline_through_the_links_of_the_cache(
+def test_a_hub_id_or_its_snapshot_is_read_offline_through_the_links_of_the_cache(
     base: BaseModules, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hub_cache(tmp_path / "hub", folder)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    adapter = read_checkpoint("sql", AdapterFiles.find("org/sql"), base, dtype=torch.float32)
-    assert adapter.source == "org/sql"
-    assert adapter.weights_digest == read_adapter(base, folder).weights_digest
-
-
-def test_a_snapshot_folder_of_the_hubs_cache_can_be_a_source(
-    base: BaseModules, folder: Path, tmp_path: Path
-) -> None:
-    snapshot = hub_cache(tmp_path / "hub", folder)
-    assert read_adapter(base, snapshot).version == read_adapter(base, folder).version
-
-
-def test_a_hub_id_that_cannot_be_downloaded_is_refused(
-    base: BaseModules, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(AdapterRejected, match=r"'org/sql' isn't a folder .* hub failed"):
         AdapterFiles.find("org/sql")
+    repo = tmp_path / "hub" / "models--org--sql"
+    snapshot = repo / "snapshots" / ("0" * 40)
+    for made in (repo / "blobs", repo / "refs", snapshot):
+        made.mkdir(parents=True)
+    (repo / "refs" / "main").write_text("0" * 40)
+    for file in (CONFIG, WEIGHTS):
+        shutil.copy(folder / file, repo / "blobs" / file)
+        (snapshot / file).symlink_to(Path("../../blobs") / file)
+    adapter = read_checkpoint("a", AdapterFiles.find("org/sql"), base, dtype=torch.float32)
+    assert adapter.source == "org/sql"
+    of_folder = read_adapter(base, folder)
+    assert adapter.version == read_adapter(base, snapshot).version == of_folder.version
 
 
-def test_a_missing_file_raises_the_same_error_each_time(tmp_path: Path) -> None:
-    files = AdapterFiles(tmp_path)
+def test_errors_name_the_source_and_not_the_folder_it_was_resolved_to(
+    base: BaseModules, tmp_path: Path
+) -> None:
+    files = AdapterFiles(tmp_path, "org/sql")
     for _ in range(2):
         with pytest.raises(AdapterRejected, match=f"{WEIGHTS} is missing"):
             _ = files.header
     assert files.base_model_name is None
+    with pytest.raises(AdapterRejected, match=r"adapter a from org/sql: .* is missing"):
+        read_checkpoint("a", files, base, dtype=torch.float32)
 
 
 @pytest.mark.parametrize("name", [CONFIG, WEIGHTS, "chat_template.jinja"])
@@ -151,21 +130,13 @@ def test_files_that_are_written_or_added_have_changed(tmp_path: Path, name: str)
     assert files.have_changed()
 
 
-def test_errors_name_the_source_and_not_the_folder_it_was_resolved_to(
-    base: BaseModules, tmp_path: Path
-) -> None:
-    files = AdapterFiles(tmp_path, "org/sql")
-    with pytest.raises(AdapterRejected, match=r"adapter a from org/sql: .* is missing"):
-        read_checkpoint("a", files, base, dtype=torch.float32)
-
-
 TOKEN = "hf_secret"
-FILE = "adapter_config.json"
+
 COMMITS = {"main": "a" * 40, "v2": "b" * 40}
 LOCATE = """
 import sys
 from shared.errors import AdapterRejected, SourceFailed
-from worker.lora.checkpoint.adapter_files import adapter_folder
+from worker.lora.checkpoint.hub import adapter_folder
 for source in sys.argv[1:]:
     try:
         print((adapter_folder(source) / "adapter_config.json").read_text())
@@ -176,7 +147,7 @@ for source in sys.argv[1:]:
 """
 
 
-class Hub(BaseHTTPRequestHandler):
+class Hub(QuietHandler):
     """The routes of the hub that a download of org/repo needs."""
 
     def do_GET(self) -> None:
@@ -190,25 +161,14 @@ class Hub(BaseHTTPRequestHandler):
         elif not commit:
             reply(self, 404, b"", {"X-Error-Code": "RevisionNotFound"})
         elif is_api:
-            names = [{"rfilename": FILE}]
-            info = {"id": "org/repo", "sha": commit, "siblings": names}
-            tree = [{"type": "file", "path": FILE, "size": len(commit), "oid": commit}]
+            info = {"id": "org/repo", "sha": commit, "siblings": [{"rfilename": CONFIG}]}
+            tree = [{"type": "file", "path": CONFIG, "size": len(commit), "oid": commit}]
             body = json.dumps(tree if route == "tree" else info).encode()
             reply(self, 200, body, {"Content-Type": "application/json"})
         else:
             reply(self, 200, commit.encode(), {"ETag": f'"{commit}"', "X-Repo-Commit": commit})
 
-    def do_HEAD(self) -> None:
-        self.do_GET()
-
-    def log_message(self, *_: object) -> None:
-        """Print nothing."""
-
-
-@pytest.fixture
-def hub() -> Iterator[str]:
-    with running(ThreadingHTTPServer(("127.0.0.1", 0), Hub)) as server:
-        yield f"http://127.0.0.1:{server.server_port}"
+    do_HEAD = do_GET
 
 
 def located(endpoint: str, home: Path, *sources: str, token: str = TOKEN) -> list[str]:
@@ -226,18 +186,15 @@ def located(endpoint: str, home: Path, *sources: str, token: str = TOKEN) -> lis
     return ran.stdout.split()
 
 
-def test_a_revision_is_read_with_the_token(hub: str, tmp_path: Path) -> None:
-    sources = "org/repo", "org/repo@v2", f"org/repo@{COMMITS['v2']}"
-    assert located(hub, tmp_path, *sources) == [COMMITS["main"], COMMITS["v2"], COMMITS["v2"]]
-
-
-def test_what_the_hub_does_not_have_is_no_outage(hub: str, tmp_path: Path) -> None:
-    assert located(hub, tmp_path, "org/none", "org/repo@none") == ["rejected", "rejected"]
-    assert located(hub, tmp_path, "org/repo", token="hf_wrong") == ["rejected"]
-
-
-def test_a_hub_that_is_down_is_unavailable(tmp_path: Path) -> None:
-    assert located("http://127.0.0.1:9", tmp_path, "org/repo") == ["service_unavailable"]
+def test_a_revision_is_read_with_the_token_and_only_a_hub_that_is_down_is_unavailable(
+    tmp_path: Path,
+) -> None:
+    sources = "org/repo", "org/repo@v2", f"org/repo@{COMMITS['v2']}", "org/none", "org/repo@none"
+    with running(LocalServer(Hub)) as hub:
+        found = located(hub.url, tmp_path / "1", *sources)
+        assert found == [COMMITS["main"], COMMITS["v2"], COMMITS["v2"], "rejected", "rejected"]
+        assert located(hub.url, tmp_path / "2", "org/repo", token="hf_wrong") == ["rejected"]
+    assert located("http://127.0.0.1:9", tmp_path / "3", "org/repo") == ["service_unavailable"]
 
 
 def test_revisions_cannot_lead_out_of_the_hubs_cache() -> None:
@@ -259,35 +216,42 @@ def read(tokenizer: Any = None, generation: Any = None, **files: str) -> Prompti
     return read_prompting(contents)
 
 
-def test_a_folder_without_prompt_files_changes_nothing() -> None:
-    assert read() == Prompting()
+NAMED = [{"name": n, "template": n.upper()} for n in ("default", "tool_use", "rag")]
+ADDED = {"7": {"content": "<|im_start|>"}, "8": {"content": "[PAD]"}}
 
 
-def test_the_template_file_overrides_the_tokenizers_field() -> None:
-    assert read({"chat_template": "old"}).templates == {"default": "old"}
-    files = {"chat_template.jinja": "new", "other.jinja": "x"}
-    both = read({"chat_template": "old"}, **files)
-    assert both.templates == {"default": "new"}
-    assert both.unused == ("other.jinja",)
-
-
-def test_of_named_templates_the_default_and_the_one_for_tools_are_used() -> None:
-    named = [{"name": n, "template": n.upper()} for n in ("default", "tool_use", "rag")]
-    assert read({"chat_template": named}).templates == {
-        "default": "DEFAULT",
-        "tool_use": "TOOL_USE",
-    }
-
-
-def test_special_tokens_may_be_strings_or_objects() -> None:
-    found = read({"bos_token": "<s>", "eos_token": {"content": "</s>"}, "pad_token": None})
-    assert found.special_tokens == {"bos_token": "<s>", "eos_token": "</s>"}
-
-
-def test_added_tokens_are_used_if_a_template_mentions_them() -> None:
-    added = {"7": {"content": "<|im_start|>"}, "8": {"content": "[PAD]"}}
-    tokenizer = {"chat_template": TEMPLATE, "added_tokens_decoder": added}
-    assert read(tokenizer).token_ids == {"<|im_start|>": 7}
+@pytest.mark.parametrize(
+    ("tokenizer", "files", "expected"),
+    [
+        (None, {}, Prompting()),
+        ({"chat_template": "old"}, {}, Prompting(templates={"default": "old"})),
+        (
+            {"chat_template": "old"},
+            {"chat_template.jinja": "new", "other.jinja": "x"},
+            Prompting(templates={"default": "new"}, unused=("other.jinja",)),
+        ),
+        (
+            {"chat_template": NAMED},
+            {},
+            Prompting(templates={"default": "DEFAULT", "tool_use": "TOOL_USE"}),
+        ),
+        (
+            {"bos_token": "<s>", "eos_token": {"content": "</s>"}, "pad_token": None},
+            {},
+            Prompting(special_tokens={"bos_token": "<s>", "eos_token": "</s>"}),
+        ),
+        (
+            {"chat_template": TEMPLATE, "added_tokens_decoder": ADDED},
+            {},
+            Prompting(templates={"default": TEMPLATE}, token_ids={"<|im_start|>": 7}),
+        ),
+    ],
+    ids=["none", "a field", "a file", "named templates", "special tokens", "added tokens"],
+)
+def test_prompting_is_read_from_the_tokenizers_configuration_and_templates(
+    tokenizer: Any, files: dict[str, str], expected: Prompting
+) -> None:
+    assert read(tokenizer, **files) == expected
 
 
 @pytest.mark.parametrize(
@@ -313,38 +277,34 @@ def test_a_generation_config_sets_end_tokens_and_defaults(
     assert (found.eos_ids, found.sampling) == (eos_ids, sampling)
 
 
+TOKENIZER, GENERATION = "tokenizer_config.json", "generation_config.json"
+WITHOUT_DEFAULT = '{"chat_template": [{"name": "rag", "template": "x"}]}'
+BAD_TOKEN = '{"chat_template": "x", "added_tokens_decoder": {"1": {"content": 5}}}'
+
+
 @pytest.mark.parametrize(
-    ("files", "message"),
+    ("file", "text", "message"),
     [
-        ({"tokenizer_config.json": "{"}, "tokenizer_config.json isn't JSON"),
-        ({"generation_config.json": "[]"}, "generation_config.json isn't a JSON object"),
-        ({"tokenizer_config.json": '{"chat_template": 3}'}, "chat_template is neither"),
-        (
-            {"tokenizer_config.json": '{"chat_template": [{"name": "rag", "template": "x"}]}'},
-            "chat_template is neither",
-        ),
-        ({"tokenizer_config.json": '{"added_tokens_decoder": [1]}'}, "added_tokens_decoder"),
-        ({"generation_config.json": '{"eos_token_id": "x"}'}, "eos_token_id='x' isn't a token id"),
-        ({"generation_config.json": '{"eos_token_id": [-1]}'}, "isn't a token id"),
-        ({"generation_config.json": '{"temperature": -1}'}, "temperature=-1 isn't supported"),
-        ({"generation_config.json": '{"temperature": true}'}, "temperature=True isn't supported"),
-        ({"generation_config.json": '{"top_k": 2.5}'}, "top_k=2.5 isn't supported"),
-        ({"generation_config.json": '{"top_p": NaN}'}, "top_p=nan isn't supported"),
-        ({"generation_config.json": '{"top_p": 0}'}, "top_p=0 isn't supported"),
-        ({"generation_config.json": f'{{"top_k": 1{"0" * 400}}}'}, "top_k=1000.* isn't supported"),
-        (
-            {
-                "chat_template.jinja": "x",
-                "tokenizer_config.json": '{"added_tokens_decoder": {"1": {"content": 5}}}',
-            },
-            "added_tokens_decoder",
-        ),
+        (TOKENIZER, "{", "tokenizer_config.json isn't JSON"),
+        (TOKENIZER, '{"chat_template": 3}', "chat_template is neither"),
+        (TOKENIZER, WITHOUT_DEFAULT, "chat_template is neither"),
+        (TOKENIZER, '{"added_tokens_decoder": [1]}', "added_tokens_decoder"),
+        (TOKENIZER, BAD_TOKEN, "added_tokens_decoder"),
+        (GENERATION, "[]", "generation_config.json isn't a JSON object"),
+        (GENERATION, '{"eos_token_id": "x"}', "eos_token_id='x' isn't a token id"),
+        (GENERATION, '{"eos_token_id": [-1]}', "isn't a token id"),
+        (GENERATION, '{"temperature": -1}', "temperature=-1 isn't supported"),
+        (GENERATION, '{"temperature": true}', "temperature=True isn't supported"),
+        (GENERATION, '{"top_k": 2.5}', "top_k=2.5 isn't supported"),
+        (GENERATION, '{"top_p": NaN}', "top_p=nan isn't supported"),
+        (GENERATION, '{"top_p": 0}', "top_p=0 isn't supported"),
+        (GENERATION, f'{{"top_k": 1{"0" * 400}}}', "top_k=1000.* isn't supported"),
     ],
     ids=str,
 )
-def test_malformed_files_are_refused_by_file_and_field(files: dict[str, str], message: str) -> None:
+def test_malformed_files_are_refused_by_file_and_field(file: str, text: str, message: str) -> None:
     with pytest.raises(AdapterRejected, match=message):
-        read(**files)
+        read_prompting({file: text.encode()})
 
 
 def test_an_adapter_has_the_prompting_of_its_folder(base: BaseModules, tmp_path: Path) -> None:

@@ -1,10 +1,13 @@
-"""Reading safetensors files, matrices stacked from them, and the cache of parsed texts."""
+"""Reading safetensors files, matrices stacked from them, the cache of parsed texts, and buffers."""
 
 import json
 import random
 from collections.abc import Sequence
+from itertools import accumulate, pairwise
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
 import torch
 from lora import check, empty_pool, small_base
@@ -16,8 +19,16 @@ from worker.lora.checkpoint.adapter_files import AdapterFiles
 from worker.lora.checkpoint.json_file import MAX_CACHED_BYTES, MAX_CACHED_TEXTS, cached_by_text
 from worker.lora.checkpoint.safetensors_header import read_header
 from worker.lora.checkpoint.tensor_file import common_distance, is_finite, read_tensors
+from worker.lora.scratch_buffer import MAX_IDLE_BUFFER_BYTES, MAX_IDLE_BUFFERS, scratch
 
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+
+
+def write_file(file: Path, header: dict[str, Any], content: bytes) -> Path:
+    """Write a safetensors file."""
+    text = json.dumps(header).encode()
+    file.write_bytes(len(text).to_bytes(8, "little") + text + content)
+    return file
 
 
 def tensors() -> dict[str, torch.Tensor]:
@@ -38,20 +49,6 @@ def test_every_dtype_and_shape_is_read_unchanged(tmp_path: Path) -> None:
         assert torch.equal(read[name], tensor)
 
 
-def test_a_tensor_may_start_at_any_offset(tmp_path: Path) -> None:
-    file = tmp_path / "a.safetensors"
-    header = (
-        b'{"a": {"dtype": "F16", "shape": [1], "data_offsets": [0, 2]},'
-        b' "b": {"dtype": "F32", "shape": [2], "data_offsets": [2, 10]}}'
-    )
-    values = torch.tensor([1.5, -2.0])
-    content = len(header).to_bytes(8, "little") + header + b"\0\x3c" + values.numpy().tobytes()
-    file.write_bytes(content)
-    read = read_tensors(file, read_header(file))
-    assert torch.equal(read["a"], torch.ones(1, dtype=torch.float16))
-    assert torch.equal(read["b"], values)
-
-
 def test_a_file_that_changes_after_its_header_was_read_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "a.safetensors"
     save_file(tensors(), file)
@@ -61,10 +58,18 @@ def test_a_file_that_changes_after_its_header_was_read_is_refused(tmp_path: Path
         read_tensors(file, header)
 
 
-def test_a_tensor_whose_size_does_not_match_its_shape_is_refused(tmp_path: Path) -> None:
-    file = tmp_path / "a.safetensors"
-    header = b'{"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}}'
-    file.write_bytes(len(header).to_bytes(8, "little") + header + b"0000")
+def test_a_tensor_may_start_at_any_offset_but_its_size_must_match_its_shape(tmp_path: Path) -> None:
+    header = {
+        "a": {"dtype": "F16", "shape": [1], "data_offsets": [0, 2]},
+        "b": {"dtype": "F32", "shape": [2], "data_offsets": [2, 10]},
+    }
+    values = torch.tensor([1.5, -2.0])
+    file = write_file(tmp_path / "a", header, b"\0\x3c" + values.numpy().tobytes())
+    read = read_tensors(file, read_header(file))
+    assert torch.equal(read["a"], torch.ones(1, dtype=torch.float16))
+    assert torch.equal(read["b"], values)
+    header = {"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}}
+    file = write_file(tmp_path / "b", header, b"0000")
     with pytest.raises(AdapterRejected, match="can't be read: tensor 'a' has 4 bytes"):
         read_tensors(file, read_header(file))
 
@@ -81,36 +86,27 @@ def test_one_value_that_is_not_finite_is_found_at_any_position(
         assert not is_finite(tensor)
 
 
-def test_an_equal_text_is_parsed_once_while_it_is_cached() -> None:
+def test_an_equal_text_is_parsed_once_while_it_is_cached_and_large_ones_and_errors_are_not() -> (
+    None
+):
     parsed: list[bytes] = []
 
     @cached_by_text
-    def parse(text: bytes) -> list[bytes]:
+    def parse(text: bytes) -> list[int]:
         parsed.append(text)
-        return [text]
+        return [int(text)]
 
-    assert parse(b"a") is parse(b"a")
-    assert parsed == [b"a"]
-    for number in range(MAX_CACHED_TEXTS):
-        parse(str(number).encode())
-    parse(b"a")
-    assert parsed.count(b"a") == 2
-
-
-def test_neither_large_texts_nor_errors_are_cached() -> None:
-    parsed: list[bytes] = []
-
-    @cached_by_text
-    def parse(text: bytes) -> int:
-        parsed.append(text)
-        return int(text)
-
-    large = b"1" + b" " * MAX_CACHED_BYTES
-    assert parse(large) == parse(large) == 1
+    assert parse(b"1") is parse(b"1")
+    large = b"2" + b" " * MAX_CACHED_BYTES
+    assert parse(large) == parse(large) == [2]
     for _ in range(2):
         with pytest.raises(ValueError, match="invalid literal"):
             parse(b"x")
-    assert parsed == [large, large, b"x", b"x"]
+    assert parsed == [b"1", large, large, b"x", b"x"]
+    for number in range(3, MAX_CACHED_TEXTS + 3):
+        parse(str(number).encode())
+    parse(b"1")
+    assert parsed.count(b"1") == 2
 
 
 LAYERS = 12
@@ -122,36 +118,29 @@ ALPHAS = (4, 8, 10)
 def save(folder: Path, names: Sequence[str], tensors: dict[str, torch.Tensor], alpha: int) -> Path:
     """Save an adapter whose file has the tensors in the order of `names`."""
     folder.mkdir()
+    targets = {name.removeprefix("base_model.model.").rpartition(".lora_")[0] for name in names}
     config = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 4, "lora_alpha": alpha}
-    config["target_modules"] = sorted(
-        {name.removeprefix("base_model.model.").rpartition(".lora_")[0] for name in names}
-    )
+    config["target_modules"] = sorted(targets)
     (folder / "adapter_config.json").write_text(json.dumps(config))
-    header, content, start = {}, b"", 0
-    for name in names:
-        tensor = tensors[name]
-        offsets = [start, start + tensor.nbytes]
-        header[name] = {"dtype": "F32", "shape": list(tensor.shape), "data_offsets": offsets}
-        content += tensor.numpy().tobytes()
-        start = offsets[1]
-    text = json.dumps(header).encode()
-    file = folder / "adapter_model.safetensors"
-    file.write_bytes(len(text).to_bytes(8, "little") + text + content)
+    ends = [0, *accumulate(tensors[name].nbytes for name in names)]
+    header = {
+        name: {"dtype": "F32", "shape": [*tensors[name].shape], "data_offsets": offsets}
+        for name, offsets in zip(names, pairwise(ends), strict=True)
+    }
+    content = b"".join(tensors[name].numpy().tobytes() for name in names)
+    write_file(folder / "adapter_model.safetensors", header, content)
     return folder
 
 
 def tensors_of(modules: Sequence[str], rank: int = 4) -> dict[str, torch.Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    tensors = {}
+    generator, made = torch.Generator().manual_seed(0), {}
     for module in modules:
         shape = BASE.linears[module]
-        prefix = f"base_model.model.{module}"
-        a = torch.randn(rank, shape.in_features, generator=generator)
-        tensors[f"{prefix}.lora_A.weight"] = a
-        tensors[f"{prefix}.lora_B.weight"] = torch.randn(
-            shape.out_features, rank, generator=generator
-        )
-    return tensors
+        sizes = {"A": (rank, shape.in_features), "B": (shape.out_features, rank)}
+        for part, size in sizes.items():
+            name = f"base_model.model.{module}.lora_{part}.weight"
+            made[name] = torch.randn(size, generator=generator)
+    return made
 
 
 def read(folder: Path, dtype: torch.dtype = torch.float32) -> LoRAAdapter:
@@ -232,3 +221,43 @@ def test_files_that_were_checked_before_are_read_with_the_same_values(
     pool = empty_pool(BASE, dtype=dtype)
     assert pool.add(again)
     check(pool, whole)
+
+
+MIB = 1 << 20
+
+
+def test_memory_is_returned_to_the_system_when_nothing_refers_to_it() -> None:
+    process = psutil.Process()
+    before = process.memory_info().rss
+    part = torch.frombuffer(scratch(64 * MIB), dtype=torch.float32).fill_(1.0)[5:]
+    assert process.memory_info().rss > before + 50 * MIB
+    del part
+    assert process.memory_info().rss < before + 10 * MIB
+
+
+def test_memory_is_not_reused_while_a_view_refers_to_it() -> None:
+    part = torch.frombuffer(scratch(4 * MIB), dtype=torch.uint8)[MIB:][:1000]
+    part[:] = 7
+    others = [scratch(4 * MIB) for _ in range(4)]
+    for other in others:
+        other[:] = 1
+    assert part.eq(7).all()
+
+
+def test_a_new_buffer_reuses_idle_memory() -> None:
+    first = scratch(3 * MIB)
+    place = first.ctypes.data
+    del first
+    assert scratch(2 * MIB).ctypes.data == place
+
+
+def test_only_a_few_idle_buffers_of_bounded_size_are_kept() -> None:
+    process = psutil.Process()
+    sizes = [MAX_IDLE_BUFFER_BYTES] * 8
+    held = [scratch(size) for size in sizes]
+    for data in held:
+        data[:] = 1
+    with_all = process.memory_info().rss
+    del held, data
+    freed = with_all - process.memory_info().rss
+    assert freed > (len(sizes) - MAX_IDLE_BUFFERS) * MAX_IDLE_BUFFER_BYTES - 10 * MIB

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from linear_time import assert_linear
 
 from shared.errors import AdapterRejected
-from worker.adapters.source.checkpoint_reader import names_another_base
+from worker.adapters.source.base_names import names_another_base
 from worker.lora.base.modules import BaseModules, ModuleShape
 from worker.lora.checkpoint.adapter_files import AdapterFiles
 from worker.lora.checkpoint.config import MAX_CONFIG_BYTES, parse_config
@@ -206,33 +206,22 @@ def test_any_header_is_checked_in_linear_time(tmp_path: Path, shape: tuple[str, 
     header_is_linear(tmp_path, shape)
 
 
-TOKENS = [
-    '"{0}":{{"content":"<{0}>"}}',
-    '"{0}":{{"content":"{0:x<48}"}}',
-    '"{0}":{{"content":"a"}}',
-]
+TOKENS: dict[str, tuple[Unit, str]] = {
+    "names": ('"{0}":{{"content":"<{0}>"}}'.format, "a" * 47 + "b"),
+    "long names": ('"{0}":{{"content":"{0:x<48}"}}'.format, "a" * 47 + "b"),
+    "one letter": ('"{0}":{{"content":"a"}}'.format, "a" * 47 + "b"),
+    "many lengths": (lambda n: f'"{n}":{{"content":"{n:0{n % 42 + 6}}"}}', "ab"),
+}
+"""Added tokens, and a template that is repeated."""
 
 
-@pytest.mark.parametrize("token", TOKENS)
-def test_a_tokenizers_configuration_is_checked_in_linear_time(token: str) -> None:
-    template = ("a" * 47 + "b") * (MAX_TEMPLATE_CHARS // 48)
-
-    def make(num_bytes: int) -> dict[str, bytes]:
-        text = filled('{"added_tokens_decoder":{', token.format, "}}", num_bytes)
-        return {"chat_template.jinja": template.encode(), "tokenizer_config.json": text}
-
-    assert_linear(read_prompting, make, max_bytes=MAX_PROMPT_FILE_BYTES, refusals=AdapterRejected)
-
-
-def test_many_lengths_of_tokens_take_little_time_at_the_limits() -> None:
-    template = "ab" * (MAX_TEMPLATE_CHARS // 2)
+@pytest.mark.parametrize(("token", "template"), TOKENS.values(), ids=TOKENS)
+def test_a_tokenizers_configuration_is_checked_in_linear_time(token: Unit, template: str) -> None:
+    text = template * (MAX_TEMPLATE_CHARS // len(template))
 
     def make(num_bytes: int) -> dict[str, bytes]:
-        text = filled(
-            '{"added_tokens_decoder":{', lambda n: f'"{n}":{{"content":"{n:0{n % 42 + 6}}"}}', "}}",
-            num_bytes,
-        )  # fmt: skip
-        return {"chat_template.jinja": template.encode(), "tokenizer_config.json": text}
+        config = filled('{"added_tokens_decoder":{', token, "}}", num_bytes)
+        return {"chat_template.jinja": text.encode(), "tokenizer_config.json": config}
 
     assert_linear(read_prompting, make, max_bytes=MAX_PROMPT_FILE_BYTES, refusals=AdapterRejected)
 

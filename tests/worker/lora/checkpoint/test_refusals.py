@@ -43,10 +43,12 @@ def folder(good: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(good, tmp_path / "a"))
 
 
-def refused_from(base: BaseModules, folder: Path, message: str, **kwargs: Any) -> None:
+def refused(base: BaseModules, folder: Path, message: str, **options: Any) -> str:
+    """Check that the adapter in `folder` is refused, and return the whole message."""
     with pytest.raises(AdapterRejected, match=message) as caught:
-        read_adapter(base, folder, **kwargs)
+        read_adapter(base, folder, **options)
     assert str(folder) in str(caught.value)
+    return str(caught.value)
 
 
 def test_each_field_of_pefts_configuration_is_listed() -> None:
@@ -77,19 +79,10 @@ def test_a_config_field_without_effect_on_the_answers_is_accepted(
     assert len(read_adapter(base, folder).modules) == 4
 
 
-def test_layers_to_transform_with_a_regex_is_refused_as_by_peft(
-    base: BaseModules, folder: Path
-) -> None:
-    set_field(folder, target_modules=".*q_proj", layers_to_transform=[0])
-    refused_from(
-        base, folder, "`layers_to_transform` cannot be used when `target_modules` is a str"
-    )
-
-
 def test_weights_that_overflow_the_pools_dtype(base: BaseModules, folder: Path) -> None:
     change_tensors(folder, lambda tensors: tensors[Q_PROJ_B].fill_(60_000.0))
     assert read_adapter(base, folder).modules
-    refused_from(base, folder, f"tensor {Q_PROJ_B} overflows torch.float16", dtype=torch.float16)
+    refused(base, folder, f"tensor {Q_PROJ_B} overflows torch.float16", dtype=torch.float16)
 
 
 @pytest.mark.parametrize("source", ["/no/such/folder", "no-such-folder", "a/b/c", "../a", ""])
@@ -108,54 +101,32 @@ def test_an_invalid_adapter_name(base: BaseModules, folder: Path, name: str) -> 
 
 
 def test_gpt_2s_transposed_weights_need_fan_in_fan_out(tmp_path: Path) -> None:
-    folder = save_adapter(
-        tmp_path / "a", "gpt2", r=2, target_modules=["c_attn"], fan_in_fan_out=True
-    )
+    config = {"r": 2, "target_modules": ["c_attn"], "fan_in_fan_out": True}
+    folder = save_adapter(tmp_path / "a", "gpt2", **config)
     base = base_modules(tiny_model("gpt2"))
     assert len(read_adapter(base, folder).modules) == 2
     set_field(folder, fan_in_fan_out=False)
-    refused_from(base, folder, "fan_in_fan_out=False doesn't fit")
+    refused(base, folder, "fan_in_fan_out=False doesn't fit")
 
 
 ADVICE = 'train the attention modules: target_modules=["q_proj", "k_proj", "v_proj", "o_proj"]'
 
 
-@pytest.fixture(scope="module")
-def mixtral() -> BaseModules:
-    return base_modules(tiny_model("mixtral"))
-
-
-def refusal(mixtral: BaseModules, folder: Path) -> str:
-    with pytest.raises(AdapterRejected) as caught:
-        read_adapter(mixtral, folder)
-    return str(caught.value)
-
-
 @pytest.mark.filterwarnings("ignore")  # PEFT's advice on training
-def test_all_linear_on_fused_experts(mixtral: BaseModules, tmp_path: Path) -> None:
-    folder = save_adapter(tmp_path, "mixtral", r=4, target_modules="all-linear")
-    assert "target_parameters" in (message := refusal(mixtral, folder))
-    assert ADVICE in message
-
-
-def test_all_linear_on_experts_that_were_separate_linears(
-    mixtral: BaseModules, tmp_path: Path
+def test_experts_and_their_router_are_refused_with_advice_and_other_modules_without(
+    tmp_path: Path,
 ) -> None:
-    folder = save_adapter(tmp_path, "mixtral", r=4, target_modules=["q_proj"])
+    mixtral = base_modules(tiny_model("mixtral"))
+    folder = save_adapter(tmp_path / "fused", "mixtral", r=4, target_modules="all-linear")
+    assert ADVICE in refused(mixtral, folder, "target_parameters")
+    folder = save_adapter(tmp_path / "separate", "mixtral", r=4, target_modules=["q_proj"])
     name = "base_model.model.model.layers.0.block_sparse_moe.experts.0.w1.lora_A.weight"
     change_tensors(folder, lambda tensors: tensors.update({name: torch.ones(4, 64)}))
     set_field(folder, target_modules=["q_proj", "w1"])
-    assert f"{name} belongs to an expert" in (message := refusal(mixtral, folder))
-    assert ADVICE in message
-
-
-def test_a_router(mixtral: BaseModules) -> None:
+    assert ADVICE in refused(mixtral, folder, f"{name} belongs to an expert")
     with pytest.raises(AdapterRejected) as caught:
         mixtral.targets(targeting(target_modules=["q_proj", "gate"]))
     assert str(caught.value).endswith(f"are supported; {ADVICE}")
-
-
-def test_other_models_get_no_advice_on_experts() -> None:
     with pytest.raises(AdapterRejected) as caught:
         base_modules(tiny_model()).targets(targeting(target_modules=["norm"]))
     assert "attention" not in str(caught.value)
@@ -181,11 +152,6 @@ def rough() -> BaseModules:
 @pytest.fixture(scope="module")
 def qwen2() -> BaseModules:
     return wrap(roughen(tiny_model("qwen2"))).base
-
-
-def refused(rough: BaseModules, folder: Path, message: str) -> None:
-    with pytest.raises(AdapterRejected, match=message):
-        read_adapter(rough, folder)
 
 
 def drop(tensors: Tensors, name: str) -> None:
@@ -276,6 +242,11 @@ def test_a_tensor_that_does_not_fit(
             r"modules_to_save matches model\.layers\.0\.mlp \(LlamaMLP\)",
         ),
         (DORA, {"trainable_token_indices": {"norm": [1]}}, "trainable_token_indices='norm' isn't"),
+        (
+            Q,
+            {"target_modules": ".*q_proj", "layers_to_transform": [0]},
+            "`layers_to_transform` cannot be used when `target_modules` is a str",
+        ),
     ],
     ids=str,
 )
@@ -296,11 +267,22 @@ def test_a_bias_whose_width_differs_from_the_bases(qwen2: BaseModules, tmp_path:
     refused(qwen2, folder, rf"tensor {Q0}\.bias has shape \[32\], expected \[64\]")
 
 
-def test_saved_modules_with_all_biases_which_peft_saves_three_times(tmp_path: Path) -> None:
+def test_what_peft_saves_three_times_or_drops_and_tied_modules_with_different_tokens(
+    tmp_path: Path,
+) -> None:
     config = {"target_modules": ["query_key_value"], "modules_to_save": ["dense"], "bias": "all"}
-    folder = save_adapter(tmp_path, base=roughen(tiny_model("gpt_neox")), **config)
-    rough = wrap(roughen(tiny_model("gpt_neox"))).base
-    refused(rough, folder, r"dense\.(modules_to_save|original_module)\.bias belongs to no module")
+    neox = roughen(tiny_model("gpt_neox"))
+    folder = save_adapter(tmp_path / "neox", base=roughen(tiny_model("gpt_neox")), **config)
+    message = r"dense\.(modules_to_save|original_module)\.bias belongs to no module"
+    refused(wrap(neox).base, folder, message)
+    folder = save_adapter(tmp_path / "phi", "phi", **TOKENS)
+    set_field(folder, trainable_token_indices={"lm_head": [7, 3]})
+    message = "trainable_token_indices isn't supported on lm_head, which has a bias"
+    refused(wrap(tiny_model("phi")).base, folder, message)
+    folder = save_adapter(tmp_path / "tied", base=tied(), **TOKENS)
+    indices = {"embed_tokens": [7, 3], "lm_head": [3]}
+    set_field(folder, trainable_token_indices=indices, ensure_weight_tying=True)
+    refused(wrap(tied()).base, folder, "trainable_token_indices differ between modules")
 
 
 def test_a_row_of_length_zero_which_dora_cannot_scale(rough: BaseModules, tmp_path: Path) -> None:
@@ -333,20 +315,6 @@ def test_tied_tensors_that_differ(tmp_path: Path, kind: str, part: str) -> None:
     assert read_adapter(rough, folder).side.num_bytes
     change_tensors(folder, lambda tensors: tensors[f"{HEAD}.{part}"][0].add_(1))
     refused(rough, folder, rf"tensor {HEAD}\.{part} differs from the embedding's")
-
-
-def test_tied_modules_with_different_tokens(tmp_path: Path) -> None:
-    folder = save_adapter(tmp_path, base=tied(), **TOKENS)
-    indices = {"embed_tokens": [7, 3], "lm_head": [3]}
-    set_field(folder, trainable_token_indices=indices, ensure_weight_tying=True)
-    refused(wrap(tied()).base, folder, "trainable_token_indices differ between modules")
-
-
-def test_tokens_of_a_head_with_a_bias_which_peft_drops(tmp_path: Path) -> None:
-    folder = save_adapter(tmp_path, "phi", **TOKENS)
-    set_field(folder, trainable_token_indices={"lm_head": [7, 3]})
-    message = "trainable_token_indices isn't supported on lm_head, which has a bias"
-    refused(wrap(tiny_model("phi")).base, folder, message)
 
 
 @pytest.mark.parametrize(

@@ -178,6 +178,9 @@ def test_kernels_wait_for_the_copies_in_the_stream_of_their_thread() -> None:
             fence.let_kernels_wait()
         assert len(other.waiting) == 1
         assert not machine.kernels.waiting
+    fence = fences_of(CPU)()
+    with fence.copying():
+        fence.let_kernels_wait()  # there is nothing to wait for
 
 
 def test_a_copy_that_fails_has_ended_before_its_source_is_freed() -> None:
@@ -189,10 +192,3 @@ def test_a_copy_that_fails_has_ended_before_its_source_is_freed() -> None:
             machine.current_stream(GPU).launch(lambda: copied.append("first part"))
             raise OSError
         assert copied == ["first part"]
-
-
-def test_a_cpu_needs_no_order() -> None:
-    fence = fences_of(CPU)()
-    with fence.copying():
-        pass
-    fence.let_kernels_wait()

@@ -170,9 +170,6 @@ def test_patterns_beyond_a_limit_are_refused(patterns: list[str], message: str) 
     with pytest.raises(AdapterRejected, match=message) as caught:
         NamePatterns("layers_pattern", patterns, PatternForm.LAYER, may_be_slow=True)
     assert len(str(caught.value)) < 400
-
-
-def test_more_patterns_than_modules_are_refused() -> None:
     with pytest.raises(AdapterRejected, match=f"more than {MAX_PATTERNS} patterns"):
         NamePatterns("rank_pattern", ["a"] * (MAX_PATTERNS + 1), PatternForm.END, may_be_slow=False)
 

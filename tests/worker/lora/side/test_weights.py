@@ -102,15 +102,6 @@ def test_side_weights_use_adapter_memory_until_they_are_removed() -> None:
     assert not small.add(first)
 
 
-def test_an_adapter_with_side_weights_only_can_be_resident() -> None:
-    pool = empty_pool(BASE)
-    adapter = replace(with_side("a"), modules=LowRank((), ()))
-    assert pool.add(adapter)
-    check(pool, adapter)
-    batch = build_batch(pool, [(adapter.version, 3)])
-    assert batch.changes(("layers.0.q",))
-
-
 def test_side_weights_may_be_fragmented_in_the_host_tier() -> None:
     pool = empty_pool(BASE)
     host = HostTier(pool.layout, 3 * (PAGE_Q + SIDE), CPU)
@@ -130,18 +121,6 @@ def test_side_weights_may_be_fragmented_in_the_host_tier() -> None:
     pool.write(reserved, image)
     pool.activate(reserved)
     check(pool, fragmented)
-
-
-def test_a_batch_without_side_weights_has_no_side_batch() -> None:
-    pool = empty_pool(BASE)
-    plain, other = random_adapter(BASE, "plain", Q), with_side("other", seed=1)
-    pool.add(plain)
-    pool.add(other)
-    batch = build_batch(pool, [(plain.version, 3), (None, 2)])
-    assert batch.side is None
-    mixed = build_batch(pool, [(plain.version, 3), (other.version, 2)])
-    assert mixed.changes(("layers.0.q",))
-    assert not mixed.changes(("project_in",))
 
 
 def test_modules_are_hooked_only_while_an_adapter_needs_it(tmp_path: Path) -> None:
@@ -183,13 +162,21 @@ def test_base_rows_are_unchanged_bit_for_bit_in_a_batch_with_side_weights(
     assert not torch.allclose(mixed[1], plain[1], atol=0.1)
 
 
-RANK, IN = 5, 96
+def test_a_batch_has_the_side_weights_that_one_of_its_adapters_has_even_alone() -> None:
+    pool = empty_pool(BASE)
+    plain, other = random_adapter(BASE, "plain", Q), with_side("other", seed=1)
+    alone = replace(with_side("alone"), modules=LowRank((), ()))
+    for adapter in (plain, other, alone):
+        assert pool.add(adapter)
+    check(pool, alone)
+    assert build_batch(pool, [(plain.version, 3), (None, 2)]).side is None
+    for version in (other.version, alone.version):
+        mixed = build_batch(pool, [(plain.version, 3), (version, 2)])
+        assert mixed.changes(("layers.0.q",))
+        assert not mixed.changes(("project_in",))
+
+
 TOLERANCE = {torch.float32: 1e-6, torch.bfloat16: 1e-3, torch.float16: 1e-3}
-
-
-def expected(weight: torch.Tensor, magnitude: torch.Tensor, ab: list[torch.Tensor]) -> torch.Tensor:
-    a, b = (part.double() for part in ab)
-    return magnitude.double() / (weight.double() + b @ a).norm(dim=1)
 
 
 @pytest.mark.parametrize(("name", "dtype"), SETS, ids=SET_IDS)
@@ -198,18 +185,17 @@ def test_magnitudes_are_divided_by_the_row_lengths_of_the_updated_weight(
     name: str, dtype: torch.dtype
 ) -> None:
     torch.manual_seed(0)
-    linears = [nn.Linear(IN, out, bias=out != 7).to(dtype) for out in (40, 7, 16)]
-    weights = [linear.weight.clone() for linear in linears]
+    linears = [nn.Linear(96, out, bias=out != 7).to(dtype) for out in (40, 7, 16)]
+    weights = [linear.weight.double() for linear in linears]
     siblings = Siblings(["q", "k", "v"], linears, kernels_of(name, dtype))
     for index, weight in enumerate(weights):
-        a = torch.randn(RANK, IN).to(dtype)
-        b = (torch.randn(len(weight), RANK) * 0.02).to(dtype)
+        a, b = torch.randn(5, 96).to(dtype), (torch.randn(len(weight), 5) * 0.02).to(dtype)
         magnitude = torch.rand(len(weight)) + 0.5
         base = siblings.weight(index)
         assert base is not None
         got = dora_scale(magnitude, a, b, base)
         assert got.dtype is torch.float32
-        wanted = expected(weight, magnitude, [a, b])
+        wanted = magnitude.double() / (weight + b.double() @ a.double()).norm(dim=1)
         torch.testing.assert_close(got.double(), wanted, rtol=TOLERANCE[dtype], atol=0)
 
 

@@ -31,7 +31,7 @@ def positions_seen(
     SPAN: tl.constexpr,
     WINDOW: tl.constexpr,
 ):
-    """Return the positions `(first, stop)` to which a query attends, with HAS_SPANS in the span.
+    """Return the positions `(first, stop)` that a query attends to; within the span if HAS_SPANS.
 
     The queries themselves are at positions `first_position` to `end - 1`.
     """

@@ -9,8 +9,8 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from ops.lab.bench.gpu.clock import Clock
-from ops.lab.bench.gpu.decode import step_ms
 from ops.lab.bench.gpu.model import ServedModel, random_llama
+from ops.lab.bench.gpu.steps import step_ms
 
 TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 

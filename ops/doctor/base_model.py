@@ -1,0 +1,110 @@
+"""Finds the base model and reads its shape, without downloading or loading its weights."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import httpx
+
+from ops.demo.model import demo_folder
+from ops.doctor.facts import BaseFacts, Problem
+from shared.errors import ModelRejected
+from shared.settings import WorkerSettings
+
+if TYPE_CHECKING:
+    from ops.doctor.model_shape import ModelShape
+
+DEMO = "demo"
+HUB_TIMEOUT_S = 5.0
+"""Time limit in seconds of a request to the Hugging Face hub."""
+DEMO_BYTES = 480 << 20
+"""Space that the first start of the demo needs: for the download, the conversion and the model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """A base model, and its shape if it can be read."""
+
+    facts: BaseFacts
+    shape: "ModelShape | None" = None
+    folder: Path | None = None
+    """Folder of the model, or None if the first start downloads or converts it."""
+
+
+def find_base(worker: WorkerSettings, source: str) -> Base:
+    """Return the base model of a worker's settings. `source` names it as the command line does.
+
+    The first call for a native engine imports torch and transformers, which takes seconds.
+    """
+    if worker.engine == "simulated":
+        return Base(BaseFacts(source=source, place="simulated, without files"))
+    if source == DEMO and not demo_folder().is_dir():
+        return _shaped(worker, source, None, "converted at the first start, in half a minute")
+    try:
+        folder, place = _folder_of(worker.model)
+    except ModelRejected as error:
+        return Base(BaseFacts(source=source, place="", problem=Problem(str(error))))
+    found = _shaped(worker, source, folder, place)
+    return replace(found, folder=folder) if any(folder.glob("*.safetensors")) else found
+
+
+def _folder_of(model: str) -> tuple[Path, str]:
+    """Return a folder with the model's configuration, and where it is, or raise ModelRejected."""
+    from huggingface_hub import hf_hub_download, snapshot_download
+    from huggingface_hub.constants import ENDPOINT
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    from worker.model.loading.folder import FILES, find_model
+
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        return folder, str(folder.resolve())
+    if model.startswith((".", "/", "~")) or model.count("/") != 1:
+        return find_model(model), ""  # raises ModelRejected
+    try:
+        cached = Path(snapshot_download(model, allow_patterns=FILES, local_files_only=True))
+        if any(cached.glob("*.safetensors")):
+            return cached, f"in the hub's cache: {cached}"
+    except LocalEntryNotFoundError:
+        pass
+    try:
+        # Without a network, this fails at once, while the hub's client would retry.
+        httpx.head(ENDPOINT, timeout=HUB_TIMEOUT_S)
+        config = Path(hf_hub_download(model, "config.json", etag_timeout=HUB_TIMEOUT_S))
+    except Exception as error:  # the hub's client raises errors of its HTTP library too
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ModelRejected(
+            f"--model {model}: neither a folder nor a hub id that can be downloaded ({reason}); "
+            "correct the name, set HF_TOKEN for a model that needs an account, or name a folder"
+        ) from error
+    return config.parent, "downloaded from the hub at the first start"
+
+
+def _shaped(worker: WorkerSettings, source: str, folder: Path | None, place: str) -> Base:
+    """Return the base, with its shape unless vLLM serves it. `folder` is None for the demo."""
+    if worker.engine == "vllm":
+        return Base(BaseFacts(source=source, place=place))
+    try:
+        import torch
+
+        from ops.doctor.model_shape import demo_shape, served_shape
+    except ImportError as error:
+        problem = Problem(f"{error.name} isn't installed", "pip install lorikeet-serve")
+        return Base(BaseFacts(source=source, place=place, problem=problem))
+    dtype = torch.bfloat16 if worker.dtype == "auto" else getattr(torch, worker.dtype)
+    try:
+        if folder:
+            shape = served_shape(source, folder, dtype, worker.quantize)
+        else:
+            shape = demo_shape(dtype, worker.quantize)
+    except ModelRejected as error:
+        return Base(BaseFacts(source=source, place=place, problem=Problem(str(error))))
+    facts = BaseFacts(
+        source=source,
+        place=place,
+        architecture=shape.architecture,
+        num_parameters=shape.num_parameters,
+        weight_bytes=shape.weight_bytes,
+        max_model_len=shape.max_model_len,
+    )
+    return Base(facts, shape)

@@ -1,0 +1,22 @@
+"""Names of an adapter's files, and the form of the source of an uploaded adapter. Pure."""
+
+from shared.protocol.ids import UploadId
+
+CONFIG_FILE = "adapter_config.json"
+WEIGHTS_FILE = "adapter_model.safetensors"
+PROMPT_FILES = ("*.jinja", "tokenizer_config.json", "generation_config.json")
+"""Patterns of the names of files that change prompts and sampling."""
+UPLOAD = "upload:"
+"""Prefix of the source of an uploaded adapter. The id of its files in Redis follows it."""
+CONFIG_KEY = "adapter_config"
+"""Key in a safetensors file's metadata that may have the text of adapter_config.json."""
+
+
+def upload_source(upload: UploadId) -> str:
+    """Return the source of the adapter with these uploaded files."""
+    return UPLOAD + upload
+
+
+def upload_of(source: str) -> UploadId | None:
+    """Return the id of the uploaded files, or None if `source` isn't an upload."""
+    return UploadId(source.removeprefix(UPLOAD)) if source.startswith(UPLOAD) else None

@@ -1,9 +1,0 @@
--- Included after common.lua in the scripts that change adapters. Writes the audit log.
-local MAX_CHANGES = 10000
-
--- Enter a change of a name into the audit log. `by` is who asked for it. `from` and `to` are versions
--- or other values, which are '' if there is none.
-local function record_change(action, name, by, from, to)
-  redis.call('XADD', P .. 'changes', 'MAXLEN', '~', MAX_CHANGES, '*', 'action', action,
-    'adapter', name, 'by', by, 'from', from or '', 'to', to or '')
-end
