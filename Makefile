@@ -2,10 +2,8 @@
 PYTHON ?= python3
 ARGS ?=
 BIN := .venv/bin
-# Processes of tests: one more than there are cores, because many tests wait, but at most four.
-PROCESSES := $(shell n=$$(($$(nproc) + 1)); echo $$((n < 4 ? n : 4)))
-# They share the test files. In the order of their names, long files don't come last.
-PYTEST := $(BIN)/pytest --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder
+# Up to four processes share the test files. In the order of their names, long files don't come last.
+PYTEST := $(BIN)/pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 # What running needs, and what everything else needs besides.
 RUNTIME := .venv/.runtime
 READY := .venv/.ready
@@ -56,10 +54,9 @@ test: $(READY)
 # `test`, then the tests marked slow.
 test-all: test test-slow
 
-# One process for each core, because browsers and engines need the cores. pytest exits with 5 if ARGS
-# selects none of these tests.
+# pytest exits with 5 if ARGS selects none of these tests.
 test-slow: $(READY)
-	$(PYTEST) --numprocesses logical -m "slow and not long" $(ARGS) || [ $$? -eq 5 ]
+	$(PYTEST) -m "slow and not long" $(ARGS) || [ $$? -eq 5 ]
 
 # The tests marked long: stalls, failovers, floods, an upgrade, a thousand adapters and the like.
 test-long: $(READY)
@@ -132,7 +129,7 @@ $(VLLM)/.ready: $(VLLM_REQUIREMENTS) worker/engine_vllm/requirements.txt pyproje
 	$(VLLM)/bin/pip install --no-deps -e .
 	@touch $@
 
-# The contract of engines for vLLM's, and its texts, in its environment. `test-all` also runs pools with both engines.
+# The contract of engines, for vLLM's alone, and its texts, in its environment. `test-all` also runs pools with both engines.
 test-vllm: $(READY) vllm
 	$(BIN)/python -c 'from ops.demo.model import demo_model; demo_model()'
 	$(VLLM)/bin/pytest --timeout 600 $(VLLM_WARNINGS) -k vllm tests/worker/engine/test_contract.py tests/vllm $(ARGS)

@@ -1,6 +1,6 @@
 """Computes the key that decides whether an adapter's candidate version takes a request. Pure.
 
-`shared/store/adapters/share.py` makes the decision with this key.
+`shared/store/adapters/candidates.py` makes the decision with this key.
 """
 
 import secrets
