@@ -1,0 +1,1 @@
+"""Runs, measures and documents the pool. Nothing in `api`, `worker` or `shared` imports it."""

@@ -1,0 +1,1 @@
+"""The worker: claims jobs by adapter affinity, runs them in batches, publishes their tokens."""

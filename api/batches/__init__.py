@@ -1,0 +1,1 @@
+"""The batches that a key may see."""

@@ -1,0 +1,1 @@
+"""Uploaded files: their bytes, their form fields, and who may read them."""

@@ -1,0 +1,1 @@
+"""Follows jobs through Redis on behalf of clients that are connected."""

@@ -1,0 +1,1 @@
+"""HTTP itself, the same for every route: bytes, headers, limits, errors."""

@@ -1,0 +1,1 @@
+"""The OpenAPI document, with the models and examples of each pool."""

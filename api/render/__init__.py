@@ -1,0 +1,1 @@
+"""Tokens and results as events and bodies. Nothing here reads Redis."""

@@ -1,0 +1,1 @@
+"""Checked bodies of requests as jobs: translated, refused or reported field by field."""

@@ -1,0 +1,1 @@
+"""HTTP routes, a file for each group. They check rights and call the rooms below."""

@@ -1,0 +1,1 @@
+"""Pydantic models of bodies. Only types and bounds, no behaviour."""

@@ -1,0 +1,1 @@
+"""The commands of `lorikeet`, a file for each group."""

@@ -1,0 +1,1 @@
+"""The control process: periodic tasks of a pool, and arq jobs."""

@@ -1,0 +1,1 @@
+"""Measurements, chaos, attacks and generators. Neither the wheel nor the images contain it."""

@@ -1,0 +1,1 @@
+"""Builds the wheel, with kernels for every kind of CPU."""

@@ -1,0 +1,1 @@
+"""Types of everything that crosses Redis, and their codec. Rolling upgrades rely on them."""

@@ -1,0 +1,1 @@
+"""Decides which adapters are resident, and loads and evicts them."""

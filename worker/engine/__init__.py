@@ -1,0 +1,1 @@
+"""The interface of engines, and the native engine: scheduler, KV blocks, sampler."""

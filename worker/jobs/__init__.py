@@ -1,0 +1,1 @@
+"""Claimed jobs: their requests, their progress, and the publication of their tokens."""

@@ -1,0 +1,1 @@
+"""Kernels for attention and LoRA: one interface, implemented in torch, C++ and Triton."""

@@ -1,0 +1,1 @@
+"""The base model: its forward pass on the kernels, verified against transformers'."""

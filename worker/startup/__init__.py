@@ -1,0 +1,1 @@
+"""What a worker does before it registers: checks, sizes, loading, warm-up."""

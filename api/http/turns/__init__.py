@@ -1,0 +1,1 @@
+"""Turns between tenants for the work that requests cost this process."""

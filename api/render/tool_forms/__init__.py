@@ -1,0 +1,1 @@
+"""Forms in which models write tool calls, each with its parser."""

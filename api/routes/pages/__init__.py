@@ -1,0 +1,1 @@
+"""Web pages: the console, the guide and the API reference."""

@@ -1,0 +1,1 @@
+"""Runs of batches, from the check of the input file to the result files."""

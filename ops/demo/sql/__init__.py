@@ -1,0 +1,1 @@
+"""The demo's task of writing SQL queries."""

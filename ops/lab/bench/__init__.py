@@ -1,0 +1,1 @@
+"""Benchmarks, a file or folder for each."""

@@ -1,0 +1,1 @@
+"""The chaos run: a pool under load, faults, and a check of every answer."""

@@ -1,0 +1,1 @@
+"""The registry of adapters, and where their versions are resident."""

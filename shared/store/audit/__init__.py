@@ -1,0 +1,1 @@
+"""Checks that every key in Redis has an owner or a lifetime."""

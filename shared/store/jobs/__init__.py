@@ -1,0 +1,1 @@
+"""The queue: jobs, claims, token streams, handovers and dead letters."""

@@ -1,0 +1,1 @@
+"""What every store uses: connections, names of keys, scripts, retries, durability."""

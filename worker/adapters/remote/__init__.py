@@ -1,0 +1,1 @@
+"""Fetches adapters from URLs and buckets, within bounds."""

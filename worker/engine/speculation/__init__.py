@@ -1,0 +1,1 @@
+"""Drafts of tokens, and when they are worth their cost."""

@@ -1,0 +1,1 @@
+"""Native kernels for CPUs. Structures here mirror those of `src/` field by field."""

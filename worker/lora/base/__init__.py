@@ -1,0 +1,1 @@
+"""Modules and weights of the base model that adapters can change."""

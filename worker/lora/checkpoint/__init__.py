@@ -1,0 +1,1 @@
+"""Reads PEFT's files exactly, or refuses them with a reason."""

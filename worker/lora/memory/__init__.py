@@ -1,0 +1,1 @@
+"""Memory for adapters: pages on the device, copies in host memory."""

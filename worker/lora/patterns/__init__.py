@@ -1,0 +1,1 @@
+"""Matches adapters' patterns against names of modules in linear time."""

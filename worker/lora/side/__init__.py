@@ -1,0 +1,1 @@
+"""Everything beside low-rank terms: DoRA, biases, embeddings, whole modules."""

@@ -1,0 +1,1 @@
+"""Reads a model's files to the device, or refuses the model by name."""

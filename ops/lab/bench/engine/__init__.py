@@ -1,0 +1,1 @@
+"""Parts of benchmarks that drive an engine in their own process."""

@@ -1,0 +1,1 @@
+"""Servers that benchmarks start: this one, peers, and other checkouts."""

@@ -1,0 +1,1 @@
+"""Clients that time each token of many streams."""

@@ -1,0 +1,1 @@
+"""Checks during and after a chaos run."""

@@ -1,0 +1,1 @@
+"""The processes of the pool that a chaos run hurts."""

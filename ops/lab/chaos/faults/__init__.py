@@ -1,0 +1,1 @@
+"""Faults that a chaos run injects, by the part that they hit."""

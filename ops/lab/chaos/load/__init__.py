@@ -1,0 +1,1 @@
+"""Clients of a chaos run, and the records of their answers."""

@@ -1,0 +1,1 @@
+"""Networks that lose packets or reach another host."""

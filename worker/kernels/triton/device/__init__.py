@@ -1,0 +1,1 @@
+"""Triton kernels as they run on the device."""

@@ -1,0 +1,1 @@
+"""Official clients as clients of a chaos run."""
