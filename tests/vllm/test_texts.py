@@ -22,8 +22,8 @@ from worker.served_model import ServedModel
 
 NUM_REQUESTS = 48
 MAX_TOKENS = 32
-MIN_JUDGED = 512
-"""Least number of tokens that are compared."""
+MIN_ANSWERED = 512
+"""Least number of tokens of answers that are compared, with their end tokens."""
 MIN_BEYOND = 256
 """Least number of tokens beyond the ends of answers that are compared."""
 MAX_BELOW = 0.5
@@ -52,10 +52,8 @@ def versions(served: ServedModel) -> dict[str, AdapterVersion]:
     return found
 
 
-def request_of(
-    served: ServedModel, number: int, version: AdapterVersion | None, *, ignores_end: bool
-) -> Request:
-    """Return a greedy request of a held-out prompt."""
+def request_of(served: ServedModel, number: int, version: AdapterVersion | None) -> Request:
+    """Return a greedy request of a held-out prompt, which goes on beyond its answer's end."""
     held_out = TASKS[SHIPPED[number % len(SHIPPED)]].held_out()
     text = held_out[number % len(held_out)].prompt
     tokenizer: Any = served.tokenizer
@@ -69,31 +67,21 @@ def request_of(
         version=version,
         sampling=ChoiceSampling(seed=0, temperature=0.0),
         max_tokens=MAX_TOKENS,
-        stop_ids=frozenset() if ignores_end else served.info.eos_ids,
+        stop_ids=frozenset(),
     )
 
 
-def has_ended(request: Request) -> bool:
-    """Return whether a request has output an end token, or as many tokens as it may."""
-    return len(request.output_ids) == MAX_TOKENS or request.output_ids[-1] in request.stop_ids
-
-
-def answered(
-    served: ServedModel, versions: dict[str, AdapterVersion], *, ignores_end: bool
-) -> list[tuple[str, Request]]:
+def answered(served: ServedModel, versions: dict[str, AdapterVersion]) -> list[tuple[str, Request]]:
     """Answer requests of all models in one batch, and return them with their models' names."""
     named = [(NAMES[number % len(NAMES)], number) for number in range(NUM_REQUESTS)]
-    requests = [
-        (name, request_of(served, number, versions.get(name), ignores_end=ignores_end))
-        for name, number in named
-    ]
+    requests = [(name, request_of(served, number, versions.get(name))) for name, number in named]
     for _, request in requests:
         served.engine.add(request)
     errors = []
     while served.engine.has_work:
         errors += [output.error for output in served.engine.step() if output.error]
     assert errors == []
-    assert all(has_ended(request) for _, request in requests)
+    assert all(len(request.output_ids) == MAX_TOKENS for _, request in requests)
     return requests
 
 
@@ -111,24 +99,28 @@ def far_below(demo_folder: Path, requests: list[tuple[str, Request]]) -> list[li
     return [below[request.id] for _, request in requests]
 
 
-@pytest.mark.parametrize("ignores_end", [False, True], ids=["answers", "beyond their ends"])
 def test_a_mix_of_base_and_adapters_agrees_with_the_reference_beyond_the_end_but_for_a_few_tokens(
     served: ServedModel,
     versions: dict[str, AdapterVersion],
     demo_folder: Path,
     record_property: Callable[[str, object], None],
-    ignores_end: bool,
 ) -> None:
-    requests, ends = answered(served, versions, ignores_end=ignores_end), served.info.eos_ids
-    judged: list[float] = []
+    requests, ends = answered(served, versions), served.info.eos_ids
+    answers: list[float] = []
+    beyond: list[float] = []
     for (_, request), gaps in zip(requests, far_below(demo_folder, requests), strict=True):
         is_end = [token in ends for token in request.output_ids]
-        beyond = is_end.index(True) + 1 if True in is_end else len(gaps)
-        judged += gaps[beyond:] if ignores_end else gaps
-    assert len(judged) >= (MIN_BEYOND if ignores_end else MIN_JUDGED)
-    agreeing = sum(gap == 0 for gap in judged) / len(judged)
-    farther = sum(gap > MAX_BELOW for gap in judged) / len(judged)
-    record_property("agreeing", f"{agreeing:.4f} of {len(judged)} tokens")
-    record_property("farther", f"{farther:.4f}, the farthest {max(judged):.3f} below the best")
-    assert agreeing >= MIN_AGREEING
-    assert farther <= (MAX_FARTHER if ignores_end else 0)
+        length = is_end.index(True) + 1 if True in is_end else len(gaps)
+        answers += gaps[:length]
+        beyond += gaps[length:]
+    for name, gaps, fewest, most_farther in (
+        ("answers", answers, MIN_ANSWERED, 0),
+        ("beyond", beyond, MIN_BEYOND, MAX_FARTHER),
+    ):
+        assert len(gaps) >= fewest, name
+        agreeing = sum(gap == 0 for gap in gaps) / len(gaps)
+        farther = sum(gap > MAX_BELOW for gap in gaps) / len(gaps)
+        record_property(f"{name}, agreeing", f"{agreeing:.4f} of {len(gaps)} tokens")
+        record_property(f"{name}, farther", f"{farther:.4f}, the farthest {max(gaps):.3f}")
+        assert agreeing >= MIN_AGREEING, name
+        assert farther <= most_farther, name

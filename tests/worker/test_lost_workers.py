@@ -70,6 +70,7 @@ async def test_another_worker_continues_the_jobs_of_a_killed_worker_without_gap_
     assert check_texts(client, jobs) >= victim.running
 
 
+@pytest.mark.slow
 async def test_a_suspended_worker_is_fenced_and_serves_again_afterwards(
     client: Client, two_workers: Processes
 ) -> None:
@@ -153,6 +154,7 @@ async def test_a_worker_reports_the_duration_of_its_engines_current_step(client:
         assert (await client.end_of(job)).state is JobState.DONE
 
 
+@pytest.mark.slow
 async def test_a_process_with_a_hung_engine_exits_and_its_supervisor_starts_another(
     client: Client, redis_url: str, pool: str
 ) -> None:
@@ -300,6 +302,7 @@ def ignores(pid: int, number: int) -> bool:
     return bool(int(mask, 16) >> (number - 1) & 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hang", HANGS.values(), ids=HANGS)
 def test_a_process_whose_event_loop_stands_still_exits_and_prints_its_tracebacks(
     hang: str,
@@ -325,6 +328,7 @@ def test_a_process_that_runs_its_event_loop_goes_on_and_takes_its_watchdog_with_
     assert not is_alive(watchdog)
 
 
+@pytest.mark.slow
 def test_a_suspended_process_or_group_goes_on_afterwards() -> None:
     with watched_process() as process:
         for send in (os.kill, os.killpg):

@@ -198,6 +198,7 @@ def lorikeet(redis_url: str, pool: str, *words: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="reads arguments of processes in /proc")
 async def test_only_the_output_of_its_creation_has_the_secret(
     redis_url: str, pool: str, worker: ScriptedWorker, redis: Redis, keys: Keys

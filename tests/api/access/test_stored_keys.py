@@ -37,6 +37,7 @@ async def status_becomes(http: httpx.AsyncClient, status: int, headers: Any = No
     return time.monotonic() - start
 
 
+@pytest.mark.slow
 async def test_from_the_first_stored_key_on_front_ends_demand_one(
     http: httpx.AsyncClient, other: httpx.AsyncClient, store: KeyStore
 ) -> None:

@@ -51,6 +51,7 @@ ROUTES_AND_SHAPES = st.sampled_from(list(CHECKS)).flatmap(
 )
 
 
+@pytest.mark.slow
 @given(ROUTES_AND_SHAPES)
 @settings(MEASURED, max_examples=8)
 def test_every_check_is_linear_and_bounded(drawn: tuple[str, Shape]) -> None:

@@ -118,6 +118,7 @@ ZERO_WIDTH_SPACE = "\u200b"
 """Swagger UI puts it into paths, where a line may break."""
 
 
+@pytest.mark.slow
 @with_settings(**KEYS)
 async def test_the_page_shows_the_operations_and_asks_no_other_host(server: RunningApp) -> None:
     async with (

@@ -102,6 +102,7 @@ async def test_each_choice_follows_the_schema_by_itself(client: openai.AsyncOpen
     assert len(set(texts)) > 1
 
 
+@pytest.mark.slow
 async def test_200_streams_of_one_worker_match_the_reference(
     client: openai.AsyncOpenAI, views: PoolViews, models: TinyModels
 ) -> None:

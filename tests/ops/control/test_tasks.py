@@ -204,6 +204,7 @@ async def check_dead_worker_is_reaped(redis: Redis, keys: Keys) -> None:
     await eventually(is_requeued)
 
 
+@pytest.mark.slow
 async def test_it_continues_after_redis_was_unavailable_and_stops_while_it_is(
     start_control: Start,
     start_server: Callable[..., EmbeddedRedis],

@@ -169,6 +169,7 @@ def test_it_uses_the_default_port_if_that_is_free(tmp_path: Path) -> None:
         first.stop()
 
 
+@pytest.mark.slow
 async def test_a_server_that_loads_much_data_is_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,9 +6,10 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -95,7 +96,13 @@ ENGINE_SETS = [
 ]
 """Native kernels with which whole engines are tested."""
 
-every_level = pytest.mark.parametrize("level", NATIVE_NAMES)
+
+def first_is_quick(cases: Sequence[Any]) -> list[Any]:
+    """Return `pytest.param` of each case. All but the first are marked slow."""
+    return [pytest.param(case, marks=pytest.mark.slow if i else ()) for i, case in enumerate(cases)]
+
+
+every_level = pytest.mark.parametrize("level", first_is_quick(NATIVE_NAMES))
 """Decorator that runs a test of an engine with the native kernels of each level."""
 
 EPS = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 4e-3}

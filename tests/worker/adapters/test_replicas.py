@@ -81,6 +81,7 @@ async def ask(client: Client, *versions: AdapterVersion) -> None:
         assert (await client.end_of(job)).state is JobState.DONE
 
 
+@pytest.mark.slow
 async def test_a_hot_adapter_has_a_second_holder_within_a_load_and_a_turn_and_one_again_after(
     client: Client,
 ) -> None:

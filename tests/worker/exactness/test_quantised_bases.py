@@ -236,6 +236,7 @@ def test_answers_follow_the_weights_that_were_quantised_at_load(
     check_follows(load_quantised(roughen(tiny_model(model_type))), reference, adapters)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", NATIVE_DTYPES, ids=str)
 @pytest.mark.parametrize("model_type", FUSED)
 @every_level

@@ -85,6 +85,7 @@ def test_an_answer_has_the_same_bits_in_any_batch(
     check_same_bits(loaded, save_adapters(tmp_path, ADAPTERS, model_type))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", NATIVE_DTYPES, ids=str)
 def test_an_answer_of_a_base_quantised_on_load_does(dtype: torch.dtype, tmp_path: Path) -> None:
     kernels = quantised_kernels(dtype, QUANTISED_NAMES[0])

@@ -48,6 +48,7 @@ async def own_client(server: list[EmbeddedRedis], keys: Keys) -> AsyncIterator[C
     await client.redis.aclose()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ends_meanwhile", [False, True])
 async def test_a_restart_of_redis_in_mid_stream_loses_nothing(
     server: list[EmbeddedRedis], own_client: Client, tmp_path: Path, ends_meanwhile: bool

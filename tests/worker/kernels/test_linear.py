@@ -16,6 +16,7 @@ from kernel_sets import (
     NATIVE_NAMES,
     QUANTISED_NAMES,
     assert_near,
+    first_is_quick,
     linear_kernels,
     native_kernels,
     quantised_kernels,
@@ -93,19 +94,22 @@ def dtype(request: pytest.FixtureRequest) -> torch.dtype:
     return found
 
 
-@pytest.fixture(scope="module", params=NATIVE_NAMES)
+@pytest.fixture(scope="module", params=first_is_quick(NATIVE_NAMES))
 def packed(request: pytest.FixtureRequest, dtype: torch.dtype) -> Packed:
     return Packed(linear_kernels(dtype, request.param), dtype)
 
 
-@pytest.fixture(scope="module", params=QUANTISED_NAMES)
+@pytest.fixture(scope="module", params=first_is_quick(QUANTISED_NAMES))
 def quantised(request: pytest.FixtureRequest, dtype: torch.dtype) -> Quantised:
     return quantised_of(request.param, dtype)
 
 
 @pytest.fixture(
     scope="module",
-    params=[*(("packed", name) for name in NATIVE_NAMES), *(("int8", p) for p in QUANTISED_NAMES)],
+    params=[
+        *first_is_quick([("packed", name) for name in NATIVE_NAMES]),
+        *first_is_quick([("int8", path) for path in QUANTISED_NAMES]),
+    ],
     ids=str,
 )
 def product(request: pytest.FixtureRequest, dtype: torch.dtype) -> Packed:
@@ -187,7 +191,7 @@ def test_can_pack_is_false_for_unsupported_weights(packed: Packed, dtype: torch.
     assert packed.kernels.can_pack(torch.zeros(4, 3, dtype=dtype)) == (dtype is torch.float32)
 
 
-@pytest.mark.parametrize("name", NATIVE_NAMES)
+@pytest.mark.parametrize("name", first_is_quick(NATIVE_NAMES))
 def test_float32_may_have_any_number_of_inputs_and_long_sums_keep_their_precision(
     name: str,
 ) -> None:

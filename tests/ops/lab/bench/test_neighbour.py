@@ -31,6 +31,7 @@ from worker.kernels.cpu.levels import cpu_flags, usable_levels
 CORE = loop_cores()[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("own_session", [False, True])
 def test_the_loop_has_lowest_priority_on_its_core_in_its_session(*, own_session: bool) -> None:
     with busy_loop(CORE, own_session=own_session) as loop:
@@ -45,6 +46,7 @@ def test_the_loop_has_lowest_priority_on_its_core_in_its_session(*, own_session:
     assert not psutil.pid_exists(loop.pid)
 
 
+@pytest.mark.slow
 def test_the_loop_ends_with_a_parent_that_is_killed() -> None:
     code = (
         "import time\n"

@@ -104,6 +104,7 @@ def clock(tmp_path: Path) -> Iterator[FakeClock]:
         yield clock
 
 
+@pytest.mark.slow
 async def test_a_clock_that_jumps_an_hour_and_back_makes_no_suspects_and_ends_no_job(
     clock: FakeClock, open_client, keys: Keys
 ) -> None:

@@ -152,6 +152,7 @@ async def test_a_replica_is_waited_for(own_server, replica, open_client, keys: K
     assert len(await worker.claim()) == 1
 
 
+@pytest.mark.slow
 async def test_a_replica_that_was_promoted_is_still_waited_for(
     own_server, replica, add_replica: AddReplica, open_client, keys: Keys
 ) -> None:

@@ -151,6 +151,7 @@ async def answers(views: PoolViews) -> bool:
     return True
 
 
+@pytest.mark.slow
 async def test_a_suspended_master_is_replaced_by_the_new_one(
     replicated: Start, open_client, keys: Keys
 ) -> None:

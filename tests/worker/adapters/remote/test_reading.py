@@ -198,6 +198,7 @@ def test_what_a_bucket_does_not_have_is_not_found(
     assert store.copies() == []
 
 
+@pytest.mark.slow
 def test_bad_folders_of_a_bucket_are_refused(
     reader: AdapterReader, s3: S3Server, good: Path, files: dict[str, bytes], tmp_path: Path
 ) -> None:

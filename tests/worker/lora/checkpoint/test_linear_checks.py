@@ -107,6 +107,7 @@ def config_is_linear(shape: tuple[str, str, str]) -> None:
     assert_linear(check_config, make, max_bytes=MAX_CONFIG_BYTES, refusals=AdapterRejected)
 
 
+@pytest.mark.slow
 @FEW
 @example(("target_modules", '"m{}"', "[]"))
 @example(("layers_pattern", '"m{}"', "[]"))
@@ -191,6 +192,7 @@ def header_is_linear(folder: Path, shape: tuple[str, str, str]) -> None:
     assert_linear(check_header, make, max_bytes=MAX_HEADER_BYTES, refusals=AdapterRejected)
 
 
+@pytest.mark.slow
 @FEW
 @example((f"{Q}.0.self_attn.q_proj.lora_A{{}}", EMPTY, ""))
 @given(header_shapes)
@@ -215,6 +217,7 @@ TOKENS: dict[str, tuple[Unit, str]] = {
 """Added tokens, and a template that is repeated."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("token", "template"), TOKENS.values(), ids=TOKENS)
 def test_a_tokenizers_configuration_is_checked_in_linear_time(token: Unit, template: str) -> None:
     text = template * (MAX_TEMPLATE_CHARS // len(template))
