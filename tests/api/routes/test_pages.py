@@ -126,7 +126,7 @@ async def test_the_page_shows_the_operations_and_asks_no_other_host(server: Runn
         console_page(browser, server.url) as opened,
     ):
         await opened.page.goto(f"{server.url}/docs")
-        await opened.page.locator(".opblock").first.wait_for(timeout=30_000)
+        await opened.page.locator(".opblock").first.wait_for(timeout=120_000)
         shown = await opened.page.locator(".opblock-summary-path").all_inner_texts()
         assert "/v1/chat/completions" in [text.replace(ZERO_WIDTH_SPACE, "") for text in shown]
         assert opened.hosts == {urlsplit(server.url).netloc}
