@@ -123,7 +123,7 @@ class Inspector:
         """Return the live worker with the fewest running jobs among those not in `excluded`.
 
         Workers that don't serve every adapter come after all others, since they may refuse adapters
-        that others serve. Returns None if there is no such worker.
+        that others serve. Returns None if no other worker is alive.
         """
         alive = [w for w in await self._alive() if w.id not in excluded]
         best = min(alive, key=lambda w: (not w.info.serves.is_everything, w.running), default=None)
