@@ -38,7 +38,7 @@ class Decoder:
         self._left = max_bytes + 1
 
     def decode(self, chunk: bytes) -> bytes:
-        """Return the bytes that `chunk` adds to the body, or its first bytes if it is too large.
+        """Return the decoded bytes of `chunk`. Some may be missing if the body exceeds the limit.
 
         Raises:
             JobFailed: the data isn't valid gzip data (400).

@@ -1,4 +1,4 @@
-"""The span of one request for an answer, by OpenTelemetry's conventions for generative AI."""
+"""The span of a request for an answer, following OpenTelemetry's conventions for generative AI."""
 
 import asyncio
 from dataclasses import replace
