@@ -8,7 +8,7 @@ from shared.protocol.jobs import PromptEnd
 
 
 def template_kwargs(request: ChatCompletionRequest) -> dict[str, Any] | None:
-    """Return further variables of the chat template, or None if there are none.
+    """Return additional variables for the chat template, or None if there are none.
 
     The field `reasoning_effort` sets the variable of this name. It also sets the variables that
     switch thinking on or off, unless the client sets them.
