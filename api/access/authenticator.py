@@ -1,4 +1,4 @@
-"""Middleware that finds the rights of a request by its API key, or refuses the request.
+"""Middleware that looks up the rights of a request's API key, or refuses the request.
 
 Guards declare which rights a route needs (`api/http/guards.py`). `shared/api_keys.py` decides which
 listening addresses need keys.

@@ -106,7 +106,7 @@ class Inspector:
         raise failed(ErrorCode.UNAVAILABLE, message)
 
     async def _checked(self, findings: Findings) -> Findings:
-        """Return the findings, with an error in place of an adapter that no live worker serves."""
+        """Return the findings. An adapter that no live worker serves is replaced with an error."""
         if (adapter := findings.adapter) is None:
             return findings
         serving = [worker.info.serves for worker in await self._alive()]

@@ -29,7 +29,7 @@ class Reply:
     """Id of the request in the log."""
     status: int
     headers: Mapping[str, str]
-    """Values of the headers by their names in lower case."""
+    """Values of the headers, keyed by their names in lower case."""
     body: bytes
 
 

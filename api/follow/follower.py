@@ -45,7 +45,7 @@ If the result of a finished job can't be read, this is also the delay until the 
 ReadCheckpoints = Callable[[JobId], Awaitable[tuple[Tokens, ...]]]
 """Reads a job's checkpoints and returns one event per choice, with tokens from index 0."""
 Attach = Callable[[JobId], Awaitable[None]]
-"""Makes the pool send the job's events to this process, from now on. May be repeated."""
+"""Makes the pool send the job's events to this process, from now on. Safe to repeat."""
 
 log = structlog.get_logger()
 

@@ -18,7 +18,7 @@ _GZIP_WBITS = 16 + zlib.MAX_WBITS
 
 
 class Decoder:
-    """Decodes one body, chunk by chunk. It never produces more bytes than the limit plus one.
+    """Decodes one body, chunk by chunk. Gzip data never yields more than the limit plus one byte.
 
     `encoding` is the value of the header Content-Encoding, and `max_bytes` limits the decoded body.
 

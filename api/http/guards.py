@@ -1,4 +1,4 @@
-"""Guards: each route declares which API key it needs, and which kind of work it does.
+"""Guards: each route declares the API key that it needs and the kind of work that it does.
 
 The app checks the key of a request before its route runs. The route receives the rights of the key
 as a parameter of type `InAccess`.

@@ -99,7 +99,7 @@ class TypedStream:
         """New text that isn't rendered yet, because more may follow, and the position after it."""
 
     def chunks(self, deltas: Sequence[Delta]) -> bytes:
-        """Return the events for `deltas`, preceded in the first call by the opening events.
+        """Return the events for `deltas`. In the first call, the opening events come first.
 
         Raises:
             Misplaced: the output doesn't have the text that precedes the stream's position.

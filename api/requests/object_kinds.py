@@ -30,7 +30,7 @@ class ObjectKind:
 
 
 Kinds = Mapping[str | None, ObjectKind]
-"""Kinds of objects by their field `type`. None stands for all other types."""
+"""For each value of the field `type`, the kind of the object. None stands for other types."""
 
 
 def unknown_in(value: Any, path: str, kinds: Kinds) -> Iterator[UnknownField]:

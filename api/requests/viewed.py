@@ -100,8 +100,8 @@ def unknown_in_view(
     """Yield the unknown fields of another API's request, at any depth.
 
     Fields of `model`, the class of all the API's fields, are known, and so are fields of chat
-    requests. The suggestions for a misspelt name never include `unsupported` names. `objects` has
-    the kinds of objects that no pydantic class validates, by the names of their fields.
+    requests. The suggestions for a misspelt name never include `unsupported` names. For each field
+    that no pydantic class validates, `objects` has the kinds of the objects in it.
     """
     known = {*field_names(model), *CHAT_FIELDS}
     suggested = tuple(sorted(known.difference(unsupported)))

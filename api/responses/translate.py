@@ -54,7 +54,7 @@ PROMPT_EXTRAS = (
 OF_ANSWERS = fields_of_answers(ResponseRequest, PROMPT_EXTRAS)
 """Fields that don't change the prompt of a request."""
 OBJECTS: Mapping[str, Kinds] = {"input": ITEMS, "tools": TOOLS, "tool_choice": TOOL_CHOICE}
-"""Kinds of the objects in fields that no pydantic class validates, by the fields' names."""
+"""For each field that no pydantic class validates, the kinds of the objects in it."""
 NAMES = {
     r"messages\b.*": "input",
     r"tools\[(\d+)\]\.function": r"tools[\1]",
