@@ -1,1 +1,1 @@
-"""The stateless front end: HTTP in, jobs into Redis, answers out. It imports only `shared`."""
+"""The stateless front end: queues requests as jobs and sends answers. It imports only `shared`."""

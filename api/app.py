@@ -71,13 +71,13 @@ def create_app(
 ) -> FastAPI:
     """Create the app of a front end. The app connects to Redis on startup.
 
-    A request is accepted only after Redis has stored its job with the `durability`. `tracer`
+    A request is accepted only once Redis stores its job as safely as `durability` demands. `tracer`
     records requests as spans. With `is_internal`, only this process makes requests, and each has
     its `access` in the state of its scope.
 
     Raises:
-        SettingsError: the API keys are malformed, or they are missing although the server is
-            reachable from the network, a pool is named twice, or the file store can't be used.
+        SettingsError: the API keys are malformed, no key is set although the server is reachable
+            from the network, a pool is named twice, or the file store can't be used.
     """
     keys = () if is_internal else api_keys(settings)
     of_pools = settings_of_pools(settings)

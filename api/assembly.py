@@ -130,7 +130,7 @@ def assembled_pool(
 ) -> Pool:
     """Return a pool with all its parts. `settings` are the front end's settings for this pool.
 
-    A request is accepted only after Redis has stored its job with the `durability`.
+    A request is accepted only once Redis stores its job as safely as `durability` demands.
     """
     keys, limits = Keys(settings.pool), settings.queue_limits
     queue = Queue(redis, keys, durability=durability)

@@ -33,12 +33,12 @@ if TYPE_CHECKING:
     from shared.tracing.tracer import Tracer
 
 EXIT_S = 2
-"""Seconds after the drain time within which clients can receive the ends of their answers.
+"""Seconds after the drain time in which clients can still receive the ends of their answers.
 
 After that time, the remaining connections are closed.
 """
 MAX_RETAINED_SHARE = 0.5
-"""Share of Redis' `maxmemory` that finished jobs may use at most, as in `retain.lua`."""
+"""Maximum share of Redis' `maxmemory` that finished jobs may use, as in `retain.lua`."""
 
 log = structlog.get_logger()
 

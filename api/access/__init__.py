@@ -1,1 +1,1 @@
-"""Who sends a request, and what its key may use."""
+"""Finds the tenant of a request, and checks what its API key may use."""

@@ -1,4 +1,4 @@
-"""Middleware that finds the rights of a request by its API key, or refuses the request.
+"""Middleware that looks up the rights of a request's API key, or refuses the request.
 
 Guards declare which rights a route needs (`api/http/guards.py`). `shared/api_keys.py` decides which
 listening addresses need keys.
@@ -43,8 +43,8 @@ class Authenticator:
     ) -> None:
         """Create an authenticator. `keys` and `metrics_key` come from the settings.
 
-        With `require_keys`, requests need a key even if no key is known. `books_pool` is
-        `Access.books_pool` of all requests.
+        With `require_keys`, requests need a key even if no key is known. All requests get
+        `books_pool` as their `Access.books_pool`.
         """
         self.guards = guards
         self._books_pool = books_pool
@@ -62,10 +62,10 @@ class Authenticator:
     async def access_of(self, path: str, secret: str | None, stored: StoredKeys) -> Access | None:
         """Return the rights of a request for `path`, or None if it has none.
 
-        `secret` is its API key; None if it has no key.
+        `secret` is the request's API key; None if it sends no key.
 
         Raises:
-            RedisUnavailable: the answer depends on the stored keys, and they can't be read.
+            RedisUnavailable: the rights depend on the stored keys, which can't be read.
         """
         access = await self._access_of(path, secret, stored)
         return access and replace(access, books_pool=self._books_pool)

@@ -1,4 +1,4 @@
-"""Finds jobs by their ids, for clients that may see them."""
+"""Looks up jobs by id, for clients that may see them."""
 
 from shared.errors import ErrorCode, JobFailed, failed
 from shared.protocol.access.rights import Access

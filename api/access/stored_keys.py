@@ -21,7 +21,7 @@ class _Entry:
 
 
 class StoredKeys:
-    """Cache of the API keys in Redis, by the digests of their secrets.
+    """Cache of the API keys in Redis, keyed by the digests of their secrets.
 
     Secrets that Redis doesn't know have a cache of their own, so that guesses don't displace valid
     keys.

@@ -1,9 +1,9 @@
 """Protects servers without keys from web pages that their users visit.
 
 Browsers let any web page send requests to the local machine. A page of another site can't read the
-answers, but its requests can change something. A site can also change the address of its name to
-that of the local machine (DNS rebinding). Browsers then treat its pages as pages of this server, so
-they can read the answers, too.
+answers, but its requests can change something. A site can also make its own name resolve to the
+local machine (DNS rebinding). Browsers then treat its pages as pages of this server, so they can
+read the answers, too.
 """
 
 import socket
@@ -55,8 +55,8 @@ class WebPages:
     def _is_own(self, host: str) -> bool:
         """Return whether the header Host names this server and not the site of another page.
 
-        Accepted are the names of this server, names that nobody can register publicly, and IP
-        addresses. DNS can't make an address lead to another server.
+        It accepts the names of this server, names that nobody can register publicly, and IP
+        addresses, because DNS rebinding needs a public name.
         """
         if ANY_HOST in self._hosts or not host:
             return True

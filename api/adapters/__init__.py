@@ -1,1 +1,1 @@
-"""What clients do with adapters: register, upload, try out, pin and list them."""
+"""Clients' operations on adapters: register, upload, try out, pin and list them."""

@@ -106,7 +106,7 @@ class Inspector:
         raise failed(ErrorCode.UNAVAILABLE, message)
 
     async def _checked(self, findings: Findings) -> Findings:
-        """Return the findings, with an error in place of an adapter that no live worker serves."""
+        """Return the findings. An adapter that no live worker serves is replaced with an error."""
         if (adapter := findings.adapter) is None:
             return findings
         serving = [worker.info.serves for worker in await self._alive()]
@@ -123,7 +123,7 @@ class Inspector:
         """Return the live worker with the fewest running jobs among those not in `excluded`.
 
         Workers that don't serve every adapter come after all others, since they may refuse adapters
-        that others serve. Returns None if there is no such worker.
+        that others serve. Returns None if no other worker is alive.
         """
         alive = [w for w in await self._alive() if w.id not in excluded]
         best = min(alive, key=lambda w: (not w.info.serves.is_everything, w.running), default=None)

@@ -33,9 +33,9 @@ _MEANINGS = {
 def _check(request: Request, settings: ApiSettings = part(ApiSettings)) -> None:
     """Check that a client without a key may manage adapters. `check_scope` checks keys.
 
-    Any client may, if the server listens only on a loopback address. Requests from web pages of
+    If the server listens only on a loopback address, any client may. Requests from web pages of
     other sites are still refused, unless the setting `cors_origins` names the site. The value `*`
-    doesn't count, because any page that a user visits could then manage the adapters.
+    isn't enough, because any page that a user visits could then manage adapters.
 
     Raises:
         JobFailed: the client may not manage adapters.

@@ -71,8 +71,8 @@ class OnDemand:
     async def provide(self, tenant: str, model: str, unknown: JobError) -> bool:
         """Register the adapter that `model` names. Return False if the name can't have a source.
 
-        The lookup counts against the limits of `tenant`. If no adapter exists at the source, the
-        error is `unknown`, which is remembered for a while.
+        The lookup counts against the limits of `tenant`. If no adapter exists at the source, this
+        request and those of the next seconds get the error `unknown`.
 
         Raises:
             JobFailed: no such adapter exists, it can't be served, or its source is unavailable.
@@ -88,7 +88,7 @@ class OnDemand:
         lookup = lookup or self._start(tenant, name, source, unknown)
         try:
             async with asyncio.timeout(self._limit_s):
-                # Requests that leave don't end the lookup, since others may wait for it.
+                # A request that ends early doesn't cancel the lookup, since others may wait for it.
                 await asyncio.shield(lookup)
         except TimeoutError:
             message = (
@@ -183,7 +183,7 @@ class OnDemand:
         return name if base and base.name == base_name else model
 
     async def _load(self, name: str, source: str, unknown: JobError) -> JobError | None:
-        """Load an adapter. If that fails, return the error that requests for the adapter get."""
+        """Load an adapter. If that fails, return the error for requests that name the adapter."""
         findings = await self._inspector.inspect(POOL, Inspection(name=name, source=source))
         if findings.adapter is None:
             assert findings.error is not None  # findings have either an adapter or an error

@@ -1,1 +1,1 @@
-"""One answer from the admission of its job to the last byte that its client gets."""
+"""Produces answers: from the admission of a job to the last byte sent to its client."""

@@ -36,7 +36,7 @@ class Answer(Response):
     before the response headers are sent, the client gets an HTTP error status. If an error occurs
     later in a stream, the client gets an error event. If the client closes its connection, the job
     is abandoned. If this process stops, the job is abandoned as well, but the client has more time
-    to come back to it at another process.
+    to reconnect to it through another process.
     """
 
     def __init__(
@@ -76,8 +76,8 @@ class Answer(Response):
         try:
             enqueued = await self._draft.enqueue()
         except RedisUnavailable:
-            # The job may be queued despite the error. With a key, the client's next attempt is
-            # answered by the job.
+            # The job may be queued despite the error. If the client sends the request again with
+            # its idempotency key, it gets this job's answer.
             if self._draft.options.idempotency:
                 following.cancels.abandon(job.id)
             else:

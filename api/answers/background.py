@@ -31,7 +31,7 @@ async def start_in_background(
     The function doesn't wait for the answer. A new job gets status 202. The job of an earlier
     request with the same key gets 202, or 200 if it has ended. The response to a request to
     /v1/responses is the response object, with status 200. The response has the additional
-    `headers`. `trace` records which job answers the request. `root_path` is that of the pool.
+    `headers`. `trace` records which job answers the request. `root_path` is the pool's root path.
 
     Raises:
         RedisUnavailable: Redis may not have accepted the job.

@@ -31,7 +31,7 @@ KEEP_ALIVE_S = 10.0
 The response headers of a stream are sent after at most this time, even if no chunk is ready.
 """
 READ_S = 0.5
-"""Time limit in seconds for reading a job's place in the queue. New output may wait this long."""
+"""Time limit in seconds for reading a job's place in the queue. New output may be delayed by it."""
 STOPPING = JobError(
     code=ErrorCode.SERVER_STOPPING,
     message="this server stops; the job goes on for at least a minute, and to its end if its "
@@ -96,7 +96,8 @@ class Delivery:
 
         Raises:
             JobFailed: the job failed, or this process stops, before the response started.
-            ClientGone: the client has closed its connection, or can't continue after `after`.
+            ClientGone: the client has closed its connection, or the answer doesn't match the
+                position `after`.
         """
         writer = stream_of(self.spec, after)
         async with self._watched(receive):
@@ -106,7 +107,7 @@ class Delivery:
 
     @asynccontextmanager
     async def _watched(self, receive: Receive) -> AsyncIterator[None]:
-        """Watch for the client's departure during the block. Give the job up after a failure."""
+        """Watch for a disconnect during the block. Cancel or abandon the job after a failure."""
         watch = asyncio.create_task(self._watch(receive))
         try:
             yield
@@ -175,7 +176,7 @@ class Delivery:
 async def keep_alive(views: PoolViews, job_id: JobId) -> bytes:
     """Return a comment that states the place of a job in the queue.
 
-    The comment is plain if the job doesn't wait, or if Redis doesn't answer soon.
+    It is `KEEP_ALIVE` if the job isn't waiting, or if Redis doesn't answer within `READ_S`.
     """
     try:
         async with asyncio.timeout(READ_S):
@@ -185,7 +186,7 @@ async def keep_alive(views: PoolViews, job_id: JobId) -> bytes:
 
 
 def comment(wait: Wait | None) -> bytes:
-    """Return the comment for a place in the queue; a plain comment if the job isn't waiting."""
+    """Return the comment for a place in the queue; `KEEP_ALIVE` if the job isn't waiting."""
     if wait is None:
         return KEEP_ALIVE
     text = f"waiting, position {wait.position} of {wait.num_waiting}"

@@ -25,7 +25,7 @@ The next attempt enqueues the job even if the registry changes once more.
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """A request in a form that its job can be made from several times."""
+    """A request, and what is needed to make its job again if the registry changes."""
 
     model: str
     """Name of the model."""
@@ -116,7 +116,7 @@ class Draft:
                 return await self._enqueue(self._found.revision)
             except RegistryChanged:
                 await self._remake()
-        # The registry changes all the time. The job's version was current a moment ago.
+        # The registry keeps changing, so accept a version that was current a moment ago.
         return await self._enqueue("")
 
     async def _enqueue(self, registry_revision: str) -> Enqueued:

@@ -18,18 +18,18 @@ from api.http.request_id import new_request_id
 from shared.protocol.access.rights import Access
 
 Answering = Callable[[Request, Access, dict[str, Any]], Awaitable[Response]]
-"""Returns the response to a request with these rights and this body."""
+"""Returns the response to a request, given the request, its rights and its JSON body."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """Response to a request of this process."""
+    """Response to a request that this process made."""
 
     request_id: str
     """Id of the request in the log."""
     status: int
     headers: Mapping[str, str]
-    """Values of the headers by their names in lower case."""
+    """Values of the headers, keyed by their names in lower case."""
     body: bytes
 
 
@@ -46,7 +46,7 @@ async def reply_to(
     """Answer one request. It uses idle capacity only.
 
     `app` has started. `answering` answers requests to the endpoint `path`. `body` is the request's
-    JSON. Its limits have been checked already, and its text has `num_bytes`.
+    JSON. Its size and complexity have been checked already, and its text has `num_bytes` bytes.
 
     Raises:
         Exception: the request failed with an unexpected error.
@@ -77,7 +77,7 @@ async def _sent(request_id: str, request: Request, response: Response) -> Reply:
 
     async def receive() -> Message:
         forever: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
-        return await forever  # the client stays
+        return await forever  # the client never disconnects
 
     async def send(message: Message) -> None:
         if message["type"] == "http.response.start":

@@ -9,7 +9,7 @@ from shared.protocol.access.rates import Rate, Unit
 def rate_headers(rates: Sequence[Rate]) -> dict[str, str]:
     """Return the headers for a key's limits, or none for a key without limits.
 
-    If a key has a limit per minute and one per day, the headers state the one with less left.
+    If a key has a limit per minute and one per day, the headers report the one with less remaining.
     """
     headers: dict[str, str] = {}
     for unit in Unit:

@@ -58,14 +58,14 @@ async def submit_json(
     parse: Callable[[dict[str, Any]], R],
     job_of: Callable[[R, Admission], Job],
 ) -> Response:
-    """Do the same as `submit` for a request after reading its body. `raw` is the body."""
+    """Do the same as `submit` for a request whose body has been read already, as `raw`."""
     return await _submit(request, access, raw, partial(parse, raw), job_of)
 
 
 async def submit_viewed(
     request: Request, access: Access, raw: dict[str, Any], viewed: ViewedRequest
 ) -> Response:
-    """Do the same as `submit` for a request of another API. `viewed` is the form of its body."""
+    """Do the same as `submit` for a request of another API. `viewed` is its chat request."""
     return await _submit(request, access, raw, viewed.parse, viewed.job, viewed.others)
 
 

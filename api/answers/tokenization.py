@@ -32,11 +32,11 @@ Each call uses a Redis connection, and its text is in Redis until a worker takes
 MAX_CALLS_OF_TENANT = 8
 """Maximum number of concurrent calls for one tenant."""
 LIMIT_S = 10.0
-"""Maximum seconds for a call, including the wait for others."""
+"""Maximum seconds for a call, including the wait for other calls."""
 
 
 class TokenizerCalls:
-    """Calls for tokenization to the workers of one pool."""
+    """Sends tokenization calls to the workers of one pool."""
 
     def __init__(self, tokenizations: Tokenizations, slots: FairSlots) -> None:
         """Create an object. `slots` limits the number of concurrent calls."""

@@ -1,1 +1,1 @@
-"""The batches that a key may see."""
+"""Access to batches on behalf of the tenants that own them."""

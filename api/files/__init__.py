@@ -1,1 +1,1 @@
-"""Uploaded files: their bytes, their form fields, and who may read them."""
+"""Uploaded files: their content, their form fields, and the rights to read them."""

@@ -98,7 +98,7 @@ class FileStore:
     async def delete(self, name: str) -> None:
         """Delete an object or a folder of objects, if it exists.
 
-        Parts of the object that a process had written when it died are deleted, too.
+        Also deletes incomplete copies of it that processes left behind when they died.
         """
         await asyncio.to_thread(_guarded, self._delete, name)
 
@@ -155,11 +155,11 @@ class OpenObject:
         self._file = file
 
     def readline(self, num_bytes: int) -> bytes:
-        """Return the rest of the line at the position, at most `num_bytes` of it."""
+        """Return the rest of the current line, but at most `num_bytes` bytes."""
         return _guarded(self._file.readline, num_bytes)
 
     def read_at(self, offset: int, num_bytes: int) -> bytes:
-        """Return `num_bytes` from the position `offset`."""
+        """Return `num_bytes` bytes from position `offset`, or fewer at the end of the object."""
         _guarded(self._file.seek, offset)
         return _guarded(self._file.read, num_bytes)
 
@@ -167,8 +167,8 @@ class OpenObject:
 class _Writer:
     """Writes one object atomically: it appears as a whole or not at all.
 
-    Object stores guarantee this. In a folder, the content is written beside the object, synced, and
-    renamed.
+    Object stores guarantee this. In a folder, the content is written to a temporary file, which is
+    then synced and renamed.
     """
 
     def __init__(self, files: Any, path: str, is_local: bool) -> None:

@@ -1,4 +1,4 @@
-"""Reads a multipart form with one file. The whole content is never in memory."""
+"""Reads a multipart form with one file. The file is never in memory as a whole."""
 
 from collections.abc import AsyncIterator
 

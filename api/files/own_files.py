@@ -52,7 +52,7 @@ class TenantFiles:
 
 
 async def remove_file(store: FileStore, files: StoredFiles, file_id: FileId) -> None:
-    """Delete a file with its content, or the remains of a failed upload. May be repeated.
+    """Delete a file with its content, or the remains of a failed upload. Safe to repeat.
 
     Clients stop seeing the file at once. If the content can't be deleted now, the tenant stays
     charged for it until a control process has deleted it.

@@ -24,7 +24,7 @@ memory."""
 MAX_UPLOADS_TENANT = 4
 """Maximum number of files that a process receives from one tenant at the same time."""
 MARGIN_S = 600
-"""Maximum seconds of an upload beyond the time limit of a request's body."""
+"""Seconds for which an upload's reservation outlasts the time limit of a request's body."""
 MAX_NAME_CHARS = 255
 PURPOSES = ("batch",)
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f]")

@@ -57,7 +57,7 @@ class CancelQueue:
         self._pending: asyncio.Queue[_Entry] = asyncio.Queue(MAX_PENDING)
 
     def add(self, job_id: JobId, error: JobError | None = None) -> None:
-        """Queue the cancellation of a job. It ends with `error`, or with `cancelled` by default."""
+        """Queue the cancellation of a job. The job ends with `error`; by default, `cancelled`."""
         self._add("cancel", job_id, partial(self._cancel, job_id, error))
 
     def abandon(self, job_id: JobId) -> None:

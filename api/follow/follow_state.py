@@ -1,4 +1,4 @@
-"""State machine with which the front end follows one job. Pure.
+"""State machine that the front end uses to follow one job. Pure.
 
 `advance` is the transition function. It takes a signal, and returns the next state, updates for
 the client and an optional action. `Follower` delivers the signals and performs the actions.

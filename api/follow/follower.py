@@ -1,8 +1,8 @@
 """Follows one job: turns the job's events into updates for its client.
 
-A follower of a job that another request created attaches to the job, and attaches again after an
-outage of Redis, which may have lost the first attachment. After a failover of Redis, workers write
-full checkpoints (`worker/jobs/publisher.py`).
+If another request created the job, the follower attaches to it. It attaches again after each outage
+of Redis, because Redis may have lost the attachment. After a failover of Redis, workers write full
+checkpoints (`worker/jobs/publisher.py`).
 """
 
 import math
@@ -45,7 +45,7 @@ If the result of a finished job can't be read, this is also the delay until the 
 ReadCheckpoints = Callable[[JobId], Awaitable[tuple[Tokens, ...]]]
 """Reads a job's checkpoints and returns one event per choice, with tokens from index 0."""
 Attach = Callable[[JobId], Awaitable[None]]
-"""Makes the pool send the job's events to this process, from now on. May be repeated."""
+"""Makes the pool send the job's events to this process, from now on. Safe to repeat."""
 
 log = structlog.get_logger()
 
@@ -69,9 +69,10 @@ class Follower:
     ) -> None:
         """Create a follower of a job. The job's deadline is `left_ms` milliseconds away.
 
-        `inbox` was open before the pool sent any event to it. A job that another request created
-        needs `attach`. The follower calls it at once, after each silence, and after an outage of
-        Redis, because Redis may have lost the effect of an earlier call.
+        Callers must have opened `inbox` before the pool sent any event of the job to this process.
+        A job that another request created needs `attach`. The follower calls it at once, after each
+        silence, and after an outage of Redis, because Redis may have lost the effect of an earlier
+        call.
         """
         self.transcript = Transcript(spec.num_choices, has_ids=spec.counts_tokens)
         self._progress = Progress(max_pending=max_events(spec.num_choices))
@@ -81,7 +82,7 @@ class Follower:
         self._read_checkpoints = read_checkpoints
         self._attach = attach
         self._is_caught_up = attach is None
-        """Whether the follower is attached and has read what happened before."""
+        """Whether the follower is attached and has then read the job's state."""
         self._limit_ms = left_ms if attach is None else None
         now = time.monotonic()
         self._deadline = now + left_ms / 1000
@@ -169,7 +170,7 @@ class Follower:
         return updates
 
     async def _perform(self, action: Action) -> Signal | None:
-        """Perform a read, schedule the next, and return the reply; None without Redis."""
+        """Perform a read, schedule the next, and return the reply; None if Redis is unavailable."""
         try:
             if action is Action.READ_CHECKPOINTS:
                 return await self._checkpoints()

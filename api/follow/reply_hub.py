@@ -31,9 +31,9 @@ class ServerStopping(Exception):
 class Inbox:
     """Bounded FIFO queue of the events of one job.
 
-    If the client reads too slowly, the queue fills up. Of the token events that no longer fit, the
-    inbox keeps only the newest event of each choice. The follower detects the missing tokens by the
-    index of that event, and reads them from the checkpoints.
+    If the client reads too slowly, the queue fills up. While it is full, only the newest further
+    token event of each choice is kept. Its index shows the follower that tokens are missing, and
+    the follower reads them from the checkpoints.
     """
 
     def __init__(self, num_choices: int) -> None:
@@ -139,7 +139,7 @@ class ReplyHub:
         return [*self._inboxes]
 
     def has_inbox(self, job_id: JobId) -> bool:
-        """Return whether an inbox of the job is open, so that a client is waiting for the job."""
+        """Return whether an inbox of the job is open, which means that a client waits for it."""
         return job_id in self._inboxes
 
     def stop(self) -> None:

@@ -1,1 +1,1 @@
-"""HTTP itself, the same for every route: bytes, headers, limits, errors."""
+"""HTTP handling that all routes share: bodies, headers, limits and errors."""

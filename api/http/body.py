@@ -18,7 +18,7 @@ _GZIP_WBITS = 16 + zlib.MAX_WBITS
 
 
 class Decoder:
-    """Decodes one body, chunk by chunk. It never produces more bytes than the limit plus one.
+    """Decodes one body, chunk by chunk. Gzip data never yields more than the limit plus one byte.
 
     `encoding` is the value of the header Content-Encoding, and `max_bytes` limits the decoded body.
 
@@ -38,7 +38,7 @@ class Decoder:
         self._left = max_bytes + 1
 
     def decode(self, chunk: bytes) -> bytes:
-        """Return the bytes that `chunk` adds to the body, or its first bytes if it is too large.
+        """Return the decoded bytes of `chunk`. Some may be missing if the body exceeds the limit.
 
         Raises:
             JobFailed: the data isn't valid gzip data (400).

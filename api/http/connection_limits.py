@@ -31,7 +31,7 @@ class Refusal(StrEnum):
 
 
 def refusal_error(refusal: Refusal, limits: ApiSettings) -> JobError:
-    """Return the error that a refused client receives. A slow reader receives none."""
+    """Return the error that a refused client receives. `refusal` can't be SLOW_READER."""
     code, message = {
         Refusal.HEADERS_TOO_LARGE: (
             ErrorCode.HEADERS_TOO_LARGE,

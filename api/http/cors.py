@@ -23,7 +23,7 @@ _READABLE = (
     *(REQUEST_ID_HEADER, RETRY_AFTER_HEADER, SHOULD_RETRY_HEADER),
     *RATE_HEADERS,
 )
-"""Response headers that pages may read, besides those that browsers always show."""
+"""Response headers that pages may read, in addition to those that browsers always show."""
 
 
 def add_cors(app: FastAPI, origins: Sequence[str]) -> None:

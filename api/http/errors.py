@@ -168,7 +168,7 @@ def _requested(request: Request) -> str:
 
 
 async def _allowed_methods(request: Request) -> str:
-    """Return all HTTP methods that the URL accepts. The router reports the methods of one route."""
+    """Return all HTTP methods that the URL accepts. The router reports only one route's methods."""
     path = getattr(request.scope.get("route"), "path", "")
     operations = (await document_of(request.app))["paths"].get(path, ())
     return ", ".join(method.upper() for method in operations)

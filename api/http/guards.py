@@ -1,4 +1,4 @@
-"""Guards: each route declares which API key it needs, and which kind of work it does.
+"""Guards: each route declares the API key that it needs and the kind of work that it does.
 
 The app checks the key of a request before its route runs. The route receives the rights of the key
 as a parameter of type `InAccess`.
@@ -35,7 +35,7 @@ class Key(Enum):
 
     NEEDED = auto()
     OPTIONAL = auto()
-    """Clients with a key learn more: the number of workers, and the names of models."""
+    """Clients with a key get more data: the number of workers, and the names of models."""
     IGNORED = auto()
     """For load balancers and browsers. The route shows no data of the pool."""
 
@@ -140,10 +140,10 @@ class Guards:
 
 
 async def check_scope(request: Request) -> None:
-    """Check that the request's key opens its route. The app calls this before every route.
+    """Check that the request's key has a scope of its route. The app calls this before every route.
 
     Raises:
-        JobFailed: the key lacks the scope, or an anonymous request needs a key here.
+        JobFailed: the key has no such scope, or the request has no key and the route needs one.
     """
     guard = guard_of(request.scope["route"])
     if guard is None:

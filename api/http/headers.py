@@ -27,11 +27,11 @@ ON_DISCONNECT_HEADER = "X-Lorikeet-On-Disconnect"
 DEADLINE_HEADER = "X-Lorikeet-Deadline-S"
 """Sent by clients: time limit of the request in seconds."""
 LAST_EVENT_HEADER = "Last-Event-ID"
-"""Sent by clients: id of the last event of a stream that they have."""
+"""Sent by clients: id of the last event of a stream that they received."""
 SHOULD_RETRY_HEADER = "X-Should-Retry"
 """The value `false` prevents OpenAI's clients from retrying the request."""
 AUTHENTICATE_HEADER = "WWW-Authenticate"
-"""The value `Bearer` says how a request without a valid API key must send one."""
+"""The value `Bearer` says that the API key must be sent as a bearer token."""
 RATE_HEADERS = tuple(
     f"x-ratelimit-{part}-{unit}"
     for part in ("limit", "remaining", "reset")

@@ -10,7 +10,7 @@ from shared.errors import ErrorCode, failed, invalid_value
 
 
 def limit(items: str, *, default: int, most: int) -> dict[str, Any]:
-    """Return the entry of the query parameter `limit` of a list of `items`."""
+    """Return the OpenAPI entry of the query parameter `limit` of a list of `items`."""
     schema = {"type": "integer", "minimum": 1, "maximum": most}
     return query("limit", f"Maximum number of {items}. Defaults to {default}.", schema)
 
@@ -62,7 +62,7 @@ def read_limit(text: str | None, *, default: int, most: int) -> int:
 
 
 def read_page_query(params: QueryParams, *, also: Collection[str] = ()) -> tuple[int, str | None]:
-    """Return the limit and the `after` of a page. `also` are further parameters of the URL.
+    """Return a page's maximum number of items, and its `after`. `also` has more known parameters.
 
     Raises:
         JobFailed: a parameter is unknown or has an invalid value. The error names the parameter.

@@ -20,7 +20,7 @@ def header(name: str, description: str, schema: dict[str, Any]) -> dict[str, Any
 
 
 def query(name: str, description: str, schema: dict[str, Any]) -> dict[str, Any]:
-    """Return the entry of an optional query parameter. A client may repeat one that is an array."""
+    """Return the entry of an optional query parameter. A client may repeat an array parameter."""
     return {"name": name, "in": "query", "description": description, "schema": schema}
 
 

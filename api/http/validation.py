@@ -15,8 +15,8 @@ M = TypeVar("M", bound=BaseModel)
 MAX_FIELDS = 1000
 """Maximum number of fields of a body or a query.
 
-pydantic reports every unknown field of a model that forbids them. The other errors of a body are
-few, because the lists of models stop at their first invalid item.
+pydantic reports every unknown field of a model that forbids them. Other errors of a body are few,
+because the validation of a list stops at its first invalid item.
 """
 MAX_SHOWN_CHARS = 60
 MAX_PATH_CHARS = 200

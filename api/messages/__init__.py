@@ -1,1 +1,1 @@
-"""Anthropic's Messages API as chat requests, and its events."""
+"""Anthropic's Messages API: translates its requests into chat requests, renders its events."""

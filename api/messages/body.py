@@ -31,7 +31,7 @@ def message_head(spec: AnswerSpec) -> dict[str, Any]:
 
 
 def content_block(block: Block, *, is_new: bool = False) -> dict[str, Any]:
-    """Return the content block for a block of the output. It is empty if the block is new."""
+    """Return the content block for a block of the output. With `is_new`, it is empty."""
     text = "" if is_new else block.text
     match block.kind:
         case BlockKind.TEXT:

@@ -59,9 +59,9 @@ PROMPT_EXTRAS = ("chat_template_kwargs", "include_reasoning")
 OF_ANSWERS = fields_of_answers(MessageRequest, PROMPT_EXTRAS)
 """Fields that don't change the prompt of a request."""
 OBJECTS: Mapping[str, Kinds] = {"system": TEXTS, "messages": MESSAGES, "tools": TOOLS}
-"""Kinds of the objects in fields that no pydantic class validates, by the fields' names."""
+"""For each field that no pydantic class validates, the kinds of the objects in it."""
 PASSED_ON = ("temperature", "top_p", "top_k", "stream", "background", "metadata")
-"""Fields that a chat request has as well."""
+"""Fields that have the same name in a chat request."""
 NAMES = {
     r"tools\[(\d+)\]\.function\.parameters": r"tools[\1].input_schema",
     r"tools\[(\d+)\]\.function": r"tools[\1]",
@@ -90,10 +90,10 @@ def viewed_message(raw: Mapping[str, Any]) -> ViewedRequest:
     }
     unused = ["metadata"] if (request.metadata or {}).keys() - {USER_ID} else []
     if request.metadata is not None:
-        chat["metadata"] = {}  # its values may have other types than those of a chat request
+        chat["metadata"] = {}  # its values may have types that chat requests refuse
     stops = request.stop_sequences or []
     if stops:
-        # The end of the answer shows which stop sequence ended it. Rendering removes it.
+        # The output keeps the stop sequence that ended it. Rendering reports and removes it.
         chat |= {"stop": stops, "include_stop_str_in_output": True}
     return ViewedRequest(
         chat=chat,

@@ -89,7 +89,7 @@ def _load_metrics(counts: QueueCounts, base: BaseModel | None) -> Iterator[Metri
 
 
 def _waiting_by_adapter(counts: QueueCounts) -> Mapping[str, int]:
-    """Return the number of waiting jobs by adapter name. The rarest adapters share one entry."""
+    """Return the number of waiting jobs by adapter name. Adapters with few jobs share one entry."""
     waiting: Counter[str] = Counter()
     for version, number in counts.waiting_by_version.items():
         waiting[name_of(version)] += number

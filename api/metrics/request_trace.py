@@ -1,4 +1,4 @@
-"""The span of one request for an answer, by OpenTelemetry's conventions for generative AI."""
+"""The span of a request for an answer, following OpenTelemetry's conventions for generative AI."""
 
 import asyncio
 from dataclasses import replace
@@ -124,7 +124,7 @@ class RequestTrace:
         """Describe the answer that was sent.
 
         `first_s` is the time in seconds from the request to its first tokens; None without tokens.
-        `error` is the code of the error with which a stream ended.
+        `error` is the code of the error that ended a stream.
         """
         if self._span is None:
             return

@@ -67,5 +67,5 @@ def _gauge(base: BaseModel, name: str, text: str, value: float) -> Metric:
 
 
 def _first(names: Iterable[str], key: Callable[[str], tuple[int | str, ...]]) -> str:
-    """Join the first `MAX_LISTED` names by `key`, sorted so that equal sets have equal labels."""
+    """Join the `MAX_LISTED` names with the smallest keys, sorted to make equal sets equal."""
     return ",".join(sorted(nsmallest(MAX_LISTED, names, key=key)))

@@ -52,7 +52,7 @@ _EXAMPLES: Mapping[str, dict[str, Any]] = {
     "/v1/completions": {"prompt": "Once upon a time", "max_tokens": 64, "temperature": 0.8},
     "/v1/embeddings": {"input": ["hi"]},
 }
-"""Fields of an example besides the model, by path."""
+"""Fields of an example other than `model`, by path."""
 DESCRIPTION = """Serves one base model and LoRA adapters for it. The `model` field of a request
 names the base model or an adapter; [/v1/models]({root}/v1/models) lists all names."""
 

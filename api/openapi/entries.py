@@ -45,8 +45,8 @@ def takes(
 ) -> dict[str, Any]:
     """Return the `openapi_extra` of a route that takes a JSON body of type `model`.
 
-    `parameters` are headers and query parameters of the route, and `examples` bodies by their
-    names.
+    `parameters` are headers and query parameters of the route. `examples` are example bodies by
+    name.
     """
     content: dict[str, Any] = {"schema": {"$ref": REF.format(model=model.__name__)}}
     if examples:

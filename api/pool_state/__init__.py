@@ -1,1 +1,1 @@
-"""The pool's state for the console: collected, rated, sent as a stream."""
+"""The pool's state for the console: reads it, computes rates, and sends it as a stream."""

@@ -83,7 +83,7 @@ def _worker(worker: WorkerView, loads: Sequence[AdapterVersion]) -> dict[str, An
 
 
 def _held(worker: WorkerView, loads: Sequence[AdapterVersion]) -> list[dict[str, Any]]:
-    """Return one entry for each version that the worker holds, loads, keeps or runs."""
+    """Return one entry for each version that the worker runs, loads or has in memory."""
     running = worker.info.running_by_version
     states: dict[AdapterVersion, str] = dict.fromkeys(worker.info.host_adapters, "host")
     states |= dict.fromkeys((*loads, *running), "loading")  # jobs wait until the load has ended

@@ -53,8 +53,8 @@ def current_rates(samples: Sequence[Sample], now_s: float) -> Rates:
 def quantile(counts: Sequence[int], share: float) -> float | None:
     """Return a quantile of times that were counted in the buckets of `FIRST_TOKEN_BOUNDS_S`.
 
-    The times in a bucket are assumed to be evenly spread. Those in the last bucket count as its
-    lower bound. The result is None if `counts` has no times.
+    The times in a bucket are assumed to be evenly spread. Times in the last bucket are assumed to
+    be its lower bound. The result is None if `counts` has no times.
     """
     wanted = share * sum(counts)
     if not wanted:

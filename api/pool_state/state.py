@@ -18,7 +18,7 @@ NEW_SAMPLES = 30
 
 
 class History:
-    """The samples of the last minutes, and the points of the plots that they result in."""
+    """The samples of the last minutes, and the points of the plots computed from them."""
 
     def __init__(self, view: HistoryView) -> None:
         self._view = view
@@ -54,7 +54,7 @@ class PoolState:
     """State of the pool at one moment."""
 
     time_s: float
-    """Unix time of the read. All times of the state are by Redis' clock."""
+    """Unix time of the read. Redis' clock measures all times of the state."""
     base: BaseModel | None
     counts: QueueCounts
     workers: Sequence[WorkerView]

@@ -16,16 +16,16 @@ MAX_MODELS = 2048
 class ModelCache:
     """Models that were found in the registry, so that most requests needn't read it.
 
-    A remembered model may be outdated. Therefore `Queue.enqueue` compares the revision of the
-    registry in which the model was found with the current revision. All remembered models are of
-    one revision. Unknown names aren't remembered.
+    A remembered model may be outdated. `Queue.enqueue` therefore checks that the registry still has
+    the revision in which the model was found. All remembered models belong to one revision. Unknown
+    names aren't remembered.
     """
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
         self._revision = ""
         self._entries: dict[str, tuple[float, Found]] = {}
-        """Monotonic time in seconds of the read, and the model, by the names in requests."""
+        """For each name in requests: the monotonic time of the read in seconds, and the model."""
 
     def remembered(self, model: str) -> Found | None:
         """Return the model that was cached for a name, or None if the cache has none."""

@@ -11,9 +11,9 @@ T = TypeVar("T")
 
 
 class Pool:
-    """Parts with which a front end serves one pool.
+    """Parts that a front end uses to serve one pool.
 
-    A part is a store, or the objects of one feature. There is one of each type.
+    A part is a store, or the objects of one feature. A pool has one part of each type.
     """
 
     def __init__(self, name: str, root_path: str, parts: Iterable[object]) -> None:

@@ -110,4 +110,4 @@ class PoolReports:
     body_of: Callable[[PoolState], dict[str, Any]]
     """Returns the body that describes a state, without its history."""
     feed: PoolFeed
-    """Open streams of the state."""
+    """Streams the state to clients."""

@@ -1,4 +1,4 @@
-"""The pools that one front end serves, and which of them a request is for."""
+"""The pools that one front end serves. Determines which of them a request is for."""
 
 import time
 from collections.abc import Sequence
@@ -52,7 +52,7 @@ class Pools:
         self._by_model: dict[str, tuple[float, Pool]] = {}
 
     async def of_request(self, request: Request) -> Pool:
-        """Return the pool of a request by its path.
+        """Return the pool of a request whose path may name a pool, a model or a job.
 
         Raises:
             RedisUnavailable: the registry or the jobs can't be read.
@@ -77,7 +77,7 @@ class Pools:
         return await self._with_model(model) if isinstance(model, str) else self.all[0]
 
     async def of_job(self, request: Request, job: str | None) -> Pool:
-        """Return the pool of a request whose body names a job; None for no job.
+        """Return the pool of a request whose body may name a job. `job` is None if it doesn't.
 
         Raises:
             RedisUnavailable: the jobs can't be read.

@@ -1,1 +1,1 @@
-"""Tokens and results as events and bodies. Nothing here reads Redis."""
+"""Renders tokens and results as events and response bodies. Nothing here reads Redis."""

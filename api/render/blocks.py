@@ -96,7 +96,7 @@ class BlockReader:
     def __init__(self, spec: AnswerSpec) -> None:
         self.blocks: list[Block] = []
         self.num_chars = 0
-        """Number of characters of output so far, one more at its end."""
+        """Number of characters of output so far, plus one once the output has ended."""
         self.finish: FinishReason | None = None
         self.stop = ""
         """Stop sequence that ended the output, if the view reports it."""
@@ -126,10 +126,10 @@ class BlockReader:
                 yield self.num_chars, event
 
     def _pieces(self, text: str) -> Iterable[str]:
-        """Divide text so that the positions of events don't depend on the division of the output.
+        """Divide text so that the positions of events don't depend on how the output arrives.
 
-        Parsers hold text back, so they get one character at a time. The first character opens a
-        block.
+        Parsers hold text back, so they get one character at a time. Without a parser, only a
+        character that opens a block is a piece of its own.
         """
         if self._tools or self._reasoning:
             return text

@@ -66,8 +66,8 @@ class CatchUp:
             raise Misplaced
 
     def _replays(self) -> Iterator[Replay]:
-        # Ids and token counts depend on everything that was sent before. The order is therefore
-        # that of the stream: what the client has, the delta with the cut, all further output.
+        # Ids and token counts depend on everything that was sent before. The order is therefore the
+        # stream's order: what the client has, the delta with the cut, all further output.
         for index, choice in enumerate(self._choices):
             # None: the client has all chunks, so the writer adds the output and emits nothing.
             yield Replay(_between(index, choice, NOTHING, self._position.choices[index]), None)

@@ -5,9 +5,9 @@ the id and the stored answer, every front end can continue the stream after this
 
 - `start.2`: two opening chunks, and no output.
 - `57-0a1b2c3d`: the first 57 characters of the only choice.
-- `3.12,,f-0a1b2c3d`: of the first choice 12 characters and 3 log-probabilities, nothing of the
+- `3.12,,f-0a1b2c3d`: 12 characters and 3 log-probabilities of the first choice, nothing of the
   second choice, and the whole third choice. Only answers with log-probabilities have such counts.
-- `4.3.12-0a1b2c3d`: of the only choice 12 characters, 3 log-probabilities and 4 tokens. Only
+- `4.3.12-0a1b2c3d`: 12 characters, 3 log-probabilities and 4 tokens of the only choice. Only
   answers with token ids or continuous token counts have such counts.
 - `57~0:91*2-0a1b2c3d`: the first 57 characters of the only choice, and two of the chunks that
   report its next characters, up to the 91st.
@@ -84,7 +84,7 @@ class Middle:
     id: str
     """Id of the event before the position."""
     choices: tuple[Sent, ...]
-    """One item per choice. At a cut, the item of the choice is its part before the delta."""
+    """One item per choice. The item of a choice that is cut is its part before the delta."""
     cut: Cut | None
     checksum: int
     """Checksum of the text before the position. At a cut, the text includes the whole delta."""
@@ -136,7 +136,7 @@ class SentOutput:
 
 
 def checksum_of(texts: Iterable[str]) -> int:
-    """Return the checksum of a position. `texts` has the text of each choice before it."""
+    """Return the checksum of a position. `texts` has each choice's text before the position."""
     return _combined([zlib.crc32(text.encode()) for text in texts])
 
 

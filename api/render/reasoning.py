@@ -98,7 +98,7 @@ class ReasoningParser:
 
 
 def _without_start_of(marker: str, text: str) -> str:
-    """Return `text` without the start of a marker at its end."""
+    """Return `text` without an incomplete `marker` at its end."""
     for length in range(min(len(marker) - 1, len(text)), 0, -1):
         if text.endswith(marker[:length]):
             return text[:-length]

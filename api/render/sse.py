@@ -1,6 +1,6 @@
 """Server-sent events as bytes (WHATWG HTML, section 9.2).
 
-Only events end with a blank line; comments don't. By the standard, a blank line after a comment has
+Only events end with a blank line; comments don't. In the standard, a blank line after a comment has
 no effect. However, once any event had an id, the decoders of openai-python yield an empty event for
 such a line, and the client fails to parse the event's data.
 """

@@ -48,7 +48,7 @@ class StreamWriter:
             self._head["usage"] = None  # OpenAI's clients expect null in every chunk but the last
 
     def chunks(self, deltas: Sequence[Delta]) -> bytes:
-        """Return the chunks for `deltas`, preceded in the first call by the opening chunks.
+        """Return the chunks for `deltas`. In the first call, the opening chunks come first.
 
         Raises:
             Misplaced: the answer doesn't have the text that precedes the writer's position.

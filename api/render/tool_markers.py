@@ -67,17 +67,17 @@ class CallFinder:
         return self._search(text) if self._is_anywhere else self._at_start(text)
 
     def call_ended(self) -> None:
-        """Handle the end of a call's body. The next `split` needs the text after the body."""
+        """Handle the end of a call's body. Callers pass the text after it to the next `split`."""
         self._has_ended = True
         self._may_call = self._is_parallel
         self._is_anywhere = self._syntax.is_anywhere
 
     def call_failed(self) -> None:
-        """Handle a body that isn't a call. The next `split` needs the text after the body."""
+        """Handle a body that isn't a call. Callers pass the text after it to the next `split`."""
         self._may_call = self._may_call and self._is_anywhere
 
     def last_text(self, text: str) -> str:
-        """Return the part of an answer's last `text` that doesn't belong to a call."""
+        """Return `text`, the end of an answer, without markers that close a call."""
         if self._has_ended and self._found:
             closes = match(self._found.closes, text, 0, self._names, is_final=True)
             return text[closes.end :] if isinstance(closes, Match) else text

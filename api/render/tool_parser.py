@@ -174,7 +174,7 @@ class ToolCallParser:
 
 
 def call_digest(job_id: JobId, choice: int, call: int) -> str:
-    """Return hex digits that identify a call, the same each time the answer is rendered."""
+    """Return hex digits that identify a call. They don't change if the answer is rendered again."""
     return hashlib.sha256(f"{job_id}:{choice}:{call}".encode()).hexdigest()[:24]
 
 

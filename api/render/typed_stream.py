@@ -23,7 +23,7 @@ from shared.protocol.results import Usage
 PER_POSITION = 10_000
 """Distance between the numbers of two positions in the output.
 
-One position has fewer events, since a call is reported at the position of its last character.
+No position has that many events, since a call is reported at the position of its last character.
 """
 START_ID, END_ID = "start", "end"
 _ID = re.compile(r"([0-9]{1,15})-([0-9a-f]{8})")
@@ -47,7 +47,7 @@ class EventFormat(Protocol):
         """Return the events before the first output."""
 
     def block(self, event: BlockEvent) -> list[TypedEvent]:
-        """Return the events that report a part of the output. New text is exactly one event."""
+        """Return the events that report a part of the output. New text makes exactly one event."""
 
     def closing(self, reader: BlockReader, usage: Usage) -> list[TypedEvent]:
         """Return the events after the last output."""
@@ -71,7 +71,7 @@ class After:
 
     @property
     def num_chars(self) -> int:
-        """Number of characters of output before the position, one more at the output's end."""
+        """Number of characters of output before the position, plus one after the output's end."""
         return max(0, self.number) // PER_POSITION
 
     @property
@@ -99,7 +99,7 @@ class TypedStream:
         """New text that isn't rendered yet, because more may follow, and the position after it."""
 
     def chunks(self, deltas: Sequence[Delta]) -> bytes:
-        """Return the events for `deltas`, preceded in the first call by the opening events.
+        """Return the events for `deltas`. In the first call, the opening events come first.
 
         Raises:
             Misplaced: the output doesn't have the text that precedes the stream's position.

@@ -1,1 +1,1 @@
-"""Checked bodies of requests as jobs: translated, refused or reported field by field."""
+"""Checks the fields of requests, and translates the requests into jobs."""

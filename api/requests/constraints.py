@@ -10,7 +10,7 @@ from api.schema.tools import mode_of
 from shared.errors import invalid_param
 
 _KINDS = {"json": "json_schema", "regex": "regex", "choice": "choice", "grammar": "grammar"}
-"""Names of the constraints in `SamplingParams`, by the ends of the request fields' names."""
+"""Constraint's name in `SamplingParams` by the suffix of the request field, as in `guided_json`."""
 
 
 @dataclass(frozen=True, slots=True)

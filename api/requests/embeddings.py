@@ -45,8 +45,8 @@ def embedding_job(request: EmbeddingRequest, admission: Admission) -> Job:
     """Return the job that computes the embeddings of a request.
 
     Raises:
-        JobFailed: the model computes no such embeddings, an input can't fit into the context, or
-            the answer would be too large.
+        JobFailed: the pool computes no embeddings, or none of the requested size; an input can't
+            fit into the context; or the answer would be too large.
     """
     _check_size(request, admission.embedding_size)
     limit = _limit(request.truncate_prompt_tokens, admission.max_model_len)
@@ -92,7 +92,7 @@ def _check_size(request: EmbeddingRequest, size: int) -> None:
 
 
 def _limit(truncate_prompt_tokens: int | None, max_model_len: int) -> int | None:
-    """Return the maximum number of tokens that are used of each input; None uses all."""
+    """Return the maximum number of tokens to use of each input, or None to use all."""
     if truncate_prompt_tokens == 0:
         raise invalid_param("truncate_prompt_tokens", "can't be 0, because an input needs a token")
     return max_model_len if truncate_prompt_tokens == -1 else truncate_prompt_tokens

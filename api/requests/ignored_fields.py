@@ -23,7 +23,7 @@ MAX_LISTED = 10
 MAX_LISTED_CHARS = 80
 """Maximum length of a field's path in the header."""
 _UNSAFE = re.compile(r"[^!#-+\--~]")
-"""Characters of paths that the header replaces: all but visible ASCII, and commas and quotes.
+"""Characters of paths that the header replaces: commas, quotes, and all but visible ASCII.
 
 Clients choose the names of unknown fields, so a name may contain line breaks, for example.
 """
@@ -43,13 +43,13 @@ These fields are ignored rather than refused, because some clients send them to 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OtherFields:
-    """Fields of another API's request that the chat request made from it lacks."""
+    """Fields of another API's request that are missing in the chat request made from it."""
 
     ignored: Sequence[str] = ()
     """Paths of the known fields that are ignored."""
     unknown: Sequence[UnknownField] = ()
     renamed: Callable[[str], str] = str
-    """Returns the path in the request for the path of a field in the chat request."""
+    """Converts the path of a field in the chat request to its path in the original request."""
 
 
 NO_OTHERS = OtherFields()

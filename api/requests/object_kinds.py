@@ -19,9 +19,9 @@ class ObjectKind:
     fields: tuple[str, ...]
     """Fields that have an effect, and fields that clients only send back."""
     unused: tuple[str, ...] = ()
-    """Fields that should have an effect and have none."""
+    """Fields that have an effect in the original API, but none here."""
     parts: Mapping[str, "Kinds"] = field(default_factory=dict)
-    """Kinds of the objects in some of the fields. Other values are free-form."""
+    """Kinds of the objects in some fields, by field name. The other fields are free-form."""
 
     @property
     def known(self) -> tuple[str, ...]:
@@ -30,7 +30,7 @@ class ObjectKind:
 
 
 Kinds = Mapping[str | None, ObjectKind]
-"""Kinds of objects by their field `type`. None stands for all other types."""
+"""For each value of the field `type`, the kind of the object. None stands for other types."""
 
 
 def unknown_in(value: Any, path: str, kinds: Kinds) -> Iterator[UnknownField]:
@@ -44,7 +44,7 @@ def unknown_in(value: Any, path: str, kinds: Kinds) -> Iterator[UnknownField]:
 
 
 def unused_in(value: Any, path: str, kinds: Kinds) -> Iterator[str]:
-    """Yield the paths of the unused fields that have a value, in the same objects."""
+    """Yield the paths of the `unused` fields that have a value, in the objects of these `kinds`."""
     for prefix, kind, found in _objects(value, path, kinds):
         yield from (prefix + name for name in kind.unused if found.get(name))
 
@@ -52,7 +52,7 @@ def unused_in(value: Any, path: str, kinds: Kinds) -> Iterator[str]:
 def _objects(
     value: Any, path: str, kinds: Kinds
 ) -> Iterator[tuple[str, ObjectKind, Mapping[str, Any]]]:
-    """Yield the objects at `path`, and those in their fields, that have a kind.
+    """Yield the objects at `path` and in their fields, if `kinds` has their kind.
 
     Each tuple has the start of the paths of the object's fields, such as `messages[0].`, the
     object's kind, and the object.

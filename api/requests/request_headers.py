@@ -69,8 +69,8 @@ def enqueue_options(
 ) -> EnqueueOptions:
     """Return the options of the request's job.
 
-    `path` is that of the endpoint, and `raw` the body as parsed JSON. `weight` is that of the
-    tenant. `key_id` is the id of a stored API key, empty for other keys. `books_pool` is
+    `path` is the endpoint's path, `raw` is the body as parsed JSON, and `weight` is the tenant's.
+    `key_id` is the id of a stored API key, empty for other keys. `books_pool` is
     `Access.books_pool`.
     """
     key = headers.idempotency_key

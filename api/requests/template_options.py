@@ -8,7 +8,7 @@ from shared.protocol.jobs import PromptEnd
 
 
 def template_kwargs(request: ChatCompletionRequest) -> dict[str, Any] | None:
-    """Return further variables of the chat template, or None if there are none.
+    """Return additional variables for the chat template, or None if there are none.
 
     The field `reasoning_effort` sets the variable of this name. It also sets the variables that
     switch thinking on or off, unless the client sets them.
@@ -37,7 +37,7 @@ def _client_kwargs(request: ChatCompletionRequest) -> dict[str, Any]:
 
 
 def thinking_switch(thinks: bool) -> dict[str, Any]:
-    """Return the variables with which chat templates switch thinking on or off.
+    """Return the variables that make chat templates switch thinking on or off.
 
     DeepSeek's templates read `thinking`, and most others `enable_thinking`.
     """
@@ -60,7 +60,7 @@ def prompt_end(request: ChatCompletionRequest) -> PromptEnd:
 
 
 def echoed(request: ChatCompletionRequest) -> str:
-    """Return the text with which the content of each answer begins.
+    """Return the text that the content of each answer begins with.
 
     As in vLLM, `echo` repeats the last message if the answer has the same role. If the prompt ends
     without a header for the answer, the answer has the role of the last message.

@@ -32,7 +32,7 @@ _AS_SENT = tuple(
     if field.name in GenerationRequest.model_fields
     and field.name not in ("seed", "top_k", "max_tokens", "prompt_logprobs")
 )
-"""Sampling parameters that requests have by the same name and with the same meaning."""
+"""Sampling parameters that are also request fields, with the same name and meaning."""
 ADAPTERS_MAY_SET = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 """Request fields for which an adapter's generation_config.json can set the default."""
 PRIORITY_OF_TIER = {"priority": 10, "flex": -10}
@@ -60,7 +60,7 @@ class Admission:
     reasoning: ReasoningForm | None = None
     """Form of the reasoning in the model's answers; None if they have no reasoning part."""
     embedding_size: int = 0
-    """Number of values of an embedding of the model; 0 if its workers compute none."""
+    """Number of values of an embedding of the model; 0 if its workers compute no embeddings."""
     max_token_bytes: int = 0
     """Maximum number of prompt bytes that one token covers; 0 if unknown."""
 
@@ -228,7 +228,7 @@ def _sampling(
 
 
 def _as_sent(request: GenerationRequest) -> dict[str, Any]:
-    """Return the fields of a request that are sampling parameters of the same name, if sent."""
+    """Return the values of those `_AS_SENT` parameters that the client has sent."""
     sent = ((name, getattr(request, name)) for name in _AS_SENT)
     return {name: _immutable(value) for name, value in sent if value is not None}
 
@@ -244,7 +244,7 @@ def _counts_continuously(request: GenerationRequest) -> bool:
 
 
 def _truncating(sampling: SamplingParams, max_model_len: int) -> SamplingParams:
-    """Replace a truncation of -1 by the number of tokens that fit beside `max_tokens`."""
+    """Replace a truncation of -1 with the number of tokens that leaves room for `max_tokens`."""
     if sampling.truncate_prompt_tokens == 0:
         raise invalid_param("truncate_prompt_tokens", "can't be 0, because a prompt needs a token")
     if sampling.truncate_prompt_tokens != -1:
@@ -257,7 +257,7 @@ def _truncating(sampling: SamplingParams, max_model_len: int) -> SamplingParams:
 def _cost(num_prompt_tokens: Sequence[int], sampling: SamplingParams, max_model_len: int) -> int:
     """Estimate the number of tokens of all prompts and answers.
 
-    A prompt and one of its answers together count as at most `max_model_len` tokens.
+    For a prompt and one of its answers, the estimate is at most `max_model_len` tokens.
     """
     total = 0
     for estimate in num_prompt_tokens:

@@ -2,9 +2,9 @@
 
 Clients may send such a field with a neutral value, which has no effect. Any other value is refused
 with an error that names the field, because an answer that silently ignores the value would be
-wrong. Fields of other servers with the effect of a supported field are refused, too, because
+wrong. Fields of other servers that do the same as a supported field are refused, too, because
 clients would otherwise get an answer without this effect. The module `ignored_fields` lists the
-fields that are accepted with every value, besides unknown ones.
+known fields that are accepted with every value.
 """
 
 import json
@@ -14,7 +14,7 @@ from typing import Any
 from shared.errors import ErrorCode, JobError, JobFailed
 
 NeutralValues = Mapping[str, tuple[Any, ...]]
-"""For each unsupported field, its neutral values besides null, which is always neutral."""
+"""For each unsupported field, its neutral values. Null is always neutral as well."""
 
 COMMON: NeutralValues = {
     # OpenAI and providers of its API

@@ -29,7 +29,7 @@ class ViewedRequest:
     """Request of another API, in the form of a chat request."""
 
     chat: dict[str, Any]
-    """Body of a request to /v1/chat/completions for the same answer."""
+    """Body of the request to /v1/chat/completions that asks for the same answer."""
     view: View
     """API of the request."""
     request: dict[str, Any] | None = None
@@ -83,9 +83,9 @@ class ViewedRequest:
 
 
 def chat_extras(request: RequestModel) -> dict[str, Any]:
-    """Return the fields of a request that chat requests have and the request's own API doesn't.
+    """Return the fields of a request that its own API doesn't define, but chat requests do.
 
-    Fields that chat requests refuse are included.
+    This includes fields that chat requests know only in order to refuse them.
     """
     extra = request.model_extra or {}
     return {name: value for name, value in extra.items() if name in CHAT_FIELDS or name in CHAT}
@@ -100,8 +100,8 @@ def unknown_in_view(
     """Yield the unknown fields of another API's request, at any depth.
 
     Fields of `model`, the class of all the API's fields, are known, and so are fields of chat
-    requests. The suggestions for a misspelt name leave out the `unsupported` ones. `objects` has
-    the kinds of objects that no pydantic class validates, by the names of their fields.
+    requests. The suggestions for a misspelt name never include `unsupported` names. For each field
+    that no pydantic class validates, `objects` has the kinds of the objects in it.
     """
     known = {*field_names(model), *CHAT_FIELDS}
     suggested = tuple(sorted(known.difference(unsupported)))

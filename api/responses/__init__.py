@@ -1,1 +1,1 @@
-"""OpenAI's Responses API as chat requests, its items and its events."""
+"""OpenAI's Responses API: translates requests into chat requests, renders items and events."""

@@ -61,8 +61,9 @@ class ResponseEvents:
     def interruption(self, error: JobError) -> TypedEvent:
         """Return an `error` event.
 
-        By OpenAI's reference, its fields are those of the error. OpenAI's clients raise an error
-        only for a field `error`; without it, the answer would seem to end.
+        As in OpenAI's reference, it has the fields of the error. It also has a field `error`,
+        because OpenAI's clients raise only if it is there. Otherwise the answer would seem to end
+        normally.
         """
         fields = {"code": error.code, "message": error.message, "param": error.param}
         return TypedEvent("error", {**fields, **job_error_body(error)})

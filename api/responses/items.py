@@ -149,7 +149,7 @@ def _belongs_to(new: Mapping[str, Any], last: Mapping[str, Any]) -> bool:
 
 
 def _merge(last: dict[str, Any], new: Mapping[str, Any]) -> None:
-    if "tool_calls" in last:  # only calls belong to it
+    if "tool_calls" in last:  # only more calls can follow calls
         last["tool_calls"].extend(new["tool_calls"])
     else:
         last.update(new)

@@ -46,9 +46,9 @@ async def own_response(
 async def earlier_items(
     views: PoolViews, access: Access, response_id: str | None, *, max_bytes: int
 ) -> list[Item]:
-    """Return the items of the conversation that a request continues; none if it has no id.
+    """Return the items of the conversation that a request continues; none without `response_id`.
 
-    `max_bytes` is the size that the body of a request may have.
+    `max_bytes` is the maximum size of a request's body.
 
     Raises:
         JobFailed: the tenant has no such response, the response isn't completed, or the

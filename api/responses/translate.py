@@ -45,7 +45,7 @@ PASSED_ON = (
     *("model", "temperature", "top_p", "parallel_tool_calls", "stream", "background"),
     *("service_tier", "user", "safety_identifier", "prompt_cache_key"),
 )
-"""Fields that a chat request has as well."""
+"""Fields that have the same name in a chat request."""
 PROMPT_EXTRAS = (
     *("chat_template_kwargs", "enable_thinking", "reasoning_effort"),
     *("add_generation_prompt", "continue_final_message"),
@@ -54,7 +54,7 @@ PROMPT_EXTRAS = (
 OF_ANSWERS = fields_of_answers(ResponseRequest, PROMPT_EXTRAS)
 """Fields that don't change the prompt of a request."""
 OBJECTS: Mapping[str, Kinds] = {"input": ITEMS, "tools": TOOLS, "tool_choice": TOOL_CHOICE}
-"""Kinds of the objects in fields that no pydantic class validates, by the fields' names."""
+"""For each field that no pydantic class validates, the kinds of the objects in it."""
 NAMES = {
     r"messages\b.*": "input",
     r"tools\[(\d+)\]\.function": r"tools[\1]",
@@ -78,7 +78,7 @@ def parse_response(raw: Mapping[str, Any]) -> ResponseRequest:
 
 
 def parse_prompt(raw: Mapping[str, Any]) -> ResponsePrompt:
-    """Validate the body of a request to count tokens, except for fields of `viewed_prompt`.
+    """Validate a request to count tokens, except for fields that `viewed_prompt` validates.
 
     Raises:
         JobFailed: a field is invalid or unsupported. The error names the field.

@@ -1,1 +1,1 @@
-"""HTTP routes, a file for each group. They check rights and call the rooms below."""
+"""HTTP routes, one file per group. They check rights and call the other packages of `api`."""

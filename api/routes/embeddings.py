@@ -23,7 +23,7 @@ router = APIRouter(tags=["inference"])
 async def create_embeddings(request: Request, access: InAccess) -> Response:
     """Return the embedding of each input: its hidden states after the model's final norm, pooled.
 
-    Adapters apply. An input may fill the context, and is tokenized with the tokenizer's special
-    tokens.
+    If `model` names an adapter, its weights are applied. An input may fill the context, and is
+    tokenized with the tokenizer's special tokens.
     """
     return await submit(request, access, parse_embedding, embedding_job)

@@ -1,4 +1,4 @@
-"""Routes by which monitoring and vLLM's clients learn about the server: metrics and limits."""
+"""Routes that give monitoring and vLLM's clients the server's metrics, version and limits."""
 
 from importlib.metadata import version
 

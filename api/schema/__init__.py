@@ -1,1 +1,1 @@
-"""Pydantic models of bodies. Only types and bounds, no behaviour."""
+"""Pydantic models of request and response bodies: types and bounds, no behaviour."""

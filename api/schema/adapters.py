@@ -130,7 +130,7 @@ class VersionBody(Body):
     workers. retired, unloaded: finishes the requests that it already has and accepts no others."""
     source: str
     kinds: list[AdapterKind]
-    """Features of the adapter beside plain LoRA. A worker serves only kinds that it knows."""
+    """Features of the adapter other than plain LoRA. A worker serves only kinds that it knows."""
     rank: int = Field(description="Largest rank of any module.")
     bytes: int = Field(description="Size of the weights in the dtype that workers compute in.")
     created: int = Field(description="Unix time in seconds.")
@@ -142,7 +142,7 @@ class VersionBody(Body):
 
 
 class CandidateBody(VersionBody):
-    """A version that is tried out beside the current one."""
+    """A version that is tried out alongside the current one."""
 
     mode: CandidateMode
     """canary: it answers a share of the requests. shadow: it computes copies of a share of the
@@ -169,7 +169,7 @@ class AdapterBody(VersionBody):
     parent: str = Field(description="Name of the base model.")
     previous: list[VersionBody]
     candidate: CandidateBody | None = None
-    """Version that is tried out beside the current one."""
+    """Version that is tried out alongside the current one."""
     min_replicas: int = 0
     """Minimum number of workers that hold the current version in memory."""
 

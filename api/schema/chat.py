@@ -24,7 +24,7 @@ RESERVED = frozenset(
         *("return_tensors", "return_dict", "return_assistant_tokens_mask"),
     )
 )
-"""Names that aren't variables of the template: parameters of transformers, and other fields."""
+"""Names that clients can't set as variables: parameters of transformers, and request fields."""
 ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 
 

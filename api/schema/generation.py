@@ -164,7 +164,7 @@ class GenerationRequest(JobRequest):
     tokens at each position. Only 0 is allowed with stream, and returns nothing."""
     truncate_prompt_tokens: Annotated[int, Field(ge=-1, le=MAX_TOKEN_ID)] | None = None
     """Uses only this number of tokens at the end of each prompt. -1 uses as many as fit into the
-    context beside max_tokens."""
+    context together with max_tokens."""
     structured_outputs: StructuredOutputs | None = None
     """Constrains answers to a JSON Schema, pattern, choice or grammar."""
     guided_json: SchemaField | None = Field(None, description="structured_outputs.json")

@@ -112,9 +112,9 @@ def as_tool_choice(value: Any) -> Any:
 
 
 def _with_spec(value: dict[str, Any]) -> dict[str, Any]:
-    """Return a choice of `allowed_tools` with mode and tools in an object of their own.
+    """Return an `allowed_tools` choice whose mode and tools are in an object of their own.
 
-    Some clients send them beside the type instead.
+    Some clients send them in the same object as the type instead.
     """
     if "allowed_tools" in value:
         return value

@@ -1,1 +1,1 @@
-"""Turns between tenants for the work that requests cost this process."""
+"""Shares the capacity of this process fairly between tenants, which take turns."""

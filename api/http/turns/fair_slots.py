@@ -1,4 +1,4 @@
-"""Slots for work that all requests of a front end share, given out in turn to the tenants."""
+"""Slots for concurrent work of a front end. Tenants take turns in getting them."""
 
 import asyncio
 from collections import Counter, deque
@@ -9,8 +9,9 @@ from contextlib import asynccontextmanager
 class FairSlots:
     """Semaphore that shares its slots fairly between tenants.
 
-    A free slot goes to the waiting tenant that holds the fewest slots. Among equals, it goes to the
-    one whose turn is longest ago. Requests of one tenant get slots in order of arrival.
+    A free slot goes to the waiting tenant that holds the fewest slots. If several hold equally few,
+    it goes to the one whose last turn is longest ago. Requests of one tenant get slots in order of
+    arrival.
     """
 
     def __init__(self, num_slots: int, *, max_per_tenant: int | None = None) -> None:

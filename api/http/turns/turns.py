@@ -8,16 +8,16 @@ from api.http.turns.fair_slots import FairSlots
 from shared.errors import RedisUnavailable
 
 STALL_S = 1.0
-"""Seconds without a successful turn after which a failed turn fails the waiting requests, too."""
+"""If no turn has succeeded for this many seconds, a failed turn also fails the waiting requests."""
 
 
 class Turns:
     """Lets a limited number of requests proceed at the same time. Tenants that wait take turns.
 
     Without the limit, thousands of requests that arrive at once would share Redis' connections and
-    the event loop, and each call would exceed its time limit. The time that a request waits for its
-    turn doesn't count for this limit. If Redis doesn't answer, the waiting requests fail together
-    with those that have a turn.
+    the event loop, and each call would exceed its time limit. These time limits don't include the
+    wait for a turn. If Redis doesn't answer, the waiting requests fail together with those that
+    have a turn.
     """
 
     def __init__(self, num_turns: int) -> None:

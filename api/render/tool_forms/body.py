@@ -10,7 +10,7 @@ Types = dict[str, frozenset[str]]
 
 
 class Head(NamedTuple):
-    """Start of a call, for calls with arguments that are emitted as they arrive."""
+    """Start of a call whose arguments are emitted as they arrive."""
 
     name: str
     start: int
@@ -67,8 +67,8 @@ class Bracketed(ABC):
         """Read more text, which starts with the bracket in the first call.
 
         Returns:
-            The part of `text` after the closing bracket, or from the first character on that can't
-            belong to the text. It is empty while more text can follow.
+            The part of `text` after the closing bracket, or, if a character is invalid, from that
+            character on. It is empty while more text can follow.
         """
         start = len(self._text)
         for i, char in enumerate(text):

@@ -41,7 +41,7 @@ class CallSyntax:
     opens: Pattern
     """Text before the body of the first call."""
     body: Callable[[str, Types], CallBody]
-    """Creates the reader of a call's body, for a tool's name (empty if unknown) and types."""
+    """Creates the reader of a call's body from the tool's name (empty if unknown) and `Types`."""
     closes: Pattern = ()
     """Text after the body of the last call, if the model writes it."""
     continues: Pattern | None = None

@@ -1,7 +1,7 @@
 """Tool calls whose arguments are JSON. Pure.
 
-`families.py` selects the class for each form of calls. Its classes all get the JSON types of
-parameters. The classes here ignore them, because JSON states the types of its values.
+`families.py` selects the class for each form of calls. Every class there gets the JSON types of the
+tool's parameters. The classes here ignore these types, because JSON states the types of its values.
 """
 
 import re

@@ -16,7 +16,7 @@ _WORD = re.compile(r"[A-Za-z0-9_-]{0,64}")
 
 
 class Kind(Enum):
-    """Parts that match different texts."""
+    """Parts of a pattern that match any text of one kind, rather than one fixed text."""
 
     SPACE = "space"
     """Any whitespace, up to `MAX_SPACE` characters, or none."""
@@ -117,7 +117,7 @@ def _match_part(
 def _match_literal(literal: str, text: str, at: int, *, is_final: bool) -> Outcome:
     if text.startswith(literal, at):
         return Match(at + len(literal))
-    # A shorter rest may still become the literal.
+    # If the rest of the text is too short, more text may still complete the literal.
     is_start = literal.startswith(text[at : at + len(literal)])
     return UNFINISHED if is_start and not is_final else None
 

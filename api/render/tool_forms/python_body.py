@@ -29,7 +29,7 @@ _CHARACTERS |= {"\n": "", "\\": "\\", "'": "'", '"': '"', "/": "/"}
 
 
 class PythonBody(Bracketed):
-    """The parentheses of a call. All arguments are keyword arguments with literal values.
+    """Arguments of a call, in parentheses. All are keyword arguments with literal values.
 
     The call is emitted when it is complete.
     """
@@ -129,7 +129,7 @@ class _Literals:
 
 
 def _tokens(text: str) -> Iterator[tuple[str, str]]:
-    """Yield the kind and the text of each token, and then empty texts without end."""
+    """Yield the kind and the text of each token, and then pairs of empty texts forever."""
     at, end = 0, len(text.rstrip())
     while at < end:
         found = _TOKEN.match(text, at)

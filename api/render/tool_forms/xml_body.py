@@ -18,7 +18,7 @@ _PYTHON_WORDS = {"True": "true", "False": "false", "None": "null"}
 
 @dataclass(frozen=True, slots=True)
 class Tags:
-    """Markers of one form."""
+    """Tags of one form of calls."""
 
     key_open: str
     key_close: str
@@ -50,9 +50,10 @@ class XmlBody:
         self._step: Callable[[], int] = self._read_tag
 
     def feed(self, text: str) -> str:
-        """Read more text, and return the part after the call, or from an invalid character on.
+        """Read more text, and return the rest that isn't part of the call.
 
-        The result is empty while more text of the call can follow.
+        The rest starts after the call's end, or at an invalid character. It is empty while more
+        text of the call can follow.
         """
         self._pending += text
         while not (self.is_closed or self.is_broken):
@@ -151,7 +152,7 @@ class XmlBody:
 
 
 def to_json(value: str, types: Set[str]) -> str:
-    """Convert to JSON a value that a model wrote without quotes.
+    """Convert a value that a model wrote without quotes to JSON.
 
     `types` are the JSON types of its parameter. A value of none of these types becomes a string.
     """

@@ -1,4 +1,4 @@
-"""/v1/adapters/{name}/candidate: a version that is tried out beside the current one."""
+"""/v1/adapters/{name}/candidate: a version that is tried out alongside the current one."""
 
 from fastapi import APIRouter, Request
 

@@ -43,7 +43,7 @@ async def upload_adapter(request: Request, access: InAccess) -> AdapterBody:
     version, on every server of the pool. Earlier requests keep the version for which they were
     accepted, and none of them pauses. The same content has the same version.
 
-    With `candidate=true`, the adapter is tried out beside the current version instead.
+    With `candidate=true`, the adapter is tried out alongside the current version instead.
     """
     query = validate(UploadAdapterQuery, dict(request.query_params))
     pool = await pools_of(request).of_model(request, query.name)

@@ -19,7 +19,7 @@ PAGE_HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",  # browsers ask whether the file has changed, by its ETag
 }
-"""With these headers, browsers load nothing from other hosts, and no inline code."""
+"""With these headers, browsers load nothing from other hosts, and run no inline code."""
 FOLDER = Path(__file__).parents[2] / "static"
 PAGE = "index.html"
 _files = StaticFiles(directory=FOLDER)
@@ -33,8 +33,8 @@ async def page(request: Request, pool: InPool) -> Response:
     """Return the console's page.
 
     With a root path, the page names its files by absolute paths. Relative paths would point outside
-    the root path if the page's URL doesn't end with a slash. The server can't know this behind a
-    proxy.
+    the root path if the page's URL doesn't end with a slash. Behind a proxy, the server can't know
+    whether it does.
     """
     root = pool.root_path
     if not root:

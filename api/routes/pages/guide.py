@@ -1,4 +1,4 @@
-"""GET /docs/guide: the documentation as a site, where `make docs` has built it."""
+"""GET /docs/guide: the documentation as a site, if `make docs` has built it."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ _files = StaticFiles(directory=FOLDER, check_dir=False)
 @guarded(Work.CONSTANT, key=Key.IGNORED)
 async def first_page(request: Request, pool: InPool) -> Response:
     """Redirect to the first page. Its relative links work only below /docs/guide/."""
-    await _files.get_response(PAGE, request.scope)  # a 404 where the site wasn't built
+    await _files.get_response(PAGE, request.scope)  # a 404 if the site wasn't built
     return RedirectResponse(f"{pool.root_path}/docs/guide/{PAGE}")
 
 
