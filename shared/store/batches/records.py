@@ -33,8 +33,8 @@ class StoredFile:
     expires_s: int
     """Unix time in seconds at which the file is deleted."""
     models: tuple[str, ...] = (ALL_MODELS,)
-    """Patterns of the models that the key which created the file may use. Other keys need rights to
-    the same models."""
+    """Patterns of the models that the creator's API key allows. Other keys need rights to the same
+    models."""
 
 
 class BatchStatus(StrEnum):

@@ -3,7 +3,7 @@
 
 local REPLY_TRIM_MS = 60000
 local REPLY_TTL_MS = 120000
--- An API process that was silent for this long counts as dead. It can't have read the events of its
+-- An API process that was silent for this long is assumed to be dead. It can't have read the events of its
 -- jobs that are older than REPLY_TRIM_MS, so its clients noticed the silence, too.
 local API_DEAD_MS = 60000
 local CHECKPOINT_TTL_MS = 86400000
@@ -48,7 +48,7 @@ local function read_job(id)
   return job
 end
 
--- Return those of the API processes that are alive at the given pool time.
+-- Return the API processes in `apis` that are alive at the given pool time.
 local function living(apis, pool_now)
   local alive = {}
   local seen = #apis > 0 and redis.call('ZMSCORE', P .. 'apis', unpack(apis)) or {}
@@ -71,8 +71,8 @@ local function registry_changed()
   redis.call('HSET', P .. 'cnt', 'registry', time[1] .. '.' .. time[2])
 end
 
--- Record something that operators should see. The rest of the arguments are pairs {name value}: the
--- `worker`, `version`, `job` or number of `jobs` that it concerns.
+-- Record an incident for operators. The further arguments are pairs {name value}: the `worker`,
+-- `version`, `job` or number of `jobs` that the incident concerns.
 local function record_incident(kind, ...)
   redis.call('XADD', P .. 'incidents', 'MAXLEN', '~', MAX_INCIDENTS, '*', 'kind', kind, ...)
 end
@@ -229,8 +229,8 @@ local function count_bytes(tenant, change)
   end
 end
 
--- Return two fields that fair queueing uses: a tenant's tag, and the pool's virtual time. Preemptible
--- jobs have their own, so that they don't count against a tenant's other jobs.
+-- Return the names of two fields of fair queueing: a tenant's tag, and the pool's virtual time.
+-- Preemptible jobs have fields of their own, so that they don't delay a tenant's other jobs.
 local function fair_queueing_fields(is_preemptible)
   if is_preemptible then return 'preemptible_tag', 'preemptible_vtime' end
   return 'tag', 'vtime'
