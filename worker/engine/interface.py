@@ -116,12 +116,12 @@ class Engine(Protocol[ImageT_contra, ReservedT]):
     ) -> Placing[ReservedT]:
         """Reserve memory for an adapter. With `may_evict`, evict idle adapters if necessary.
 
-        `order` decides which are evicted first, and among equals the least recently used one. If
+        `order` decides which are evicted first; among equals, the least recently used one is. If
         memory is reserved, the caller must either call `write_adapter` and `activate_adapter`, or
         free the memory with `remove_adapter`.
 
         Raises:
-            AdapterRejected: the adapter is larger than all of the adapter memory.
+            AdapterRejected: the adapter is larger than the whole adapter memory.
         """
 
     def write_adapter(self, reserved: ReservedT, image: ImageT_contra) -> None:
