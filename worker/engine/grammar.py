@@ -39,8 +39,8 @@ _LIMITS = LLParserLimits(max_lexer_states=32_000, verbose_errors=False)
 MAX_TOKEN_S = 0.002
 """CPU time that a grammar may take per token on average, in seconds.
 
-Schemas take at most a quarter of it. Ambiguous grammars take more time with each token of an answer,
-and all requests of a step wait for them.
+Schemas take at most a quarter of it. Ambiguous grammars take more time with each token of the
+answer, and all requests of a step wait for them.
 """
 MAX_EXTRA_S = 0.25
 """CPU time in seconds that all answers under a grammar may take in addition to `MAX_TOKEN_S`."""

@@ -185,7 +185,7 @@ class RunningChoice:
         self._text, self.finish = [b64encode(embedding).decode()], FinishReason.STOP
 
     def restore(self, published: Tokens) -> None:
-        """Continue after published tokens. Raises JobFailed if their text differs on this worker."""
+        """Continue after published tokens. Raises JobFailed if this worker decodes another text."""
         self.ids, self.finish = list(published.ids), published.finish
         self.logprobs = list(published.logprobs)
         self.prompt_logprobs = published.prompt_logprobs

@@ -45,7 +45,7 @@ class PromptTokenizer(Protocol):
     def encode(
         self, job: Job, style: PromptStyle, text: str | None = None
     ) -> Sequence[EncodedPrompt]:
-        """Tokenize the prompts of a job. A chat counts as one prompt.
+        """Tokenize the prompts of a job. A chat is one prompt.
 
         This takes seconds for megabytes of text. `text` is the result of `render`.
 
