@@ -1,4 +1,4 @@
-"""Limits the CPU time and memory of work that clients can make costly, in a child process.
+"""Runs work whose cost depends on clients, in a child process with limited CPU time and memory.
 
 The module that does the work calls `answer_once` when it is run. Callers run it with `ask_sandbox`.
 """

@@ -555,7 +555,7 @@ class WorkerSettings(PoolSettings):
         return self
 
     def dtype_text(self, dtype: str) -> str:
-        """Return a text for the dtypes, such as "bfloat16 with int8 weights"."""
+        """Return a description of the dtypes, such as "bfloat16 with int8 weights"."""
         return dtype if self.quantize is None else f"{dtype} with {self.quantize} weights"
 
     @model_validator(mode="after")
@@ -598,7 +598,7 @@ class ControlSettings(FileSettings):
 
 
 class UpSettings(PoolSettings):
-    """Settings of `lorikeet up` itself. It also has those of the processes that it starts."""
+    """Settings of `lorikeet up`, in addition to those of the processes that it starts."""
 
     data_dir: Path | None = Field(
         None,

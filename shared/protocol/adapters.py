@@ -66,7 +66,7 @@ class Adapter:
     num_bytes: int
     created_s: int
     kinds: frozenset[AdapterKind] = frozenset()
-    """The adapter's parts besides plain LoRA."""
+    """The adapter's parts other than plain LoRA."""
     state: AdapterState = AdapterState.READY
     reasoning: ReasoningForm | None = None
     """Form of the reasoning with the chat template that the adapter uses, as in `BaseModel`."""

@@ -49,7 +49,7 @@ class Needs:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capabilities:
-    """Capabilities of a worker besides text generation with plain LoRA, which all workers have."""
+    """Capabilities of a worker, beyond text generation with plain LoRA, which all workers have."""
 
     kinds: frozenset[AdapterKind]
     features: frozenset[Feature]

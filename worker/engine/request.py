@@ -103,7 +103,7 @@ class Request:
     """Adapter version; None selects the base model."""
     sampling: ChoiceSampling
     max_tokens: int
-    """Maximum number of output tokens, including those of earlier workers; 0 for prompts alone."""
+    """Maximum number of output tokens, including those of earlier workers; 0 for only a prompt."""
     stop_ids: frozenset[int] = frozenset()
     """Tokens that end the sequence. They are part of the output."""
     grammar: "GrammarState | None" = None

@@ -23,7 +23,7 @@ RANK = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimulatedAdapter:
-    """An adapter without weights. It also serves as the engine's image of it, and reservation."""
+    """An adapter without weights. The object also serves as the engine's image and reservation."""
 
     name: str
     version: AdapterVersion

@@ -83,7 +83,7 @@ def check(
     `text` has no echoed prompt. `version` is that of the job, as `GET /v1/jobs/{id}` reports it.
     `prompt` has token ids; see `prompt_ids` and `chat_text`. `seed` is that of the request, and
     `choice` is the index among the choices of the prompt. `num_tokens`, if given, must be exact.
-    `may_be_cut` says that a stop string may have cut the last token.
+    If `may_be_cut`, a stop string may have cut the last token.
     """
     pieces = [text[i : i + TEXT_CHARS] for i in range(0, len(text), TEXT_CHARS)]
     is_cut = may_be_cut and bool(pieces) and len(pieces[-1]) < TEXT_CHARS

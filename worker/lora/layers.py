@@ -47,7 +47,7 @@ class LoRAContext:
         self.head_batch = self.batches.batch_of(head_rows()) if is_changed else None
 
     def hook_of(self, name: str) -> Callable[..., None]:
-        """Return a forward hook that applies side weights to `name`, a module but not a linear."""
+        """Return a forward hook that applies side weights to `name`, which isn't a linear."""
 
         def change(_: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
             if self.batch is not None and self.batch.side is not None:

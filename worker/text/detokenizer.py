@@ -215,7 +215,7 @@ def _possible_start(text: str, stop: str) -> int:
 
 
 def _byte_of_character() -> dict[str, int]:
-    """Return GPT-2's map from characters to bytes. It replaces unprintable characters."""
+    """Return GPT-2's map from characters to bytes. Other characters stand for unprintable bytes."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [b for b in range(256) if b not in printable]
     table = {chr(b): b for b in printable}

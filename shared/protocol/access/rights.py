@@ -66,8 +66,8 @@ class Access:
     def covers(self, models: Sequence[str]) -> bool:
         """Return whether these rights include all models that the patterns `models` match.
 
-        A pattern with wildcards counts as included only if these rights have an equal one or `*`,
-        because other patterns with wildcards can't be compared.
+        A pattern with wildcards is included only if these rights have an equal one or `*`, because
+        other patterns with wildcards can't be compared.
         """
         return self.allows_all or all(
             each in self.models or (_WILDCARDS.isdisjoint(each) and self.allows(each))

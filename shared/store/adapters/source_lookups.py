@@ -2,7 +2,7 @@
 
 While a front end looks up an adapter, the Redis key of the adapter's name is a lease. Each name is
 therefore looked up once, even if many requests and front ends need it. If the lookup is refused,
-the key holds the error for a short time, and no request reaches the source.
+the key holds the error for a short time, during which no request reaches the source.
 """
 
 from dataclasses import asdict, dataclass

@@ -112,7 +112,7 @@ class Auditor:
 
 
 def _is_true(fact: Fact, reply: Any) -> bool:
-    """Return whether `reply` shows that the fact is true. Facts about other types are false."""
+    """Return whether `reply` shows that the fact is true. It is false for a key of another type."""
     if isinstance(reply, ResponseError) and str(reply).startswith("WRONGTYPE"):
         return False
     if isinstance(reply, Exception):

@@ -27,7 +27,7 @@ MAX_OPEN_TENANT = 200
 LEASE_MS = 10_000
 """Milliseconds without a renewal after which a batch may get another turn."""
 PROMISE_MS = 60_000
-"""Milliseconds in which a control process must begin its turn. Then the turn is given again."""
+"""Milliseconds that a control process has to begin its turn. After them, it is given again."""
 MAX_TURNS = 16
 """Maximum number of batches of a pool that have a turn at the same time."""
 MAX_TURNS_TENANT = 8

@@ -42,7 +42,7 @@ class StoredFiles(PoolStore):
     async def reserve(
         self, file_id: FileId, tenant: str, num_bytes: int, *, quota: FileQuota, until_s: float
     ) -> None:
-        """Charge a file that is being uploaded to its tenant.
+        """Charge the tenant for a file that is being uploaded.
 
         The call is repeated with a larger `num_bytes` as the file grows. `until_s` is the Unix time
         in seconds at which the upload is given up.

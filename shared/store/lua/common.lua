@@ -3,8 +3,8 @@
 
 local REPLY_TRIM_MS = 60000
 local REPLY_TTL_MS = 120000
--- An API process that was silent for this long is assumed to be dead. It can't have read the events of its
--- jobs that are older than REPLY_TRIM_MS, so its clients noticed the silence, too.
+-- An API process that was silent for this long is assumed to be dead. It can't have read the events of
+-- its jobs that are older than REPLY_TRIM_MS, so its clients noticed the silence, too.
 local API_DEAD_MS = 60000
 local CHECKPOINT_TTL_MS = 86400000
 local MAILBOX_TTL_MS = 60000
@@ -316,7 +316,7 @@ local function wake(version, features)
   redis.call('PEXPIRE', P .. 'wake:' .. wid, MAILBOX_TTL_MS)
 end
 
--- Memory of an ended job besides its record and the text of its answer: the key of the answer, the
+-- Memory of an ended job in addition to its record and its answer's text: the key of the answer, the
 -- members of `ended` and `jobs`, and a part of Redis' tables. An idempotency key needs half as much.
 local INDEX_BYTES = 300
 local RECORD_BYTES = 1000 -- of a typical record without a request

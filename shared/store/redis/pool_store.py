@@ -6,7 +6,10 @@ from shared.store.redis.scripts import Scripts
 
 
 class PoolStore:
-    """Base class of a store for one kind of record, such as jobs. Has what such stores need."""
+    """Base class of a store for one kind of record, such as jobs.
+
+    Has the client, keys and scripts of the pool's Redis.
+    """
 
     def __init__(self, redis: Redis, keys: Keys) -> None:
         """Create a store with a client of the pool's Redis, and the pool's keys."""

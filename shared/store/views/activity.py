@@ -66,8 +66,8 @@ class ActivityView(PoolStore):
     ) -> Activity:
         """Return the activity of the base model, of `active` versions, and of further versions.
 
-        These are the versions with waiting jobs and the current version of each registered adapter,
-        up to `MAX_VERSIONS`. `base` is the version of the base model.
+        The further ones are the versions with waiting jobs, and the current version of each
+        registered adapter, up to `MAX_VERSIONS`. `base` is the version of the base model.
         """
         backlogs = {backlog.version: backlog for backlog in await self._views.backlogs()}
         registered = await self._registered()

@@ -23,7 +23,7 @@ local function retire(version, state)
   redis.call('ZADD', P .. 'retired', now_ms(), version)
 end
 
--- Delete the name's candidate and the comparison of its answers.
+-- Clear the candidate of the name, and delete the comparison of its answers.
 local function clear_candidate(name)
   local version = candidate_of(name)
   if not version then return end
