@@ -80,6 +80,6 @@ class ServedModel:
     adapters: AdapterSupply
     cpu: CpuShares
     serves: Capabilities = EVERYTHING
-    """Which jobs the engine serves."""
+    """Capabilities of the engine: which jobs it serves."""
     close: Callable[[], None] = lambda: None
     """Ends processes that the model has started. Called once, after the last job."""

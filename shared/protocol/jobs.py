@@ -195,7 +195,7 @@ class Job(AnswerFormat):
     template_kwargs: dict[str, Any] | None = None
     """Chat only: further variables of the chat template."""
     prompt_end: PromptEnd = PromptEnd.ANSWER
-    """Chat only: end of the prompt."""
+    """Chat only: how the prompt ends."""
     traceparent: str | None = None
     """W3C header that continues the trace of the request; None if the request isn't traced."""
 

@@ -103,7 +103,7 @@ class Request:
     """Adapter version; None selects the base model."""
     sampling: ChoiceSampling
     max_tokens: int
-    """Maximum number of output tokens, including those of earlier workers; 0 for only a prompt."""
+    """Maximum number of output tokens, with those of earlier workers; 0 to run only the prompt."""
     stop_ids: frozenset[int] = frozenset()
     """Tokens that end the sequence. They are part of the output."""
     grammar: "GrammarState | None" = None
@@ -111,7 +111,7 @@ class Request:
     claim_epoch: int = 0
     """Epoch of the claim under which the request runs. Only simulated tokens depend on it."""
     tenant: str = ""
-    """Requests of different tenants share no KV blocks."""
+    """Tenant of the request. Requests of different tenants share no KV blocks."""
     is_preemptible: bool = False
     """Whether requests that aren't preemptible start before this one, and take its KV blocks."""
     output_ids: list[int] = field(default_factory=list)

@@ -17,7 +17,7 @@ REPLICAS_PER_CALL = 32
 """Maximum number of replicas in one call of `shrink.lua`."""
 COLD_PAGE = 256
 MAX_COLD_PAGES = 4
-"""Maximum number of pages of versions without a holder that a limited worker reads."""
+"""Maximum number of pages that `cold_heads` reads for a worker that doesn't serve every job."""
 
 
 class ResidencyStore(PoolStore):

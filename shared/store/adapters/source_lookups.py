@@ -29,7 +29,7 @@ class Lookup:
     is_running: bool = False
     """Whether another process is looking up the name."""
     refusal: JobError | None = None
-    """Error of an earlier lookup, while it is kept."""
+    """Error of an earlier, refused lookup; None if none is kept."""
 
 
 class SourceLookups(PoolStore):

@@ -27,7 +27,7 @@ MAX_OPEN_TENANT = 200
 LEASE_MS = 10_000
 """Milliseconds without a renewal after which a batch may get another turn."""
 PROMISE_MS = 60_000
-"""Milliseconds that a control process has to begin its turn. After them, it is given again."""
+"""Milliseconds that a control process has to begin its turn before the turn is given again."""
 MAX_TURNS = 16
 """Maximum number of batches of a pool that have a turn at the same time."""
 MAX_TURNS_TENANT = 8
@@ -125,7 +125,7 @@ class Batches(PoolStore):
         return found
 
     async def page(self, access: Access, *, limit: int, after: str | None) -> Page[Batch] | None:
-        """Return a page of the batches that a client may see, or None if `after` isn't one."""
+        """Return a page of the batches that a client may see; None if `after` isn't among them."""
         key = self._keys.batches_of(access.tenant)
         return await read_page(
             self._redis, key, self._read, access=access, limit=limit, after=after

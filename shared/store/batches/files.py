@@ -80,7 +80,7 @@ class StoredFiles(PoolStore):
     async def page(
         self, access: Access, *, limit: int, after: str | None, purpose: Purpose | None
     ) -> Page[StoredFile] | None:
-        """Return a page of the files that a client may see, or None if `after` isn't one."""
+        """Return a page of the files that a client may see; None if `after` isn't among them."""
         keys = self._keys
         tenant = access.tenant
         key = keys.files_with(purpose, tenant) if purpose else keys.files_of(tenant)

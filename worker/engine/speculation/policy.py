@@ -20,7 +20,7 @@ MAX_SKIPPED = 32
 MAX_AGE = 256
 """Number of steps after which a measured duration is forgotten."""
 _LEAST_RATE = 0.3
-"""Initial and least assumed probability that a token is accepted."""
+"""Initial and minimum assumed probability that a token is accepted."""
 _NEWEST_SHARE = 0.2
 """Weight of the newest observation in a moving average."""
 _ROW_COST = 0.05
