@@ -10,7 +10,7 @@ from shared.adapter_names import is_valid_name
 BUCKETS = ("s3", "gs")
 """Schemes of object stores. The host of such a URL is the name of a bucket."""
 NAME = "{name}"
-"""Part of a template that stands for the name of an adapter."""
+"""Placeholder for the name of an adapter in a template."""
 _REMOTE = re.compile(r"(?:s3|gs|https?)://")
 _CHARACTERS = re.compile(r"[!-\[\]-~]{1,4096}")
 """Characters of a URL: printable ASCII without spaces and backslashes."""
@@ -138,7 +138,7 @@ class SourceTemplate:
         return source if is_usable and (self._is_remote or is_local or is_hub_id(source)) else None
 
     def makes(self, source: str) -> bool:
-        """Return whether the template with some adapter's name is `source`."""
+        """Return whether the template gives `source` for some adapter name."""
         end = len(source) - len(self._after)
         name = source[len(self._before) : end]
         return self.source_of(name) == source

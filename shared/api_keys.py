@@ -1,6 +1,6 @@
 """API keys in the settings, and the tenants that they identify.
 
-Keys of `lorikeet keys create` are in `shared/store/access/key_store.py`.
+`shared/store/access/key_store.py` stores the keys that `lorikeet keys create` makes.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ If a key is given without a tenant, its tenant's name contains a hash of the key
 tenant names, so readers of the logs can check guesses of the key against this hash."""
 TENANT_HASH_CHARS = 12
 ADMIN = "admin"
-"""Name of the tenant with keys that may change the served adapters."""
+"""Name of the tenant whose keys may change the served adapters."""
 
 _SEPARATORS = re.compile(r"[\s,]+")
 _NAMED = re.compile(r"([A-Za-z0-9_-]{1,64}):(.*)")

@@ -1,4 +1,4 @@
-"""Folder for files that Lorikeet can create again, and messages for errors of writing to it."""
+"""Folder for files that Lorikeet can create again, and messages for failed writes to it."""
 
 import errno
 import os
@@ -11,7 +11,7 @@ from shared.errors import SettingsError
 
 VARIABLE = "XDG_CACHE_HOME"
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-"""Codes of errors which mean that no space is left."""
+"""Values of `errno` which mean that no space is left."""
 _RUST_ERROR = re.compile(r"^(?:.*: )?(.+) \(os error (\d+)\)")
 """Format of operating system errors in messages of Rust libraries, such as safetensors."""
 
@@ -34,7 +34,7 @@ def cache_folder() -> Path:
 
 @contextmanager
 def writing_to_cache(folder: Path) -> Iterator[None]:
-    """Raise a `SettingsError` for an error which shows that the folder can't be written.
+    """Convert errors of writing to `folder`, such as a full disk, into a `SettingsError`.
 
     Raises:
         SettingsError: a file or folder couldn't be written. The message says what to do.

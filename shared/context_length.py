@@ -18,7 +18,7 @@ PARAMS = {
 """Request field that has the prompts, for each endpoint."""
 _ASCII = bytes(range(128))
 _NFC_SHRINKS_BY = 4
-"""Maximum factor by which NFC shortens a text in bytes. A test of all characters found it."""
+"""Maximum factor by which NFC shortens a text in bytes, as determined over all characters."""
 
 
 def output_limit(
@@ -48,9 +48,9 @@ def least_bytes(text: str) -> int:
     """Return a lower bound on the number of bytes that the tokens of `text` represent.
 
     The bound also holds for tokenizers that compose characters (NFC), and for those that replace
-    spaces by `SPACE_MARK`. `RARE_BYTES` don't count. In a text in NFC, a `SPACE_MARK` counts as one
-    byte, because its token may be that of a space. In other texts, each ASCII byte counts, but only
-    a quarter of the other bytes, because composing may remove the rest.
+    spaces by `SPACE_MARK`. `RARE_BYTES` are ignored. In a text in NFC, each `SPACE_MARK` is taken
+    as one byte, because it may have the token of a space. In other texts, only ASCII bytes and a
+    quarter of the other bytes are counted, because composing may remove the rest.
     """
     raw = text.encode().translate(None, RARE_BYTES)
     if unicodedata.is_normalized("NFC", text):

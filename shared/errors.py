@@ -266,8 +266,8 @@ def invalid_value(message: str, param: str | None = None) -> JobFailed:
 
 
 def invalid_param(param: str, reason: str) -> JobFailed:
-    """Return the failure of a request whose field `param` is invalid for a reason.
+    """Return the failure of a request whose field `param` is invalid. `reason` says why.
 
-    `reason` continues a sentence that begins with the field's name, as in "can't be empty".
+    The message is the field's name followed by `reason`, such as "can't be empty".
     """
     return invalid_value(f"{param} {reason}", param)

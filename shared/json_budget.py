@@ -1,7 +1,7 @@
-"""Bounds of JSON from clients and from adapters' files. Pure.
+"""Limits on JSON from clients and from adapters' files. Pure.
 
-Nesting and values are counted in the text, before a parser creates objects. The count takes linear
-time. It bounds the time and memory of parsing the text and of all later checks. `MAX_LISTED` in
+Nesting and values are counted in the text, in linear time, before a parser creates objects. The
+limits bound the time and memory of parsing the text and of all later checks. `MAX_LISTED` in
 `api/schema/base.py` limits single lists.
 """
 
@@ -25,17 +25,17 @@ MAX_VALUES = 500_000
 """Maximum number of values in arrays and objects. Only arrays of token ids need so many."""
 
 _STEPS = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
-"""Change of the nesting at each bracket."""
+"""Change of the nesting depth at each bracket."""
 _NO_BRACKETS = bytes(set(range(256)) - set(_STEPS))
 
 
 class TooComplex(ValueError):
-    """A text of JSON exceeds a budget. The message continues a sentence about the text."""
+    """A JSON text exceeds its budget. The message is a predicate: "has more than 9 values"."""
 
 
 @dataclass(slots=True)
 class JsonBudget:
-    """Budget for several texts of JSON: the maximum numbers, and the numbers so far."""
+    """Limits on the total contents of several JSON texts, and the contents counted so far."""
 
     max_nodes: int = MAX_NODES
     max_values: int = MAX_VALUES
@@ -43,7 +43,7 @@ class JsonBudget:
     num_values: int = field(default=0, init=False)
 
     def spend(self, text: bytes) -> None:
-        """Count the contents of a text. If the text isn't valid JSON, the count may be wrong.
+        """Add the contents of a text. If the text isn't valid JSON, the numbers may be wrong.
 
         Raises:
             TooComplex: the text exceeds the budget or is nested too deeply.
@@ -73,7 +73,7 @@ def unescaped(text: bytes) -> bytes:
 
 
 def outside_strings(text: bytes) -> bytes:
-    """Return the parts of `unescaped` JSON that aren't in strings."""
+    """Return the parts of a JSON text outside its strings. `text` is a result of `unescaped`."""
     return b"".join(text.split(b'"')[::2])
 
 

@@ -9,8 +9,8 @@ from shared.json_budget import JsonBudget
 def loads(text: bytes | str, budget: JsonBudget) -> Any:
     """Parse JSON that may contain NaN, Infinity, or numbers that are too large for a float.
 
-    Python's json module writes NaN and Infinity by default, although JSON has no such values. As
-    with this module, bytes may be UTF-8 with or without a byte order mark, UTF-16 or UTF-32.
+    Python's json module writes NaN and Infinity by default, although JSON has no such values. Bytes
+    may be UTF-8 with or without a byte order mark, UTF-16 or UTF-32, as in Python's json module.
 
     Raises:
         TooComplex: the text exceeds the budget.

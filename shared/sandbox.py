@@ -1,4 +1,4 @@
-"""Runs work that clients can make costly in a child process with limits on CPU time and memory.
+"""Runs work whose cost depends on clients, in a child process with limited CPU time and memory.
 
 The module that does the work calls `answer_once` when it is run. Callers run it with `ask_sandbox`.
 """
@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 MAX_CPU_S = 0.5
-"""Maximum CPU time of the work, in seconds, without the start of the process."""
+"""Maximum CPU time of the work, in seconds, not including the start of the process."""
 START_CPU_S = 0.2
 """Estimated CPU time of starting the process, in seconds. A killed process reports no time."""
 MAX_BYTES = 256 << 20
@@ -22,7 +22,8 @@ MAX_BYTES = 256 << 20
 TIMEOUT_S = 60.0
 """Maximum wall-clock time in seconds, for a process that hangs without using CPU time."""
 NICENESS = 5
-"""Niceness of the process. On the core of the engine's thread, it gets a quarter of the time."""
+"""Niceness of the process. If it shares the core of the engine's thread, it gets a quarter of the
+time."""
 TOO_COSTLY = "it takes too much time or memory"
 
 
@@ -69,9 +70,9 @@ def answer_once(
     rejections: tuple[type[Exception], ...],
     max_cpu_s: float = MAX_CPU_S,
 ) -> None:
-    """Call `work` with this process's input, under the limits, and write its result as the output.
+    """Call `work` with this process's input, under the limits, and write the result to its output.
 
-    `rejections` are the errors of `work` whose messages the client gets.
+    `rejections` are the exceptions of `work` whose messages are returned to the client.
     """
     question = sys.stdin.buffer.read()
     limit_process(MAX_BYTES)

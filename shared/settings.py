@@ -57,7 +57,7 @@ _ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:]+\])(:\d{
 def _number(
     default: int | None, description: str, *, least: int = 1, most: int = MAX_NUMBER
 ) -> Any:
-    """Return a setting that is a whole number, or None if the worker chooses the number."""
+    """Return the field of a whole number. With the default None, the worker chooses the number."""
     return Field(default, ge=least, le=most, description=description)
 
 
@@ -100,7 +100,7 @@ Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)]
 
 
 def _each(form: re.Pattern[str], what: str) -> AfterValidator:
-    """Return a validator of a list. All values must have the same form."""
+    """Return a validator for a list whose values must all match `form`."""
 
     def check(values: tuple[str, ...]) -> tuple[str, ...]:
         for value in values:
@@ -555,7 +555,7 @@ class WorkerSettings(PoolSettings):
         return self
 
     def dtype_text(self, dtype: str) -> str:
-        """Return a text with the dtype of activations and the format of the weights."""
+        """Return a description of the dtypes, such as "bfloat16 with int8 weights"."""
         return dtype if self.quantize is None else f"{dtype} with {self.quantize} weights"
 
     @model_validator(mode="after")
@@ -598,7 +598,7 @@ class ControlSettings(FileSettings):
 
 
 class UpSettings(PoolSettings):
-    """Settings of `lorikeet up`, besides the settings of the processes that it starts."""
+    """Settings of `lorikeet up`, in addition to those of the processes that it starts."""
 
     data_dir: Path | None = Field(
         None,
@@ -624,7 +624,7 @@ def load_settings(cls: type[S], **given: Any) -> S:
 
 
 def drop_unknown_variables(environ: MutableMapping[str, str]) -> list[str]:
-    """Remove the `LORIKEET_` variables that no command reads from `environ`.
+    """Remove from `environ` the `LORIKEET_` variables that no command reads.
 
     Child processes therefore don't repeat the warnings.
 
@@ -632,8 +632,8 @@ def drop_unknown_variables(environ: MutableMapping[str, str]) -> list[str]:
         A warning for each removed variable, which suggests a known one with a similar name.
 
     Raises:
-        SettingsError: a variable has a name that is similar to the variable of a setting which
-            protects the server. Without the setting, the server could be open to everybody.
+        SettingsError: an unknown variable may be a misspelling of one that protects the server.
+            Without the protection, the server could be open to everybody.
     """
     known = {ENV_PREFIX + name.upper() for cls in _ALL for name in cls.model_fields}
     known |= {ENV_PREFIX + name for name in _CLIENT_VARIABLES}

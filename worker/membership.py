@@ -26,8 +26,8 @@ log = structlog.get_logger()
 MISMATCHES_UNTIL_RECONCILED = 2
 """Number of mismatches in a row after which the worker reconciles.
 
-A mismatch is a reply to a heartbeat that counts more jobs than the worker has. A single mismatch
-may come from a claim whose reply is still on its way.
+In a mismatch, the reply to a heartbeat has more jobs than the worker. A single mismatch may come
+from a claim whose reply is still on its way.
 """
 
 

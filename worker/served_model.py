@@ -16,7 +16,7 @@ from worker.text.interface import Grammars, PromptTokenizer
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BaseInfo:
-    """Facts about a loaded base model."""
+    """Properties of a loaded base model and its engine."""
 
     eos_ids: frozenset[int]
     """Token ids that end an answer."""
@@ -37,7 +37,7 @@ class BaseInfo:
     max_num_batched_tokens: int
     """Maximum number of tokens of a step."""
     step_bytes: int = 0
-    """Memory that the largest step takes besides the weights, in bytes; 0 if it isn't known."""
+    """Memory that the largest step takes in addition to the weights, in bytes; 0 if unknown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +80,6 @@ class ServedModel:
     adapters: AdapterSupply
     cpu: CpuShares
     serves: Capabilities = EVERYTHING
-    """Which jobs the engine serves."""
+    """Capabilities of the engine: which jobs it serves."""
     close: Callable[[], None] = lambda: None
     """Ends processes that the model has started. Called once, after the last job."""

@@ -80,7 +80,7 @@ class Worker:
         Raises:
             EngineBroken: the engine can't compute any more.
             EngineStalled: the engine hangs.
-            AdapterRejected: adapters in the settings can't be served. All are named.
+            AdapterRejected: adapters in the settings can't be served. The message names all.
             SettingsError: the pool serves another model.
         """
         engine = self.parts.engine
@@ -217,7 +217,7 @@ class Worker:
             self._may_leave.set()
 
     def _drop_jobs(self) -> None:
-        """Drop all jobs, because the worker has lost the lease that it claimed them with."""
+        """Drop all jobs, because the worker has lost the lease under which it claimed them."""
         jobs = self.parts.jobs
         for job in jobs:
             log.info("job_dropped", job_id=job.id, try_=job.claimed.try_)

@@ -94,7 +94,7 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
 async def until_stalled(step_s: Callable[[], float], limit_s: float) -> None:
     """Wait until one step of the engine has taken `limit_s` seconds.
 
-    Time during which this process was suspended doesn't count. Therefore a suspended machine or a
+    Time during which this process was suspended is left out. Therefore a suspended machine or a
     paused container isn't mistaken for a hung engine. `step_s` returns the seconds that the current
     step has taken so far.
     """

@@ -51,7 +51,7 @@ def check_s(limit_s: float) -> float:
 def _hangs(pid: int, limit_s: float) -> bool:
     """Return True once the worker has been silent for the limit, or False once it has ended.
 
-    Time during which this process or the worker was suspended doesn't count.
+    Time during which this process or the worker was suspended is left out.
     """
     pause_s = check_s(limit_s)
     silent_s, checked_s = 0.0, time.monotonic()
@@ -59,7 +59,7 @@ def _hangs(pid: int, limit_s: float) -> bool:
         has_input, _, _ = select.select([BEATS_FD], [], [], pause_s)
         now_s = time.monotonic()
         elapsed_s, checked_s = min(now_s - checked_s, 2 * pause_s), now_s
-        # The worker's descendants may hold the pipe open. Its end then shows in the parent's id.
+        # The worker's descendants may hold the pipe open. The parent's id shows the worker's end.
         if os.getppid() != pid or (has_input and not os.read(BEATS_FD, 4096)):
             return False
         silent_s = 0.0 if has_input or _is_suspended(pid) else silent_s + elapsed_s

@@ -25,8 +25,8 @@ def worker_info(
 ) -> WorkerInfo:
     """Return the worker's state as shown to operators.
 
-    The engine's `stats` are those after its last step, and `step_s` is the time of its current one.
-    `counters` are totals since the start that the engine doesn't count.
+    The engine's `stats` are those after its last step, `step_s` the seconds in its current one.
+    `counters` are totals since the start that don't come from the engine.
     """
     info, supply = served.info, served.adapters
     device_bytes, host_bytes = supply.budgets.used(stats.adapter_bytes, supply.host.num_bytes)

@@ -1,1 +1,1 @@
-"""Types of everything that crosses Redis, and their codec. Rolling upgrades rely on them."""
+"""Types of all messages and records in Redis, and their codec. Rolling upgrades rely on them."""

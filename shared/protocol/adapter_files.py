@@ -13,7 +13,7 @@ CONFIG_KEY = "adapter_config"
 
 
 def upload_source(upload: UploadId) -> str:
-    """Return the source of the adapter with these uploaded files."""
+    """Return the source of an adapter whose files were uploaded with this id."""
     return UPLOAD + upload
 
 

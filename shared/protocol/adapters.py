@@ -66,10 +66,10 @@ class Adapter:
     num_bytes: int
     created_s: int
     kinds: frozenset[AdapterKind] = frozenset()
-    """The adapter's parts besides plain LoRA."""
+    """The adapter's parts other than plain LoRA."""
     state: AdapterState = AdapterState.READY
     reasoning: ReasoningForm | None = None
-    """Form of the reasoning under the chat template that serves the adapter, as in `BaseModel`."""
+    """Form of the reasoning with the chat template that the adapter uses, as in `BaseModel`."""
     tool_form: ToolForm | None = None
     """Format of tool calls in the adapter's own chat template; None without such a template."""
 

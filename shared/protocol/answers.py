@@ -28,7 +28,7 @@ class AnswerSpec(AnswerFormat):
 
     @property
     def counts_tokens(self) -> bool:
-        """Whether the answer contains token ids or counts of tokens, besides their text."""
+        """Whether the answer contains token ids or token counts, in addition to text."""
         return self.returns_token_ids or self.continuous_usage
 
     @classmethod

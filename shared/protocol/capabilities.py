@@ -25,7 +25,7 @@ class AdapterKind(StrEnum):
     LM_HEAD = "lm_head"
     """A low-rank term of the output head."""
     TOKENS = "tokens"
-    """Rows of single tokens in the input embedding or the output head."""
+    """Trained rows for single tokens in the input embedding or the output head."""
 
 
 class Feature(StrEnum):
@@ -34,12 +34,12 @@ class Feature(StrEnum):
     EMBEDDINGS = "embeddings"
     """The request asks for embeddings."""
     LISTED_LOGPROBS = "listed_logprobs"
-    """The request lists the tokens that it wants log-probabilities of."""
+    """The request asks for the log-probabilities of listed tokens."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Needs:
-    """Capabilities that a job needs of its worker."""
+    """Capabilities that a job requires from its worker."""
 
     kinds: frozenset[AdapterKind] = frozenset()
     features: frozenset[Feature] = frozenset()
@@ -49,7 +49,7 @@ class Needs:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capabilities:
-    """Capabilities of a worker besides text generation with plain LoRA, which all workers have."""
+    """Capabilities of a worker, beyond text generation with plain LoRA, which all workers have."""
 
     kinds: frozenset[AdapterKind]
     features: frozenset[Feature]
@@ -120,7 +120,7 @@ def why_unserved(model: str, needs: Needs, workers: Sequence[Capabilities]) -> s
 
 
 def what_exceeds(needs: Needs, worker: Capabilities) -> str | None:
-    """Return a need that the worker doesn't serve, as the end of a sentence, or None."""
+    """Return a need that the worker doesn't serve, as in "is a DoRA adapter", or None."""
     if kinds := sorted(needs.kinds - worker.kinds):
         return _OF_KIND[kinds[0]][0]
     if features := sorted(needs.features - worker.features):

@@ -24,7 +24,7 @@ class EmbeddingParams:
     """Whether embeddings are scaled to length 1."""
 
     def positions(self, num_tokens: int) -> range:
-        """Return the positions of the averaged hidden states in a prompt of `num_tokens`."""
+        """Return the positions in a prompt of `num_tokens` whose hidden states are averaged."""
         match self.pooling:
             case Pooling.LAST:
                 return range(num_tokens - 1, num_tokens)

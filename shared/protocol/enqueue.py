@@ -23,15 +23,15 @@ class QueueLimits:
     max_bytes_tenant: int = 256 * MIB
     """Maximum total bytes of one tenant's unfinished requests."""
     retain_bytes: int = 512 * MIB
-    """Maximum memory of all ended jobs, in bytes. If they need more, the oldest ones of the tenant
-    whose jobs need most are deleted."""
+    """Maximum memory of all ended jobs, in bytes. Above it, the tenant whose ended jobs use the
+    most memory loses its oldest ones."""
     usage_days: int = 400
     """Number of days for which the ledger of usage is kept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IdempotencyKey:
-    """Key of repeated requests. Requests with the same key run only once.
+    """Key that identifies repetitions of a request, so that the request runs only once.
 
     Requests of one tenant with the same key share one job. The key expires together with the job.
     """
@@ -58,9 +58,9 @@ class EnqueueOptions:
     weight: float = 1.0
     """Weight of the job's tenant. Fair queueing serves tenants in proportion to their weights."""
     key_id: str = ""
-    """Id of the stored API key that the job is charged to. Empty for other keys."""
+    """Id of the stored API key that the job is charged to. Empty for keys in the settings."""
     books_pool: str = ""
-    """Name of the pool that has this key and the ledger for the job. Empty for the job's pool."""
+    """Name of the pool that has this key and the job's ledger. Empty if it is the job's pool."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,8 +18,8 @@ MAX_LEFT_MS = 10**12
 """Value of `ClaimedJob.left_ms` for a job without a deadline, in milliseconds (about 30 years)."""
 
 MAX_EMBEDDED = 8
-"""Maximum number of sequences that a job for embeddings counts as. It may have thousands of
-prompts, but they are computed after those of other jobs."""
+"""Maximum number of sequences that a job for embeddings takes up on a worker. Such a job may have
+thousands of prompts, but they are computed after those of other jobs."""
 
 
 class Endpoint(StrEnum):
@@ -45,14 +45,14 @@ class View(StrEnum):
 
 
 class PromptEnd(StrEnum):
-    """End of a chat's prompt."""
+    """How the prompt of a chat ends."""
 
     ANSWER = "answer"
-    """The header of a new answer, as usual."""
+    """With the header of a new answer, as usual."""
     MESSAGE = "message"
-    """The last message. The answer continues it."""
+    """With the unfinished last message. The answer continues it."""
     NOTHING = "nothing"
-    """The last message. It is complete."""
+    """With the complete last message."""
 
 
 class JobState(StrEnum):
@@ -175,12 +175,12 @@ class Job(AnswerFormat):
     reply_to: ApiId
     tenant: str = "default"
     priority: int = 0
-    """Jobs with a higher priority run earlier. One unit of priority counts like 1,000 tokens in
-    fair queueing (`PRIORITY_STEP`)."""
+    """Jobs with a higher priority run earlier. One unit of priority is worth 1,000 tokens in fair
+    queueing (`PRIORITY_STEP`)."""
     is_preemptible: bool = False
     """Whether the job uses idle capacity only. It waits behind all jobs that aren't preemptible,
-    and returns to the queue when one of them needs its place on the worker. Preemptible jobs have a
-    fair queueing of their own."""
+    and returns to the queue when one of them needs its place on the worker. Fair queueing treats
+    preemptible jobs separately."""
     messages: tuple[dict[str, Any], ...] | None = None
     """Chat only: the messages in the form that chat templates expect. Text parts are joined, and
     tool arguments are objects."""
@@ -195,7 +195,7 @@ class Job(AnswerFormat):
     template_kwargs: dict[str, Any] | None = None
     """Chat only: further variables of the chat template."""
     prompt_end: PromptEnd = PromptEnd.ANSWER
-    """Chat only: end of the prompt."""
+    """Chat only: how the prompt ends."""
     traceparent: str | None = None
     """W3C header that continues the trace of the request; None if the request isn't traced."""
 
@@ -219,7 +219,7 @@ class Job(AnswerFormat):
 
     @property
     def features(self) -> frozenset[Feature]:
-        """Needs of the request, besides the needs of the job's version."""
+        """Features that the request needs, in addition to the needs of the job's version."""
         asked = {
             Feature.EMBEDDINGS: self.embedding is not None,
             Feature.LISTED_LOGPROBS: bool(self.sampling.logprob_token_ids),
@@ -228,7 +228,7 @@ class Job(AnswerFormat):
 
     @property
     def num_sequences(self) -> int:
-        """Number of sequences that the job counts as on a worker."""
+        """Number of sequences that the job takes up on a worker."""
         return min(self.num_choices, MAX_EMBEDDED) if self.embedding else self.num_choices
 
 
@@ -249,5 +249,5 @@ class ClaimedJob:
     waited_ms: int = 0
     """Milliseconds for which the job has waited since it was enqueued or last requeued."""
     token_limit: int | None = None
-    """Smallest limit of tokens of the API key; None if there is none. With a limit, the worker
-    reports the tokens of the job before its end."""
+    """Smallest token limit of the API key; None if it has none. If there is a limit, the worker
+    reports the job's tokens while the job runs."""

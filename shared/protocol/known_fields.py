@@ -1,4 +1,4 @@
-"""Decodes the fields that this release knows, of messages that another release may have written."""
+"""Decodes messages that another release may have written. Drops fields that are unknown here."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import fields
@@ -13,7 +13,7 @@ def known_fields(
 ) -> dict[str, Any]:
     """Return the values in `wire` of the fields that `cls` has in this release.
 
-    Other fields, which later releases have added, are left out, and so are those that are None.
+    Fields that are None, or that only later releases have, are left out.
     `forms` has a function for each field whose value must be decoded, by field name.
     """
     known = {f.name: wire[f.name] for f in fields(cls) if wire.get(f.name) is not None}

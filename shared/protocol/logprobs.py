@@ -13,8 +13,8 @@ class TokenLogprob:
     """Log probability in the model's unmodified distribution; None for the first token of a
     prompt."""
     bytes: tuple[int, ...] | None
-    """UTF-8 bytes of the token's text, which may be a part of a character; None for a special
-    token."""
+    """UTF-8 bytes of the token's text; None for a special token. They may be only a part of a
+    character."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ MAX_TYPED = 1024
 """Maximum number of parameters of one request whose types are kept with its answer. The values of
 further parameters are decoded as strings."""
 MAX_SCHEMAS = 64
-"""Maximum number of schemas that are read for one parameter, by references and alternatives."""
+"""Maximum number of schemas read for one parameter, including references and alternatives."""
 _STRING = frozenset(("string",))
 
 
@@ -27,7 +27,7 @@ def parameter_types(function: Mapping[str, Any]) -> dict[str, frozenset[str]]:
 
 
 def rendered_tools(use: ToolUse) -> ToolUse:
-    """Return the parts of tools that rendering needs: names, and types for `UNTYPED_VALUES`."""
+    """Return only what rendering needs: names and, for `UNTYPED_VALUES`, parameter types."""
     left = MAX_TYPED if use.form in UNTYPED_VALUES else 0
     tools = []
     for tool in sorted(use.tools, key=lambda tool: str(tool["function"]["name"])):
@@ -44,7 +44,7 @@ def rendered_tools(use: ToolUse) -> ToolUse:
 
 
 def _types(schema: Any, root: Any) -> set[str]:
-    """Return the JSON types that a schema allows, directly or by references and alternatives."""
+    """Return the JSON types that a schema allows, directly or in references and alternatives."""
     types, waiting = set[str](), [schema]
     for _ in range(MAX_SCHEMAS):
         if not waiting:
@@ -88,4 +88,4 @@ _TYPE_NAMES: Mapping[type, str] = {
     list: "array",
     dict: "object",
 }
-"""Names of JSON's types, by the Python types of decoded values."""
+"""Maps the Python types of decoded values to the names of JSON types."""

@@ -1,6 +1,6 @@
 """Decoded replies of the queue's Lua scripts.
 
-A change of a script's reply needs a change here. The texts of refusals are here, too.
+A change of a script's reply needs a change here. This module also has the texts of refusals.
 """
 
 import math
@@ -106,7 +106,7 @@ class Standing:
     booked: int = 0
     """Number of jobs that the worker owns. Only heartbeats set it."""
     fenced: frozenset[JobId] = frozenset()
-    """Jobs in the arguments of the call that the worker no longer owns, and must drop."""
+    """Jobs that the call named, but that the worker no longer owns. The worker must drop them."""
     cancelled: frozenset[JobId] = frozenset()
     """Jobs of the worker that clients have cancelled."""
     num_forgotten: int = 0

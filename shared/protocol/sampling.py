@@ -39,8 +39,8 @@ class TokenSampling:
     logprob_token_ids: tuple[int, ...] = ()
     """Tokens to report with each output token; empty reports the likeliest tokens instead."""
     prompt_logprobs: int | None = None
-    """Number of likeliest tokens to report with each token of the prompt, besides that token's
-    rank; None reports no scores of prompts."""
+    """Number of likeliest tokens to report with each token of the prompt, in addition to that token
+    itself and its rank; None reports no scores of prompts."""
 
     def values(self) -> dict[str, Any]:
         """Return the parameters of this class by name, without those of subclasses."""

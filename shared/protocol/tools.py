@@ -75,8 +75,8 @@ CALL_ENDS = {
     ToolForm.DEEPSEEK_V3: DEEPSEEK_END,
     ToolForm.DEEPSEEK_V31: DEEPSEEK_END,
 }
-"""Text after each call, for the forms in which a call is complete before this text. An answer with
-at most one call stops at this text."""
+"""Text that follows each call, for the forms whose calls are complete without it. An answer with at
+most one call stops at this text."""
 
 
 class ToolChoice(StrEnum):

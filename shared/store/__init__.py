@@ -1,1 +1,1 @@
-"""Every access to Redis, sorted by subject."""
+"""All code that accesses Redis, with one package for each subject."""

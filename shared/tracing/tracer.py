@@ -46,7 +46,7 @@ class Span:
 
     @property
     def traceparent(self) -> str | None:
-        """W3C header by which other spans become children of this one; None if it isn't sampled."""
+        """W3C header that makes other spans children of this one; None if this isn't sampled."""
         context = self._span.get_span_context()
         if not context.trace_flags.sampled:
             return None
@@ -80,7 +80,7 @@ class Span:
 
 
 class Tracer:
-    """Starts spans. A thread of its own exports the spans that have ended.
+    """Starts spans. A separate thread exports the spans that have ended.
 
     If the collector can't be reached, spans are dropped and a warning is logged. OpenTelemetry's
     environment variables set everything that `Tracer` doesn't, such as headers and sampling.

@@ -61,7 +61,7 @@ class Advertiser:
         return any(version in w.residents for w in workers if w.id != self._lease.wid)
 
     async def shrink(self, running: Mapping[AdapterVersion, int]) -> None:
-        """Give up replicas that the pool doesn't need. `running` counts each version's jobs."""
+        """Give up replicas that the pool doesn't need. `running` has the jobs of each version."""
         replicas, wid = self._residency.replicas, self._lease.wid
         if not replicas:
             return

@@ -31,8 +31,8 @@ UNFINISHED_S = 3600
 log = structlog.get_logger()
 
 Value = Callable[[str], int]
-"""Returns the value of the copy with a digest. Copies with the lowest values are deleted first, and
-among equals the least recently used."""
+"""Returns the value of the copy with the given digest. Copies with the lowest values are deleted
+first, and among equals the least recently used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class AdapterStore:
             raise SettingsError(_problem(folder, error)) from None
 
     def folder_of(self, digest: str) -> Path | None:
-        """Return the folder of a version's copy, if there is one. This counts as a use."""
+        """Return the folder of a version's copy and mark the copy as used, or return None."""
         folder = self._folder / digest
         if not _DIGEST.fullmatch(digest) or not folder.is_dir():
             return None
@@ -124,7 +124,7 @@ class AdapterStore:
                 raise StoreFailed(_problem(self._folder, error)) from None
 
     def uploads(self, *, unused_s: float) -> dict[str, AdapterVersion]:
-        """Return the versions of adopted copies, by digest, that weren't used for `unused_s`."""
+        """Return the versions of adopted copies unused for `unused_s` seconds, by digest."""
         found = {}
         for copy in self.copies():
             file = self._folder / copy.digest / _VERSION_FILE

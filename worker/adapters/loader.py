@@ -52,7 +52,7 @@ class AdapterLoader:
     advertiser: Advertiser
     memory_queue: MemoryQueue
     engine: EngineThread
-    """Gets adapters from `host`."""
+    """Copies adapters from `host` to the device."""
     _: KW_ONLY
     source: AdapterSource
     uploads: UploadFetcher

@@ -14,7 +14,7 @@ class MemoryQueue:
     """Gives freed device memory to the version that has waited longest."""
 
     def __init__(self, residency: Residency, *, num_jobs: Callable[[], Jobs]) -> None:
-        """Create an empty queue. `num_jobs` counts the running jobs of each version."""
+        """Create an empty queue. `num_jobs` returns the number of running jobs by version."""
         self._residency = residency
         self._num_jobs = num_jobs
         self._turn = asyncio.Lock()

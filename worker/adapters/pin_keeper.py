@@ -36,11 +36,11 @@ class PinKeeper:
     serves: Capabilities
     """Capabilities of the worker."""
     _failed_s: dict[AdapterVersion, float] = field(default_factory=dict, init=False)
-    """Monotonic time of the failed load of each version that couldn't be loaded recently."""
+    """Monotonic time of the last failed load, by version. Entries expire after `RETRY_S`."""
 
     @property
     def failed(self) -> Set[AdapterVersion]:
-        """Versions that couldn't be loaded a short time ago."""
+        """Versions whose load failed recently."""
         return self._failed_s.keys()
 
     async def run(self) -> None:
@@ -61,7 +61,7 @@ class PinKeeper:
         for each in wanted[:1]:
             if await self.pins.begin_load(each):
                 await self._load(each.version)
-                # The next worker that may load it counts the workers that are known to hold it.
+                # The next worker that may load the version relies on the reported holders.
                 await self.advertiser.report()
                 await self.pins.end_load(each.version)
 

@@ -48,7 +48,7 @@ class AdapterRecord:
     is_yielding: bool = False
     """Whether claims skip the version's jobs to free its memory for another version."""
     replica: Replica | None = None
-    """Whether the version is a replica that this worker may give up."""
+    """State as a replica that this worker may give up; None if the version isn't a replica."""
     is_surplus: bool = False
     """Whether this worker has given up the version. The version stays in memory until evicted."""
 

@@ -17,7 +17,7 @@ class Replica:
     """A version that was loaded while another worker held it."""
 
     surplus_since_ms: float | None = None
-    """Monotonic time in ms since when the other holders suffice; None while they don't."""
+    """Monotonic time in ms since which the other holders suffice; None while they don't."""
 
     def is_due(self, now_ms: float, steal_ms: float) -> bool:
         """Return whether the pool hasn't needed this replica for KEPT_STEALS * `steal_ms`."""

@@ -80,7 +80,7 @@ class Residency:
         """Call `listener` after each change of this kind."""
         self._listeners[change].append(listener)
 
-    # What is known.
+    # Queries.
 
     def state(self, version: AdapterVersion) -> State:
         """Return the state of a version."""
@@ -195,7 +195,7 @@ class Residency:
             self._notify(Change.LOADS)
 
     def job_finished(self, jobs: Jobs) -> None:
-        """Record that a running job has ended. `jobs` counts the jobs that still run."""
+        """Record that a running job has ended. `jobs` has those that still run."""
         if yield_policy.may_be_free(self._in_use, jobs):
             self.memory_freed()
 
@@ -245,7 +245,7 @@ class Residency:
         self.memory_freed()  # its jobs may be gone already
 
     def not_loaded(self, version: AdapterVersion, *, is_copied: bool) -> None:
-        """Record that a version was not loaded. `is_copied` says if it is in host memory."""
+        """Record that a version was not loaded. `is_copied` is true if host memory has a copy."""
         record = self._record(version)
         if record.state is not State.RESIDENT:
             record.state = State.IN_HOST_MEMORY if is_copied else State.ABSENT

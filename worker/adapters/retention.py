@@ -45,7 +45,7 @@ class Retention:
     store: AdapterStore | None
     """Copies of adapters' files on disk, if any."""
     num_jobs: Callable[[], Jobs]
-    """Counts the running jobs of each version."""
+    """Returns the number of running jobs of each version."""
     _: KW_ONLY
     base: AdapterVersion
     """The base model. It is never removed."""

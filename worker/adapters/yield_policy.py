@@ -27,8 +27,8 @@ def version_to_yield(
     """Return the version that must yield next: the version in use with the fewest jobs.
 
     Return None if no other version can yield. At a repeated shortage, also return None while a
-    version in use is yielding: the waiting version waits for that one. `jobs` counts the running
-    jobs by resident version. Memory of the versions `in_use` is freed only when their jobs end.
+    version in use is yielding: the waiting version waits for that one. `jobs` has the running jobs
+    by resident version. Memory of the versions `in_use` is freed only when their jobs end.
     """
     candidates = [version for version in jobs if version in in_use and version not in yielding]
     is_awaited = any(version in in_use for version in yielding)
@@ -38,5 +38,5 @@ def version_to_yield(
 
 
 def may_be_free(in_use: Collection[AdapterVersion], jobs: Mapping[AdapterVersion, int]) -> bool:
-    """Return whether the end of a job may have freed memory. `jobs` counts running jobs."""
+    """Return whether the end of a job may have freed memory. `jobs` has those that still run."""
     return not in_use or any(not jobs.get(version) for version in in_use)

@@ -38,7 +38,7 @@ def version_to_evict(idle: Sequence[AdapterVersion], order: EvictionOrder) -> Ad
 
 
 class CountedMemory:
-    """Adapter memory of an engine that only counts its bytes. An image is its own reservation."""
+    """Adapter memory of an engine, tracked by counting bytes. Images serve as reservations."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
@@ -62,7 +62,7 @@ class CountedMemory:
     ) -> Placing[ImageT]:
         """Reserve memory for an adapter, unless versions `in_use` need it; see `Engine.place`.
 
-        `evict` removes a version from the engine and, by `discard`, from this memory.
+        `evict` must remove a version from the engine, and call `discard` to free its memory here.
         """
         check_size(image, max_bytes=self._max_bytes)
         evicted: list[AdapterVersion] = []

@@ -18,7 +18,7 @@ _NOT_FINITE = JobError(code=ErrorCode.INTERNAL, message="the model gave no finit
 
 @dataclass(slots=True, eq=False)
 class Answers:
-    """Extends requests by sampled, accepted and forced tokens, and ends them."""
+    """Appends sampled, accepted and forced tokens to requests, and ends them."""
 
     scheduler: Scheduler
     _: KW_ONLY
@@ -38,7 +38,7 @@ class Answers:
         """Append the tokens of a step to their request, and return its outputs in order.
 
         Draft tokens are accepted up to the first that differs from the sampled one. Later steps
-        overwrite the keys and values of the others. Completed blocks enter the scheduler's prefix
+        overwrite the keys and values of the rest. Completed blocks enter the scheduler's prefix
         cache, and a request that ends leaves the scheduler.
         """
         request, drafted = computed.chunk.request, computed.chunk.draft.token_ids
@@ -62,7 +62,7 @@ class Answers:
         return StepOutput(request_id=request.id, error=error)
 
     def _force(self, request: Request) -> list[StepOutput]:
-        """Append the tokens that must come next."""
+        """Append the tokens that the grammar forces."""
         outputs: list[StepOutput] = []
         while not request.is_finished and len(outputs) < MAX_FORCED:
             token = forced_token(request, self.vocab_size)
@@ -125,7 +125,7 @@ def forced_token(request: Request, vocab_size: int) -> int | None:
 
 
 def _no_token_error(request: Request) -> JobError:
-    """Return the error of a request that no token could be sampled for."""
+    """Return the error of a request for which no token could be sampled."""
     if is_restricted(request):
         return NO_TOKEN_LEFT
     return TOO_COMPLEX if request.grammar else _NOT_FINITE

@@ -26,13 +26,13 @@ class StepBatch:
     """`[1, T]` int64: position of each token in its sequence."""
     attention: AttentionBatch
     sampled: list[SampledRow]
-    """The S rows that a token is sampled for: requests, or requests with draft tokens."""
+    """The S rows for which a token is sampled: requests, or requests with draft tokens."""
     sampled_chunks: list[Chunk]
     """The chunks of these rows. Each chunk has `num_samples` consecutive rows."""
     scored: list[tuple[Request, int]]
     """(request, position) of each of the P prompt tokens whose logits score the next token."""
     logits_rows: Tensor
-    """`[S + P]` int64: the tokens whose logits are needed, first for `sampled`, then `scored`."""
+    """`[S + P]` int64: indices of the tokens whose logits `sampled` and then `scored` need."""
     pooled: list[tuple[Chunk, int]]
     """(chunk, index of its first token) of each chunk of a request for an embedding."""
     segments: list[tuple[AdapterVersion | None, int]]
@@ -96,7 +96,7 @@ def build_step(chunks: Sequence[Chunk], device: torch.device) -> StepBatch:
 
 
 def _positions_to_score(chunk: Chunk) -> range:
-    """Return the positions with logits that score further prompt tokens."""
+    """Return the chunk's positions whose logits score prompt tokens without a score."""
     request = chunk.request
     if not request.scores_prompt:
         return range(0)

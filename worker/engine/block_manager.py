@@ -45,7 +45,7 @@ class BlockManager:
             request.block_table.append(block)
 
     def reuse(self, request: Request) -> int:
-        """Share existing blocks that hold the request's next tokens, and return their tokens.
+        """Share existing blocks that hold the request's next tokens. Return the number of tokens.
 
         Updates the request's block table and its counts of computed and cached tokens. The last
         token is always computed, because its logits determine the next token.
@@ -87,7 +87,7 @@ class BlockManager:
         return -(-num_tokens // self.block_size) - len(request.block_table)
 
     def _next_shared(self, request: Request) -> int | None:
-        """Return the block that starts with the next uncomputed token and ends before the last."""
+        """Return the shared block at the next uncomputed token, unless it has the last token."""
         index, offset = divmod(request.num_computed_tokens, self.block_size)
         is_last = (index + 1) * self.block_size >= request.num_tokens
         if request.cache_key is None or offset or is_last:
@@ -110,7 +110,7 @@ class BlockManager:
         return block
 
     def _hash(self, request: Request, index: int) -> bytes:
-        """Return a block's hash: SHA-256 of the previous hash, or the cache key, and its tokens."""
+        """Return SHA-256 of the previous block's hash (or the cache key) and the block's tokens."""
         assert request.cache_key is not None
         hashes = request.block_hashes
         while len(hashes) <= index:

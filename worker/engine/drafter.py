@@ -13,7 +13,7 @@ from worker.engine.speculation.policy import MAX_DRAFT, MAX_ROWS, StepDurations,
 
 
 class Drafter:
-    """Proposes tokens by prompt lookup if verifying them in a step pays."""
+    """Proposes tokens by prompt lookup if verifying them in a step saves time."""
 
     def __init__(self, blocks: BlockManager, *, max_model_len: int, max_rows: int) -> None:
         """Create a drafter.
@@ -33,7 +33,7 @@ class Drafter:
             self._durations.observe(step.num_decodes, ms)
 
     def extend(self, chunks: Sequence[Chunk]) -> Sequence[Chunk]:
-        """Return the chunks of a step, with draft tokens and blocks for them if drafts pay."""
+        """Return the chunks of a step, with draft tokens and blocks for them if this saves time."""
         num_rows = sum(chunk.num_tokens for chunk in chunks)
         is_small = num_rows < self._max_rows
         if not is_small or any(chunk.is_prompt or not chunk.samples for chunk in chunks):
@@ -81,7 +81,7 @@ class Drafter:
 
 
 def _checked(request: Request, token_ids: Sequence[int]) -> Draft:
-    """Return a draft of the first tokens, up to one that the request's grammar doesn't allow."""
+    """Return a draft of the tokens before the first one that the grammar doesn't allow."""
     if not token_ids:
         return NO_DRAFT
     if request.grammar is None:

@@ -39,8 +39,8 @@ _LIMITS = LLParserLimits(max_lexer_states=32_000, verbose_errors=False)
 MAX_TOKEN_S = 0.002
 """CPU time that a grammar may take per token on average, in seconds.
 
-It is at least four times what schemas take. Ambiguous grammars take more with each token of the
-answer, without a limit, and all requests of a step wait for it.
+Schemas take at most a quarter of it. Ambiguous grammars take more time with each token of the
+answer, and all requests of a step wait for them.
 """
 MAX_EXTRA_S = 0.25
 """CPU time in seconds that all answers under a grammar may take in addition to `MAX_TOKEN_S`."""
@@ -98,18 +98,18 @@ class GrammarCost:
 
     def __init__(self) -> None:
         self._extra_s = 0.0
-        """Time beyond what all tokens so far may take."""
+        """Seconds beyond the time that all tokens so far may take."""
         self.is_exceeded = False
-        """Whether the answers have taken too much time, so that they end."""
+        """Whether the answers have taken too much time and must end."""
 
     def add(self, cpu_s: float, *, num_tokens: int = 0) -> None:
-        """Count the CPU time of computations. Answers have `num_tokens` more tokens afterwards."""
+        """Add CPU time spent on `num_tokens` new output tokens. Each token allows more time."""
         self._extra_s = max(0.0, self._extra_s + cpu_s - num_tokens * MAX_TOKEN_S)
         self.is_exceeded = self.is_exceeded or self._extra_s > MAX_EXTRA_S
 
     @contextmanager
     def measured(self, *, num_tokens: int = 0) -> Iterator[None]:
-        """Count the CPU time that this thread spends inside the context."""
+        """Add the CPU time that this thread spends inside the context, as `add` does."""
         start_s = time.thread_time()
         try:
             yield
@@ -145,7 +145,7 @@ class GrammarState:
         return self._mask
 
     def only_token(self) -> int | None:
-        """Return the token that must come next, or None if not exactly one token is allowed."""
+        """Return the next token if exactly one token is allowed, else None."""
         bits = int.from_bytes(self.allowed(), "little")
         return bits.bit_length() - 1 if bits.bit_count() == 1 else None
 
@@ -160,7 +160,7 @@ class GrammarState:
         return is_allowed and not self._cost.is_exceeded
 
     def look_ahead(self, token_ids: Sequence[int]) -> list[bytes]:
-        """Return the bitmask of allowed tokens after each of `token_ids`, if they come next.
+        """Return the bitmask of allowed tokens after each of `token_ids`, if these come next.
 
         The state doesn't change. The result ends before the first token that isn't allowed.
         """
@@ -197,7 +197,7 @@ class Grammar:
 
     @property
     def is_too_complex(self) -> bool:
-        """Whether answers under this grammar have taken too much CPU time, so that they end."""
+        """Whether answers under this grammar have taken too much CPU time and must end."""
         return self._cost.is_exceeded
 
     def start(self, output_ids: Sequence[int] = ()) -> GrammarState:

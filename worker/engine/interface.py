@@ -52,7 +52,7 @@ class AdapterImage(Protocol):
 ImageT_contra = TypeVar("ImageT_contra", bound=AdapterImage, contravariant=True)
 """Type of an engine's images."""
 ReservedT = TypeVar("ReservedT")
-"""Type of an engine's reservations of adapter memory. Only the engine looks into them."""
+"""Type of an engine's reservations of adapter memory. Only the engine reads them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,12 +116,12 @@ class Engine(Protocol[ImageT_contra, ReservedT]):
     ) -> Placing[ReservedT]:
         """Reserve memory for an adapter. With `may_evict`, evict idle adapters if necessary.
 
-        `order` decides which are evicted first, and among equals the least recently used one. If
-        memory is reserved, the caller must either call `write_adapter` and `activate_adapter`, or
-        free the memory with `remove_adapter`.
+        `order` decides which are evicted first; among equals, the least recently used one is first.
+        If memory is reserved, the caller must either call `write_adapter` and `activate_adapter`,
+        or free the memory with `remove_adapter`.
 
         Raises:
-            AdapterRejected: the adapter is larger than all of the adapter memory.
+            AdapterRejected: the adapter is larger than the whole adapter memory.
         """
 
     def write_adapter(self, reserved: ReservedT, image: ImageT_contra) -> None:

@@ -97,17 +97,14 @@ class _Triplets:
         self._values: list[NDArray[np.float32]] = [np.zeros(0, np.float32)]
 
     def add(self, row: int, tokens: Collection[int], values: ArrayLike = 0.0) -> None:
-        """Add different tokens of a row, with one value for all or a value for each."""
+        """Add distinct tokens of a row, with one value for all of them or a value for each."""
         if tokens:
             self._rows.append(row)
             self._tokens.append(np.fromiter(tokens, np.int64, len(tokens)))
             self._values.append(np.broadcast_to(np.asarray(values, np.float32), len(tokens)))
 
     def arrays(self) -> list[Array]:
-        """Return three arrays of equal length.
-
-        For each change of a logit, they have its row, its token and its value.
-        """
+        """Return the rows, the tokens and the values of all triplets, as three arrays."""
         counts = [len(tokens) for tokens in self._tokens[1:]]
         rows = np.repeat(np.array(self._rows, np.int64), counts)
         return [rows, np.concatenate(self._tokens), np.concatenate(self._values)]
@@ -130,7 +127,7 @@ class _Masks:
         self._masks.append(padded)
 
     def arrays(self) -> list[Array]:
-        """Return the rows, their masks, and the table that `_forbid_by_masks` reads them with."""
+        """Return the rows, their masks, and the table with which `_forbid_by_masks` reads them."""
         masks = np.stack(self._masks) if self._masks else np.zeros((0, 0), np.uint8)
         return [np.array(self._rows, np.int64), masks, _BITS if self._masks else _BITS[:0]]
 
@@ -147,7 +144,7 @@ def forbidden_tokens(row: SampledRow) -> set[int]:
 
 
 def _penalties(row: SampledRow) -> tuple[Collection[int], NDArray[np.float32]]:
-    """Return the tokens that were output, and the sum of both penalties of each."""
+    """Return the distinct output tokens, and the sum of both penalties for each."""
     sampling, counts = row.sampling, Counter(row.output_ids)
     times = np.array([*counts.values()], np.float32)
     by_frequency = np.float32(sampling.frequency_penalty) * times

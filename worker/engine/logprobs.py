@@ -104,7 +104,7 @@ def _padded(lists: Sequence[Sequence[int]]) -> Array:
 def _scores(
     logits: Tensor, tokens: Tensor, columns: Tensor, num_top: int, *, ranks: bool
 ) -> tuple[Tensor, ...]:
-    """Return the values of each row that `_describe` reads, after the tokens."""
+    """Return for each row the values that `_describe` reads in addition to the tokens."""
     logprobs = logits.float().log_softmax(-1).nan_to_num(nan=LEAST, neginf=LEAST)
     own = logprobs.gather(-1, tokens[:, None])
     values, ids = logprobs.topk(num_top)

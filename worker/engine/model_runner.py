@@ -40,9 +40,9 @@ class Computed:
 
     chunk: Chunk
     samples: tuple[Sample, ...] = ()
-    """The tokens after the request's last one and after each draft token, if the chunk samples."""
+    """Tokens sampled after the request's last token and after each draft token, if any."""
     embedding: bytes | None = None
-    """The request's embedding, in the form of `pool`; None if it isn't complete."""
+    """The request's embedding, as `pool` returns it; None if it isn't complete."""
 
 
 class ModelRunner:
@@ -104,7 +104,7 @@ class ModelRunner:
 def sample_and_read(
     logits: torch.Tensor, rows: Sequence[SampledRow], *others: Pending[Any]
 ) -> tuple[list[int], dict[int, TokenLogprobs]]:
-    """Sample a token of each row, and read tokens, log-probabilities and `others` at once."""
+    """Sample a token for each row, and read tokens, log-probabilities and `others` at once."""
     if not rows:
         read_all(*others)
         return [], {}
@@ -132,7 +132,7 @@ class StepResult:
     computed: list[Computed] = field(default_factory=list)
     """Results of the chunks, or of their parts, in the order of their computation."""
     failed: list[tuple[Request, JobError]] = field(default_factory=list)
-    """Requests that end with an error. The results of their other chunks are void."""
+    """Requests that end with an error. The results of their other chunks must be ignored."""
 
 
 class StepRunner:

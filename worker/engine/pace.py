@@ -4,11 +4,12 @@ import math
 from dataclasses import dataclass, field
 
 STRETCH = 2.0
-"""Target duration of a step with prompt tokens if one prompt waits, relative to one without."""
+"""Target duration of a step if one prompt waits, relative to a step without prompt tokens."""
 MIN_PROMPT_TOKENS = 32
 """Prompt tokens that a step may always have, even beyond its target, so that prompts progress."""
 MAX_GROWTH = 2
-"""Maximum number of prompt tokens, relative to the most so far. Estimates beyond it are poor."""
+"""Maximum number of prompt tokens of a step, as a multiple of the most that a step has had so far.
+Estimates for larger steps are poor."""
 _NEWEST_SHARE = 0.3
 """Weight of the newest observation in a moving average."""
 _CONTEXT_DOUBT = 16.0

@@ -55,8 +55,8 @@ class HiddenStates:
 def pool(hidden: Tensor, pooled: Sequence[tuple[Chunk, int]]) -> Pending[dict[RequestId, bytes]]:
     """Add the hidden states `[T, H]` of a step to its requests' sums.
 
-    The sums are in float64, so that they hardly depend on the sizes of the chunks. `pooled` has the
-    chunks of requests for embeddings, and the index of each one's first token.
+    The sums are in float64, so that they hardly depend on the sizes of the chunks. `pooled` has
+    each chunk of a request for embeddings, with the row of `hidden` at which the chunk begins.
 
     Returns:
         The embedding of each request whose last token was computed: H little-endian float32, or

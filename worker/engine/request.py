@@ -103,7 +103,7 @@ class Request:
     """Adapter version; None selects the base model."""
     sampling: ChoiceSampling
     max_tokens: int
-    """Maximum number of output tokens, including those of earlier workers. 0: only the prompt."""
+    """Maximum number of output tokens, with those of earlier workers; 0 to run only the prompt."""
     stop_ids: frozenset[int] = frozenset()
     """Tokens that end the sequence. They are part of the output."""
     grammar: "GrammarState | None" = None
@@ -111,7 +111,7 @@ class Request:
     claim_epoch: int = 0
     """Epoch of the claim under which the request runs. Only simulated tokens depend on it."""
     tenant: str = ""
-    """Requests of different tenants share no KV blocks."""
+    """Tenant of the request. Requests of different tenants share no KV blocks."""
     is_preemptible: bool = False
     """Whether requests that aren't preemptible start before this one, and take its KV blocks."""
     output_ids: list[int] = field(default_factory=list)
@@ -129,7 +129,7 @@ class Request:
     num_computed_tokens: int = 0
     """Number of tokens whose keys and values are in the KV cache."""
     num_new_tokens: int = 1
-    """Number of tokens that the last step appended to the output. One step computes them all."""
+    """Number of tokens that the last step appended to the output. A later step computes them."""
     num_cached_tokens: int = 0
     """Number of computed tokens whose keys and values were reused from shared blocks."""
     block_table: list[int] = field(default_factory=list)
@@ -149,7 +149,7 @@ class Request:
 
     @property
     def is_prefilling(self) -> bool:
-        """Whether tokens before the newest ones remain to be computed."""
+        """Whether any token besides the last `num_new_tokens` still has to be computed."""
         return self.num_tokens - self.num_computed_tokens > self.num_new_tokens
 
     @property
@@ -168,7 +168,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepOutput:
-    """A step's result for one request: a new token, its embedding, or the error that ended it.
+    """A step's result for one request: a new token, an embedding, or the error that ended it.
 
     For a request with `max_tokens` 0, the only output has no token, embedding or error, and ends
     the request.

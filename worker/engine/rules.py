@@ -31,7 +31,7 @@ def not_resident(request: Request) -> JobError:
 
 
 def prefix_key(weights_digest: str, tenant: str) -> bytes:
-    """Return a hash of an adapter's weights and a tenant. Prefixes with other hashes aren't shared.
+    """Return a hash of an adapter's weights and a tenant. Prefixes are shared only if it is equal.
 
     `weights_digest` is empty for the base model.
     """
@@ -43,7 +43,7 @@ def reason_to_reject(
 ) -> JobError | None:
     """Return the error of a request that can't run, or None.
 
-    `residents` are the resident adapters. A sequence may have `max_model_len` tokens.
+    `residents` are the resident adapters. A sequence may have at most `max_model_len` tokens.
     """
     if request.version is not None and request.version not in residents:
         return not_resident(request)

@@ -24,9 +24,9 @@ _NUM_CANDIDATES = 1024
 """Number of likeliest tokens among which top-k and top-p select, unless a row needs more."""
 _NO_TOKEN = -1
 _UNDECIDED = -2
-"""Stands for the token of a row that needs more than the candidates."""
+"""Replaces the token of a row that needs more candidates."""
 _BLOCK = 256
-"""Number of tokens whose probabilities are added before the sums are accumulated."""
+"""Number of tokens of a block. Probabilities are first added in each block, then across blocks."""
 _ROWS_AT_ONCE = 32
 """Number of rows whose full vocabularies are sorted at a time, to bound memory."""
 _LEAST_TEMPERATURE = 1e-30
@@ -62,8 +62,9 @@ def draw(
 ) -> Tensor:
     """Return the next token of each row, `[S]` int64, without waiting for the device.
 
-    -1 marks a row for which no token can be sampled. `decide_` must be called once the tokens have
-    been read, unless there are as many candidates as tokens in the vocabulary.
+    -1 marks a row for which no token can be sampled. Rows that need more than `num_candidates`
+    candidates stay undecided: read the tokens, then call `decide_` to complete these rows. This
+    isn't needed if `num_candidates` is the size of the vocabulary.
     """
     changed = [i for i, row in enumerate(rows) if row.sampling.temperature > 0 or is_adjusted(row)]
     if len(changed) == len(rows):
@@ -153,7 +154,7 @@ def _keep_likeliest(
     `probs`, `[S, blocks, _BLOCK]`, is changed in place. `logits` is `[S, V]` float32, and `table`
     is that of `_table`. `index`, `[C]`, has the rows that top-k or top-p may change.
 
-    Return `[C]`: whether `num_candidates` candidates suffice. Results of the other rows are void.
+    Return `[C]`: whether `num_candidates` candidates suffice. Other rows have no valid result.
     """
     num_rows, vocab_size = logits.shape
     is_all = len(index) == num_rows
@@ -214,7 +215,7 @@ def _first_kept(logits: Tensor, least: Tensor, num_kept: Tensor) -> Tensor:
 def _sample(probs: Tensor, table: Tensor) -> Tensor:
     """Sample a token of each row, `[S]`, by the inverse CDF of the tokens that min-p leaves.
 
-    Float64 sums cover the blocks, and the probabilities inside the token's block.
+    The probabilities inside the token's block and the sums of the blocks are added in float64.
     """
     _, uniforms, min_p, _, _ = table.chunk(5, dim=-1)
     least = min_p.float() * probs.amax((1, 2))[:, None]
@@ -228,7 +229,7 @@ def _sample(probs: Tensor, table: Tensor) -> Tensor:
 
 
 def _search(cdf: Tensor, target: Tensor) -> Tensor:
-    """Return `[S, 1]`: the first position with a sum above the target, or the last that adds."""
+    """Return `[S, 1]`: the first position whose sum exceeds the target, or the last raising it."""
     found = torch.searchsorted(cdf, target, right=True)
     last = torch.searchsorted(cdf, cdf[:, -1:].contiguous())
     # Comparisons with NaN lead beyond the end.

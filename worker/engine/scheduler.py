@@ -47,7 +47,7 @@ class Chunk:
 
     @property
     def is_prompt(self) -> bool:
-        """Whether the chunk has more tokens than the newest ones of a running answer."""
+        """Whether the chunk has tokens other than the newest ones of a running answer."""
         return self.num_certain_tokens > self.request.num_new_tokens
 
     def without_draft(self) -> "Chunk":
@@ -156,7 +156,7 @@ class Scheduler:
         return chunks + self._schedule_waiting(budget, is_urgent=num_urgent > 0)
 
     def _num_urgent(self) -> int:
-        """Return the number of prompts, not preemptible, that are being computed or could start."""
+        """Return how many prompts that aren't preemptible are being computed or could start."""
         running = sum(r.is_prefilling and not r.is_preemptible for r in self.running)
         return running + min(self._num_startable(), len(self.waiting) + len(self.embeddings))
 

@@ -30,7 +30,8 @@ class EngineThread:
     def __init__(self, engine: AnyEngine, *, take_cores: Callable[[], None]) -> None:
         """Create a thread for `engine`, without starting it.
 
-        It calls `take_cores` at its start and before each step, as OpenMP may have new threads.
+        The thread calls `take_cores` at its start and before each step, since OpenMP may have
+        started new threads.
         """
         self._engine = engine
         self._take_cores = take_cores

@@ -1,1 +1,1 @@
-"""An engine without a model, which paces known texts."""
+"""An engine without a model. It outputs known texts at a set pace."""

@@ -23,7 +23,7 @@ RANK = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimulatedAdapter:
-    """An adapter without weights. It is also its own image and reservation."""
+    """An adapter without weights. The object also serves as the engine's image and reservation."""
 
     name: str
     version: AdapterVersion
@@ -119,7 +119,7 @@ class SimulatedSource:
 
 
 class SimulatedHostMemory:
-    """LRU cache of adapters. It stands for host memory. Any thread may call its methods."""
+    """LRU cache of adapters in place of host memory. Any thread may call its methods."""
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes

@@ -21,9 +21,9 @@ from worker.engine_simulated.tokens import (
 )
 
 MAX_GAP = 1000
-"""Largest number of missing tokens in a row that counts as a gap. More count as a splice."""
+"""Largest number of missing tokens in a row that is reported as a gap and not as a splice."""
 GAP_ENDS = 2
-"""Number of following tokens that must fit after a gap, because one could fit by chance."""
+"""Number of tokens that must fit after a gap, because a single one could fit by chance."""
 _TOKEN = re.compile(rf"[0-9a-f]{{{TEXT_CHARS}}}")
 
 
@@ -80,10 +80,10 @@ def check(
 ) -> Verdict:
     """Check the text of one choice.
 
-    The text is without an echo. `version` is that of the job, as `GET /v1/jobs/{id}` reports it.
+    `text` has no echoed prompt. `version` is that of the job, as `GET /v1/jobs/{id}` reports it.
     `prompt` has token ids; see `prompt_ids` and `chat_text`. `seed` is that of the request, and
     `choice` is the index among the choices of the prompt. `num_tokens`, if given, must be exact.
-    `may_be_cut` says that a stop string may have cut the last token.
+    If `may_be_cut`, a stop string may have cut the last token.
     """
     pieces = [text[i : i + TEXT_CHARS] for i in range(0, len(text), TEXT_CHARS)]
     is_cut = may_be_cut and bool(pieces) and len(pieces[-1]) < TEXT_CHARS

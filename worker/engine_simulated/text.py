@@ -19,7 +19,7 @@ from worker.text.prompt_style import BASE_STYLE, PromptStyle
 
 
 class SimulatedTokenTable:
-    """Texts of the token ids: bytes of prompts, and 8 hex digits of output tokens."""
+    """Texts of token ids: one byte for a prompt's token, 8 hex digits for an output token."""
 
     def inside(self, token_id: int) -> bytes:
         """Return the bytes of a token. The end token and unused ids have none."""
@@ -43,7 +43,7 @@ class SimulatedTokenizer:
         self._table = SimulatedTokenTable()
 
     async def render(self, job: Job, style: PromptStyle) -> None:
-        """Leave chats to `encode`. There are no templates."""
+        """Return None, because there are no templates. `encode` handles chats."""
 
     def encode(
         self, job: Job, style: PromptStyle = BASE_STYLE, text: str | None = None
@@ -57,7 +57,7 @@ class SimulatedTokenizer:
         return [self._encode(prompt, job) for prompt in job.prompts]
 
     def encode_text(self, text: str, *, add_special_tokens: bool) -> list[int]:
-        """Return the bytes of a text. There are no special tokens to add."""
+        """Return the tokens of a text, which are its bytes. There are no special tokens to add."""
         return prompt_ids(text)
 
     def decode(self, ids: Sequence[int]) -> str:

@@ -3,7 +3,7 @@
 Each token is a hash of everything before it: version, prompt, seed, choice, all earlier tokens of
 the choice, and the epoch of the claim under which the token is computed. The token's text shows the
 epoch and a part of the hash, so the text alone is enough to compute what must follow it. Therefore
-`checker.py` detects a missing, repeated or foreign token by the tokens after it.
+`checker.py` detects a missing, repeated or foreign token from the tokens after it.
 
 The text of a token has 8 hex digits: 3 of the epoch and 5 of the hash.
 """
@@ -90,7 +90,7 @@ def token_text(token_id: int) -> str:
 
 
 def epoch_of(text: str) -> int:
-    """Return the epoch, modulo `NUM_EPOCHS`, that a token's text shows; ValueError for others."""
+    """Return the epoch, modulo `NUM_EPOCHS`, in a token's text. Raises ValueError for others."""
     return int(text[:EPOCH_CHARS], 16)
 
 

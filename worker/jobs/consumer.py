@@ -97,7 +97,7 @@ class Consumer:
         self.wake()
 
     def cancel(self, job_id: JobId) -> None:
-        """End a job that its client has cancelled, maybe before this worker has claimed it."""
+        """End a job that its client has cancelled, even if this worker hasn't claimed it yet."""
         if job := self.jobs.get(job_id):
             self.publisher.cancel(job)
         else:

@@ -11,8 +11,8 @@ def jobs_to_preempt(
     """Return the preemptible jobs that must make room for other jobs, youngest first.
 
     Preemptible jobs never make room for each other: a worker takes them only if it has room. `jobs`
-    are the worker's unfinished ones, in the order of their claims. `max_sequences` choices run at
-    the same time, and `max_tokens` fit into the KV cache.
+    are the worker's unfinished jobs, in the order of their claims. At most `max_sequences` choices
+    run at the same time, and `max_tokens` fit into the KV cache.
     """
     preemptible = [job for job in jobs if job.job.is_preemptible]
     if len(preemptible) == len(jobs):

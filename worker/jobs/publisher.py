@@ -34,7 +34,7 @@ log = structlog.get_logger()
 
 CANCELLED = JobError(code=ErrorCode.CANCELLED, message="the job was cancelled")
 PUBLISH_S = 0.03
-"""Least time between two publications, in seconds, except for the first and last tokens of answers.
+"""Minimum seconds between two publications, except for the first and last tokens of answers.
 
 If Redis, the front end and the client run on the same machine, a publication takes about 2 ms of
 CPU time from the engine. A step of a single stream takes about 10 ms.
@@ -46,7 +46,7 @@ CHECKPOINT_S = 0.25
 CHECKPOINT_PUBLICATIONS = MAX_SENT * 3 // 4
 """A choice's next checkpoint is due at the latest this many publications after its last one.
 
-Without it, tokens can be recovered only from the worker's last `MAX_SENT` publications.
+Tokens without a checkpoint can be recovered only from the worker's last `MAX_SENT` publications.
 """
 
 

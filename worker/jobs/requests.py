@@ -140,7 +140,7 @@ def _too_many_scores(param: str, given: str, num: int) -> JobFailed:
 
 
 def _reports(job: Job, number: int) -> Reports:
-    """Return what is published about a choice. Only a prompt's first one has its scores."""
+    """Return a choice's publishing options. Only the first choice of a prompt has its scores."""
     sampling = job.sampling
     return Reports(
         prompt_ids=sampling.reports_ids,

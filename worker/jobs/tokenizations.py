@@ -53,7 +53,7 @@ class AdapterStyles:
     registry: Registry
     source: AdapterSource
     threads_for: Callable[[str], LoaderThreads]
-    """Returns the threads that read a source."""
+    """Returns the threads on which adapters at a source are read."""
     _read: dict[AdapterVersion, PromptStyle] = field(default_factory=dict, init=False)
 
     async def style(self, version: AdapterVersion) -> PromptStyle:

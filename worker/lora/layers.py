@@ -39,15 +39,15 @@ class LoRAContext:
     def set_batch(self, tokens: Sequences, head_rows: Callable[[], Sequences]) -> None:
         """Set the batches for the next forward pass from the sequences of all tokens.
 
-        `head_rows` returns those of the output head's input rows. It is called only if an adapter
-        changes the head.
+        `head_rows` returns the sequences of the output head's input rows. It is called only if an
+        adapter changes the head.
         """
         self.batch = self.batches.batch_of(tokens)
         is_changed = self.batch and self.head and self.head.is_changed_by(self.batch)
         self.head_batch = self.batches.batch_of(head_rows()) if is_changed else None
 
     def hook_of(self, name: str) -> Callable[..., None]:
-        """Return a forward hook that applies side weights to the module `name`, not a linear."""
+        """Return a forward hook that applies side weights to `name`, which isn't a linear."""
 
         def change(_: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
             if self.batch is not None and self.batch.side is not None:

@@ -1,1 +1,1 @@
-"""What a worker does before it registers: checks, sizes, loading, warm-up."""
+"""Startup of a worker, until it registers: checks, sizes, loading and warm-up."""

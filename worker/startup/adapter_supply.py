@@ -28,7 +28,10 @@ def adapter_supply(
     dtype: torch.dtype,
     serves: Capabilities = EVERYTHING,
 ) -> AdapterSupply:
-    """Return the source of adapters for the base model `name`. It refuses what `serves` lacks."""
+    """Return the source of adapters for the base model `name`.
+
+    The source refuses adapters that need a capability that isn't in `serves`.
+    """
     store = adapter_store(settings)
     roots = adapter_roots(settings)
     checkpoints = CheckpointReader(

@@ -21,12 +21,12 @@ CONFIG_FILE = "config.json"
 
 @dataclass(frozen=True, slots=True)
 class CheckedFiles:
-    """Files of a worker's settings that were checked."""
+    """Result of checking the files that a worker's settings name."""
 
     base: Path
     """Folder of the base model."""
     left_out: frozenset[str]
-    """Names of the adapters that can't be served, if the settings allow to leave them out."""
+    """Names of the adapters that can't be served, if the settings allow leaving them out."""
 
 
 def check_files(settings: WorkerSettings) -> CheckedFiles:
@@ -36,7 +36,7 @@ def check_files(settings: WorkerSettings) -> CheckedFiles:
 
     Raises:
         ModelRejected: the base model's files are missing or broken.
-        AdapterRejected: adapters can't be served, and the settings don't allow to leave them out.
+        AdapterRejected: adapters can't be served, and the settings don't allow leaving them out.
             The message names all of them.
         SettingsError: an adapter root isn't a folder, an organisation of the hub or a URL.
     """

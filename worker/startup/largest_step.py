@@ -61,7 +61,7 @@ def _chunks(batch: Batch, *, max_model_len: int) -> list[Chunk]:
 
 
 def _lengths(batch: Batch, max_model_len: int) -> Iterator[int]:
-    """Yield the lengths of the step's sequences: short ones, then the rest in long ones."""
+    """Yield the lengths of the step's sequences: single tokens, then long sequences."""
     num_tokens = batch.max_num_batched_tokens
     for _ in range(min(batch.max_num_seqs, num_tokens) - 1):
         num_tokens -= 1

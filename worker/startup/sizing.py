@@ -67,7 +67,7 @@ def _bytes(mib: int | None) -> int | None:
 def _check_context(
     settings: WorkerSettings, device: Device, limit: int, num_tokens: int, full_context: int
 ) -> None:
-    """Check that the KV cache of `num_tokens` holds a useful context of the model's `limit`."""
+    """Check that a KV cache of `num_tokens` holds a useful part of the model's context, `limit`."""
     if num_tokens >= limit:
         return
     needed_mb = -(-full_context // MIB)

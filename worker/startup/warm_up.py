@@ -59,7 +59,7 @@ def warm_up(loaded: LoadedModel) -> None:
 
 
 class _ZeroPool(LoRAPool):
-    """Adapters of zeros, for any version. All of them share one page per linear."""
+    """Pool in which every version has an adapter of zeros. All share one page per linear."""
 
     def __init__(self, loaded: LoadedModel) -> None:
         layout = PoolLayout(loaded.base, loaded.dtype)
@@ -104,7 +104,7 @@ class _Runner:
         self._lora.set_batch([], list)
 
     def _attention_batch(self, step: Sequence["SequenceShape"]) -> AttentionBatch:
-        """Return a batch. All its contexts consist of the cache's only block."""
+        """Return a batch whose contexts all consist of the cache's only block, repeated."""
         lengths = [sequence.num_tokens for sequence in step]
         contexts = [sequence.context for sequence in step]
         device = self._loaded.device

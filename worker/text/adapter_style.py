@@ -59,7 +59,7 @@ def adapter_style(
 
 
 def _tool_form(prompting: Prompting, hf_tokenizer: Any, setting: ToolSetting) -> ToolForm | None:
-    """Return the form of tool calls in the adapter's last template. That template renders tools."""
+    """Return the form of tool calls in the adapter's last template, the one that renders tools."""
     form = None
     for template in prompting.templates.values():
         try:

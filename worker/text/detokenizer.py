@@ -46,7 +46,7 @@ class TokenBytes:
         self._at_start: dict[int, bytes] = {}
 
     def inside(self, token_id: int) -> bytes:
-        """See `TokenTable.inside`. Of special tokens, only the tags of tool calls have bytes."""
+        """See `TokenTable.inside`. Special tokens are empty, except tags of calls and reasoning."""
         if token_id not in self._inside:
             self._inside[token_id] = self._look_up(self._prefix, self._prefix_text, token_id)
         return self._inside[token_id]
@@ -57,7 +57,7 @@ class TokenBytes:
         return name or ""
 
     def at_start(self, token_id: int) -> bytes:
-        """See `TokenTable.at_start`. There, sentencepiece drops a leading space."""
+        """See `TokenTable.at_start`. Sentencepiece drops a leading space at the start of a text."""
         if token_id not in self._at_start:
             self._at_start[token_id] = self._look_up([], "", token_id)
         return self._at_start[token_id]
@@ -84,7 +84,7 @@ class TokenBytes:
         return text
 
     def _find_prefix(self) -> list[int]:
-        """Return a list of one token of visible text, or an empty list if there is none."""
+        """Return a list with one token that has visible text; an empty list if there is none."""
         for token_id in range(len(self._hf)):
             text = self._decode([token_id])
             if text.strip() and REPLACEMENT not in text:
@@ -184,7 +184,7 @@ class TextStream:
         return raw
 
     def _emit(self, new: str) -> str:
-        """Add text, and return what can be emitted: up to a stop string or its possible begin."""
+        """Add text, and return the part before a stop string or the possible start of one."""
         if self.is_stopped or not new:
             return ""
         text = self._held + new
@@ -215,7 +215,7 @@ def _possible_start(text: str, stop: str) -> int:
 
 
 def _byte_of_character() -> dict[str, int]:
-    """Return GPT-2's map from characters to bytes. Unprintable bytes have other characters."""
+    """Return GPT-2's map from characters to bytes. Other characters stand for unprintable bytes."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [b for b in range(256) if b not in printable]
     table = {chr(b): b for b in printable}

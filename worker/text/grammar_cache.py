@@ -16,7 +16,7 @@ from worker.text.interface import EncodedPrompt
 from worker.text.tenant_turns import SpentTooMuch, TenantTurns
 
 MAX_RUNNING = 4
-"""Maximum number of compilations at a time, each of another tenant."""
+"""Maximum number of compilations at a time, each for a different tenant."""
 MAX_CACHED = 64
 """Maximum number of cached results. A result is a grammar or the reason for its rejection."""
 V = TypeVar("V")
@@ -70,7 +70,7 @@ class GrammarCache:
         return result
 
     def _compile(self, constraint: bytes, prompt: EncodedPrompt) -> tuple[Grammar | str, float]:
-        """Compile a constraint. Return the grammar or the reason against it, and CPU seconds."""
+        """Compile a constraint. Return the grammar or why it is refused, and the CPU seconds."""
         built = build_grammar(constraint)
         if built.error:
             return built.error, built.cpu_s
@@ -126,7 +126,7 @@ class TenantCache(Generic[V]):
         return values[key]
 
     def put(self, tenant: str, key: bytes, value: V) -> None:
-        """Add a new value. If there are too many, the tenant with the most loses one."""
+        """Add a new value. If there are too many, the tenant with the most loses its oldest one."""
         self._values.setdefault(tenant, OrderedDict())[key] = value
         self._values.move_to_end(tenant)
         self._num_values += 1

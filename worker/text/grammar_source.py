@@ -29,7 +29,7 @@ _ANY = r"(.|\n)*"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Constraint:
-    """Constraint of the answers to a job: calls of tools, or at most one other field."""
+    """Constraint on a job's answers. An answer calls tools, or matches the other field, if set."""
 
     tools: ToolUse | None = None
     """Tools that the answer must call, unless it matches the other field."""

@@ -34,7 +34,7 @@ class PromptTokenizer(Protocol):
     """Converts the prompts of jobs to token ids, and token ids to text. Thread-safe."""
 
     async def render(self, job: Job, style: PromptStyle) -> str | None:
-        """Render the chat of a job by the template of an adapter, in another process.
+        """Render the chat of a job with the template of an adapter, in another process.
 
         Return None if `encode` must render the chat, or if the job isn't a chat.
 
@@ -45,7 +45,7 @@ class PromptTokenizer(Protocol):
     def encode(
         self, job: Job, style: PromptStyle, text: str | None = None
     ) -> Sequence[EncodedPrompt]:
-        """Tokenize the prompts of a job. A chat counts as one prompt.
+        """Tokenize the prompts of a job. A chat is one prompt.
 
         This takes seconds for megabytes of text. `text` is the result of `render`.
 

@@ -18,7 +18,7 @@ class PromptStyle:
     tool_form: ToolForm | None = None
     """Form of tool calls that these templates show to the model; None if they show no tools."""
     reasoning: ReasoningForm | None = None
-    """Form of the reasoning under the templates that serve the adapter."""
+    """Form of the reasoning with the templates that the adapter uses; None without reasoning."""
     eos_ids: frozenset[int] = frozenset()
     """Tokens that end an answer, in addition to the base model's end tokens."""
     sampling: Mapping[str, float] = field(default_factory=dict)

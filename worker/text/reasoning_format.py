@@ -7,7 +7,10 @@ from shared.reasoning_form import ReasoningForm, ReasoningSetting
 
 
 def base_reasoning_form(hf_tokenizer: Any, setting: ReasoningSetting) -> ReasoningForm | None:
-    """Return the form of the base model's reasoning, with "auto" by its template, or None."""
+    """Return the form of the base model's reasoning, or None if it has none.
+
+    If `setting` is "auto", the form is detected in the chat templates.
+    """
     templates = hf_tokenizer.chat_template or ""
     return reasoning_form(
         [templates] if isinstance(templates, str) else templates.values(), setting

@@ -1,4 +1,4 @@
-"""Lets tenants take turns at work, because their requests determine its CPU time."""
+"""Lets tenants take turns at work whose CPU time depends on their requests."""
 
 import asyncio
 import time
@@ -24,7 +24,7 @@ class SpentTooMuch(Exception):
 
 @dataclass(slots=True)
 class Turn:
-    """A turn. It counts its CPU time."""
+    """One turn of a tenant. The caller sets the CPU time that the work took."""
 
     cpu_s: float = 0.0
 
@@ -37,13 +37,13 @@ class CpuTurns(Generic[T]):
     """
 
     def __init__(self, max_running: int) -> None:
-        """Create a queue. At most `max_running` items run at a time, each of another tenant."""
+        """Create a queue. At most `max_running` items of different tenants run at a time."""
         self._max_running = max_running
         self._waiting: dict[str, deque[T]] = {}
         """Items of each waiting tenant. Tenants are in order of arrival."""
         self._running: set[str] = set()
         self._spent: dict[str, tuple[float, float]] = {}
-        """CPU seconds of each tenant, and the time of the count."""
+        """CPU seconds of each tenant, and the time at which they were updated."""
 
     def has_room(self, tenant: str) -> bool:
         """Return whether another item of the tenant may wait."""
@@ -83,12 +83,12 @@ class TenantTurns:
     """Turns of the tenants of one worker. All calls must come from one event loop."""
 
     def __init__(self, max_running: int) -> None:
-        """Let at most `max_running` turns run at a time, each of another tenant."""
+        """Let at most `max_running` turns of different tenants run at a time."""
         self._turns: CpuTurns[asyncio.Future[None]] = CpuTurns(max_running)
 
     @asynccontextmanager
     async def turn(self, tenant: str) -> AsyncIterator[Turn]:
-        """Wait for a turn. It lasts as long as the context. Raises SpentTooMuch."""
+        """Wait for a turn, which lasts as long as the context. Raises SpentTooMuch if refused."""
         if not self._turns.has_room(tenant):
             raise SpentTooMuch
         begins: asyncio.Future[None] = asyncio.get_running_loop().create_future()

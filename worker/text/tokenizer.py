@@ -26,7 +26,7 @@ class Tokenizer:
     def __init__(
         self, hf_tokenizer: Any, *, vocab_size: int, reasoning: ReasoningForm | None = None
     ) -> None:
-        """Wrap a tokenizer of the Hugging Face library, for `vocab_size` rows of the embedding."""
+        """Wrap a tokenizer of the Hugging Face library. The embedding has `vocab_size` rows."""
         self._hf = hf_tokenizer
         self._vocab_size = vocab_size
         self._reasoning = reasoning
@@ -34,7 +34,7 @@ class Tokenizer:
         self._templates = AdapterTemplates()
 
     async def render(self, job: Job, style: PromptStyle) -> str | None:
-        """See `PromptTokenizer.render`. An adapter must also have the base's form of tool calls."""
+        """See `PromptTokenizer.render`. Refuses tools in another form than the adapter's."""
         chat = self._adapters_chat(job, style)
         if chat is None:
             return None
@@ -121,7 +121,7 @@ class Tokenizer:
         return text_stream(job, prompt, self._token_bytes)
 
     def _adapters_chat(self, job: Job, style: PromptStyle) -> TemplateChat | None:
-        """Return the chat if an adapter's template renders it differently than the base's."""
+        """Return the chat if an adapter's own template must render it, else None."""
         template = style.template(has_tools=job.tools is not None)
         if job.endpoint is not Endpoint.CHAT or template is None:
             return None

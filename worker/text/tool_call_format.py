@@ -38,7 +38,7 @@ _SIGNS = (
     (ToolForm.LLAMA3_JSON, re.compile(r'\{"name": [^"{}]+, "parameters": ')),
     (ToolForm.PYTHONIC, re.compile(r"\[[A-Za-z_]\w*\([A-Za-z_]\w*=[^()\[\]]*\)")),
 )
-"""Texts that identify a form in the instructions and in a rendered call, in order."""
+"""Texts that identify a form in the instructions or in a rendered call. The first match wins."""
 _LLAMA3_CALL = re.compile(rf'\{{"name": "{_TOOL_NAME}", "parameters": ')
 
 log = structlog.get_logger()
@@ -115,7 +115,7 @@ def _probe(render: Callable[..., str]) -> tuple[ToolForm | None, bool]:
 
 
 def _earlier_call(render: Callable[..., str], text: str) -> str:
-    """Return the text of the assistant's call in a chat. `text` is the chat without the call."""
+    """Return the text that a template writes for a call. `text` is the chat without the call."""
     function = {"name": _TOOL_NAME, "arguments": {"field": "value"}}
     call = {"id": "probe0001", "type": "function", "function": function}
     message = {"role": "assistant", "content": "", "tool_calls": [call]}

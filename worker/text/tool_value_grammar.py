@@ -120,5 +120,5 @@ def _choices(schema: dict[str, Any]) -> list[str]:
 
 
 def literal(text: str) -> str:
-    """Return a text as llguidance's grammars write it. The empty text stays empty."""
+    """Return a text as a string literal of llguidance's grammars. An empty text stays empty."""
     return json.dumps(text, ensure_ascii=False) if text else ""

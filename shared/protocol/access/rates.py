@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 NO_LIMIT = -1
-"""Number that `enqueue.lua` returns for a limit that the key doesn't have."""
+"""Value that `enqueue.lua` returns for a limit if the key doesn't have it."""
 
 
 class Unit(StrEnum):
-    """Unit that a limit counts."""
+    """Unit of a limit."""
 
     REQUESTS = "requests"
     TOKENS = "tokens"
@@ -38,7 +38,7 @@ class Rate:
     used: int
     """Number of requests or tokens. Tokens include those that unfinished requests have reserved.
 
-    If the number exceeds the limit, the excess also counts in the next windows.
+    If the number exceeds the limit, the excess is carried over to the next windows.
     """
     left_ms: int
     """Milliseconds until the next window begins."""
@@ -49,7 +49,7 @@ class Rate:
         return max(0, self.limit - self.used)
 
     def wait_ms(self, needed: int) -> int:
-        """Return the milliseconds until `needed` requests or tokens are left.
+        """Return the milliseconds until the limit has room for `needed` more requests or tokens.
 
         `needed` is at most the limit. The time may become shorter, because requests may end with
         fewer tokens than they have reserved.

@@ -1,4 +1,4 @@
-"""Rights of requests to groups of routes and to models. API keys determine the rights."""
+"""Rights of a request: the groups of routes and the models that its API key allows."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -27,7 +27,7 @@ class Scope(StrEnum):
 class KeyLimits:
     """Maximum numbers of requests and tokens in one minute and one day; None for no limit.
 
-    Minutes and days begin by the UTC clock. The tokens of prompts and of answers count.
+    Minutes and days begin on the UTC clock. Tokens are those of prompts and of answers.
     """
 
     requests_per_minute: int | None = None
@@ -50,8 +50,8 @@ class Access:
     is_anonymous: bool = False
     """Whether the request has no key, and the server accepts such requests."""
     books_pool: str = field(default="", compare=False)
-    """Name of the pool that has the key, its limits and the ledger of its tenant. Empty if that is
-    the pool which the request is for."""
+    """Name of the pool that has the key, its limits and the ledger of its tenant. Empty if it is
+    the pool that serves the request."""
 
     @property
     def actor(self) -> str:
@@ -66,8 +66,8 @@ class Access:
     def covers(self, models: Sequence[str]) -> bool:
         """Return whether these rights include all models that the patterns `models` match.
 
-        A pattern with wildcards counts as included only if these rights have an equal one or `*`,
-        because other patterns with wildcards can't be compared.
+        A pattern with wildcards is included only if these rights have an equal one or `*`, because
+        other patterns with wildcards can't be compared.
         """
         return self.allows_all or all(
             each in self.models or (_WILDCARDS.isdisjoint(each) and self.allows(each))
@@ -77,8 +77,8 @@ class Access:
     def allows(self, name: str) -> bool:
         """Return whether the model with this name may be used and seen.
 
-        `name` is the name of an adapter or of the base model, and not another form that requests
-        may use, such as `base:name`. The time is linear in the length of the name, because
+        `name` is the plain name of an adapter or of the base model, and not another form that
+        requests may use, such as `base:name`. The time is linear in the length of the name, because
         `fnmatch` tries only one place for each part of a pattern between two wildcards.
         """
         return self.allows_all or any(fnmatchcase(name, each) for each in self.models)

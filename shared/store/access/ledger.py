@@ -65,7 +65,7 @@ class Ledger(PoolStore):
         return found
 
     async def _read(self, day: date, tenants: Sequence[str]) -> dict[str, dict[bytes, bytes]]:
-        """Return the counts of each tenant by model. There may be thousands of models."""
+        """Return the encoded usage, by tenant and model. There may be thousands of models."""
         found: dict[str, dict[bytes, bytes]] = {tenant: {} for tenant in tenants}
         cursors = dict.fromkeys(tenants, 0)
         while cursors:

@@ -17,7 +17,7 @@ OPERATOR = ".operator"
 POOL = ".pool"
 """Author of changes that the pool makes by itself."""
 WORKER = ".worker"
-"""Author of the load of an adapter in a worker's settings."""
+"""Author of the loading of adapters that a worker's settings name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,9 +50,9 @@ class Changes(PoolStore):
     async def newest(
         self, limit: int, *, before: str | None, wanted: Callable[[Change], bool]
     ) -> Sequence[Change]:
-        """Return up to `limit` of the `wanted` changes, newest first.
+        """Return up to `limit` changes for which `wanted` is true, newest first.
 
-        With the id `before`, only earlier changes are returned.
+        If `before` is the id of a change, only earlier changes are returned.
         """
         found: list[Change] = []
         end = f"({before}" if before else "+"
@@ -69,9 +69,10 @@ class Changes(PoolStore):
 def log_key_change(
     pipe: Pipeline, keys: Keys, action: str, *, before: str = "", after: str = ""
 ) -> None:
-    """Add to `pipe` a command that logs a change of an API key. Scripts log changes of adapters.
+    """Add to `pipe` a command that logs a change of an API key.
 
-    `before` or `after` is the key's tenant and id.
+    `after` is a created key and `before` a revoked one, as `tenant/id`. Adapters don't need this
+    function, because the Lua scripts that change adapters log the changes themselves.
     """
     fields = {"action": action, "adapter": "", "by": OPERATOR, "from": before, "to": after}
     pipe.xadd(keys.changes, fields, maxlen=MAX_CHANGES, approximate=True)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Candidate versions: tried out as a canary or a shadow along with the current version."""
+"""Candidates: versions that are tried out as a canary or shadow of an adapter's current version."""
 
 import hashlib
 from collections.abc import Sequence
@@ -37,8 +37,8 @@ class Share:
     def takes(self, key: str) -> bool:
         """Return whether the candidate takes the requests with this key.
 
-        A key that the candidate takes stays with it while the share grows. Another candidate gets
-        other keys.
+        As the share grows, the candidate keeps its keys and takes further ones. Another candidate
+        takes other keys.
         """
         digest = hashlib.sha256(f"{self.version}\0{key}".encode("utf-8", "replace")).digest()
         return int.from_bytes(digest[:8]) < self.percent / 100 * 2**64
@@ -84,11 +84,11 @@ class Candidates(PoolStore):
         percent: float,
         by: str,
     ) -> AdapterVersion | None:
-        """Set what a name's candidate does, and return the candidate's version.
+        """Set the mode and share of a name's candidate, and return the candidate's version.
 
-        `version` becomes the candidate in place of another one. It is one of the previous versions
-        or the present candidate; None means the present candidate. `percent` is the share of
-        requests, from 0 to 100. Returns None if the name isn't registered.
+        `version` is one of the previous versions, which then replaces the present candidate, or the
+        present candidate itself; None means the latter. `percent` is the share of requests, from 0
+        to 100. Returns None if the name isn't registered.
 
         Raises:
             JobFailed: the name has no candidate, `version` is current or isn't kept, or it is

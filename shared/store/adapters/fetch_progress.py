@@ -9,7 +9,7 @@ from shared.protocol.known_fields import known_fields
 from shared.store.redis.pool_store import PoolStore
 
 TTL_MS = 10_000
-"""Milliseconds after which progress expires that a dead worker has reported."""
+"""Milliseconds after which reported progress expires, in case its worker has died."""
 
 
 class Phase(StrEnum):

@@ -36,5 +36,5 @@ def without_candidate(name: str) -> JobFailed:
 
 
 def quarantine(version: str | None) -> str:
-    """Return the sentence that a version is quarantined."""
+    """Return the error message for a quarantined version."""
     return f"adapter {version} is quarantined: several of its jobs in a row killed their workers"

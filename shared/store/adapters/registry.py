@@ -58,11 +58,11 @@ class Found:
     """Candidate of the adapter, if it takes requests. None if a version was looked up."""
 
     def canary_for(self, key: str) -> "Found":
-        """Return the canary if it takes the requests with this key, else this result unchanged."""
+        """Return the canary if it takes requests with `key` (`Share.takes`), else this result."""
         return self._candidate_for(key, CandidateMode.CANARY) or self
 
     def shadow_for(self, key: str) -> "Found | None":
-        """Return the shadow if it computes copies of the requests with this key, else None."""
+        """Return the shadow if it computes copies of requests with `key`, else None."""
         return self._candidate_for(key, CandidateMode.SHADOW)
 
     def _candidate_for(self, key: str, mode: CandidateMode) -> "Found | None":
@@ -125,8 +125,9 @@ class Registry(PoolStore):
         """Register an adapter that a worker was started with.
 
         Returns the version that the name refers to after the call, or None if a client has unloaded
-        the name. That is another version than the one of `adapter` if a client has set it, or if a
-        worker that started later has registered it. A quarantined version stays quarantined.
+        the name. It differs from the version of `adapter` if a client has set another one, or if a
+        worker that started later has registered another one. A quarantined version stays
+        quarantined.
         """
         _, version = await self._add("start", adapter, by=WORKER)
         return version
@@ -179,9 +180,9 @@ class Registry(PoolStore):
         """Make the name refer to a previous version, and return that version.
 
         Without `version`, the name gets the first version in the order of rollbacks, and the
-        replaced version becomes the last one. With `version`, the replaced version becomes the
-        first one. If `version` is current already, nothing changes. `by` is the client, as the
-        audit log shows it. Returns None if the name isn't registered.
+        replaced version becomes the last one in this order. With `version`, the replaced version
+        becomes the first one. If `version` is current already, nothing changes. `by` is the client,
+        as the audit log shows it. Returns None if the name isn't registered.
 
         Raises:
             JobFailed: there is no previous version, the name doesn't keep `version`, or the
@@ -215,7 +216,7 @@ class Registry(PoolStore):
         return adapter.version
 
     async def release_quarantined(self, *, after_ms: int) -> list[AdapterVersion]:
-        """End the quarantine of versions after `after_ms`, and return these versions.
+        """Release the versions that were quarantined at least `after_ms` ago, and return them.
 
         They take jobs again. The call may be repeated.
         """

@@ -17,7 +17,7 @@ REPLICAS_PER_CALL = 32
 """Maximum number of replicas in one call of `shrink.lua`."""
 COLD_PAGE = 256
 MAX_COLD_PAGES = 4
-"""Maximum number of pages of versions without a holder that a limited worker reads."""
+"""Maximum number of pages that `cold_heads` reads for a worker that doesn't serve every job."""
 
 
 class ResidencyStore(PoolStore):
@@ -32,7 +32,7 @@ class ResidencyStore(PoolStore):
         self._reported: dict[WorkerId, set[AdapterVersion]] = {}
         """Versions that each worker of this process has reported to Redis."""
         self._mismatched: set[WorkerId] = set()
-        """Workers with a different number of versions in Redis at the last heartbeat."""
+        """Workers for which Redis had a different number of versions at the last heartbeat."""
 
     async def set_residents(
         self,
@@ -79,7 +79,7 @@ class ResidencyStore(PoolStore):
     ) -> dict[AdapterVersion, ReplicaStanding]:
         """Return whether the pool needs each replica, and withdraw surplus replicas in `due`.
 
-        The worker no longer counts as a holder of a withdrawn version, and may evict it. The last
+        The worker is no longer a holder of a withdrawn version, and may evict it. The last
         replica of a version is never withdrawn. The call may be repeated. `running` has, for each
         version that the worker holds, the number of its jobs that the worker runs. A replica is
         needed if a job of its version has waited for longer than `steal_ms`.
@@ -132,8 +132,8 @@ class ResidencyStore(PoolStore):
     ) -> list[AdapterVersion]:
         """Return the versions with a waiting job that the worker serves.
 
-        `featured` also counts running jobs. A version that seems to have only jobs with features is
-        left to workers that serve all features.
+        The hash `featured` also has running jobs, so a version may wrongly seem to have only jobs
+        with features. Such a version is left to workers that serve all features.
         """
         has_features = serves.features == frozenset(Feature)
         pipe = self._redis.pipeline(transaction=False)
@@ -167,7 +167,7 @@ class ResidencyStore(PoolStore):
     def unreported(
         self, wid: WorkerId, residents: Collection[AdapterVersion]
     ) -> tuple[set[AdapterVersion], set[AdapterVersion]]:
-        """Return the versions that are held but not reported, and vice versa."""
+        """Return the versions held but not reported, and the versions reported but not held."""
         reported, held = self._reported.get(wid, set()), set(residents)
         return held - reported, reported - held
 

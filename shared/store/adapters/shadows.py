@@ -31,7 +31,7 @@ class PairReport:
     original: JobId
     copy: JobId
     similarity: float
-    """0 for answers without common words or a failed copy, up to 1 for equal answers."""
+    """From 0 (no common words, or a failed copy) to 1 (equal answers)."""
     error: str | None = None
     """Reason why the copy failed."""
     tokens: int = 0

@@ -1,8 +1,8 @@
-"""Lookups of unknown adapters at the source of `--adapter-source`, at their first request.
+"""Lookups of unknown adapters in `--adapter-source` when they are first requested.
 
-The key of a name is a lease while one front end looks the adapter up. Each name is therefore looked
-up once, even if many requests and front ends need it. If the lookup is refused, the key has the
-error for a short time, in which no request reaches the source.
+While a front end looks up an adapter, the Redis key of the adapter's name is a lease. Each name is
+therefore looked up once, even if many requests and front ends need it. If the lookup is refused,
+the key holds the error for a short time, during which no request reaches the source.
 """
 
 from dataclasses import asdict, dataclass
@@ -29,7 +29,7 @@ class Lookup:
     is_running: bool = False
     """Whether another process is looking up the name."""
     refusal: JobError | None = None
-    """Error of an earlier lookup, while it is kept."""
+    """Error of an earlier, refused lookup; None if none is kept."""
 
 
 class SourceLookups(PoolStore):

@@ -38,7 +38,7 @@ class Uploads(PoolStore):
         num_left: int,
         ttl_ms: int,
     ) -> None:
-        """Store one piece of at most `PIECE_BYTES` bytes, and charge the tenant with it.
+        """Store one piece of at most `PIECE_BYTES` bytes, and charge it to the tenant.
 
         `field` is `CONFIG`, or the number of the piece, from 0. `num_left` is the number of bytes
         that the client has announced and not yet sent. The upload expires after `ttl_ms` unless

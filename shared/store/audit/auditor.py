@@ -112,7 +112,7 @@ class Auditor:
 
 
 def _is_true(fact: Fact, reply: Any) -> bool:
-    """Return whether the reply shows the fact. A fact about a key of another type is false."""
+    """Return whether `reply` shows that the fact is true. It is false for a key of another type."""
     if isinstance(reply, ResponseError) and str(reply).startswith("WRONGTYPE"):
         return False
     if isinstance(reply, Exception):
@@ -121,7 +121,7 @@ def _is_true(fact: Fact, reply: Any) -> bool:
 
 
 def _members_by_key(suspects: Iterable[Stray]) -> dict[str, list[str]]:
-    """Return the suspects' members by key, without duplicates. A key may have no members."""
+    """Return the suspects' members by key; an empty list if only the key itself is a suspect."""
     members: dict[str, set[str]] = {}
     for suspect in suspects:
         members.setdefault(suspect.key, set()).add(suspect.member)

@@ -1,7 +1,7 @@
 """Strays of an audit, and facts about a pool. A fact can show that a key is in use. Pure.
 
-A fact is read with one short command of Redis. The docstring of each method of `Facts` states the
-fact that it returns. If the method returns several facts, the statement is true if one of them is.
+A fact is read with one short command of Redis. If a method of `Facts` returns several facts, its
+statement holds if any of them is true.
 """
 
 from collections.abc import Callable, Iterable
@@ -33,7 +33,7 @@ class Fact:
 
     command: tuple[str | int, ...]
     is_shown_by: Callable[[Any], bool]
-    """Function from the command's reply to whether the fact is true."""
+    """Returns whether the command's reply shows that the fact is true."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Doubt:
 
     reason: str
     unless: tuple[Fact, ...] = ()
-    """Facts. Any true fact clears the doubt."""
+    """Facts that clear the doubt if any of them is true."""
 
 
 class Facts:
@@ -52,52 +52,55 @@ class Facts:
         self.keys = keys
 
     def exists(self, key: str) -> Fact:
-        """The key exists."""
+        """Return the fact that the key exists."""
         return Fact(("EXISTS", key), bool)
 
     def is_missing(self, key: str) -> Fact:
-        """The key doesn't exist."""
+        """Return the fact that the key doesn't exist."""
         return Fact(("EXISTS", key), lambda reply: not reply)
 
     def lacks(self, type_: str, key: str, member: str) -> Fact:
-        """The set, sorted set or hash doesn't have the member."""
+        """Return the fact that the set, sorted set or hash doesn't have the member."""
         if type_ == "set":
             return Fact(("SISMEMBER", key, member), lambda reply: not reply)
         return Fact((_LOOKUPS[type_], key, member), lambda reply: reply is None)
 
     def is_in_zset(self, key: str, member: str) -> Fact:
-        """The sorted set has the member."""
+        """Return the fact that the sorted set has the member."""
         return Fact(("ZSCORE", key, member), _is_found)
 
     def is_in_set(self, key: str, member: str) -> Fact:
-        """The set has the member."""
+        """Return the fact that the set has the member."""
         return Fact(("SISMEMBER", key, member), bool)
 
     def is_in_list(self, key: str, item: str) -> Fact:
-        """The list has the item."""
+        """Return the fact that the list contains the item."""
         return Fact(("LPOS", key, item), _is_found)
 
     def has_field(self, key: str, field: str, value: str) -> Fact:
-        """The field of the hash has the value."""
+        """Return the fact that the field of the hash has the value."""
         return Fact(("HGET", key, field), lambda reply: bool(reply == value.encode()))
 
     def is_live_worker(self, worker: str) -> Fact:
-        """The worker is in the pool."""
+        """Return the fact that the worker is in the pool."""
         return self.is_in_zset(self.keys.workers, worker)
 
     def is_known_worker(self, worker: str) -> tuple[Fact, ...]:
-        """The worker is in the pool, or its jobs are being handed over."""
+        """Return the facts that the worker is in the pool, or its jobs are being handed over."""
         return self.is_live_worker(worker), self.is_in_zset(self.keys.lost, worker)
 
     def has_lease_after(self, worker: str, time_ms: int) -> Fact:
-        """The worker's lease ends after `time_ms`, or the worker is no longer in the pool."""
+        """Return the fact that the lease ends after `time_ms`, or the worker has left the pool."""
         command = self.is_live_worker(worker).command
         return Fact(command, lambda reply: reply is None or float(reply) > time_ms)
 
     def job_is(
         self, job: str, states: Iterable[JobState], *, version: str = "", owner: str = ""
     ) -> Fact:
-        """The job is in one of the states, and has the version and the owner if they are given."""
+        """Return the fact that the job is in one of the states, with the given version and owner.
+
+        An empty version or owner matches any.
+        """
         allowed = {state.encode() for state in states}
 
         def is_shown_by(reply: Any) -> bool:
@@ -108,7 +111,7 @@ class Facts:
         return Fact(("HMGET", self.keys.job(JobId(job)), "state", "version", "owner"), is_shown_by)
 
     def some_job_waits(self) -> tuple[Fact, ...]:
-        """A job waits, or the waiting jobs of a quarantined version must still be ended."""
+        """Return the facts that a job waits, or that a quarantined version has jobs to be ended."""
         return self.exists(self.keys.ready), self.exists(self.keys.doomed)
 
 

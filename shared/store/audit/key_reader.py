@@ -1,4 +1,4 @@
-"""Reads keys of a pool for an audit, many keys with each round trip."""
+"""Reads keys of a pool for an audit, many keys per round trip."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -11,7 +11,7 @@ from shared.store.redis.keys import Keys
 SCAN_COUNT = 200
 """Number of keys that one call of SCAN looks at."""
 NUM_MEMBERS = 200
-"""Maximum number of members that are read of a key. If it has more, these are a random sample."""
+"""Maximum number of members to read from one key. If it has more, a random sample is read."""
 _SAMPLES = {"zset": "ZRANDMEMBER", "set": "SRANDMEMBER", "hash": "HRANDFIELD"}
 _ABSENT = "none"
 """Type that Redis reports for a key that doesn't exist."""
@@ -35,7 +35,7 @@ class KeyReader:
     async def read(
         self, names: Sequence[str], members: Mapping[str, Sequence[str]] | None = None
     ) -> tuple[list[Entry], list[Stray]]:
-        """Return the keys of kinds with a rule, and the strays among the other keys.
+        """Return the keys to which a rule applies, and all other keys as strays.
 
         Keys that no longer exist are left out. `members` are the members to check, by key; by
         default a sample of each key's members.

@@ -92,7 +92,7 @@ def _job(facts: Facts, entry: Entry) -> Iterable[Doubt]:
 
 
 def _if_exists(key: Callable[[Keys], Callable[..., str]], otherwise: str) -> OfMember:
-    """Return a check that the `key` which a member names exists. `otherwise` is the fault."""
+    """Return a check that the key `key` of a member exists. `otherwise` is the fault if not."""
 
     def of_member(facts: Facts, _: Entry, member: str) -> Iterable[Doubt]:
         yield Doubt(otherwise, (facts.exists(key(facts.keys)(member)),))
@@ -109,7 +109,7 @@ _keeper = _if_exists(lambda keys: keys.jobs, "the tenant has no jobs")
 
 
 def _if_listed(index: Callable[[Keys], str], otherwise: str) -> OfKey:
-    """Return a check that the sorted set `index` has the key's name. `otherwise` is the fault."""
+    """Return a check that the key's name is in the sorted set `index`; `otherwise` is the fault."""
 
     def of_key(facts: Facts, entry: Entry) -> Iterable[Doubt]:
         yield Doubt(otherwise, (facts.is_in_zset(index(facts.keys), entry.name),))

@@ -27,7 +27,7 @@ MAX_OPEN_TENANT = 200
 LEASE_MS = 10_000
 """Milliseconds without a renewal after which a batch may get another turn."""
 PROMISE_MS = 60_000
-"""Milliseconds after which a turn is given again if no control process has begun it."""
+"""Milliseconds that a control process has to begin its turn before the turn is given again."""
 MAX_TURNS = 16
 """Maximum number of batches of a pool that have a turn at the same time."""
 MAX_TURNS_TENANT = 8
@@ -70,7 +70,7 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Competition:
-    """Numbers of running turns, from the view of one turn's runner."""
+    """Running turns with which one turn shares the pool, including that turn."""
 
     num_tenants: int
     """Number of tenants with turns, including the tenant of the runner's batch."""
@@ -93,8 +93,8 @@ class Batches(PoolStore):
     async def add(self, batch: Batch, *, keep_s: int, max_tenant: int) -> None:
         """Accept a batch.
 
-        A tenant has at most `max_tenant` batches, which include ended ones that are kept. `keep_s`
-        is the longest time in seconds for which a batch is kept.
+        A tenant may have at most `max_tenant` batches, including ended ones that are still kept.
+        `keep_s` is the longest time in seconds for which a batch is kept.
 
         Raises:
             QueueFull: the pool or the tenant has too many batches that haven't ended.
@@ -125,7 +125,7 @@ class Batches(PoolStore):
         return found
 
     async def page(self, access: Access, *, limit: int, after: str | None) -> Page[Batch] | None:
-        """Return a page of the batches that a client may see, or None if `after` isn't one."""
+        """Return a page of the batches that a client may see; None if `after` isn't among them."""
         key = self._keys.batches_of(access.tenant)
         return await read_page(
             self._redis, key, self._read, access=access, limit=limit, after=after
@@ -141,7 +141,7 @@ class Batches(PoolStore):
         return bool(await self._scripts.run("delete_batch", batch.id, batch.tenant) == b"ok")
 
     async def with_parts(self, now_s: float, *, limit: int) -> list[BatchId]:
-        """Return ended batches whose parts must be deleted from the file store."""
+        """Return up to `limit` ended batches whose parts in the file store must be deleted now."""
         raw = await self._redis.zrangebyscore(
             self._keys.ended_batches, "-inf", now_s * 1000, start=0, num=limit
         )
@@ -167,9 +167,9 @@ class Batches(PoolStore):
         return Turn(BatchId(reply[0].decode()), reply[1]) if reply else None
 
     async def begin(self, turn: Turn) -> Competition:
-        """Begin a turn, and count a death of its control process.
+        """Begin a turn, and count the death of its control process in advance.
 
-        The count is taken back when the turn ends or its first results are committed.
+        The death is removed from the count when the turn ends or commits its first results.
 
         Raises:
             LeaseLost: the turn has ended.
@@ -249,7 +249,7 @@ class Batches(PoolStore):
     ) -> None:
         """End a batch. Its record is kept for `keep_s` seconds.
 
-        `announces` tells whether a webhook is called. `errors` are faults of the input file.
+        If `announces`, a webhook is called later. `errors` are faults of the input file.
 
         Raises:
             LeaseLost: another runner runs the batch.

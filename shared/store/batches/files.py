@@ -20,7 +20,7 @@ from shared.store.redis.scripts import flat
 
 MIB = 1 << 20
 _FIELDS = ("name", "bytes", "created_s", "expires_s", "models")
-"""Fields that only the record of a complete file has, besides the purpose."""
+"""Fields that, like the purpose, only the record of a complete file has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class StoredFiles(PoolStore):
     async def reserve(
         self, file_id: FileId, tenant: str, num_bytes: int, *, quota: FileQuota, until_s: float
     ) -> None:
-        """Charge a tenant with a file that it uploads.
+        """Charge the tenant for a file that is being uploaded.
 
         The call is repeated with a larger `num_bytes` as the file grows. `until_s` is the Unix time
         in seconds at which the upload is given up.
@@ -80,7 +80,7 @@ class StoredFiles(PoolStore):
     async def page(
         self, access: Access, *, limit: int, after: str | None, purpose: Purpose | None
     ) -> Page[StoredFile] | None:
-        """Return a page of the files that a client may see, or None if `after` isn't one."""
+        """Return a page of the files that a client may see; None if `after` isn't among them."""
         keys = self._keys
         tenant = access.tenant
         key = keys.files_with(purpose, tenant) if purpose else keys.files_of(tenant)
@@ -93,7 +93,7 @@ class StoredFiles(PoolStore):
         await self._scripts.run("delete_file", file_id, *_FIELDS)
 
     async def due(self, now_s: float, *, limit: int) -> list[FileId]:
-        """Return files that were deleted or have expired, and uploads that were given up."""
+        """Return up to `limit` deleted or expired files, and uploads that were given up."""
         raw = await self._redis.zrangebyscore(
             self._keys.files, "-inf", now_s * 1000, start=0, num=limit
         )

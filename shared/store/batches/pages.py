@@ -16,7 +16,7 @@ class Owned(Protocol):
 
     @property
     def models(self) -> tuple[str, ...]:
-        """Patterns of the models that the key which created the item may use."""
+        """Patterns of the models that the creator's API key allows."""
 
 
 T = TypeVar("T", bound=Owned)
@@ -40,7 +40,7 @@ async def read_page(
     limit: int,
     after: str | None,
 ) -> Page[T] | None:
-    """Return the newest items after the item `after` that the client may see.
+    """Return one page of the items that the client may see, newest first, starting below `after`.
 
     `key` is a sorted set of the items' ids, and `read` returns the items with the given ids, or
     None for those that have expired. Returns None if the sorted set has no member `after`. The

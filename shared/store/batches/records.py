@@ -33,8 +33,8 @@ class StoredFile:
     expires_s: int
     """Unix time in seconds at which the file is deleted."""
     models: tuple[str, ...] = (ALL_MODELS,)
-    """Patterns of the models that the key which created the file may use. Other keys need rights to
-    the same models."""
+    """Patterns of the models that the creator's API key allows. Other keys need rights to the same
+    models."""
 
 
 class BatchStatus(StrEnum):
@@ -96,9 +96,9 @@ class Batch:
     models: tuple[str, ...] = (ALL_MODELS,)
     """Patterns of the names of models that the requests may use."""
     key_id: str = ""
-    """Id of the stored API key. Its limits apply to the requests. Empty for other keys."""
+    """Id of the stored API key. Its limits apply to the requests. Empty if no key is stored."""
     books_pool: str = ""
-    """Name of the pool that has this key and the ledger. Empty for the batch's own pool."""
+    """Name of the pool that has this key and the ledger. Empty if it is the batch's own pool."""
     weight: float = 1.0
     """Weight of the tenant. Tenants get turns in proportion to their weights."""
     metadata: dict[str, Any] | None = None
@@ -118,4 +118,4 @@ class Batch:
     num_failures: int = 0
     """Number of turns that have failed since the last result."""
     failure: str = ""
-    """Why the last of these turns failed."""
+    """Reason why the last of these turns failed."""

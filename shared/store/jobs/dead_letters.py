@@ -92,7 +92,7 @@ class DeadLetters(PoolStore):
         return int(await self._redis.xlen(self._keys.dead))
 
     async def take_unreported(self) -> DeadLetterSummary | None:
-        """Return a summary of the letters that no earlier call has summarized, or None without one.
+        """Return a summary of the letters that no earlier call has summarized; None if all were.
 
         The summary covers at most the `MAX_SUMMARIZED` newest of these letters. A letter may be
         summarized twice if several processes call this method at the same time.
@@ -110,10 +110,10 @@ class DeadLetters(PoolStore):
         return DeadLetterSummary.of([_letter(*entry) for entry in entries])
 
     async def trim(self, *, max_age_ms: int, max_bytes: int) -> int:
-        """Delete old letters, and the oldest ones while all letters together exceed `max_bytes`.
+        """Delete letters older than `max_age_ms`, then the oldest until the rest fit `max_bytes`.
 
         Returns the number of deleted letters. Redis estimates the bytes of the letters. If the
-        server forbids this, only the age counts.
+        server forbids this, only the age is limited.
         """
         oldest_ms = max(0, unix_ms(await self._redis.time()) - max_age_ms)
         deleted = await self._redis.xtrim(self._keys.dead, minid=oldest_ms, approximate=False)

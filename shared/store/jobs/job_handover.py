@@ -46,7 +46,7 @@ class JobHandover(PoolStore):
     async def release(self, wid: WorkerId, ids: Sequence[JobId]) -> int:
         """Take jobs from a live worker, and return how many of them it owned.
 
-        This doesn't count as a failure of the jobs.
+        The release isn't counted as a failure of the jobs.
         """
         released = 0
         for page in await self._pages(wid, ids):
@@ -69,7 +69,7 @@ class JobHandover(PoolStore):
     async def _last_published(
         self, wid: WorkerId, ids: Sequence[JobId]
     ) -> Mapping[JobId, Sequence[Tokens]]:
-        """Return the tokens of the worker's last publications, by job, even if checkpointed."""
+        """Return the tokens in the worker's last publications, by job, checkpointed or not."""
         sent = await self._redis.lrange(self._keys.sent(wid), 0, -1)  # type: ignore[misc]
         payloads = [line for lines in sent for line in lines.split(b"\n")]
         # Decoding is slow, and most released jobs have published nothing.

@@ -78,8 +78,8 @@ class Queue(PoolStore):
         """Create a queue.
 
         With `durability`, calls of `enqueue`, `claim` and `attach` return once their writes have
-        these copies. A process with workers passes the store with which they report the versions
-        that they hold.
+        the required copies. A process with workers passes as `residency` the store with which its
+        workers report the versions that they hold.
         """
         super().__init__(redis, keys)
         self._durability = durability
@@ -184,7 +184,7 @@ class Queue(PoolStore):
         raise enqueue_error(job, reply)
 
     async def have_jobs(self, tenant: str, keys: Sequence[str]) -> list[bool]:
-        """Return, for each of a tenant's idempotency keys, whether it has a job."""
+        """Return whether each of a tenant's idempotency keys has a job, in the order of `keys`."""
         pipe = self._redis.pipeline(transaction=False)
         for key in keys:
             digest = IdempotencyKey(key=key, body_digest="").digest
@@ -209,11 +209,11 @@ class Queue(PoolStore):
         """Take jobs for a worker from the queues.
 
         Jobs of `residents` are taken first, then jobs of other versions. One job of another version
-        goes before all of these if it has waited too long: `load_ms` if no worker holds its
-        version, else a multiple of `steal_ms`.
+        goes before all of these if it has waited too long. The limit is `load_ms` if no worker
+        holds its version, else a multiple of `steal_ms`.
 
-        If the worker has capacity left when no job is left that it may take, it is parked. When a
-        job is enqueued, the mailbox of a parked worker gets a `job` message. Callers repeat a call
+        If the worker may take no further job but has capacity left, it is parked. When a job is
+        enqueued, the mailbox of a parked worker gets a `job` message. Callers repeat a call
         that returns jobs until the worker is parked. They call again whenever capacity becomes
         free, and at least once a second.
 
@@ -287,11 +287,11 @@ class Queue(PoolStore):
             wid: the worker.
             events: events to publish, by front end.
             checkpoints: tokens to store.
-            claim_epochs: epochs of the jobs' claims. Without its epoch, any claim of a job by the
-                worker counts.
+            claim_epochs: epochs of the jobs' claims. For a job without an epoch, any claim by the
+                worker is valid.
             used: number of tokens so far, for jobs with checkpoints whose API keys limit tokens.
             num_acknowledged: number of the worker's earlier publications that were acknowledged.
-                The returned standing tells how many of them Redis has lost.
+                The returned standing has the number of them that Redis has lost.
 
         Raises:
             LeaseLost: the worker was declared dead. Nothing was written.
@@ -320,13 +320,13 @@ class Queue(PoolStore):
 
     @property
     def is_strict(self) -> bool:
-        """Whether the queue was created with a durability."""
+        """Whether durability is strict: the queue was created with `durability`."""
         return self._durability is not None
 
     async def confirm_ends(self, jobs: Sequence[EndedJob]) -> None:
         """With strict durability, wait until the ends of all `jobs` are durable.
 
-        A job whose end a failover has lost is ended again.
+        If a failover has lost the end of a job, the job is ended again.
 
         Raises:
             RedisUnavailable: Redis can't be reached, or too few copies exist within the time limit.
@@ -347,7 +347,7 @@ class Queue(PoolStore):
     async def attach(self, job_id: JobId, api: ApiId) -> None:
         """Send the events of an unfinished job to an API process that didn't accept it.
 
-        The process counts as connected to a client of the job until it calls `abandon` or dies.
+        The process is assumed to have a client of the job until it calls `abandon` or dies.
         Calls for ended and unknown jobs have no effect. With strict durability, the effect survives
         a failover.
         """
@@ -368,7 +368,7 @@ class Queue(PoolStore):
     async def beat_api(self, api: ApiId) -> bool:
         """Report that an API process is alive, and return whether it must attach itself again.
 
-        The result is True if the process counted as dead or was unknown. Its jobs may then be
+        The result is True if the process was unknown or assumed to be dead. Its jobs may then be
         abandoned, so it must call `attach` for each job that still has a client.
         """
         return bool(await self._scripts.run("beat_api", api))

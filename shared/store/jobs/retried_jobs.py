@@ -19,7 +19,7 @@ RETRYABLE = frozenset({JobState.DEAD, JobState.FAILED})
 MAX_REMAKES = 3
 """Maximum number of times that a retried job is copied again because the registry changed."""
 NO_READER = ApiId("nobody")
-"""Reply address of retried jobs. It belongs to no front end: the clients have got an error."""
+"""Reply address of retried jobs. It belongs to no front end, since the clients no longer wait."""
 
 
 async def enqueue_again(
@@ -32,8 +32,8 @@ async def enqueue_again(
 ) -> Enqueued:
     """Enqueue a job again under a new id, with its model's current weights.
 
-    The new job runs to its end without a client, and otherwise has the `options`. Calls for the
-    same job at the same time enqueue one job.
+    `options` apply to the new job, except that it always runs to its end without a client.
+    Concurrent calls for the same job enqueue only one job.
 
     Raises:
         JobFailed: the model is no longer served, or `Queue.enqueue` refuses the job.
@@ -72,8 +72,8 @@ async def _enqueue_copy(
 async def _copied(job: Job, registry: Registry) -> tuple[Job, str]:
     """Return a copy of the job with its model's current version, and the registry's revision.
 
-    The copy has the current time. Its id is derived from the old id, so that a repeated call makes
-    the same job.
+    The copy is created at the current time. Its id is derived from the old id, so that a repeated
+    call makes the same job.
 
     Raises:
         JobFailed: the model is no longer served.

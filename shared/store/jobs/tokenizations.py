@@ -34,9 +34,9 @@ class Tokenizations(PoolStore):
         return decode_reply(reply) if reply else None
 
     async def take(self, *, timeout_s: float) -> bytes | None:
-        """Take and return the oldest call, or None if there is none in time.
+        """Take and return the oldest call, or None if none arrives in time.
 
-        Waits for `timeout_s`, but at most two seconds. If this fails, a call may be lost.
+        Waits for `timeout_s`, but at most two seconds. If the method fails, a call may be lost.
         """
         return await self._take_first(self._keys.calls, timeout_s)
 

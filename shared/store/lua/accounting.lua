@@ -67,7 +67,7 @@ local function meter(job, used, now, has_ended)
   return account, left
 end
 
--- Let the ledger of a tenant and a day expire `usage_days` after the day.
+-- Make the ledger of one tenant and day expire `usage_days` after that day.
 local function keep_ledger(books, key, day, tenant)
   local days = redis.call('HGET', P .. 'cnt', 'usage_days') or DEFAULT_USAGE_DAYS
   local tenants, ends_ms = books .. 'ledgers:' .. day, (day + 1 + days) * DAY_MS
@@ -90,7 +90,7 @@ local function enter_ledger(job, used, now)
 end
 
 -- Account for a job that ends. `usage` is JSON, or 'null' if the worker hasn't reported it. In the
--- latter case, the ledger counts no tokens. The limits of the key always count the published tokens.
+-- latter case, the ledger gets no tokens, but the key's limits keep the charge for published tokens.
 local function account(job, usage, now)
   local used = usage == 'null' and {} or cjson.decode(usage)
   meter(job, (used.prompt_tokens or 0) + (used.completion_tokens or 0), now, true)

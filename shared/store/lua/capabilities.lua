@@ -18,7 +18,7 @@ local function classes()
   return known_classes
 end
 
--- Return the key of the set `name`, 'idle' or 'capacity', of the workers of a class.
+-- Return the key of a set of workers of a class. `name` is 'idle' or 'capacity'.
 local function set_of_class(name, class)
   return P .. name .. (class == '' and '' or ':' .. class)
 end

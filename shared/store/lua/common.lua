@@ -3,8 +3,8 @@
 
 local REPLY_TRIM_MS = 60000
 local REPLY_TTL_MS = 120000
--- An API process that was silent for this long counts as dead. It can't have read the events of its
--- jobs that are older than REPLY_TRIM_MS, so its clients noticed the silence, too.
+-- An API process that was silent for this long is assumed to be dead. It can't have read the events of
+-- its jobs that are older than REPLY_TRIM_MS, so its clients noticed the silence, too.
 local API_DEAD_MS = 60000
 local CHECKPOINT_TTL_MS = 86400000
 local MAILBOX_TTL_MS = 60000
@@ -48,7 +48,7 @@ local function read_job(id)
   return job
 end
 
--- Return those of the API processes that are alive at the given pool time.
+-- Return the API processes in `apis` that are alive at the given pool time.
 local function living(apis, pool_now)
   local alive = {}
   local seen = #apis > 0 and redis.call('ZMSCORE', P .. 'apis', unpack(apis)) or {}
@@ -71,8 +71,8 @@ local function registry_changed()
   redis.call('HSET', P .. 'cnt', 'registry', time[1] .. '.' .. time[2])
 end
 
--- Record something that operators should see. The rest of the arguments are pairs {name value}: the
--- `worker`, `version`, `job` or number of `jobs` that it concerns.
+-- Record an incident for operators. The further arguments are pairs {name value}: the `worker`,
+-- `version`, `job` or number of `jobs` that the incident concerns.
 local function record_incident(kind, ...)
   redis.call('XADD', P .. 'incidents', 'MAXLEN', '~', MAX_INCIDENTS, '*', 'kind', kind, ...)
 end
@@ -229,8 +229,8 @@ local function count_bytes(tenant, change)
   end
 end
 
--- Return two fields that fair queueing uses: a tenant's tag, and the pool's virtual time. Preemptible
--- jobs have their own, so that they don't count against a tenant's other jobs.
+-- Return the names of two fields of fair queueing: a tenant's tag, and the pool's virtual time.
+-- Preemptible jobs have fields of their own, so that they don't delay a tenant's other jobs.
 local function fair_queueing_fields(is_preemptible)
   if is_preemptible then return 'preemptible_tag', 'preemptible_vtime' end
   return 'tag', 'vtime'
@@ -316,7 +316,7 @@ local function wake(version, features)
   redis.call('PEXPIRE', P .. 'wake:' .. wid, MAILBOX_TTL_MS)
 end
 
--- Memory of an ended job besides its record and the text of its answer: the key of the answer, the
+-- Memory of an ended job in addition to its record and its answer's text: the key of the answer, the
 -- members of `ended` and `jobs`, and a part of Redis' tables. An idempotency key needs half as much.
 local INDEX_BYTES = 300
 local RECORD_BYTES = 1000 -- of a typical record without a request

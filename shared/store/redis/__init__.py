@@ -1,1 +1,1 @@
-"""What every store uses: connections, names of keys, scripts, retries, durability."""
+"""Basis of all stores: connections, names of keys, scripts, retries and durability."""

@@ -36,7 +36,7 @@ class Replication:
 
 
 class ReplicaCount:
-    """Number of replicas to wait for. It falls only `LEAVING_S` seconds after a replica left."""
+    """Number of replicas to wait for. It decreases `LEAVING_S` seconds after a replica has left."""
 
     def __init__(self) -> None:
         self._history = ""
@@ -45,7 +45,7 @@ class ReplicaCount:
         self._most_since = 0
 
     def update(self, seen: Replication, now_s: float) -> int:
-        """Count a report of the master, and return the number of replicas to wait for.
+        """Consider a report of the master, and return the number of replicas to wait for.
 
         `now_s` is the monotonic time of the report.
         """
@@ -73,7 +73,7 @@ class Durability:
     local: int
     """1 if the master must have synced the write to its append-only file, else 0."""
     replicas: int
-    """0 if no replica must have the write. Otherwise all replicas must have it, because each may be
+    """0 if no replica needs the write. Otherwise all replicas must have it, because each may be
     promoted, and there must be at least this number of them. If `local` is 1, the write must be in
     their append-only files."""
     _count: ReplicaCount = field(default_factory=ReplicaCount, compare=False, repr=False)

@@ -109,7 +109,7 @@ class Keys:
     The API process that accepted the job isn't listed. A field is deleted when its job ends.
     """
     apis = Single("apis")
-    """ZSET: API process -> pool time in ms of its last report. It is removed after a silent day."""
+    """ZSET: API process -> pool time in ms of its last report. Removed after a day without one."""
     abandoned = Single("abandoned")
     """ZSET: unfinished job without clients -> pool time in ms at which it is cancelled."""
     ended = Single("ended")
@@ -160,8 +160,8 @@ class Keys:
     idle = Single("idle")
     """ZSET: parked worker -> number of sequences that it has idle capacity for.
 
-    The fraction of the score grows with the capacity for jobs that aren't preemptible. The parked
-    workers of each class are in a set of their own, `idle:CLASS`.
+    The fractional part of the score grows with the capacity for jobs that aren't preemptible. The
+    parked workers of each class are in a set of their own, `idle:CLASS`.
     """
     mailbox = Each[WorkerId]("wake")
     """LIST: messages to the worker (`Mail`). Expires a minute after the last message."""
@@ -343,7 +343,7 @@ class Keys:
     turns = Single("turns")
     """ZSET: tenant with open batches -> its tag, as in start-time fair queueing.
 
-    Tenants whose batches have ended are removed once their tag no longer counts.
+    Tenants whose batches have ended are removed once their tag has no effect any more.
     """
     turns_of = Each[str]("turns")
     """ZSET: batch of the tenant that hasn't ended -> Unix time in ms of its next turn."""
@@ -371,7 +371,7 @@ class Keys:
     access_keys = Single("keys")
     """ZSET: id of a stored API key -> Unix time in ms at which it was created. Never deleted.
 
-    Front ends demand a key as soon as this exists.
+    Front ends require API keys as soon as this set exists.
     """
     access_key = Each[str]("key")
     """HASH: digest of a stored API key, its tenant, rights, limits and times. Never deleted.

@@ -1,4 +1,4 @@
-"""Base class of the stores. Each store reads and changes one subject in the Redis of a pool."""
+"""Base class of the stores. Each store reads and changes one kind of record in a pool's Redis."""
 
 from shared.store.redis.connection import MAX_BLOCK_S, Redis
 from shared.store.redis.keys import Keys
@@ -6,7 +6,10 @@ from shared.store.redis.scripts import Scripts
 
 
 class PoolStore:
-    """Client, keys and scripts of a pool's Redis, for one subject."""
+    """Base class of a store for one kind of record, such as jobs.
+
+    Has the client, keys and scripts of the pool's Redis.
+    """
 
     def __init__(self, redis: Redis, keys: Keys) -> None:
         """Create a store with a client of the pool's Redis, and the pool's keys."""

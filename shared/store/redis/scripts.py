@@ -36,7 +36,7 @@ PARTS = {
         *("set_candidate", "end_candidate", "set_pin"),
     },
 }
-"""Names of the scripts that include a Lua file, for files that not every script includes."""
+"""For each Lua file that only some scripts include, the names of these scripts."""
 MAX_SENT = 64
 """Number of each worker's last publications that Redis keeps."""
 CONSTANTS = {"PROTOCOL_VERSION": PROTOCOL_VERSION, "MAX_SENT": MAX_SENT}

@@ -45,7 +45,7 @@ class Activity:
 
     versions: Sequence[VersionActivity]
     """Versions with jobs, and current versions. If there are more than `MAX_VERSIONS`, versions
-    without jobs are left out first, from the end of the order of names."""
+    without jobs are left out first, beginning with the last names."""
     num_adapters: int
     """Number of registered names."""
 
@@ -64,9 +64,10 @@ class ActivityView(PoolStore):
     async def read(
         self, base: AdapterVersion | None, active: Collection[AdapterVersion]
     ) -> Activity:
-        """Return the activity of the versions with jobs or a name, and of the versions in `active`.
+        """Return the activity of the base model, of `active` versions, and of further versions.
 
-        `base` is the version of the base model.
+        The further ones are the versions with waiting jobs, and the current version of each
+        registered adapter, up to `MAX_VERSIONS`. `base` is the version of the base model.
         """
         backlogs = {backlog.version: backlog for backlog in await self._views.backlogs()}
         registered = await self._registered()

@@ -1,4 +1,4 @@
-"""Read-only views of a pool's jobs, workers and counts, made of short commands."""
+"""Read-only views of a pool's jobs, workers and counts, read with short commands."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,7 +20,7 @@ MAX_LOOKED = 2000
 RATE_S = 30.0
 """Averaging period of the rate of answered jobs in seconds, as in `common.lua`."""
 MIN_RATE = 1e-3
-"""Least rate, in jobs per second, for estimates of waits."""
+"""Minimum rate of answered jobs, in jobs per second, at which waits are estimated."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +41,7 @@ class WorkerView:
 
     id: WorkerId
     lease_left_ms: int
-    """Milliseconds until the lease ends. Negative before the worker is declared dead."""
+    """Milliseconds until the lease ends. Negative if the worker is late but not declared dead."""
     info: WorkerInfo
     residents: tuple[AdapterVersion, ...]
     """Versions that the worker holds, sorted."""
@@ -125,8 +125,8 @@ class PoolViews(PoolStore):
 
         The page begins after the job `after`, or with the newest job. The record of `after` may
         have expired, if the tenant's index still lists the job. A page may be short or even empty
-        although more jobs follow, because a call reads at most `MAX_LOOKED` jobs. `allows` tells
-        for the name of a model whether its jobs may be returned.
+        although more jobs follow, because a call reads at most `MAX_LOOKED` jobs. `allows` returns
+        whether jobs of the model with a given name may be returned.
         """
         index, first = self._keys.jobs(tenant), 0
         if after is not None:

@@ -8,7 +8,7 @@ from worker.adapters.remote.buckets import missing_package
 
 
 class AllowedUrls:
-    """The parts of the web and of object stores from which adapters may be fetched."""
+    """The URLs of web servers and object stores from which adapters may be fetched."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class AllowedUrls:
         return url
 
     def allow(self, url: RemoteUrl) -> None:
-        """Check a URL, such as a redirect's. Raises SourceFailed if it isn't below a root."""
+        """Check a URL, such as a redirect's target. Raises SourceFailed if it is below no root."""
         if not any(url.is_below(root) for root in self._roots):
             raise SourceFailed(
                 ErrorCode.SOURCE_NOT_ALLOWED,

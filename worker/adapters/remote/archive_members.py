@@ -35,7 +35,7 @@ def zip_members(file: BinaryIO, budget: Budget) -> Iterator[tuple[str, Iterator[
 
 
 def _check_directory(file: BinaryIO) -> None:
-    """Check the size of the list of members. Python's parser reads the list at once."""
+    """Check the size of the list of members, because Python's parser reads all of it at once."""
     size = file.seek(0, 2)
     file.seek(max(0, size - _MAX_COMMENT_BYTES - _END_BYTES - _LOCATOR_BYTES))
     tail = file.read()

@@ -74,7 +74,7 @@ class Bucket:
         """Copy the files of an adapter from the folder at the URL to `folder`.
 
         Raises:
-            AdapterRejected: the folder isn't an adapter's, or has changed meanwhile. The subclass
+            AdapterRejected: the folder has no adapter, or it changed during the copy. The subclass
                 SourceFailed says why it can't be read.
         """
         if self._url.sha256:
@@ -87,7 +87,7 @@ class Bucket:
             raise AdapterRejected("it was changed while it was fetched; load it again")
 
     def pieces(self, name: str = "") -> Iterator[bytes]:
-        """Yield the bytes of the object `name` in the folder, or without `name` of the archive.
+        """Yield the bytes of the object `name` in the folder, or of the archive if `name` is empty.
 
         Raises:
             AdapterRejected: the object is too large. The subclass SourceFailed says why it can't be

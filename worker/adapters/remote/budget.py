@@ -12,9 +12,10 @@ CHUNK_BYTES = MIB
 MAX_RATIO = 200
 """Largest size of an unpacked archive, as a multiple of the archive's size."""
 UNRATED_BYTES = 16 * MIB
-"""Unpacked bytes before the ratio is checked, because short runs of zeros compress well."""
+"""Number of unpacked bytes up to which any ratio is allowed, because short runs of zeros compress
+well."""
 _LEAST_S = 0.05
-"""Remaining seconds that count as none, because a read that waits for them ends a little early."""
+"""A shorter remaining time is treated as none, because a read may end a little before its limit."""
 
 
 class Budget:

@@ -27,7 +27,7 @@ ARCHIVE, FILES = "archive", "files"
 
 
 class Stager:
-    """Fetches the files of adapters into the store, and deletes what is left after the read."""
+    """Fetches the files of adapters into the store, and deletes remaining files after the read."""
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class Stager:
     def staged(self, source: str) -> Iterator[Path]:
         """Yield a folder with the files of the adapter at the URL `source`.
 
-        The block may move the folder. What is left of it is deleted afterwards.
+        The block may move the folder. Otherwise the folder is deleted afterwards.
 
         Raises:
             AdapterRejected: the adapter can't be fetched. The subclass SourceFailed says why.

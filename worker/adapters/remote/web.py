@@ -74,7 +74,7 @@ _ERRORS = (
 
 
 def _target(url: RemoteUrl, response: httpcore.Response) -> RemoteUrl:
-    """Return the URL to which a response redirects. It can't change the expected digest."""
+    """Return the URL to which a response redirects. Its fragment, such as a digest, is ignored."""
     location = _header(response, b"location")
     try:
         target = urljoin(f"{url.address}?{url.query}", location)

@@ -1,1 +1,1 @@
-"""Where an adapter comes from, whether that is allowed, and what its files say."""
+"""Checks the sources of adapters, and reads adapters from them."""

@@ -18,8 +18,8 @@ _OLD_PREFIX = re.compile(r"^meta-(?=llama)")
 def names_another_base(trained_on: str | None, served: Iterable[str]) -> bool:
     """Return whether an adapter names another base model than the one that is served.
 
-    Organisations are ignored, because mirrors publish the same base under the same name. A name
-    that says nothing, such as an empty one, names no base. All names are hub ids or folders.
+    Organisations are ignored, because mirrors publish the same base under the same name. Empty
+    names and `.` are ignored, too. All names are hub ids or folders.
     """
     key = _key(trained_on or "")
     keys = {_key(name) for name in served} - {""}

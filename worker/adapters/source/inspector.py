@@ -28,7 +28,7 @@ class Inspector:
     thread: LoaderThreads
     """Runs `inspect` for adapters on this machine."""
     uploads: UploadFetcher
-    """Fetches the files of uploaded adapters first."""
+    """Fetches the files of uploaded adapters before they are read."""
     remote: RemoteReads
     """Has separate threads for adapters at URLs, because servers may be slow."""
     _asked: asyncio.Queue[InspectionId] = field(default_factory=asyncio.Queue, init=False)

@@ -57,7 +57,7 @@ async def read_each(
 
 
 def refusal(errors: Sequence[AdapterRejected], num_adapters: int) -> AdapterRejected:
-    """Return one error for the `errors` of all bad adapters among `num_adapters` of a start."""
+    """Return one error that reports the `errors` of all bad adapters among `num_adapters`."""
     if num_adapters == 1:
         return errors[0]
     if len(errors) == 1:

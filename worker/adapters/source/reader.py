@@ -55,7 +55,7 @@ class AdapterReader:
         dtype: torch.dtype,
         max_bytes: int,
     ) -> None:
-        """Create a reader of adapters for one base model. One adapter may have `max_bytes`."""
+        """Create a reader for one base model's adapters. Each has at most `max_bytes` in memory."""
         self._read = read
         self._base = base
         self._store = store
@@ -248,7 +248,7 @@ class AdapterReader:
 
 
 def _shown_place(files: AdapterFiles) -> str | None:
-    """Return the place of an adapter as clients see it."""
+    """Return the URL or folder of an adapter for reports to clients; None for an upload."""
     if upload_of(files.source):
         return None
     return files.source if is_remote(files.source) else str(files.folder)

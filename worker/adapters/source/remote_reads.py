@@ -21,7 +21,10 @@ REPORT_S = 0.5
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RemoteReads:
-    """Threads for reading adapters from URLs without delaying others, and reports of progress."""
+    """Reads adapters from URLs on separate threads, so that other reads don't wait for them.
+
+    Reports the progress of these reads.
+    """
 
     threads: LoaderThreads
     progress: StagingProgress

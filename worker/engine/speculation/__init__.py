@@ -1,1 +1,1 @@
-"""Drafts of tokens, and when they are worth their cost."""
+"""Proposes draft tokens, and decides how many are worth their cost."""

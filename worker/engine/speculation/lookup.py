@@ -54,7 +54,7 @@ class PromptLookup:
 class NgramIndex:
     """Maps each n-gram of a growing text to the position after its latest occurrence.
 
-    An n-gram is entered once a token follows it, so the end of the text finds only earlier
+    An n-gram is entered once a token follows it, so a lookup of the text's end finds only earlier
     occurrences. Adding a token takes constant time.
     """
 
@@ -92,8 +92,8 @@ class NgramIndex:
     def copy(self, position: int, num_tokens: int) -> list[int]:
         """Return `num_tokens` tokens from `position` on.
 
-        If the text ends too early, the copy goes on with its own first tokens. Therefore the copy
-        of a text that repeats itself keeps the period.
+        If the text ends too early, the copy goes on with its own first tokens. Therefore a text
+        that repeats itself is continued with the same period.
         """
         copied = self._tokens[position : position + num_tokens]
         period = len(copied)

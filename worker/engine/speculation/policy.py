@@ -1,6 +1,6 @@
 """Decides how many draft tokens a step verifies. Policy only.
 
-Each draft token adds a row to the step. It pays if the tokens that it is expected to gain outweigh
+Each draft token adds a row to the step. It is worthwhile if its expected gain in tokens outweighs
 the time of the row. The gain follows from the share of earlier draft tokens that were accepted, and
 the time from the measured durations of steps by their number of rows.
 """
@@ -14,13 +14,13 @@ MAX_ROWS = 16
 MAX_DRAFT = 8
 """Maximum number of draft tokens of one request in a step."""
 MIN_GAIN = 1.02
-"""Least expected tokens per millisecond with drafts, as a multiple of the rate without drafts."""
+"""Minimum expected tokens per millisecond with drafts, as a multiple of the rate without drafts."""
 MAX_SKIPPED = 32
 """Maximum number of opportunities that pass unused after drafts that were rejected."""
 MAX_AGE = 256
 """Number of steps after which a measured duration is forgotten."""
 _LEAST_RATE = 0.3
-"""Initial and least assumed probability that a token is accepted."""
+"""Initial and minimum assumed probability that a token is accepted."""
 _NEWEST_SHARE = 0.2
 """Weight of the newest observation in a moving average."""
 _ROW_COST = 0.05
@@ -81,9 +81,10 @@ class StepDurations:
         self._known = {rows: each for rows, each in self._known.items() if each.step >= oldest}
 
     def estimate(self, num_rows: int) -> float:
-        """Return the duration of a step of `num_rows` rows, in ms once any step was observed.
+        """Return the estimated duration of a step of `num_rows` rows.
 
-        Between observed numbers of rows it is interpolated; beyond them a row costs a fixed share.
+        The unit is ms, or a step of one row as long as no step was observed. Between observed
+        numbers of rows, the duration is interpolated. Beyond them, a row costs a fixed share.
         """
         fewer = max((rows for rows in self._known if rows <= num_rows), default=None)
         more = min((rows for rows in self._known if rows >= num_rows), default=None)

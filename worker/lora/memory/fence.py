@@ -14,15 +14,15 @@ import torch
 class Fence:
     """Order of one adapter's copies and of the kernels before and after them.
 
-    A fence is created on the thread that launches the kernels, after the memory was freed. This one
-    does nothing. It is for devices whose operations have ended when their call returns.
+    A fence is created on the thread that launches the kernels, after the memory was freed. This
+    class does nothing. It is for devices whose operations have ended when their calls return.
     """
 
     def copying(self) -> AbstractContextManager[None]:
         """Return a context for the copies. Any thread may enter it.
 
-        The copies run after all kernels that were launched before the fence was created, because
-        these may still read the memory for a removed adapter. At its end, the context waits for the
+        The copies wait for all kernels launched before the fence was created. These may still read
+        the removed adapter that used this memory before. At its end, the context waits for the
         copies, because callers may then reuse their source.
         """
         return nullcontext()

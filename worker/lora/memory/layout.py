@@ -73,7 +73,7 @@ class AdapterImage:
     num_bytes: int
     """Total size of the pages and the side weights in bytes."""
     copy_to: Callable[[Sequence[Tensor]], None]
-    """Writes the pages, then the side weights, to the concatenation of some flat tensors."""
+    """Writes the pages, then the side weights, to the concatenation of the given flat tensors."""
 
 
 class PoolLayout:
@@ -120,7 +120,7 @@ class PoolLayout:
     def _write(
         self, adapter: LoRAAdapter, group_pages: Sequence[GroupPages], targets: Sequence[Tensor]
     ) -> None:
-        """Write an adapter's image to `targets`: directly to a single CPU tensor, or by a copy."""
+        """Write an image to `targets`. A part that isn't one CPU tensor is written by a copy."""
         sizes = self._sizes(group_pages, adapter.side)
         for index, pieces in enumerate(cut_pieces(targets, sizes)):
             is_direct = len(pieces) == 1 and pieces[0].device.type == "cpu"
@@ -185,7 +185,7 @@ def _fill_side(data: Tensor, side: SideWeights) -> None:
 
 
 def _consecutive_runs(numbers: Sequence[int]) -> Iterator[tuple[slice, slice]]:
-    """Yield each run of consecutive numbers as slices: of the numbers, and of their indices."""
+    """Yield each run of consecutive numbers as two slices: its numbers, and their indices."""
     start = 0
     for end in range(1, len(numbers) + 1):
         if end == len(numbers) or numbers[end] != numbers[end - 1] + 1:
@@ -197,7 +197,7 @@ def _write_rows(pages: Tensor, start: int, width: int, rows: Tensor, factor: flo
     """Write `factor * rows` `[layers, r, width]` to `pages` `[layers, pages, elements of a page]`.
 
     The rows of a page begin at its element `start`. `factor` is a power of two, so that the product
-    is exact. Few operations are used, because many would keep the engine from the interpreter.
+    is exact. Few operations are used, because many would make the engine wait for the interpreter.
     """
     pause()
     layers, rank, _ = rows.shape

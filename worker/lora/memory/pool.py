@@ -117,7 +117,7 @@ class LoRAPool:
         return np.empty((self.groups[group].num_layers, 0), np.int32) if pages is None else pages
 
     def sibling_sites(self, names: Sequence[str], offsets: Sequence[int]) -> SiblingSites:
-        """Return the sites of the linears `names`, whose outputs are at `offsets` of one output."""
+        """Return the sites of the linears `names`, which begin at `offsets` of a joint output."""
         sites = [self.sites[name] for name in names]
         storage = [self._storage(site, offset) for site, offset in zip(sites, offsets, strict=True)]
         return SiblingSites(LoRASites(storage), frozenset(site.group for site in sites))

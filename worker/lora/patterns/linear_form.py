@@ -102,7 +102,7 @@ class _Form:
 
 
 def _characters(kind: Any, value: Any, *, ignores_case: bool) -> set[str]:
-    """Return the characters of names that a part of one character matches."""
+    """Return the characters that a single-character part of a pattern matches."""
     if kind is sre.ANY:
         return set(ALPHABET)
     if kind is sre.LITERAL:
@@ -129,7 +129,7 @@ def _matching(items: Iterable[tuple[Any, Any]], ignores_case: bool) -> set[str]:
 
 
 def _class_of(characters: set[str]) -> str:
-    """Return the pattern of one character out of `characters`."""
+    """Return a pattern that matches any one of `characters`."""
     if not characters:
         return NOTHING
     codes = sorted(map(ord, characters))

@@ -14,13 +14,13 @@ from worker.lora.patterns.pattern_form import Match, PatternForm
 MAX_MATCH_CPU_S = 0.1
 """Maximum CPU time, in seconds, for matching the patterns of one field."""
 MAX_LAYER_BYTES = 1 << 16
-"""Memory in bytes for matching one pattern of layers."""
+"""Maximum memory in bytes for matching one pattern of layers."""
 PLAIN = re.compile(r"[A-Za-z0-9_.-]+")
 """A pattern that is a name. Its dots match any character."""
 MAX_BYTES = 8 << 20
-"""Memory in bytes that the automaton of one set may take."""
+"""Maximum memory of the automaton of one set, in bytes."""
 _ANYTHING = r"[ -~]*"
-"""Pattern that matches every name. RE2 reports no match at all if its memory runs out."""
+"""Pattern that matches every name. If not even this pattern matches, RE2's memory has run out."""
 _LAYER_GROUP = "idx"
 
 

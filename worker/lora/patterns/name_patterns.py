@@ -48,7 +48,7 @@ class NamePatterns:
         self._is_linear = self._check_patterns(may_be_slow)
 
     def first_matches(self, names: Sequence[str]) -> Mapping[str, Match]:
-        """Return each matched name's first pattern. Raises AdapterRejected if it is too costly."""
+        """Return the first match of each matched name. Raises AdapterRejected if too costly."""
         if not self._patterns:
             return {}
         if not all(name.isascii() and name.isprintable() for name in names):
@@ -101,7 +101,7 @@ class NamePatterns:
 
 
 class PatternValues(Generic[T]):
-    """PEFT's `rank_pattern` and `alpha_pattern`: the first pattern that matches a module counts."""
+    """PEFT's `rank_pattern` or `alpha_pattern`. A module gets the value of the first match."""
 
     def __init__(self, field: str, values: Mapping[str, T], *, may_be_slow: bool) -> None:
         """Check the patterns in `field`, as `NamePatterns` does."""
@@ -128,5 +128,5 @@ class PatternValues(Generic[T]):
 
 
 def shorten(text: str) -> str:
-    """Return `text` as error messages show it."""
+    """Return `text`, shortened for an error message."""
     return text if len(text) <= MAX_SHOWN_CHARS else text[: MAX_SHOWN_CHARS - 3] + "..."

@@ -1,1 +1,1 @@
-"""Everything beside low-rank terms: DoRA, biases, embeddings, whole modules."""
+"""Parts of adapters other than low-rank terms: DoRA, biases, embeddings, whole modules."""

@@ -1,4 +1,4 @@
-"""Side weights: an adapter's changes besides its low-rank terms.
+"""Side weights: an adapter's changes other than low-rank terms of linears.
 
 A side term changes the output of one module for the tokens of one adapter. `change` takes the
 adapter's input `x` and the base's output `y`, with one row per token, and returns the new output.

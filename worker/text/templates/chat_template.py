@@ -35,7 +35,7 @@ def render_chat(
     transformers runs the template, by default the tokenizer's own, in jinja2's sandbox. `messages`
     and `tools` are in OpenAI's form. `special_tokens`, such as `bos_token`, override variables of
     the tokenizer, and `variables` override all others. They can't have the names of transformers'
-    own parameters. The text ends with `prompt_end`.
+    own parameters. `prompt_end` says how the text ends.
 
     Raises:
         TEMPLATE_ERRORS: the template is broken or rejects the messages.

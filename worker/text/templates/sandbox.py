@@ -1,4 +1,4 @@
-"""Renders chats with adapters' templates in child processes. Too costly chats end the process."""
+"""Renders chats with adapters' templates in child processes. Costly chats end their process."""
 
 import asyncio
 import atexit
@@ -24,7 +24,7 @@ from worker.text.tenant_turns import SpentTooMuch, TenantTurns
 NUM_PROCESSES = 2
 """Number of processes. While one renders a costly chat of a tenant, the others are free."""
 KILLED_CPU_S = 2.2
-"""CPU time in seconds of a chat that exceeds its limits, and of the start of another process."""
+"""CPU seconds charged for a chat that exceeds its limits, including the start of a new process."""
 _TRY_AGAIN = (
     "messages: the chat templates of this tenant's adapters have taken too much CPU time on the "
     "worker. Use simpler ones, and try again later."
@@ -173,7 +173,7 @@ class AdapterTemplates:
         self._threads = ThreadPoolExecutor(NUM_PROCESSES, thread_name_prefix="templates")
 
     async def render(self, tenant: str, chat: TemplateChat) -> Rendered:
-        """Render a chat in the tenant's turn. Raises JobFailed if that tenant has used too much."""
+        """Render a chat in its tenant's turn. Raises JobFailed if the tenant used too much CPU."""
         try:
             async with self._turns.turn(tenant) as turn:
                 loop = asyncio.get_running_loop()

@@ -3,7 +3,7 @@
 -- ARGV: how name version created_s keep source by field value...
 -- `how` is 'start' if a worker was started with the adapter, 'load' if a client loads it under a
 -- new name, 'replace' if a client loads it under a name that may be taken, or 'candidate' if a client
--- wants to try it out beside the current version. A new candidate takes no requests yet. `keep` is
+-- wants to try it out next to the current version. A new candidate takes no requests yet. `keep` is
 -- the number of previous versions to keep, or '' for the number that was set last. `by` is the author
 -- for the audit log. Returns {'ok', current version of the name or ''} | {'exists', version} |
 -- {'quarantined', version} | {'expired', version} if the uploaded files of the version are gone |

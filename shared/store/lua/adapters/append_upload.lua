@@ -13,7 +13,7 @@ local MAX_UPLOADS = 5000 -- of a tenant
 local info = redis.call('INFO', 'memory')
 local used, max = tonumber(string.match(info, 'used_memory:(%d+)')), tonumber(string.match(info, 'maxmemory:(%d+)'))
 
--- Return the limit of the tenant that the upload exceeds, or nil.
+-- Return which of the tenant's limits the upload exceeds, or nil.
 local function limit_reached()
   local uploads, bytes = redis.call('ZRANGE', account, 0, -1, 'WITHSCORES'), #piece + ARGV[4]
   for i = 2, #uploads, 2 do bytes = bytes + uploads[i] end

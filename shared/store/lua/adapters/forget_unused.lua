@@ -1,8 +1,8 @@
 #!lua flags=allow-oom
 -- At most 1,800 commands.
 -- Deletes retired versions without waiting or running jobs, and returns them. Workers learn from the
--- reply to their next heartbeat that versions were deleted. Any process may call this script, which
--- does the work about once a second.
+-- reply to their next heartbeat that versions were deleted. Any process may call this script at any
+-- time, but it does its work only about once a second.
 local EVERY_MS = 900
 -- If the registry changes all the time, front ends enqueue a job without a check of the registry's
 -- revision, a moment after they have read the version.

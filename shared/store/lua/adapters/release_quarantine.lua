@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- At most 13 commands for each version; callers send 32 at a time.
--- ARGV: after_ms by version... Lets those of the versions take jobs again that have been quarantined
--- for `after_ms`. Their counts of dead jobs are kept, so that the next dead job quarantines them again.
+-- ARGV: after_ms by version... Releases the versions that have been quarantined for `after_ms`: they take
+-- jobs again. Their counts of dead jobs are kept, so that the next dead job quarantines them again.
 -- Also removes versions that aren't quarantined any more from the index. Returns the released versions.
 local after_ms, by, now = tonumber(ARGV[1]), ARGV[2], now_ms()
 local released = {}

@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- At most 20 commands.
--- ARGV: name version by. Makes the name refer to that previous version, or to the first one in the order
--- of rollbacks if `version` is ''. In the latter case, the replaced version becomes the last one in
+-- ARGV: name version by. Makes the name refer to a previous version; '' means the first one in the order
+-- of rollbacks. In the latter case, the replaced version becomes the last one in
 -- that order, so that repeated calls reach every version. Otherwise, it becomes the first one, as if
 -- the version had been loaded again. Returns {'ok', version} | {'unknown'} | {'none'} if there is no
 -- previous version | {'not_kept', current, previous...} | {'quarantined', version}.

@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- At most 24 commands.
--- ARGV: name version mode percent by. Makes a version the candidate of a name, or changes what its
--- candidate does. `version` is a previous version or the candidate; '' means the present candidate.
+-- ARGV: name version mode percent by. Makes a version the candidate of a name, or changes the mode and
+-- share of its candidate. `version` is a previous version or the candidate; '' means the candidate.
 -- Returns {'ok', version} | {'unknown'} | {'none'} if there is no candidate | {'current'} |
 -- {'not_kept', current, previous...} | {'quarantined', version}.
 local name, version, mode, percent, by = unpack(ARGV)

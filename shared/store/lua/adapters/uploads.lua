@@ -19,8 +19,8 @@ local function forget_version(version)
   if is_upload(source) then discard_upload(source) end
 end
 
--- Keep exactly one upload of a version, after its entry got a new source. `before` is the source until
--- then. An earlier upload is preferred, because a worker may be reading it.
+-- Keep exactly one upload of a version, after its entry got a new source. `before` is its previous
+-- source. An earlier upload is preferred, because a worker may be reading it.
 local function keep_upload(version, before, source)
   if is_upload(before) and before ~= source then
     redis.call('HSET', version_key(version), 'source', before)

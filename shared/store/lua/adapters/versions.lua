@@ -23,7 +23,7 @@ local function retire(version, state)
   redis.call('ZADD', P .. 'retired', now_ms(), version)
 end
 
--- Forget which version is the candidate of the name, and how its answers compared.
+-- Clear the candidate of the name, and delete the comparison of its answers.
 local function clear_candidate(name)
   local version = candidate_of(name)
   if not version then return end
@@ -41,7 +41,7 @@ local function drop_candidate(name)
   end
 end
 
--- Return the candidate of the name and what it does, or '' if there is none.
+-- Return the candidate of the name with its mode and share as text, or '' if there is none.
 local function describe_candidate(name)
   local version, mode, percent = unpack(redis.call('HMGET', P .. 'adapter:' .. name, 'candidate',
     'candidate_mode', 'candidate_percent'))

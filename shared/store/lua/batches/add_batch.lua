@@ -9,7 +9,7 @@ local created_ms, keep_ms = tonumber(ARGV[6]), tonumber(ARGV[7])
 local key, list, open = P .. 'batch:' .. id, P .. 'batches:' .. tenant, P .. 'batches'
 local NUM_OLDEST = 100
 
--- Remove the expired of the oldest batches from the tenant's list.
+-- Remove expired batches from the tenant's list. Only the oldest ones are checked.
 local function prune()
   for _, oldest in ipairs(redis.call('ZRANGE', list, 0, NUM_OLDEST - 1)) do
     if redis.call('EXISTS', P .. 'batch:' .. oldest) == 0 then redis.call('ZREM', list, oldest) end

@@ -1,8 +1,8 @@
 #!lua flags=allow-oom
 -- At most 25 commands.
 -- ARGV: id runner lease_ms is_begin
--- Renews the right to run a batch. With `is_begin` = '1', also counts a death of the control process,
--- which the end of the turn takes back. Returns {'ok', number of tenants with turns, number of turns of
+-- Renews the right to run a batch. With `is_begin` = '1', also counts a death of the control process in
+-- advance; the end of the turn resets it. Returns {'ok', number of tenants with turns, number of turns of
 -- the batch's tenant} | {'lost'}.
 local id, runner, lease_ms = ARGV[1], ARGV[2], tonumber(ARGV[3])
 if redis.call('GET', P .. 'batchlease:' .. id) ~= runner then return { 'lost' } end

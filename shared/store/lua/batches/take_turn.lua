@@ -29,7 +29,7 @@ local function first_due(tenant, is_running, num_running)
   end
 end
 
--- Remove the tag of a tenant without open batches, once the tag no longer counts.
+-- Remove the tag of a tenant without open batches, once the tag has no effect any more.
 local function forget_idle(tenant, tag, virtual_time)
   if tag <= virtual_time and redis.call('EXISTS', P .. 'turns:' .. tenant) == 0 then
     redis.call('ZREM', P .. 'turns', tenant)
@@ -58,7 +58,8 @@ for i = 1, #tenants, 2 do
   local num_turns = num_of[tenant] or 0
   local id = num_turns < max_tenant_turns and first_due(tenant, is_running, num_turns)
   if id then
-    -- If several control processes died in turns of a batch, it runs alone. The next death is its own.
+    -- If several control processes died in turns of a batch, it runs alone, so that it is to blame for
+    -- the next death.
     local is_alone = tonumber(redis.call('HGET', P .. 'batch:' .. id, 'deaths') or 0) >= DEATHS_UNTIL_ALONE
     if is_alone and num_running > 0 then return {} end
     return give(id, tenant, tag, virtual_time, is_alone)

@@ -1,8 +1,9 @@
 -- Included after common.lua in the scripts that change files. The account of a tenant,
 -- `stored:TENANT`, has the number and the bytes of its files: of those that are being uploaded, those
--- that exist, and those whose content is still to be deleted. `charged` in a file's record is its part.
+-- that exist, and those whose content is still to be deleted. The field `charged` of a file's record has
+-- the bytes that are charged for the file.
 
--- Charge a file with `num_bytes`. `before` is what it was charged with, or false if it is new.
+-- Charge `num_bytes` for a file. `before` is the earlier charge for it, or false if it is new.
 local function charge_file(id, tenant, num_bytes, before)
   local account = P .. 'stored:' .. tenant
   redis.call('HSET', P .. 'file:' .. id, 'tenant', tenant, 'charged', num_bytes)
@@ -10,7 +11,7 @@ local function charge_file(id, tenant, num_bytes, before)
   redis.call('HINCRBY', account, 'bytes', num_bytes - (before or 0))
 end
 
--- Give back what a file was charged with.
+-- Remove a file and its charge from the tenant's account.
 local function refund_file(tenant, charged)
   local account = P .. 'stored:' .. tenant
   redis.call('HINCRBY', account, 'bytes', -charged)

@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- At most 6 commands.
--- ARGV: id. Notes that the content of a deleted file is gone, and gives back what its tenant was
--- charged with. Files that aren't deleted stay.
+-- ARGV: id. Deletes the record of a deleted file whose content is gone, and removes its charge from the
+-- tenant's account. Files that weren't deleted stay.
 local id = ARGV[1]
 local key = P .. 'file:' .. id
 local tenant, charged, is_deleted = unpack(redis.call('HMGET', key, 'tenant', 'charged', 'deleted'))

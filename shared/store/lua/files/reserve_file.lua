@@ -1,8 +1,8 @@
 #!lua
 -- At most 6 commands.
 -- ARGV: id tenant num_bytes until_ms max_files max_bytes
--- Charges a file that is being uploaded with at least `num_bytes`. Unless it is stored or reserved
--- again by `until_ms`, its content is deleted. Returns {'ok'} | {'gone'} if that has begun |
+-- Charges the tenant at least `num_bytes` for a file that is being uploaded. Unless the file is stored or
+-- reserved again by `until_ms`, its content is deleted. Returns {'ok'} | {'gone'} if that has begun |
 -- {'files', number} or {'bytes', number} if the tenant would exceed a limit; nothing is charged then.
 local id, tenant, num_bytes = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local charged, is_deleted = unpack(redis.call('HMGET', P .. 'file:' .. id, 'charged', 'deleted'))

@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- At most 9 commands.
 -- ARGV: id tenant num_bytes created_ms expires_ms purpose is_reserved field value...
--- Records a file whose content is in the file store, and charges it with its size. May be repeated.
+-- Records a file whose content is in the file store, and charges its size. May be repeated.
 -- Returns 1, or 0 if `is_reserved` is '1' and the file's reservation has ended. Other files are never
 -- refused.
 local id, tenant, purpose = ARGV[1], ARGV[2], ARGV[6]

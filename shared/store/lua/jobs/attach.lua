@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- At most 6 commands.
 -- ARGV: id api. Makes an API process a follower of an unfinished job, so that its reply stream gets
--- the job's events. The process then counts as connected to a client of the job. Returns 1, or 0 if
+-- the job's events. The process is then assumed to have a client of the job. Returns 1, or 0 if
 -- the job has ended or is unknown.
 local MAX_FOLLOWERS = 8
 local id, api = ARGV[1], ARGV[2]

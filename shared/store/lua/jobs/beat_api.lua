@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- At most 5 commands.
--- ARGV: api. Records that an API process is alive. Returns 1 if the process counted as dead or was
--- unknown, else 0. With 1, its jobs may be abandoned, so it has to attach itself to them again.
+-- ARGV: api. Records that an API process is alive. Returns 1 if the process was unknown or assumed to be
+-- dead, else 0. With 1, its jobs may be abandoned, so it has to attach itself to them again.
 local FORGET_MS = 86400000 -- by then, the jobs that a dead process accepted have passed their deadlines
 local api = ARGV[1]
 local now, lag = read_clock()

@@ -303,7 +303,7 @@ local function insert_by_score(sources, source)
   table.insert(sources, low, source)
 end
 
--- Move sources back whose first jobs are for other workers, until the first source is in order.
+-- Move back the sources whose first jobs are for other workers, until the first source is in order.
 local function settle(sources)
   while sources[1] do
     local source = table.remove(sources, 1)
@@ -372,8 +372,8 @@ local function ready_pages(max_score)
   end
 end
 
--- Return the needs that count when holders of a version are compared with this worker: the features
--- of unfinished jobs of the version, if this worker serves them. Return nil if all holders count.
+-- Return the needs that holders of a version must serve to be compared with this worker: the features
+-- of unfinished jobs of the version, if this worker serves them. Return nil to compare all holders.
 local function needs_of_featured(version)
   if #classes() == 0 then return nil end
   local features = redis.call('HRANDFIELD', P .. 'featured:' .. version, 1, 'WITHVALUES')[2]

@@ -27,7 +27,7 @@ local function load_of(wid)
 end
 
 -- Return the free capacity of a version's holders other than `wid`, the number of their jobs, and
--- the number of these holders. With `needs`, only holders that serve jobs with these needs count.
+-- the number of these holders. With `needs`, only holders that serve jobs with these needs are included.
 -- If there are many holders, the results are estimated from a random sample.
 local function capacity_of_holders(version, wid, needs)
   local key, free, running, sampled, able = P .. 'on:' .. version, 0, 0, 0, 0
