@@ -48,7 +48,7 @@ async def _ask_one(console: Console, client: Client, talk: Talk, prompt: str) ->
 async def _ask_several(
     console: Console, client: Client, talks: Sequence[Talk], prompt: str
 ) -> None:
-    """Ask several models. The view of the running answers is erased before the final one."""
+    """Ask several models. The live view is erased before the final answers are printed."""
     view = Live(
         console=console,
         get_renderable=lambda: _Tail(_answers(talks, console.width)),

@@ -70,7 +70,7 @@ def doctor(
 def _wanted(
     checkup: "Checkup", base: str | None, given: Given, devices: str | None, workers: int | None
 ) -> "Wanted":
-    """Read the settings as `lorikeet up` does. Each invalid setting becomes a problem."""
+    """Read the settings as `lorikeet up` does. Invalid settings are reported as problems."""
     from ops.doctor.checkup import Wanted
 
     api = checkup.attempt("the front end's settings", lambda: _api(given))

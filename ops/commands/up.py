@@ -155,7 +155,7 @@ def _share(worker: WorkerSettings, device: str, places: Sequence[str]) -> Given:
 
 
 def _control_variables(given: Given, control: ControlSettings) -> dict[str, str]:
-    """Return variables with the webhook's secret and the API settings that batches also obey."""
+    """Return environment variables: the webhook's secret, and API settings for batches."""
     secret = control.webhook_secret
     names = [name for name in ApiSettings.model_fields if name not in {*_SECRETS, *_OF_SERVERS}]
     return {

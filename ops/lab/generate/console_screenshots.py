@@ -44,7 +44,7 @@ SIMULATED = (
 )
 CLIENTS = 88
 LOAD_S = 290.0
-"""The plots show five minutes."""
+"""Seconds of load before the pictures. The plots show five minutes."""
 AFTER_KILL_S = 3.0
 """Time from the death of a worker to the picture. Its column is still shown then."""
 
@@ -91,7 +91,7 @@ async def _kill_a_worker(url: str) -> None:
 
 
 async def _with_load(url: str, act: Callable[[], Awaitable[None]]) -> None:
-    """Call `act` while clients request the adapters, the first ones of a shuffled list most."""
+    """Call `act` while clients request the adapters, some of them more often than others."""
     names = random.Random(5).sample(ADAPTERS, len(ADAPTERS))
     weights = [1 / (rank + 1) for rank in range(len(names))]
     async with httpx.AsyncClient(base_url=url, timeout=60) as http:

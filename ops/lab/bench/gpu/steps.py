@@ -56,7 +56,7 @@ class GraphReplay:
     graph_ms: float | None
     """None if the graph can't be captured."""
     largest_difference: float | None
-    """Largest difference between the logits of both, divided by the largest logit."""
+    """Largest difference between the logits with and without the graph, by the largest logit."""
     error: str | None
     """Reason why there is no graph."""
 

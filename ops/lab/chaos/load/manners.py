@@ -97,7 +97,7 @@ class LeavingExchange(ActingExchange):
 
 
 class StayingAwayExchange(LeavingExchange):
-    """A client that comes back after the grace."""
+    """A client that comes back after the grace period."""
 
     away_s = LONG_AWAY_S
 

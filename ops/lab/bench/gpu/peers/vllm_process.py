@@ -17,7 +17,7 @@ MEMORY_SHARE = 0.85
 
 
 def main(folder: str, batches: str, context: str, vocab_size: str) -> None:
-    """Measure the model of `folder` with random weights, for each of `batches` like `32,128`."""
+    """Measure the model in `folder` with random weights, with each batch size in `batches`."""
     vllm: Any = importlib.import_module("vllm")  # not a dependency
     sizes = [int(size) for size in batches.split(",")]
     engine = vllm.LLM(
