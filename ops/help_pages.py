@@ -1,4 +1,4 @@
-"""Help pages of the command line. All have one notation, and narrow terminals cut off no text.
+"""Help pages of the command line, in one notation, and wrapped so that no text is cut off.
 
 Values are written in capitals. An argument in brackets may be left out, and one with dots may be
 repeated. A switch has no value.

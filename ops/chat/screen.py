@@ -17,7 +17,7 @@ from ops.chat.conversation import Client, Conversation, Talk
 
 REFRESHES_PER_S = 8
 MIN_COLUMN_WIDTH = 24
-"""Narrower answers are shown below each other instead of in columns."""
+"""Minimum width of an answer's column. Otherwise answers are shown one below the other."""
 
 
 async def ask(console: Console, client: Client, conversation: Conversation, prompt: str) -> None:

@@ -48,7 +48,7 @@ def doctor(
     The arguments are those of `lorikeet up`. Nothing is started, downloaded or loaded. The exit
     status is 0 if `lorikeet up` would start with the same arguments, and otherwise 1.
     """
-    # Other commands needn't import the checks.
+    # Imported here, so that other commands don't import the checks.
     from ops.doctor.checkup import Checkup
     from ops.doctor.page import as_json, page
     from ops.doctor.report import report

@@ -142,7 +142,7 @@ def _checked_files(worker: WorkerSettings) -> tuple[Path | None, frozenset[str]]
     """Check the files. Return the base model's folder, and the names of adapters left out."""
     if worker.engine == "simulated":
         return None, frozenset()
-    # Only the other engines need the packages that this imports.
+    # Imported here, because only the other engines need the packages that it imports.
     from worker.startup.check_files import check_files
 
     checked = check_files(worker)

@@ -21,7 +21,7 @@ import httpx
 
 @dataclass
 class Progress:
-    """Part of an answer that has arrived."""
+    """How much of an answer has arrived, and when to ask for more."""
 
     job: str = ""
     last_id: str = ""

@@ -108,7 +108,7 @@ def quick_digest(base: Path) -> str:
     Raises:
         SettingsError: a file can't be read.
     """
-    # Only engines that read files need the packages that this imports.
+    # Imported here, because only engines that read files need the packages that it imports.
     from worker.model.loading.folder import FILES
 
     digest = hashlib.sha256()

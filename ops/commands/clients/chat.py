@@ -128,7 +128,7 @@ def _print_hint(console: Console, text: str) -> None:
 
 
 def _prompt(models: list[str], width: int) -> str:
-    """Return the prompt. It names the current models."""
+    """Return the prompt of the input line, which names the current models."""
     names = " + ".join(models)
     most = width // MAX_PROMPT_SHARE
     return f"{names if len(names) <= most else f'{names[: most - 1]}…'}> "

@@ -1,4 +1,4 @@
-"""Deletes objects that are no longer needed from the file store.
+"""Deletes objects from the file store that are no longer needed.
 
 - Files that were deleted or have expired, and uploads whose process has died.
 - Parts of batches that have ended.

@@ -41,7 +41,7 @@ class PendingLines:
     def put_back(self, line: Line, now: float, wait_s: float, *, of_all: bool) -> None:
         """Put a request back. Its model waits `wait_s` seconds, or all models do if `of_all`.
 
-        If a model's last wait brought no success, the model waits twice as long as then.
+        A model that has just waited in vain waits twice as long the next time.
         """
         model = self._models[line.model]
         model.lines.appendleft(line)

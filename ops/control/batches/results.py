@@ -31,7 +31,7 @@ class Results:
         return name
 
     async def write_file(self, kind: str, parts: Sequence[str]) -> tuple[FileId, int] | None:
-        """Join parts of one kind into a file. Return its id and bytes; None if there are none."""
+        """Join the parts of one kind into a file. Return its id and size; None without parts."""
         chosen = [part for part in parts if part.endswith(kind)]
         if not chosen:
             return None

@@ -46,7 +46,7 @@ CLIENTS = 88
 LOAD_S = 290.0
 """Seconds of load before the pictures. The plots show five minutes."""
 AFTER_KILL_S = 3.0
-"""Time from the death of a worker to the picture. Its column is still shown then."""
+"""Time from the death of a worker to the picture, which still shows the worker's column."""
 
 NUM_PAIRS = 3
 """Number of requests for each model of the demo, and so of compared answers of `sql`."""
@@ -139,7 +139,7 @@ async def _demo_pictures(browser: Browser, url: str) -> None:
 
 
 async def _try_out_weaker_sql(url: str) -> None:
-    """Make a version of `sql` with half of its strength the shadow of `sql`, and pin `extract`."""
+    """Give `sql` a version of half its strength as its shadow, and pin `extract`."""
     config = json.loads((DEMO_SQL / "adapter_config.json").read_text())
     weaker = json.dumps({**config, "lora_alpha": config["lora_alpha"] / 2})
     query = {"name": "sql", "config": weaker, "candidate": "true"}

@@ -27,7 +27,7 @@ Report = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LedgerResult:
-    """Sums of the ledger and of the answers. JSON can represent it."""
+    """Sums of the ledger and of the answers. Can be stored as JSON."""
 
     kills: int
     moved: int

@@ -16,7 +16,7 @@ CHANGING = {
 _SIZES = {b"hash": "hlen", b"list": "llen", b"set": "scard", b"stream": "xlen", b"zset": "zcard"}
 """Method that returns the size of a container, by its type."""
 GROWING = {"apis", "base", "changes", "ledger"}
-"""Kinds of keys whose number of items varies, or grows with each day, model and change."""
+"""Kinds of keys whose numbers of items may grow, for example with each day, model or change."""
 LATER = {"endedbatches"}
 """Kinds of keys that are deleted a minute after the ends of batches."""
 

@@ -29,7 +29,7 @@ from ops.lab.machine import this_machine
 RESULTS = Path(__file__).parents[3] / "bench" / "results"
 DEFAULT_MINUTES = 8.0
 STANDARD_ERROR = 2
-"""File descriptor. `sys.stderr` may have none."""
+"""File descriptor of the standard error. `sys.stderr` may be an object without one."""
 GRACE_S = 20.0
 """Seconds after the time limit at which a process that hangs in a kernel is ended."""
 DRIVER_FILE = Path("/sys/module/nvidia/version")

@@ -54,7 +54,7 @@ def llama_measures(
     sizes: Sizes,
     scratch: Path,
 ) -> dict[str, Measure]:
-    """Return llama.cpp's measures by type of base: one client; all adapters for `MIXED_KIND`."""
+    """Return a measure of llama.cpp by base type: one client; for `MIXED_KIND` also adapters."""
     bases, files = converted(llama, gguf, model, adapters, scratch / "llama")
     alone, mixed = scenarios(adapters, [1])[:1], scenarios(adapters, [sizes.clients])[1:]
 

@@ -62,7 +62,7 @@ class Monitor:
 
     @property
     def num_diverged(self) -> int:
-        """Number of answers that a worker continued with other tokens than those already sent."""
+        """Number of streams that ended because their continuation contradicted earlier tokens."""
         return round(sum(self._diverged.values()))
 
     async def run(self) -> None:

@@ -41,7 +41,7 @@ class LoseClaims(Fault):
         self._num_claimed_again = 0
 
     async def inject(self) -> None:
-        """Take the worker's jobs `TIMES` times. It can claim them again before the next time."""
+        """Take the worker's jobs away `TIMES` times. It can claim them again in between."""
         view = await self._pool.view_of(self._worker)
         if view is None:
             return

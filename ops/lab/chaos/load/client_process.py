@@ -115,7 +115,7 @@ class Clients:
         await self._run(exchanges)
 
     async def _run(self, exchanges: Sequence[Exchange]) -> None:
-        """Run one request, or two with the same key, and write down how it ended."""
+        """Run one request, or two with the same key, and record how each ended."""
         self._exchanges.update(exchanges)
         records = await asyncio.gather(*(each.run() for each in exchanges))
         self._exchanges.difference_update(exchanges)
@@ -159,7 +159,7 @@ class Clients:
 
 
 def compare_copies(first: Exchange, second: Exchange) -> None:
-    """Note in the first record how two requests with the same key were treated differently."""
+    """Add to the first record how two requests with the same key were treated differently."""
     record, other = first.record, second.record
     if record.jobs != other.jobs:
         record.problems.append(f"one key has the jobs {record.jobs} and {other.jobs}")

@@ -211,7 +211,7 @@ class Exchange:
         return Outcome.ANSWERED
 
     async def _has_ended(self) -> bool:
-        """Return whether the job has ended, and note its usage."""
+        """Return whether the job has ended. If so, record its usage."""
         body = await self._job_body()
         if body is None or body["state"] in UNFINISHED:
             return False

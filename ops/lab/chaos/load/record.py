@@ -1,4 +1,4 @@
-"""What a client writes about each of its requests."""
+"""The record that a client writes about each of its requests."""
 
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum

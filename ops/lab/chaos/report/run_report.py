@@ -32,7 +32,7 @@ class Findings:
     jobs: frozenset[str]
     """Ids of all jobs that the pool has settled and not cancelled; see `Monitor.jobs`."""
     num_diverged: int
-    """Number of answers that a worker continued with other tokens than those already sent."""
+    """Number of streams that ended because their continuation contradicted earlier tokens."""
     cancelled: Mapping[str, Sequence[int]]
     """Prompt and completion tokens of the cancelled jobs, by job."""
     ledger_before: Used

@@ -1,4 +1,4 @@
-"""What one tenant of a run does: creates batches, waits for their ends, reads and deletes them."""
+"""Client of one tenant of a run. It creates batches, awaits their ends, and reads their results."""
 
 import asyncio
 from collections.abc import Mapping

@@ -52,11 +52,11 @@ class Sizes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunResult:
-    """What one run has shown. JSON can represent it."""
+    """Results of one run. Can be stored as JSON."""
 
     has_hostile: bool
     seconds: float
-    """From the first batch to the end of the last batch of the other tenants."""
+    """Time from the first batch to the end of the last batch of the other tenants."""
     hostile_seconds: float
     """The same for the hostile tenant's batches; 0 without one."""
     num_lines: int

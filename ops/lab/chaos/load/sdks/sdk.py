@@ -23,7 +23,7 @@ class Api(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SdkRequest:
-    """One request for a stream. JSON can represent it."""
+    """One request for a stream. Can be sent as JSON."""
 
     api: Api
     url: str
