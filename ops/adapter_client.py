@@ -31,7 +31,7 @@ class AdapterClient(ServerClient):
         return self._call("GET", "/v1/adapters")
 
     def load(self, name: str, path: str, *, replace: bool) -> Body:
-        """Load an adapter and return it. Only with `replace`, the name may be taken."""
+        """Load an adapter and return it. `replace` replaces an adapter that has this name."""
         body = {"lora_name": name, "lora_path": path, "load_inplace": replace}
         try:
             self._send(
@@ -63,11 +63,11 @@ class AdapterClient(ServerClient):
         return self._call("PUT", f"/v1/adapters/{_quoted(name)}/candidate", json=wanted)
 
     def candidate(self, name: str) -> Body:
-        """Return the candidate of an adapter, and the comparison of its answers."""
+        """Return an adapter's candidate, with how its answers compare to the current version's."""
         return self._call("GET", f"/v1/adapters/{_quoted(name)}/candidate")
 
     def promote(self, name: str, version: str | None = None) -> Body:
-        """Make the candidate current, if it is `version` or that is None. Return the adapter."""
+        """Promote the candidate, which must be `version` if that is given. Return the adapter."""
         query = "" if version is None else f"?version={_quoted(version)}"
         return self._call("POST", f"/v1/adapters/{_quoted(name)}/candidate/promote{query}")
 
@@ -84,11 +84,11 @@ class AdapterClient(ServerClient):
             self._send("DELETE", path)
 
     def changes(self, name: str | None, limit: int) -> Body:
-        """Return the newest changes of one adapter, or of all adapters and API keys."""
+        """Return the newest `limit` changes of adapter `name`, or of all adapters and API keys."""
         only = "" if name is None else f"&adapter={_quoted(name)}"
         return self._call("GET", f"/v1/audit_log?limit={limit}{only}")
 
 
 def _quoted(text: str) -> str:
-    """Quote a name or version for a URL. It may contain bytes that aren't UTF-8."""
+    """Quote a name or version for a URL. `text` may contain bytes that aren't UTF-8."""
     return quote(text, errors="surrogateescape")

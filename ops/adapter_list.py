@@ -15,7 +15,7 @@ from ops.terminal import print_line, table
 COLUMNS = "name", "version", "state", "rank", "MiB", "requests", "last used", "workers", "source"
 NEVER = "-"
 UNLIMITED = 10_000
-"""Width in which every table fits."""
+"""Console width in characters that is large enough for every table."""
 
 
 def print_list(found: dict[str, Any]) -> None:
@@ -81,7 +81,7 @@ def _state(adapter: dict[str, Any]) -> str:
 
 
 def _trial(candidate: dict[str, Any]) -> str:
-    """Return a candidate's mode and share of the requests, or its state if it isn't ready."""
+    """Return a candidate's mode, followed by its share, or by its state if it isn't ready."""
     is_ready = candidate["state"] == "ready"
     does = f"{candidate['percent']:g} %" if is_ready else candidate["state"]
     return f"{candidate['mode']} {does}"

@@ -12,7 +12,7 @@ DIGEST = "lorikeet_sha256"
 """Field of a batch's metadata with the digest of its input file. `find` searches for it."""
 ENDED = {"completed", "failed", "expired", "cancelled"}
 MAX_PAGES = 50
-"""Maximum number of pages of the list of batches that are searched."""
+"""Maximum number of pages of the batch list that `find` searches."""
 
 
 class BatchClient(ServerClient):
@@ -52,7 +52,7 @@ class BatchClient(ServerClient):
         return self._call("GET", f"/v1/batches/{batch_id}")
 
     def download(self, file_id: str, target: Path) -> None:
-        """Download a file to `target`. The target appears once it is complete."""
+        """Download a file to `target`, which is created only when the download is complete."""
         partial = target.with_name(f"{target.name}.partial")
         url = f"{self.url}/v1/files/{file_id}/content"
         with httpx.stream("GET", url, **self.options) as response:

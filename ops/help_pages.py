@@ -1,4 +1,4 @@
-"""Help pages of the command line: one notation, and no text cut off in a narrow terminal.
+"""Help pages of the command line, in one notation, and wrapped so that no text is cut off.
 
 Values are written in capitals. An argument in brackets may be left out, and one with dots may be
 repeated. A switch has no value.
@@ -42,15 +42,15 @@ class _Pages:
 
 
 class HelpCommand(_Pages, TyperCommand):
-    """Command with a help page in this notation."""
+    """Command whose help page uses the notation of this module."""
 
 
 class HelpGroup(_Pages, TyperGroup):
-    """Group of commands with a help page in this notation."""
+    """Group of commands whose help page uses the notation of this module."""
 
 
 class App(typer.Typer):
-    """Typer app. Its commands have help pages in this notation."""
+    """Typer app whose commands have help pages in the notation of this module."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(cls=HelpGroup, rich_markup_mode=None, **options)

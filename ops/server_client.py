@@ -52,7 +52,7 @@ class ServerClient:
         return [model["id"] for model in models]
 
     def _send(self, method: str, path: str, **sent: Any) -> bytes:
-        """Return the body of a successful response.
+        """Send a request, and return the body of its successful response.
 
         Raises:
             Unavailable: the server can't be reached, or can't answer at present.
@@ -75,7 +75,7 @@ class ServerClient:
 def server_url(given: str) -> str:
     """Return the URL of a server in a form that paths can be appended to.
 
-    Other clients want the base URL, which ends with `/v1`. This ending is removed.
+    Other clients expect a base URL that ends with `/v1`, so this ending is accepted and removed.
 
     Raises:
         ServerError: `given` isn't a URL.

@@ -1,1 +1,1 @@
-"""`python -m ops.bench`, which runs the benchmarks in `ops/lab/bench/`, and their results."""
+"""Results of the benchmarks, and `python -m ops.bench`, an alias of `python -m ops.lab.bench`."""

@@ -20,7 +20,7 @@ from shared.errors import LorikeetError
 
 CONNECT_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 600.0
-"""Maximum seconds without data. A server that computes sends a comment every ten seconds."""
+"""Maximum seconds without data. While it computes, a server sends a comment every ten seconds."""
 
 Message = Mapping[str, str]
 

@@ -17,7 +17,7 @@ from ops.chat.conversation import Client, Conversation, Talk
 
 REFRESHES_PER_S = 8
 MIN_COLUMN_WIDTH = 24
-"""Narrower answers are shown below each other instead of in columns."""
+"""Minimum width of an answer's column. Otherwise answers are shown one below the other."""
 
 
 async def ask(console: Console, client: Client, conversation: Conversation, prompt: str) -> None:
@@ -48,7 +48,7 @@ async def _ask_one(console: Console, client: Client, talk: Talk, prompt: str) ->
 async def _ask_several(
     console: Console, client: Client, talks: Sequence[Talk], prompt: str
 ) -> None:
-    """Ask several models. The view of the running answers is erased before the final one."""
+    """Ask several models. The live view is erased before the final answers are printed."""
     view = Live(
         console=console,
         get_renderable=lambda: _Tail(_answers(talks, console.width)),

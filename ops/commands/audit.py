@@ -23,7 +23,7 @@ def audit(
     settle_s: Annotated[
         float,
         typer.Option(
-            "--settle-s", min=0, metavar="N", help="Seconds for which a listed key has had neither."
+            "--settle-s", min=0, metavar="N", help="Seconds a key must lack both to be listed."
         ),
     ] = SETTLE_S,
     **given: Any,

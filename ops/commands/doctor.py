@@ -48,7 +48,7 @@ def doctor(
     The arguments are those of `lorikeet up`. Nothing is started, downloaded or loaded. The exit
     status is 0 if `lorikeet up` would start with the same arguments, and otherwise 1.
     """
-    # Other commands needn't import the checks.
+    # Imported here, so that other commands don't import the checks.
     from ops.doctor.checkup import Checkup
     from ops.doctor.page import as_json, page
     from ops.doctor.report import report
@@ -70,7 +70,7 @@ def doctor(
 def _wanted(
     checkup: "Checkup", base: str | None, given: Given, devices: str | None, workers: int | None
 ) -> "Wanted":
-    """Read the settings as `lorikeet up` does. Each invalid setting becomes a problem."""
+    """Read the settings as `lorikeet up` does. Invalid settings are reported as problems."""
     from ops.doctor.checkup import Wanted
 
     api = checkup.attempt("the front end's settings", lambda: _api(given))

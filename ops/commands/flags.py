@@ -146,7 +146,7 @@ def spread_adapters(argv: Sequence[str]) -> list[str]:
 
 
 def to_argv(given: Given, names: Sequence[str]) -> list[str]:
-    """Return command-line words that pass on the given settings among `names`."""
+    """Return command-line flags for those settings in `names` that were given."""
     words: list[str] = []
     for name in names:
         values = given.get(name)
@@ -159,7 +159,7 @@ def to_argv(given: Given, names: Sequence[str]) -> list[str]:
 
 
 def to_variables(given: Given, names: Iterable[str]) -> dict[str, str]:
-    """Return environment variables that pass on the given settings among `names`."""
+    """Return environment variables for those settings in `names` that were given as flags."""
     variables: dict[str, str] = {}
     for name in names:
         value = given.get(name)
@@ -170,7 +170,7 @@ def to_variables(given: Given, names: Iterable[str]) -> dict[str, str]:
 
 
 def default_text(field: FieldInfo) -> str:
-    """Return a setting's default as an environment variable's value; empty for None and off."""
+    """Return a setting's default as an environment variable would; empty for None and False."""
     if field.is_required() or field.default in (None, (), False):
         return ""
     return "true" if field.default is True else str(field.default)

@@ -111,7 +111,7 @@ def _letter_table(letters: list[DeadLetter]) -> Table:
 
 
 def _summary(letters: list[DeadLetter], count: int) -> str:
-    """Return one line about the letters. They are the newest of `count` letters."""
+    """Return a one-line summary of `letters`, which are the newest of `count` dead letters."""
     summary = DeadLetterSummary.of(letters)
     shown = "all" if summary.num_letters == count else f"the newest {summary.num_letters:,}"
     return "; ".join(

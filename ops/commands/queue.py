@@ -154,7 +154,7 @@ def _residents(now: Sample) -> Table:
 
 
 def _tokens_since(before: Sample, worker: WorkerView) -> int:
-    """Return the number of tokens since the sample `before`; 0 if the worker isn't in it."""
+    """Return a worker's output tokens since the sample `before`, or 0 if that lacks the worker."""
     known = {old.id: old.info.tokens_total for old in before.workers}
     return worker.info.tokens_total - known.get(worker.id, worker.info.tokens_total)
 

@@ -142,7 +142,7 @@ def _checked_files(worker: WorkerSettings) -> tuple[Path | None, frozenset[str]]
     """Check the files. Return the base model's folder, and the names of adapters left out."""
     if worker.engine == "simulated":
         return None, frozenset()
-    # Only the other engines need the packages that this imports.
+    # Imported here, because only the other engines need the packages that it imports.
     from worker.startup.check_files import check_files
 
     checked = check_files(worker)
@@ -155,7 +155,7 @@ def _share(worker: WorkerSettings, device: str, places: Sequence[str]) -> Given:
 
 
 def _control_variables(given: Given, control: ControlSettings) -> dict[str, str]:
-    """Return variables with the webhook's secret and the API settings that batches also obey."""
+    """Return environment variables: the webhook's secret, and API settings for batches."""
     secret = control.webhook_secret
     names = [name for name in ApiSettings.model_fields if name not in {*_SECRETS, *_OF_SERVERS}]
     return {

@@ -43,8 +43,8 @@ Turns and calls have smaller limits of their own.
 IN_PROGRESS_S = 75
 """Seconds for which arq considers a job running after the job's process has died.
 
-Until then, each look for jobs finds the job again, which costs two round trips. Turns may take
-longer, but arq doesn't run a turn twice.
+Until then, each poll finds the job again, which costs two round trips. Turns may take longer,
+but arq doesn't run a turn twice.
 """
 
 if TYPE_CHECKING:

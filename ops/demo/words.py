@@ -75,7 +75,7 @@ HELD_OUT_PARTS = frozenset(
 )
 """All held-out words in lower case. Generators of made-up words avoid them."""
 
-# Lists would have a line for each syllable.
+# Written as lists, these would take a line for each syllable.
 _ONSETS = "b br c ch d dr f fl g gr h j k kl l m n p pr r s sh st t tr v w y z".split()  # noqa: SIM905
 _VOWELS = "a a e e i i o o u ai ei ou ia ö é".split()  # noqa: SIM905
 _ENDINGS = ("", "", "", *"n r s th ck lo sky ez ton vić mann ura stad berg".split())  # noqa: SIM905

@@ -31,7 +31,7 @@ class Stage:
     """Pairs of an instruction and its arguments."""
 
     def last(self, instruction: str) -> list[str]:
-        """Return the arguments of the stage's last `instruction`, such as CMD, or nothing."""
+        """Return the words of the stage's last `instruction`, such as CMD, or an empty list."""
         found = [rest for word, rest in self.steps if word == instruction]
         words: list[str] = json.loads(found[-1]) if found else []
         return words
@@ -125,7 +125,7 @@ class Rehearsal:
                 )
 
     def _copy(self, source: str, *others: str) -> None:
-        """Run a COPY, whose last argument is a folder. `.` means all files of the context."""
+        """Run a COPY into a folder, its last argument. The source `.` means the whole context."""
         *more, folder = others
         for path in context_files():
             if source == ".":

@@ -15,11 +15,11 @@ from worker.lora.checkpoint.adapter_files import AdapterFiles
 from worker.lora.checkpoint.config import config_fields, read_config
 
 DEFAULT_RANK = 8
-"""PEFT's rank of adapters without a rank in their configuration."""
+"""Rank that PEFT uses if an adapter's configuration has none."""
 
 
 def adapter_facts(name: str, source: str, *, bases_name: str) -> AdapterFacts:
-    """Return rank and size of the adapter, or why it is refused. Nothing is downloaded."""
+    """Return the adapter's rank and size, or why it is refused. Nothing is downloaded."""
     if name == bases_name:
         problem = Problem(str(has_bases_name(name, source)))
         return AdapterFacts(name=name, source=source, problem=problem)

@@ -34,7 +34,7 @@ class Base:
 def find_base(worker: WorkerSettings, source: str) -> Base:
     """Return the base model of a worker's settings. `source` names it as the command line does.
 
-    The first call for a native engine imports torch and transformers, which takes seconds.
+    The first call for the native engine imports torch and transformers, which takes seconds.
     """
     if worker.engine == "simulated":
         return Base(BaseFacts(source=source, place="simulated, without files"))
@@ -49,7 +49,7 @@ def find_base(worker: WorkerSettings, source: str) -> Base:
 
 
 def _folder_of(model: str) -> tuple[Path, str]:
-    """Return a folder with the model's configuration, and where it is, or raise ModelRejected."""
+    """Return the folder of the configuration and a text on its place, or raise ModelRejected."""
     from huggingface_hub import hf_hub_download, snapshot_download
     from huggingface_hub.constants import ENDPOINT
     from huggingface_hub.errors import LocalEntryNotFoundError

@@ -27,13 +27,13 @@ LEAST_FREE = 64 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """Settings and flags of the `lorikeet up` that is checked. Invalid settings are None."""
+    """Settings and flags for `lorikeet up` that are checked. Invalid settings are None."""
 
     worker: WorkerSettings | None
     own: UpSettings | None
     pool: PoolSettings | None
     has_redis_url: bool
-    """Whether a Redis is named. Otherwise `lorikeet up` starts one."""
+    """Whether the user names a Redis server. Otherwise `lorikeet up` starts one."""
     devices: str | None
     num_workers: int | None
     url: str
@@ -49,7 +49,7 @@ class Checkup:
     """Called with a description of what is being checked."""
 
     def attempt(self, what: str, check: Callable[[], T]) -> T | None:
-        """Return the result of a check, or None if it fails."""
+        """Run a check and return its result. If it fails, record the reason and return None."""
         self.show(f"checking {what}")
         try:
             return check()
@@ -125,7 +125,7 @@ def _adapters(worker: WorkerSettings | None) -> tuple[AdapterFacts, ...]:
 
 
 def _check_data(wanted: Wanted, worker: WorkerSettings, base: Base) -> None:
-    """Raise SettingsError if another server uses the folder of the data."""
+    """Raise SettingsError if another server uses the data folder."""
     if wanted.has_redis_url or wanted.own is None:
         return
     if base.folder is None and worker.engine != "simulated":  # nothing is downloaded yet

@@ -57,7 +57,7 @@ class Machine:
     """Version of CUDA that torch was built with, or None for a torch for CPUs."""
     has_triton: bool
     vllm: str | None
-    """Python that has vLLM."""
+    """Path of the Python interpreter that has vLLM."""
     folders: tuple[Folder, ...]
     missing_packages: tuple[str, ...]
 
@@ -126,9 +126,9 @@ class Fit:
     kv_bytes: int
     kv_tokens: int
     max_model_len: int
-    """Longest context, in tokens: the model's, or what the KV cache holds."""
+    """Longest context in tokens: `full_context`, or less if the KV cache is smaller."""
     full_context: int
-    """The model's longest context, in tokens."""
+    """Longest context in tokens that the model and the settings allow."""
     typical_context: int
     max_num_seqs: int
     step_bytes: int
@@ -142,28 +142,28 @@ class Fit:
 
     @property
     def full_streams(self) -> int:
-        """Sequences at full context that run at once."""
+        """Number of sequences of `max_model_len` tokens that run at once."""
         return min(self.max_num_seqs, self.kv_tokens // self.max_model_len)
 
     @property
     def typical_streams(self) -> int:
-        """Sequences at `typical_context` that run at once."""
+        """Number of sequences of `typical_context` tokens that run at once."""
         return min(self.max_num_seqs, self.kv_tokens // self.typical_context)
 
     @property
     def device_adapters(self) -> int:
-        """Adapters of rank `rank` that are resident at once."""
+        """Number of adapters of rank `rank` that are resident at once."""
         return self.adapter_bytes // self.bytes_per_adapter
 
     @property
     def host_adapters(self) -> int:
-        """Adapters of rank `rank` that fit into host memory in addition to the resident ones."""
+        """Number of further adapters of rank `rank` that fit into host memory."""
         return self.host_bytes // self.bytes_per_adapter
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """Everything that the report shows. None stands for what couldn't be found out."""
+    """Everything that the report shows. A fact that couldn't be determined is None."""
 
     machine: Machine | None = None
     redis: RedisFacts | None = None

@@ -1,4 +1,4 @@
-"""Works out what fits into the memory of one worker, by the policy that workers use."""
+"""Works out what fits into the memory of one worker, using the workers' own policy."""
 
 from dataclasses import dataclass
 

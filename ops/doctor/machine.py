@@ -26,13 +26,13 @@ _INSTRUCTION_SETS = {
     "AMX": {"amx_bf16"},
     "NEON": {"asimd"},
 }
-"""CPU features by instruction set. A CPU with any of them has the set."""
+"""CPU features by instruction set. A CPU has the set if it has any of its features."""
 _PACKAGES = (
     *("fastapi", "uvicorn", "prometheus_client"),
     *("accelerate", "huggingface_hub", "jinja2", "llguidance", "numpy", "peft", "safetensors"),
     *("tokenizers", "transformers"),
 )
-"""Packages of front end and worker, as they are imported. torch has a row of its own."""
+"""Import names of the packages that front end and worker need. torch is reported separately."""
 _SMI = ["nvidia-smi", "--query-gpu=name,memory.total,memory.free", "--format=csv,noheader,nounits"]
 _SMI_TIMEOUT_S = 10
 MIB = 1 << 20
@@ -61,7 +61,7 @@ def machine_facts(settings: WorkerSettings | None, folders: tuple[Folder, ...]) 
 
 
 def folder_facts(purpose: str, path: Path, *, setting: str, least_free: int) -> Folder:
-    """Return facts about a folder that needs `least_free` bytes. It may not exist yet."""
+    """Return facts about a folder that needs `least_free` bytes. The folder may not exist yet."""
     existing = next(folder for folder in (path, *path.parents) if folder.exists())
     free, problem = None, None
     if not existing.is_dir():

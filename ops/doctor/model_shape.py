@@ -65,7 +65,7 @@ def served_shape(
 ) -> ModelShape:
     """Return the shape of the model in `folder` as the native engine would serve it.
 
-    With `quantize`, the engine would quantise its linears.
+    If `quantize` is set, the sizes are those of the model with quantised linears.
 
     Raises:
         ModelRejected: the configuration shows that the engine can't serve the model.
@@ -119,7 +119,7 @@ def _saved_bytes(model: PreTrainedModel, quantize: Quantize | None) -> int:
 
 
 def _kv_shapes(source: str, model: PreTrainedModel) -> list[KVShape]:
-    """Return the shape of each layer's keys and values, by a trial run or by the configuration."""
+    """Return the shape of each layer's keys and values from a trial run or the configuration."""
     model.set_attn_implementation(PAGED_ATTENTION)
     num_layers = int(model.config.get_text_config().num_hidden_layers)
     try:

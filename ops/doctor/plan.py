@@ -37,7 +37,7 @@ def plan_of(worker: WorkerSettings, devices: str | None, num_workers: int | None
 
 
 def _kernels(engine: str, device: str, dtype: str) -> tuple[str, Problem | None]:
-    """Return which kernels compute, and why they aren't the fastest ones."""
+    """Return the name of the kernels in use, and the reason if they aren't the fastest."""
     if engine != "native":
         return "", None
     if is_gpu(device):

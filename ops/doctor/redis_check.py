@@ -13,7 +13,7 @@ _MIB = 1 << 20
 
 
 def own_redis_facts() -> RedisFacts:
-    """Return the program that `lorikeet up` would start."""
+    """Return facts about the Redis program that `lorikeet up` would start."""
     try:
         program = find_server()
     except LorikeetError as error:

@@ -11,7 +11,7 @@ MAX_ADAPTERS_SHOWN = 12
 
 
 class Mark(StrEnum):
-    """Meaning of a row."""
+    """Severity of a row of the report."""
 
     OK = "ok"
     """A fact that needs no action."""
@@ -52,7 +52,7 @@ class Report:
 
     @property
     def hints(self) -> list[Row]:
-        """Rows that could be better."""
+        """Rows that don't prevent the start, but show something to improve."""
         return self._with(Mark.HINT)
 
     @property

@@ -21,9 +21,9 @@ class Case:
     """One request, and the check of its answer."""
 
     line: int
-    """Number of its line in the file, from 1."""
+    """Number of the case's line in the file, from 1."""
     body: Mapping[str, Any]
-    """Request without its model."""
+    """Body of the request, without the field `model`."""
     is_good: Check
 
     @property

@@ -9,7 +9,7 @@ from ops.evaluate.cases import Outcome
 from ops.terminal import table
 
 MAX_SHOWN = 20
-"""Maximum number of shown cases that the versions answer differently."""
+"""Maximum number of cases with different results that are printed."""
 MAX_CHARS = 120
 
 

@@ -1,1 +1,1 @@
-"""Clients to copy."""
+"""Example clients for users to copy."""

@@ -21,7 +21,7 @@ import httpx
 
 @dataclass
 class Progress:
-    """Part of an answer that has arrived."""
+    """How much of an answer has arrived, and when to ask for more."""
 
     job: str = ""
     last_id: str = ""
@@ -43,7 +43,7 @@ def answer(
     progress = Progress()
     headers = {"Authorization": f"Bearer {api_key}", "X-Lorikeet-On-Disconnect": "continue"}
     headers["Idempotency-Key"] = str(uuid.uuid4())  # each attempt is answered by the same job
-    with httpx.Client(headers=headers, timeout=30) as http:  # streams have comments each 10 s
+    with httpx.Client(headers=headers, timeout=30) as http:  # streams send comments every 10 s
         for url in itertools.cycle(urls):
             last = {"Last-Event-ID": progress.last_id}
             again = "GET", f"{url}/v1/jobs/{progress.job}/stream"

@@ -33,7 +33,7 @@ class Serving:
     pids: Mapping[str, int]
     """Process ids by role, such as `worker`."""
     fields: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Fields that the body of a request to this server needs beside OpenAI's, by model."""
+    """Fields that requests to this server need in addition to OpenAI's, by model."""
     reuses_connections: bool = True
     """Whether a connection can carry several requests. Some servers close it after a stream."""
 

@@ -59,7 +59,7 @@ def client(
 
 
 async def ask(http: httpx.AsyncClient, url: str, body: dict[str, Any], answer: Answer) -> None:
-    """Post a completion request to `url` with /v1, and record the reply or an error in `answer`."""
+    """Post a completion request to `url`, which ends with /v1. Record the result in `answer`."""
     try:
         async with http.stream("POST", f"{url}/completions", json=body) as reply:
             await _read(reply, body, answer)

@@ -42,7 +42,7 @@ class Slo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadReport:
-    """Figures of one load. Failed requests count only as errors."""
+    """Figures of one load. Failed requests appear only in `errors`."""
 
     load: Load
     answered: int
@@ -69,8 +69,8 @@ class LoadReport:
 def report(load: Load, answers: Sequence[Answer], slo: Slo | None = None) -> LoadReport:
     """Summarise the answers to a load.
 
-    Failed requests are listed in `errors`. All other figures cover the answered requests; only the
-    start of the load also counts failed ones.
+    Failed requests are listed in `errors`. All other figures cover the answered requests. The load
+    starts with its first request, even if that failed.
     """
     good = [answer for answer in answers if answer.error is None]
     streamed = [answer for answer in good if answer.text_s]

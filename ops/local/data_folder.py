@@ -91,7 +91,7 @@ def data_folder(data_dir: Path | None, worker: WorkerSettings, base: Path | None
         return None
     name = worker.served_name or (base.name if base else worker.model)
     digest = quick_digest(base) if base else hashlib.sha256(worker.model.encode()).hexdigest()
-    if worker.quantize is not None:  # another base, as its answers differ
+    if worker.quantize is not None:  # its answers differ, so it is another base
         digest = hashlib.sha256(f"{digest} {worker.quantize}".encode()).hexdigest()
     name = re.sub(r"[^A-Za-z0-9._-]", "_", name)[:MAX_NAME_CHARS]
     return root.absolute() / f"{worker.pool}-{name}-{digest[:12]}"
@@ -108,7 +108,7 @@ def quick_digest(base: Path) -> str:
     Raises:
         SettingsError: a file can't be read.
     """
-    # Only engines that read files need the packages that this imports.
+    # Imported here, because only engines that read files need the packages that it imports.
     from worker.model.loading.folder import FILES
 
     digest = hashlib.sha256()

@@ -15,9 +15,10 @@ def devices_of_workers(
 ) -> list[str]:
     """Return the value of `--device` for each worker.
 
-    The other values are those of `--devices`, `--device` and `--workers`. By default each GPU gets
-    a worker, or each group of GPUs if a worker needs several. Without GPUs, there is one worker,
-    and the device `auto` lets it choose. Two workers share a GPU only if `devices` lists it twice.
+    `devices`, `device` and `num_workers` are the values of `--devices`, `--device` and
+    `--workers`. By default each GPU gets a worker, or each group of GPUs if a worker needs several.
+    Without GPUs, there is one worker, which chooses its device, since its `--device` is `auto`. Two
+    workers share a GPU only if `devices` lists it twice.
 
     Raises:
         SettingsError: the flags contradict each other, or a device doesn't exist.

@@ -67,7 +67,7 @@ class OwnRedis:
         self.url = self._server.url
         """URL with the password of the server, which only this user may know."""
         self.public_url = f"redis://{LOOPBACK}:{self._server.port}/0"
-        """URL without the password. Commands of this user find it (`redis_login.py`)."""
+        """URL without the password, which this user's commands find through `redis_login.py`."""
 
     async def keep_running(self, show: Show) -> None:
         """Restart the server on the same port whenever it has ended.

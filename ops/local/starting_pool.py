@@ -1,6 +1,6 @@
 """The registry and the workers of a pool while `lorikeet up` starts it.
 
-Beside the adapters in its settings, the pool has those that the registry kept.
+In addition to the adapters in its settings, the pool has those that the registry kept.
 """
 
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping
@@ -19,7 +19,7 @@ from shared.store.views.pool_views import PoolViews
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AtStart:
-    """Name of an adapter in the settings of workers that have registered it."""
+    """An adapter's name in the settings of workers that have registered it."""
 
     name: str
     given: AdapterVersion
@@ -50,7 +50,7 @@ class StartingPool:
         await begin_start(self._redis, self._keys, self._adapters.keys())
 
     async def has_worker(self) -> bool:
-        """Return whether a worker is alive. Leases of an earlier run don't count."""
+        """Return whether a worker is alive. Leases of an earlier run are ignored."""
         workers = await self._views.workers()
         return any(view.lease_left_ms > 0 and view.id not in self._earlier for view in workers)
 
@@ -98,7 +98,7 @@ class StartingPool:
 async def starting_pool(
     redis_url: str, pool: str, adapters: Mapping[str, str]
 ) -> AsyncIterator[StartingPool]:
-    """Provide the pool of workers that start with `adapters`: adapters' sources by name."""
+    """Provide the starting pool. `adapters` has the sources in the workers' settings, by name."""
     async with connect(redis_url) as redis:
         yield StartingPool(redis, Keys(pool), adapters)
 
@@ -106,9 +106,9 @@ async def starting_pool(
 async def begin_start(redis: Redis, keys: Keys, names: Collection[str]) -> None:
     """Prepare the registry for a start of all workers with the adapters `names`.
 
-    No process of the pool may run. Names that clients had unloaded are forgotten, so that the
-    workers' adapters get them. Names that only the settings of an earlier start have are unloaded,
-    except those that a client has set since.
+    No process of the pool may run. Names that clients had unloaded are forgotten, so that workers
+    can register their adapters under them. Names that only the settings of an earlier start had are
+    unloaded, unless a client has set them since.
     """
     registry = Registry(redis, keys)
     earlier = [raw.decode() for raw in await redis.smembers(keys.adapters)]  # type: ignore[misc]
@@ -127,7 +127,7 @@ async def begin_start(redis: Redis, keys: Keys, names: Collection[str]) -> None:
 
 
 async def unload_left_out(redis: Redis, keys: Keys, names: Iterable[str]) -> set[str]:
-    """Unload the adapters in `names` with a version of an earlier start. Return their names."""
+    """Unload those of `names` whose version an earlier start has set, and return them."""
     registry = Registry(redis, keys)
     unloaded = set()
     for name in names:

@@ -46,8 +46,8 @@ class Plan:
     api_keys: Sequence[ApiKey]
     metrics_key: str | None
     control_variables: Mapping[str, str] = field(default_factory=dict)
-    """Further variables of the control process: a secret, and settings of front ends that also hold
-    for batches."""
+    """Further environment variables of the control process: a secret, and settings of front ends
+    that also apply to batches."""
     redis_url: str | None
     """URL of the Redis to use. If it is None, `run_plan` starts a Redis and stops it at the end."""
     is_strict: bool

@@ -4,7 +4,7 @@
 
 PyPI's torch for Linux contains CUDA, which takes gigabytes. The program installs into the Python
 that runs it, and needs nothing but pip. It does nothing if torch is installed, if there is a GPU,
-or if PyTorch's index doesn't answer: then pip takes torch from where it takes the other packages.
+or if PyTorch's index doesn't answer. In the last two cases, pip later uses its usual index.
 """
 
 import shutil

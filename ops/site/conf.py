@@ -1,7 +1,6 @@
 """Sphinx's configuration: the Markdown pages of this repository as one site with a search box.
 
-The README's last table is the menu. Links to files that are no pages become plain text, because the
-site contains no sources.
+The README's last table is the menu. Links to files that aren't pages of the site become plain text.
 """
 
 import posixpath

@@ -161,7 +161,7 @@ def _set_candidate(
 
 
 def _change_cells(change: dict[str, Any]) -> tuple[str, ...]:
-    """Return the cells of a change. Versions are shown without the adapter's name."""
+    """Return the table row of a change. Versions are shown without the adapter's name."""
     name = change["adapter"]
     action = change["action"].replace("_", " ")
     what = f"{name} {action}" if name else f"API {action}"  # such as "API key created"

@@ -44,7 +44,7 @@ GroupKeyOption = Annotated[str | None, api_key_option(KEY_HELP)]
 """Option `--api-key` of the command group.
 
 Only the group reads `LORIKEET_API_KEYS` and `LORIKEET_URL`. If subcommands also read a variable,
-its value would override one that the command line gives before the subcommand.
+its value would override an option that is given before the subcommand.
 """
 NameArgument = Annotated[
     str, typer.Argument(metavar="NAME", help="Name that clients send as `model`.")
@@ -161,7 +161,7 @@ def validate(client: "AdapterClient", path: PathArgument) -> None:
 
 
 def _client(context: typer.Context, url: str | None, api_key: str | None) -> "AdapterClient":
-    """Return a client for the server that the options of a command or of its group name."""
+    """Return a client for the server in a command's own options, or else in its group's."""
     from ops.adapter_client import AdapterClient
 
     group_url, group_key = context.obj
@@ -173,7 +173,7 @@ def _client(context: typer.Context, url: str | None, api_key: str | None) -> "Ad
 def absolute_source(given: str) -> str:
     """Return the absolute path of a folder, because a worker may have another working directory.
 
-    A URL is returned as it is, and so is a hub id, unless a folder has this path.
+    URLs are returned unchanged, and so are hub ids, unless a folder with this path exists.
     """
     if is_remote(given):
         return given

@@ -84,7 +84,7 @@ def _endpoint(file: Path) -> str:
 
 
 def _follow(client: "BatchClient", batch: dict[str, Any]) -> dict[str, Any]:
-    """Show the progress of a batch until it has ended, even if the server restarts."""
+    """Show a batch's progress until it ends, even if the server restarts. Return its last state."""
     from ops.batch_client import ENDED
     from ops.server_client import Unavailable
 

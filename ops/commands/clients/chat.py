@@ -24,7 +24,7 @@ HELP = """\
 Ctrl-C         stop the answer"""
 MAX_COMPARED = 4
 MAX_PROMPT_SHARE = 3
-"""The prompt is shortened to this part of the terminal's width: one third."""
+"""The prompt takes at most the terminal's width divided by this number."""
 
 
 def chat(
@@ -108,7 +108,7 @@ def _execute(console: Console, client: "Client", conversation: "Conversation", l
 def _switch(
     console: Console, client: "Client", conversation: "Conversation", names: list[str]
 ) -> None:
-    """Select models, and confirm the choice. They may have been loaded after the start."""
+    """Select models and print the selection. Models loaded since the start can be selected too."""
     conversation.names = client.models()
     conversation.switch_to(names)
     has_history = bool(conversation.talks[0].history)
@@ -128,7 +128,7 @@ def _print_hint(console: Console, text: str) -> None:
 
 
 def _prompt(models: list[str], width: int) -> str:
-    """Return the prompt. It names the current models."""
+    """Return the prompt of the input line, which names the current models."""
     names = " + ".join(models)
     most = width // MAX_PROMPT_SHARE
     return f"{names if len(names) <= most else f'{names[: most - 1]}…'}> "

@@ -1,1 +1,1 @@
-"""Runs of batches, from the check of the input file to the result files."""
+"""Runs batches: checks input files, sends their requests, and writes the output files."""

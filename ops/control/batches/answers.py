@@ -47,7 +47,7 @@ ANSWERING: Mapping[str, Answering] = {
     "/v1/embeddings": partial(submit_json, parse=parse_embedding, job_of=embedding_job),
     "/v1/responses": answer_response,
 }
-"""Function that answers the requests of each endpoint."""
+"""For each endpoint, the function that answers its requests."""
 INTERNAL = JobError(
     code=ErrorCode.INTERNAL,
     message="internal error; the control process' log has the details under the id of the batch",
@@ -69,18 +69,18 @@ class BatchAnswer:
 
     status: int
     body: bytes
-    """JSON."""
+    """Body of the response, as JSON."""
     request_id: str
     job: JobId | None
     """Job of the request; None if the request was refused."""
 
     @property
     def is_success(self) -> bool:
-        """Whether the request was answered."""
+        """Whether the request succeeded."""
         return self.status < 300
 
     def line(self, batch_id: str, number: int, custom_id: str) -> bytes:
-        """Return the line of an output file, with its line break."""
+        """Return the answer as a line of an output file, including the line break."""
         head = {"id": f"batch_req_{batch_id.removeprefix('batch_')}_{number}"}
         response = {"status_code": self.status, "request_id": self.request_id}
         return orjson.dumps(
@@ -114,7 +114,7 @@ class BatchAnswerer:
     """Lets the front end's code answer the requests of one batch."""
 
     app: FastAPI
-    """App of a front end. It has started."""
+    """A front end's app, already started."""
     access: Access
     _: KW_ONLY
     endpoint: str
@@ -129,9 +129,9 @@ class BatchAnswerer:
     async def answer(
         self, number: int, body: dict[str, Any], *, num_bytes: int
     ) -> BatchAnswer | Later:
-        """Return the answer to request `number`. Its line has `num_bytes`.
+        """Return the answer to request `number`, whose line in the input file has `num_bytes`.
 
-        If an earlier turn has already sent the request, the answer is that of the same job.
+        If an earlier turn has already sent the request, the answer comes from that turn's job.
         """
         left_s = self.expires_s - time.time()
         if left_s <= 0:
@@ -149,7 +149,7 @@ class BatchAnswerer:
             headers=headers,
         )
         may_retry = reply.headers.get(SHOULD_RETRY_HEADER.lower()) != "false"
-        # The deadline of the job is the end of the batch's time.
+        # The job's deadline is the batch's end, so the next attempt returns `EXPIRED`.
         is_late = reply.status == ErrorCode.DEADLINE_EXCEEDED.status
         if reply.status not in RETRIED or not (may_retry or is_late):
             return _answer_of(reply)
@@ -159,7 +159,7 @@ class BatchAnswerer:
 
 
 def idempotency_key(key: str, number: int) -> str:
-    """Return the idempotency key of a request of the batch with the key `key`."""
+    """Return the idempotency key of request `number` of the batch with the key `key`."""
     return f"{key}-{number}"
 
 

@@ -34,7 +34,7 @@ DAY_S = 86_400
 async def batch_work(
     settings: ControlSettings, webhook: Webhook | None, arq: ArqRedis
 ) -> AsyncIterator[BatchWork]:
-    """Provide the work on batches. The settings have a file store, and `arq` enqueues arq jobs.
+    """Provide the tasks and arq functions that run batches. `settings` must have a file store.
 
     Raises:
         SettingsError: the file store can't be used.

@@ -1,4 +1,4 @@
-"""Records the results of a batch's lines: first as a file, and then the file's name in Redis."""
+"""Records the results of a batch's lines: writes them to a file, then its name to Redis."""
 
 import asyncio
 from collections.abc import Sequence
@@ -18,11 +18,11 @@ COMMIT_S = 0.5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
-    """A line that has ended."""
+    """A line whose request has ended, with its result."""
 
     number: int
     result: bytes
-    """Line of an output file."""
+    """The line for the output file."""
     usage: Usage | None
     """Tokens of the answer; None if the request failed."""
     job: JobId | None
@@ -34,7 +34,7 @@ class Ended:
         Raises:
             ValueError, AttributeError: the answer isn't a JSON object, or has no valid usage.
         """
-        usage = answer.usage()  # also if the request failed: raises if the answer is invalid
+        usage = answer.usage()  # for failed requests too, as this raises if the answer is invalid
         return cls(
             number=line.number,
             result=answer.line(turn.batch, line.number, custom_id),
@@ -63,7 +63,7 @@ class Committer:
         self._ended.append(ended)
 
     async def run(self) -> None:
-        """Commit every `COMMIT_S` seconds, and for the last time after `stop`.
+        """Commit every `COMMIT_S` seconds, and a last time after `stop`.
 
         Callers must not cancel this method, because a line can't be recorded again.
         """
@@ -73,7 +73,7 @@ class Committer:
             await self.commit()
 
     def stop(self) -> None:
-        """Make `run` commit once more, and return."""
+        """Tell `run` to commit once more and then end. Doesn't wait for it."""
         self._is_stopped.set()
 
     async def commit(self) -> None:

@@ -16,7 +16,7 @@ log = structlog.get_logger()
 
 
 class Ending:
-    """The end of one batch."""
+    """Ends one batch."""
 
     def __init__(self, parts: Parts, turn: Turn, batch: Batch) -> None:
         self._parts = parts
@@ -25,7 +25,7 @@ class Ending:
         self._results = Results(parts.store, batch.id)
 
     async def end(self, status: BatchStatus, errors: Sequence[LineError] = ()) -> None:
-        """End the batch with the results that it has.
+        """End the batch with the results recorded so far.
 
         Raises:
             LeaseLost: the turn has ended.

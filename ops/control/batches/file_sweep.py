@@ -1,4 +1,4 @@
-"""Deletes objects from the file store that nobody can read any more.
+"""Deletes objects from the file store that are no longer needed.
 
 - Files that were deleted or have expired, and uploads whose process has died.
 - Parts of batches that have ended.
@@ -50,7 +50,7 @@ class FileSweep:
             await self.delete_leftovers(now_s)
 
     async def delete_files(self, now_s: float) -> None:
-        """Remove files that were deleted or have expired. Failures are tried again later."""
+        """Remove files that were deleted or have expired. Failed removals are tried again later."""
         while due := await self._files.due(now_s, limit=PAGE):
             for file_id in due:
                 try:
@@ -71,7 +71,7 @@ class FileSweep:
                     await self._batches.delay_parts(batch_id, now_s + RETRY_S)
 
     async def delete_leftovers(self, now_s: float) -> None:
-        """Delete objects that no process is writing and that no record names."""
+        """Delete objects that no process is writing and that the pool has no record of."""
         old_s = now_s - self._keep_s - MAX_RUN_S
         names = [
             each.name

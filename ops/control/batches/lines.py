@@ -1,4 +1,4 @@
-"""Checks the input file of a batch step by step, and finds its requests."""
+"""Checks the input file of a batch step by step, and lists its requests."""
 
 import hashlib
 from collections.abc import Sequence
@@ -53,7 +53,7 @@ class LineCheck:
         self._offset = 0
         self._number = 0
         self.lines: list[Line] = []
-        """The requests so far."""
+        """The requests found so far. Empty after the check if the file has faults."""
         self.errors: list[LineError] = []
         """The first faults. A file with faults is refused as a whole."""
 
@@ -78,7 +78,7 @@ class LineCheck:
         return False
 
     def _read_line(self) -> bytes:
-        """Return the next line, or the start of one that is too long."""
+        """Read the next line and return it, or only its start if it is too long."""
         raw = self._file.readline(self._max_bytes + 2)
         self._offset += len(raw)
         last = raw
@@ -166,7 +166,7 @@ def _model_of(body: Any) -> str:
 
 
 def _object(raw: bytes) -> dict[str, Any]:
-    """Parse a line with the limits of a request's body."""
+    """Parse a line as JSON. The limits for a request's body apply."""
     try:
         JsonBudget().spend(raw)
         line = orjson.loads(raw)

@@ -17,7 +17,7 @@ from shared.store.views.pool_views import PoolViews
 MIN_WINDOW = 4
 MAX_WINDOW = 1024
 WAITING_SHARE = 0.25
-"""Requests of batches that wait, as a share of the sequences that the pool computes at a time."""
+"""Number of waiting batch requests, as a share of the sequences that the pool can run at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,9 +25,9 @@ class Parts:
     """Objects that all turns of a control process share."""
 
     app: FastAPI
-    """An internal app of the front end. It has started."""
+    """A front end's app for internal requests, already started."""
     answering: Mapping[str, Answering]
-    """Function that answers the requests of each endpoint."""
+    """For each endpoint, the function that answers its requests."""
     store: FileStore
     files: StoredFiles
     batches: Batches
@@ -45,7 +45,7 @@ class Parts:
 class Window:
     """Decides how many requests each batch keeps in the pool at a time.
 
-    Running and waiting requests count together.
+    The number includes running and waiting requests.
     """
 
     def __init__(self, views: PoolViews) -> None:
@@ -53,7 +53,7 @@ class Window:
         self._total = CachedRead(self._measure)
 
     async def share(self, competition: Competition) -> int:
-        """Return the share of one turn. Tenants have equal shares, and so do turns of a tenant."""
+        """Return one turn's number of requests. Tenants share equally, as do a tenant's turns."""
         shares = competition.num_tenants * competition.num_turns
         return max(MIN_WINDOW, await self._total.get() // max(1, shares))
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from ops.control.batches.lines import Line
 
 MAX_WAIT_S = 30.0
-"""Maximum seconds between two attempts to send requests for a model, or of a batch."""
+"""Maximum seconds between two attempts to send requests for a model that isn't available."""
 
 
 @dataclass(slots=True)
@@ -39,9 +39,9 @@ class PendingLines:
         return None
 
     def put_back(self, line: Line, now: float, wait_s: float, *, of_all: bool) -> None:
-        """Put a request back. Its model waits, or with `of_all` all models do.
+        """Put a request back. Its model waits `wait_s` seconds, or all models do if `of_all`.
 
-        A model that has just waited without success waits twice as long.
+        A model that has just waited in vain waits twice as long the next time.
         """
         model = self._models[line.model]
         model.lines.appendleft(line)

@@ -25,13 +25,13 @@ class Results:
         self._id = batch_id
 
     async def write_part(self, kind: str, lines: Sequence[bytes]) -> str:
-        """Write results as a part, and return its name. Parts count once their name is recorded."""
+        """Write a part and return its name. It takes effect once its name is recorded in Redis."""
         name = f"{WORK}/{self._id}/{secrets.token_hex(8)}-{kind}"
         await self._store.write(name, _each(lines))
         return name
 
     async def write_file(self, kind: str, parts: Sequence[str]) -> tuple[FileId, int] | None:
-        """Join the parts of one kind to a file. Return its id and size; None if there are none."""
+        """Join the parts of one kind into a file. Return its id and size; None without parts."""
         chosen = [part for part in parts if part.endswith(kind)]
         if not chosen:
             return None
@@ -52,7 +52,7 @@ class Results:
         return decode_lines(b"".join(pieces))
 
     async def clear(self) -> None:
-        """Delete the parts."""
+        """Delete the parts and the checked lines."""
         await self._store.delete(f"{WORK}/{self._id}")
 
     async def _content(self, parts: Sequence[str]) -> AsyncIterator[bytes]:

@@ -18,7 +18,7 @@ from shared.errors import RedisUnavailable
 from shared.store.batches.batches import Turn
 
 TURN_S = 10.0
-"""Seconds after which a turn ends. Requests that still run are followed by the next turn."""
+"""Seconds after which a turn ends. The next turn awaits requests that are still running."""
 
 MAX_REASON_CHARS = 300
 
@@ -26,7 +26,7 @@ log = structlog.get_logger()
 
 
 class Sending:
-    """The requests of one turn."""
+    """Sends the requests of one turn."""
 
     def __init__(
         self, turn: Turn, file: InputFile, pending: PendingLines, committer: Committer, window: int
@@ -39,7 +39,7 @@ class Sending:
         self._changed = asyncio.Event()
         self._failure: BaseException | None = None
         self.window = window
-        """Number of requests that should run or wait. It may change at any time."""
+        """Maximum number of unfinished requests. Callers may change it at any time."""
 
     async def run(self, answerer: BatchAnswerer) -> bool:
         """Send requests until all have ended, none can be sent, or the turn is over.

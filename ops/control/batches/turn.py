@@ -128,7 +128,7 @@ class BatchTurn:
         return 0.0 if still_runs else min(pending.wait_s(time.monotonic()), left_s)
 
     async def _pending(self, file: InputFile) -> list[Line]:
-        """Return the unfinished requests. A cancelled batch returns only requests with jobs."""
+        """Return the unfinished requests; if the batch is cancelled, only those with jobs."""
         done = await self._parts.batches.done(self._batch.id)
         lines = [line for line in file.lines if not _is_set(done, line.number)]
         if not self._is_cancelled:

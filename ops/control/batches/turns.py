@@ -25,7 +25,7 @@ log = structlog.get_logger()
 
 
 class BatchTurns:
-    """Turns of batches in this process."""
+    """Starts and runs turns of batches in this process."""
 
     def __init__(self, parts: Parts, arq: ArqRedis) -> None:
         self._parts = parts

@@ -1,7 +1,7 @@
 """Announces the ends of batches to a URL of the operator.
 
-arq makes the calls, and repeats those that fail. They are signed as in version 1 of the Standard
-Webhooks specification, like those of OpenAI.
+arq makes the calls, and repeats those that fail. All calls are signed as in version 1 of the
+Standard Webhooks specification, like OpenAI's.
 """
 
 import asyncio
@@ -27,16 +27,16 @@ from shared.store.batches.batch_ends import BatchEnd, BatchEnds
 MAX_CALLS = 8
 """Maximum number of simultaneous calls of a control process."""
 BUSY_S = 0.5, 2.0
-"""Range of the delay of a call in seconds while `MAX_CALLS` other calls run."""
+"""Range in seconds of a call's random delay while `MAX_CALLS` other calls run."""
 TIMEOUT_S = 10.0
 FIRST_RETRY_S, MAX_RETRY_S = 5.0, 3600.0
 GIVE_UP_S = 3 * 86_400
 PREFIX = "whsec_"
 MIN_SECRET_BYTES = 16
 MAX_HANDED_OVER = 20
-"""Maximum number of ends that one task hands over to arq."""
+"""Maximum number of ends that one call of `start` hands over to arq."""
 AGAIN_S = 600.0
-"""Seconds until an end that isn't announced is handed over again. arq may have lost it."""
+"""Seconds after which an unannounced end is handed over again, as arq may have lost it."""
 DAY_S = 86_400
 MAX_TRIES = 1_000_000
 """Limit that arq needs. It is larger than the number of tries in three days."""

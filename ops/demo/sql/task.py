@@ -16,7 +16,7 @@ def _training(_: Teacher) -> list[Example]:
 
 
 def held_out() -> list[Example]:
-    """Return questions with unseen phrasing and values. Each has an answer in the shop."""
+    """Return questions with unseen phrasing and values. The shop has data to answer each."""
     rng = random.Random(1)
     found: dict[str, Example] = {}
     while len(found) < NUM_HELD_OUT:
@@ -27,7 +27,7 @@ def held_out() -> list[Example]:
 
 
 def is_right(example: Example, answer: str) -> bool:
-    """Return whether the answer has the expected rows, in order if the query has an ORDER BY."""
+    """Return whether the answer's query returns the expected rows, in the order of any ORDER BY."""
     try:
         rows = _rounded(shop.run(answer))
     except (sqlite3.Error, sqlite3.Warning):

@@ -1,4 +1,4 @@
-"""CPU time that an API process needs for each streamed token of chats.
+"""Measures the CPU time that an API process needs for each streamed token of chats.
 
 Two API processes, one of this checkout and one of another, serve the same pool with a simulated
 engine.

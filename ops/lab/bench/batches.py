@@ -1,4 +1,4 @@
-"""The same requests as a closed loop and as a batch, and other requests beside a batch."""
+"""Compares a batch with a closed loop, and other requests during a batch with those alone."""
 
 import asyncio
 import time
@@ -27,10 +27,10 @@ LOOP, BATCH, ALONE, BESIDE = "closed loop", "batch", "other requests alone", "be
 NUM_PROBES = 40
 """Requests whose TTFT is measured, one at a time."""
 MIN_LINES = 2000
-"""Number of requests with which a batch certainly outlasts the other requests."""
+"""Minimum number of a batch's requests, so that the batch outlasts the other requests."""
 PROBE_TOKENS = fixed(8)
 PAUSE_S = 0.25
-"""Seconds between two requests beside a batch."""
+"""Seconds of pause before each request whose TTFT is measured."""
 POLL_S = 0.1
 PATH = "/v1/completions"
 
@@ -41,7 +41,7 @@ def batches(
     quick: Quick = False,
     results: ResultsFolder = RESULTS,
 ) -> None:
-    """Compare batches with a closed loop, and other requests beside a batch with those alone."""
+    """Compare batches with a closed loop, and other requests during a batch with those alone."""
     sizes = sizes_of(Sizes(requests=256, words=56, adapters=5), rounds, quick=quick)
     num_probes = 2 if quick else NUM_PROBES
     with model_and_scratch(model) as (folder, scratch):

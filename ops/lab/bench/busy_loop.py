@@ -1,4 +1,4 @@
-"""Runs a busy loop of lowest priority on one core, beside what is measured.
+"""Runs a busy loop of lowest priority on one core during a measurement.
 
     python -m ops.lab.bench.busy_loop CORE PARENT
 
@@ -53,7 +53,7 @@ def busy_loop(core: int, *, own_session: bool) -> Iterator[BusyLoop]:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         start_new_session=own_session,
-        # Ctrl-C reaches the caller alone, which then ends the loop. A new session implies a group.
+        # Ctrl-C then reaches only the caller, which ends the loop. A new session has a new group.
         process_group=None if own_session else 0,
     ) as started:
         try:

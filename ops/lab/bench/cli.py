@@ -1,4 +1,4 @@
-"""The commands of `python -m ops.lab.bench`; without one, the comparison of `make bench`."""
+"""The commands of `python -m ops.lab.bench`. Without a command, it runs the comparison."""
 
 import sys
 
@@ -37,7 +37,7 @@ for command in (
 )
 def gpu(context: typer.Context) -> None:
     """Measure kernels, decode, prefill and sampling on a GPU, beside PEFT and vLLM."""
-    # For `--help` only: `python -m ops.lab.bench gpu` starts this without importing this file.
+    # Listed for `--help` only: `__main__` runs the command `gpu` without importing this file.
     from ops.lab.bench.gpu.command import main as measure_gpu
 
     sys.exit(measure_gpu(context.args))

@@ -1,4 +1,4 @@
-"""`make bench`: Lorikeet and its peers on the same work."""
+"""`make bench`: compares Lorikeet with its peers on the same work."""
 
 from functools import partial
 from pathlib import Path

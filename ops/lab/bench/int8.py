@@ -1,4 +1,4 @@
-"""int8 against bfloat16 and llama.cpp, served and in the engine alone."""
+"""Compares int8 with bfloat16 and llama.cpp, in a server and in the engine alone."""
 
 from contextlib import ExitStack
 from functools import partial
@@ -21,7 +21,7 @@ from shared.errors import SettingsError
 
 INT8, BFLOAT16 = "int8", "bfloat16"
 FLAGS = {INT8: ("--quantize", INT8), BFLOAT16: ()}
-"""Flags of the worker and of the engine's process, by form of the weights."""
+"""Flags of the worker and of the engine's process, by the format of the weights."""
 
 
 def int8(

@@ -1,4 +1,4 @@
-"""Throughput of a running pool, undisturbed and beside a busy loop of lowest priority."""
+"""Measures a pool's throughput, undisturbed and while a busy loop of lowest priority runs."""
 
 import os
 import time
@@ -58,7 +58,7 @@ def neighbour(
 
 
 def loop_cores() -> list[int]:
-    """Return the cores that the busy loops take in turn: the first two that are usable.
+    """Return the cores that the busy loops use in turn: the first two usable ones.
 
     Raises:
         SettingsError: this system can't bind a process to a core.
@@ -69,12 +69,12 @@ def loop_cores() -> list[int]:
 
 
 def is_autogroup_on(setting: Path = AUTOGROUP) -> bool:
-    """Return whether the kernel's autogroup feature is on. A kernel without it has no `setting`."""
+    """Return whether the kernel's autogroup feature is on. Without it, `setting` doesn't exist."""
     return setting.exists() and setting.read_text().strip() == "1"
 
 
 def _beside(load: Callable[[str], Figures], cores: Sequence[int], *, own_session: bool) -> Measure:
-    """Measure the load beside a busy loop, and the share of its core that the loop gets."""
+    """Return a measure of the load during a busy loop, and of the loop's share of its core."""
 
     def measure(seed: str) -> Figures:
         number = int(seed.partition("/")[0])

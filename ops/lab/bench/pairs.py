@@ -1,4 +1,4 @@
-"""Steps, served tokens and TTFT of two commits, or of two levels of the CPU's kernels."""
+"""Compares steps, served tokens and TTFT of two commits, or of two levels of CPU kernels."""
 
 from collections.abc import Mapping
 from contextlib import ExitStack

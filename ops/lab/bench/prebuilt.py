@@ -1,4 +1,4 @@
-"""A wheel's compiled CPU kernels against kernels that g++ compiles for this machine."""
+"""Compares a wheel's compiled CPU kernels with kernels that g++ compiles for this machine."""
 
 import zipfile
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A pool of 1,000 workers and 10,000 adapters against a small one, with simulated engines.
+"""Compares a pool of 1,000 workers and 10,000 adapters with a small one. Engines are simulated.
 
 The workers are `worker.service.Worker` objects, hundreds of them per process. Clients send streams
 to an API process, and request adapters by Zipf's law.
@@ -62,7 +62,7 @@ class _Pool:
 
     redis_url: str
     parts: Mapping[str, Sequence[int]]
-    """Ids of processes by part."""
+    """Process ids by part of the pool."""
     api: ApiProcess
 
 
@@ -128,7 +128,7 @@ def _running(size: Size, scratch: Path) -> Iterator[_Pool]:
             timeout_s=START_TIMEOUT_S,
             scratch=scratch,
         )
-        # The API process starts before it would have to list all adapters.
+        # The API process starts before the adapters are registered, so that it needn't list them.
         api = stack.enter_context(api_process(redis.url, POOL, scratch))
         asyncio.run(_register_adapters(redis.url, POOL, size.adapters))
         parts = {

@@ -1,4 +1,4 @@
-"""The demo's tasks with and without forced tokens and prompt lookup, in the engine alone."""
+"""Measures the demo's tasks with and without forced tokens and prompt lookup, engine only."""
 
 from ops.lab.bench.frame.measurement_process import run_module
 from ops.lab.bench.frame.rounds import Sizes, rounds_finding

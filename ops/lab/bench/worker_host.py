@@ -19,8 +19,8 @@ ADAPTER_MB = 64
 """Adapter memory of a worker. Each adapter takes 1 MiB."""
 MAX_CONNECTIONS = 8
 START_S = 2.0
-"""Time over which the workers start. They repeat their calls at fixed intervals, the longest of
-which is this one. If they started together, they would make these calls together ever after."""
+"""Time over which the workers start. A worker repeats its calls at fixed intervals of up to this
+length. Workers that started together would always make these calls at the same time."""
 
 
 async def _run(settings: WorkerSettings, delay_s: float) -> None:

@@ -23,7 +23,7 @@ from shared.cancel_tasks import cancel_tasks
 
 NUM_CLIENT_PROCESSES = 2
 CLIENTS_PER_PROCESS = 10_000
-"""Distance between the numbers of two processes' clients."""
+"""Range of client numbers of each process, so that numbers are unique in the run."""
 LENGTHS = (30, 200)
 """Least and largest number of tokens of an answer."""
 REST_S = 1.0

@@ -1,6 +1,6 @@
-"""Bounds of what requests ask for, Redis stores and a control process does, for `SECURITY.md`.
+"""Bounds of requests' work, of data in Redis and of control tasks, for `SECURITY.md`.
 
-Each piece of work of a request has a bound in bytes, items and CPU time, is counted against its
+Each piece of work of a request has a bound in bytes, items and CPU time, is charged to its
 tenant before it is done, and runs where it can be ended. Routes declare their kind of work with
 `guarded`, and `tests/api/test_bounds.py` checks all routes. A kind of key is the word after the
 pool's prefix, as in `shared.store.audit.rules`.
@@ -52,7 +52,7 @@ class Bounds:
     time: str
     """Bound of its CPU time, and what ends it."""
     account: str
-    """What counts the work against its tenant before it is done."""
+    """Limits by which the work is charged to its tenant before it is done."""
 
 
 BOUNDS: Mapping[Work, Bounds] = {
@@ -142,7 +142,7 @@ class StoredBound:
     kinds: Sequence[str]
     bound: str
     account: str
-    """What counts the data, and against whom."""
+    """Whom the data is charged to, and by which limits."""
 
 
 STORED: Sequence[StoredBound] = (
@@ -240,7 +240,7 @@ class WorkBound:
 
     items: str
     end: str
-    """What ends it."""
+    """What ends the work."""
 
 
 def _within(seconds: float) -> str:

@@ -44,9 +44,9 @@ SIMULATED = (
 )
 CLIENTS = 88
 LOAD_S = 290.0
-"""The plots show five minutes."""
+"""Seconds of load before the pictures. The plots show five minutes."""
 AFTER_KILL_S = 3.0
-"""Time from the death of a worker to the picture. Its column is still shown then."""
+"""Time from the death of a worker to the picture, which still shows the worker's column."""
 
 NUM_PAIRS = 3
 """Number of requests for each model of the demo, and so of compared answers of `sql`."""
@@ -91,7 +91,7 @@ async def _kill_a_worker(url: str) -> None:
 
 
 async def _with_load(url: str, act: Callable[[], Awaitable[None]]) -> None:
-    """Call `act` while clients request the adapters, the first ones of a shuffled list most."""
+    """Call `act` while clients request the adapters, some of them more often than others."""
     names = random.Random(5).sample(ADAPTERS, len(ADAPTERS))
     weights = [1 / (rank + 1) for rank in range(len(names))]
     async with httpx.AsyncClient(base_url=url, timeout=60) as http:
@@ -139,7 +139,7 @@ async def _demo_pictures(browser: Browser, url: str) -> None:
 
 
 async def _try_out_weaker_sql(url: str) -> None:
-    """Make a version of `sql` with half of its strength the shadow of `sql`, and pin `extract`."""
+    """Give `sql` a version of half its strength as its shadow, and pin `extract`."""
     config = json.loads((DEMO_SQL / "adapter_config.json").read_text())
     weaker = json.dumps({**config, "lora_alpha": config["lora_alpha"] / 2})
     query = {"name": "sql", "config": weaker, "candidate": "true"}

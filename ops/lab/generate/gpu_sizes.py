@@ -122,7 +122,7 @@ class Card:
         return DeviceMemory(total=self.total, free=max(0, self.total - used), used=used)
 
     def step_bytes(self, batch: Batch) -> int:
-        """Estimate the memory of a step, which a worker measures."""
+        """Estimate the memory of a step. A running worker measures it instead."""
         width = layer_width(self.model.hidden, self.model.intermediate)
         return estimated_step_bytes(
             batch, width=width, vocab_size=self.model.vocab, itemsize=ITEMSIZE

@@ -1,1 +1,1 @@
-"""Runs a pool with clients that try to hurt others, and checks that the others don't notice."""
+"""Runs a pool with clients that try to disturb other tenants, and checks that they can't."""

@@ -110,7 +110,7 @@ def many_items(rng: random.Random, sent: Sent) -> Sent:
 
 
 def base_name(rng: random.Random, sent: Sent) -> Sent:
-    """Name a base model by a very long name."""
+    """Give the base model a very long name."""
     name = rng.choice(("a" + "-hf" * 300_000, "/" * 900_000, "models--" * 9_000, "-" * 900_000))
     return replace(sent, config=sent.config | {"base_model_name_or_path": name})
 
@@ -146,7 +146,7 @@ def flipped_header(rng: random.Random, sent: Sent) -> Sent:
 
 
 def header_size(rng: random.Random, sent: Sent) -> Sent:
-    """State another length of the header."""
+    """Declare a wrong length for the header."""
     size = len(json.dumps(sent.header))
     return replace(sent, size=rng.choice((0, 1, size - 1, size + 1, 2 * size, 1 << 24, 2**63)))
 
@@ -205,14 +205,14 @@ def special_values(rng: random.Random, sent: Sent) -> Sent:
 
 
 def data_size(rng: random.Random, sent: Sent) -> Sent:
-    """Cut the tensors off, or append bytes."""
+    """Truncate the tensors' data, or append bytes to it."""
     if rng.random() < 0.5:
         return replace(sent, data=sent.data[: rng.randrange(len(sent.data))])
     return replace(sent, data=sent.data + bytes(rng.choice((1, 4096, 1 << 20))))
 
 
 def served_setting(rng: random.Random, sent: Sent) -> Sent:
-    """Change a setting so that the adapter stays one that can be served."""
+    """Change a setting in a way that lets the adapter still be served."""
     changes: tuple[dict[str, Any], ...] = (
         {"lora_alpha": rng.choice((0.001, 1, 3, 1000))},
         {"use_rslora": True},

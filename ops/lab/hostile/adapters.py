@@ -1,4 +1,4 @@
-"""`python -m ops.lab.hostile.adapters`: sends mutated adapters beside another tenant.
+"""`python -m ops.lab.hostile.adapters`: sends mutated adapters while another tenant works.
 
 The run fails if a request gets a status of 500 or above that isn't an announced overload, if an
 accepted adapter doesn't answer, if the other tenant waits more than a second longer than before, or
@@ -35,7 +35,7 @@ WARM_UP_SHARE = 0.2
 UNDISTURBED_SHARE = 0.15
 QUICK_MINUTES = 0.75
 MAX_QUERY_BYTES = 6_000
-"""Size of a configuration up to which it is sent as a query parameter."""
+"""Maximum size of a configuration that is sent as a query parameter."""
 TIMEOUT_S = 60.0
 NUM_ATTACKERS = 2
 
@@ -50,7 +50,7 @@ class Report(AttackReport):
     mutations: Counter[str] = field(default_factory=Counter)
     """Numbers of uploads by mutation."""
     num_answered: int = 0
-    """Number of accepted adapters, each of which answered a request."""
+    """Number of accepted adapters that then answered a request."""
     slowest_upload_s: float = 0.0
     slowest_changes: tuple[str, ...] = ()
     """Mutations of the adapter whose upload took longest."""

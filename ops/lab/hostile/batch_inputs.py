@@ -30,7 +30,7 @@ class HostileKind:
 
 
 def requests(models: Sequence[str], number: int) -> bytes:
-    """Return a good input file with the models in turn."""
+    """Return a valid input file, whose lines request the models in turn."""
     return b"\n".join(_line(i, _body(models[i % len(models)], i)) for i in range(number))
 
 

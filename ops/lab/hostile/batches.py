@@ -23,7 +23,7 @@ from ops.lab.options import RESULTS, ResultsFolder
 from ops.terminal import progress
 
 MAX_RATIO = 1.5
-"""How many times as long the other tenants' batches may take beside a hostile tenant."""
+"""Maximum ratio of the other tenants' times with a hostile tenant to those without."""
 LOG_LINES_PER_BATCH = 20
 """Lines that control may log for each batch. A loop would log more."""
 QUICK = Sizes(tenants=4, batches=24, lines=60, kills=1, waits=False)

@@ -1,4 +1,4 @@
-"""Clients of a pool whose workers are killed, and a comparison of the ledger with their answers."""
+"""Kills workers while clients wait, and compares the ledger with the clients' answers."""
 
 import asyncio
 import random
@@ -27,24 +27,24 @@ Report = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LedgerResult:
-    """Sums of the ledger and of the answers. JSON can represent it."""
+    """Sums of the ledger and of the answers. Can be stored as JSON."""
 
     kills: int
     moved: int
     """Jobs that were queued again because their workers died."""
     jobs: int
     without_usage: int
-    """Jobs that ended while they waited, some of them after a worker had died with them. The ledger
-    counts none of their tokens, the limit those that were published."""
+    """Jobs that ended while they waited, some of them after their worker had died. The ledger has
+    none of their tokens. The limit counts those of their tokens that were published."""
     answers: int
-    """Answers that clients got, of distinct jobs."""
+    """Number of distinct jobs whose answers clients got."""
     ledger: Used
     usage: Used
     """Sum of the usage that the jobs report."""
     counted_tokens: int
     """Tokens that the limit of the key counts."""
     reserved_tokens: int
-    """Tokens that it still reserves for unfinished jobs."""
+    """Tokens that the limit still reserves for unfinished jobs."""
     differing_answers: int
     """Answers whose usage isn't that of their job."""
 
@@ -58,7 +58,7 @@ class LedgerRun:
         self._client = client
         self._has_ended = False
         self._seen: dict[str, dict[str, Any]] = {}
-        """Usage of the answer to each job."""
+        """Usage that the answer of each job states."""
 
     async def run(self, kills: int, report: Report) -> LedgerResult:
         """Kill workers while clients wait for answers, and compare the sums at the end."""

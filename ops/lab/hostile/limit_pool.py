@@ -128,7 +128,7 @@ class LimitedClient:
         return found
 
     async def ledger(self) -> Used:
-        """Return what the ledger has for the tenant."""
+        """Return the tenant's usage of today, as the ledger has it."""
         used = Used()
         for entry in await self._ledger.entries(await self._ledger.today(), [self._tenant]):
             used += entry.used
@@ -136,7 +136,7 @@ class LimitedClient:
 
 
 def chat(*, stream: bool = False, **fields: Any) -> dict[str, Any]:
-    """Return the body of a request whose answer ends at its limit of tokens only."""
+    """Return the body of a request whose answer ends only at its token limit."""
     message = {"role": "user", "content": f"hello {secrets.token_hex(4)}"}
     return {"model": MODEL, "messages": [message], "ignore_eos": True, "stream": stream, **fields}
 

@@ -1,4 +1,4 @@
-"""Lets clients overrun a limit of tokens, and kills workers while the ledger counts.
+"""Lets clients overrun a token limit, and checks the ledger after workers were killed.
 
 The command is `python -m ops.lab.hostile.limits`. It exits with status 1 if a key got more tokens
 than its limit allows, or if the ledger differs from the answers.
@@ -22,8 +22,8 @@ from ops.terminal import progress
 
 MAX_RATIO = 1.1
 MAX_EXCESS = 0.6
-"""Part of one limit that a key may get beyond those of its minutes: half a limit, and what is
-computed between two checkpoints."""
+"""Share of one minute's limit that a key may get beyond the limits of all minutes: half a limit,
+and what is computed between two checkpoints."""
 MAX_COST = 2 * MAX_TOKENS
 """Tokens that one request may have, its prompt included."""
 MIN_MOVED_PER_KILL = 10

@@ -51,7 +51,7 @@ class Waits:
 
 
 class Neighbour:
-    """The process. `waits` can be replaced to measure another phase."""
+    """Runs the process. Callers may replace `waits` to measure another phase."""
 
     def __init__(self, pool: AdapterPool) -> None:
         self._pool = pool
@@ -104,7 +104,7 @@ class _Requests:
             self._waits = Waits()
 
     def _measure(self) -> None:
-        """Record waits that haven't ended as well."""
+        """Record the present waits, including those that haven't ended."""
         waits, now_s = self._waits, time.monotonic()
         waits.health_s = max(waits.health_s, now_s - self._health_since_s)
         waits.stream_s = max(waits.stream_s, now_s - self._stream_since_s)

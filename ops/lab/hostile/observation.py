@@ -1,4 +1,4 @@
-"""What an attack on a pool does to the other tenant's waits and to the memory of the processes."""
+"""Measures how an attack on a pool affects the other tenant's waits and the processes' memory."""
 
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -30,7 +30,7 @@ class Observation:
     """Processes that ended during the attack."""
 
     def faults(self, *, compares: bool) -> list[str]:
-        """Return what is wrong. Unless it `compares`, the other tenant may wait longer."""
+        """Return what is wrong. If `compares`, the other tenant must not wait much longer."""
         found = [f"the process {role} ended" for role in self.ended]
         for waits in (self.undisturbed, self.attacked):
             found += [f"a request of the other tenant failed: {each}" for each in waits.failures]
@@ -87,7 +87,7 @@ class AttackReport:
             self.failures.append(reason)
 
     def count(self, what: str, reply: Any, *, may_be_late: bool = False) -> None:
-        """Count a response. One of 500 or above fails, unless it announces an overload.
+        """Count a response. A status of 500 or above is a failure, unless it announces an overload.
 
         `reply` is a response of httpx or requests. With `may_be_late`, it may be a 504.
         """

@@ -24,25 +24,25 @@ PAUSE_S = 0.5
 """Seconds between two requests of a client."""
 END_TIMEOUT_S = 60.0
 MARGIN_S = 1.0
-"""Seconds by which a run that begins with a minute ends before the end of its last one."""
+"""A run that begins with a minute of the clock ends this many seconds before a minute does."""
 
 Report = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OverrunResult:
-    """Tokens that were made, and those that the key allows. JSON can represent it."""
+    """Tokens that were made, and those that the key allows. Can be stored as JSON."""
 
     limit: int
     windows: int
-    """Minutes of the clock that the run touched."""
+    """Number of minutes of the clock in which the run took place, partly or wholly."""
     made: int
     answers: dict[str, dict[str, int]]
     """For each kind of client, the numbers of its answers by HTTP status."""
 
     @property
     def ratio(self) -> float:
-        """Made tokens in relation to the allowed ones."""
+        """Number of tokens that were made, divided by the number that the key allows."""
         return self.made / (self.limit * self.windows)
 
 
@@ -104,7 +104,7 @@ class Overruns:
             await asyncio.sleep(PAUSE_S)
 
     async def _stop(self) -> None:
-        """Cancel what still runs, and wait for its end."""
+        """Cancel batches and unfinished jobs, and wait until the jobs have ended."""
         page = (await self._client.http.get("/v1/batches", params={"limit": 100})).json()
         for batch in page["data"]:
             await self._client.http.post(f"/v1/batches/{batch['id']}/cancel")
@@ -145,7 +145,7 @@ class Overruns:
             return reply.status_code
 
     async def _retry(self) -> int:
-        """Send a request again and again while its first job still runs."""
+        """Send one request three times at once, with the same idempotency key."""
         headers, body = {"Idempotency-Key": secrets.token_hex(8)}, chat()
         replies = await asyncio.gather(
             *(self._client.http.post(CHAT, json=body, headers=headers) for _ in range(3))

@@ -66,7 +66,7 @@ class HostilePool:
 
 @contextmanager
 def hostile_pool(scratch: Path, tenants: Sequence[str], source_url: str) -> Iterator[HostilePool]:
-    """Run a pool whose tenants have keys, and which may load adapters from a source.
+    """Run a pool with a key for each tenant. It may load adapters from the server of `source_url`.
 
     Raises:
         ServerFailed: the pool didn't become ready.
@@ -111,6 +111,6 @@ def lorikeet(command: str, redis_url: str, *words: str) -> list[str]:
 
 
 def _own_cache(scratch: Path) -> dict[str, str]:
-    """Return variables of a cache that no other run has filled."""
+    """Return environment variables for a cache folder that no other run has filled."""
     paths = os.pathsep.join([str(Path(__file__).parents[3]), os.environ.get("PYTHONPATH", "")])
     return {"XDG_CACHE_HOME": str(scratch / "cache"), "PYTHONPATH": paths.rstrip(os.pathsep)}

@@ -1,4 +1,4 @@
-"""How much a pool keeps in Redis and in its file store."""
+"""Measures how much data a pool keeps in Redis and in its file store."""
 
 import asyncio
 from collections import Counter
@@ -16,14 +16,14 @@ CHANGING = {
 _SIZES = {b"hash": "hlen", b"list": "llen", b"set": "scard", b"stream": "xlen", b"zset": "zcard"}
 """Method that returns the size of a container, by its type."""
 GROWING = {"apis", "base", "changes", "ledger"}
-"""Kinds of keys whose number of items varies, or grows with each day, model and change."""
+"""Kinds of keys whose numbers of items may grow, for example with each day, model or change."""
 LATER = {"endedbatches"}
 """Kinds of keys that are deleted a minute after the ends of batches."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolSize:
-    """Size of what a pool keeps."""
+    """Amount of data that a pool keeps."""
 
     keys: dict[str, int]
     """Number of keys by kind."""
@@ -35,7 +35,7 @@ class PoolSize:
     object_bytes: int
 
     def excess_over(self, before: "PoolSize") -> list[str]:
-        """Return what is more than before."""
+        """Return a line for each kind of data of which there is more than `before`."""
         found = [
             *_excess("keys", self.keys, before.keys),
             *_excess("items", self.items, before.items),
@@ -46,7 +46,7 @@ class PoolSize:
 
 
 async def pool_size(redis: Redis, prefix: str, files: Path, *, waits: bool) -> PoolSize:
-    """Measure a pool. Unless it `waits`, keys that are deleted later don't count."""
+    """Measure a pool. Keys that are deleted with a delay are included only if it `waits`."""
     keys: Counter[str] = Counter()
     items: Counter[str] = Counter()
     num_bytes = 0

@@ -1,4 +1,4 @@
-"""`python -m ops.lab.hostile.requests`: sends generated requests beside another tenant.
+"""`python -m ops.lab.hostile.requests`: sends generated requests while another tenant works.
 
 The requests come from the pool's OpenAPI document: half of them follow it, half don't. The run
 fails if a request gets a status of 500 or above that isn't an announced overload or a deadline, if
@@ -36,7 +36,7 @@ ENDLESS = {"GET /v1/pool/events"}
 UNDISTURBED_S = 60.0
 QUICK_CASES, QUICK_S = 150, 5.0
 EACH = 10
-"""Requests of one kind to one operation, before the next operation."""
+"""Number of requests of one kind to an operation, before the next kind or operation."""
 WARM_UP_SHARE = 0.2
 TIMEOUT_S = 60.0
 

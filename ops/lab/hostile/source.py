@@ -20,7 +20,7 @@ class Source:
         self.num_answers = 0
         self.num_refusals = 0
         self.is_held_away: bool | None = None
-        """Whether the source is away; None if it goes away and comes back by itself."""
+        """Fixes whether the source is away. None lets it go away and come back by itself."""
         self._started_s = time.monotonic()
 
     @property
@@ -38,7 +38,7 @@ class Source:
 
 @contextmanager
 def flaky_source() -> Iterator[Source]:
-    """Provide a source, which first is there."""
+    """Provide a source, which is available at first."""
     archive = _archive()
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -66,7 +66,7 @@ def flaky_source() -> Iterator[Source]:
 
 
 def _archive() -> bytes:
-    """Return an archive with files of the names that an adapter has."""
+    """Return an archive whose files have the names of an adapter's files."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz") as archive:
         for name, content in (("adapter_config.json", b"{}"), ("adapter_model.safetensors", b"x")):

@@ -1,4 +1,4 @@
-"""Durations of engine steps in this process, without Redis and HTTP."""
+"""Measures engine steps in this process, without Redis and HTTP."""
 
 import random
 import time

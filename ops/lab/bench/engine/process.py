@@ -2,7 +2,7 @@
 
     python -m ops.lab.bench.engine.process MODEL ADAPTERS [--quantize int8] [--kernels FOLDER]
 
-The kernels are those of FOLDER, if it has any for this CPU, or they are compiled with g++. The
+Kernels are taken from FOLDER if it has any for this CPU, and are otherwise compiled with g++. The
 process prints its figures as one line of JSON.
 """
 
@@ -38,7 +38,7 @@ def main(
         build.PREBUILT = kernels
     loaded = load_as_worker(model, quantize="int8" if quantize == "int8" else None)
     rss_bytes = psutil.Process().memory_info().rss
-    # These import torch, which the loader does after it has set the process up.
+    # Imported here, because they import torch, which must follow the loader's setup.
     from ops.lab.bench.engine.probe import EngineProbe
     from worker.kernels.cpu.native import NativeKernels
 

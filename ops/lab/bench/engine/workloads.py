@@ -1,4 +1,4 @@
-"""Requests of the probe of forced tokens and prompt lookup, for the demo model and its adapters."""
+"""Requests that measure forced tokens and prompt lookup with the demo model and its adapters."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -72,7 +72,7 @@ def workloads(loaded: "LoadedModel", num_prompts: int, max_tokens: int) -> dict[
 
 
 def _chat_of(tokenizer: Any) -> Callable[[str | None, str], list[int]]:
-    """Return a function that renders a user's message, with an adapter's template if it has one."""
+    """Return a function that renders a message as token ids, with the adapter's template if any."""
 
     def chat(adapter: str | None, message: str) -> list[int]:
         template = ADAPTERS / adapter / "chat_template.jinja" if adapter else None

@@ -1,1 +1,1 @@
-"""What all benchmarks share: rounds, pairs, findings and their files."""
+"""Code that all benchmarks share: rounds, pairs, findings and their files."""

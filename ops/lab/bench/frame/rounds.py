@@ -15,7 +15,7 @@ Figures = Mapping[str, float]
 Round = Mapping[str, Figures]
 """Figures by variant."""
 Measure = Callable[[str], Figures]
-"""Measures a variant once. Its argument is a seed for prompts, which no other call gets."""
+"""Measures a variant once. Its argument is a seed for prompts, unique to the call."""
 
 CONFIDENCE = 0.95
 
@@ -27,18 +27,18 @@ class Sizes:
     rounds: int = 10
     clients: int = 32
     requests: int = 64
-    """Requests of one load of all clients."""
+    """Total number of requests that the clients send in one load."""
     words: int = 128
     """Words of a prompt, and tokens of an answer."""
     adapters: int = 8
 
 
 QUICK = Sizes(rounds=1, clients=2, requests=4, words=8, adapters=2)
-"""Sizes that show that a measurement works. Its figures are meaningless."""
+"""Sizes for a quick check that a measurement runs. The figures are meaningless."""
 
 
 def measure_rounds(variants: Mapping[str, Measure], num_rounds: int) -> list[Round]:
-    """Measure all variants in each round, and print each one's figures once they are known.
+    """Measure all variants in each round, and print each variant's figures.
 
     The order alternates, so that a drift of the machine's speed favours no variant.
     """
@@ -133,10 +133,10 @@ def number_text(value: float) -> str:
 
 
 def median_interval(values: Sequence[float]) -> tuple[float, float]:
-    """Return a confidence interval of the median, of at least `CONFIDENCE`, from order statistics.
+    """Return a confidence interval of the median, of level `CONFIDENCE`, from order statistics.
 
     With fewer than six values the interval is unbounded. Each of n independent values is below the
-    median with probability 1/2, so the number of those that are follows a binomial distribution
+    median with probability 1/2, so the number of values below it follows a binomial distribution
     (David and Nagaraja, Order Statistics, 7.1).
     """
     number, outside = len(values), 0
@@ -153,7 +153,7 @@ def median_interval(values: Sequence[float]) -> tuple[float, float]:
 def ratio_text(ratios: Sequence[float]) -> str:
     """Return the median of ratios, its confidence interval, and whether the interval includes 1.
 
-    Too few ratios have no interval; the text then has the lowest and the highest.
+    If there are too few ratios for an interval, the text has the lowest and the highest one.
     """
     text = f"ratio {median(ratios):.3f}"
     low, high = median_interval(ratios)

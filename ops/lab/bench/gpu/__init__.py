@@ -1,1 +1,1 @@
-"""The benchmark of a GPU. It runs with torch, triton, transformers and peft alone."""
+"""The GPU benchmark. It needs only torch, triton, transformers and peft."""

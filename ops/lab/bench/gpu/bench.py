@@ -52,7 +52,7 @@ class Loaded:
 
 
 class GpuBench:
-    """The device, and what several parts share."""
+    """The device, and the clock, kernels and model that several parts share."""
 
     def __init__(self, sizes: Sizes) -> None:
         self.sizes = sizes
@@ -63,7 +63,7 @@ class GpuBench:
         self._model: ServedModel | None = None
 
     def parts(self) -> list[Part]:
-        """Return all parts. Their times add up to more than the whole, because most need less.
+        """Return all parts. Their time limits exceed the total, because most parts need less.
 
         Graphs come late, because a failed capture can disturb what runs after it.
         """

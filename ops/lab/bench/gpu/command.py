@@ -29,9 +29,9 @@ from ops.lab.machine import this_machine
 RESULTS = Path(__file__).parents[3] / "bench" / "results"
 DEFAULT_MINUTES = 8.0
 STANDARD_ERROR = 2
-"""File descriptor. `sys.stderr` may have none."""
+"""File descriptor of the standard error. `sys.stderr` may be an object without one."""
 GRACE_S = 20.0
-"""Time after the end at which a process that hangs in a kernel is ended."""
+"""Seconds after the time limit at which a process that hangs in a kernel is ended."""
 DRIVER_FILE = Path("/sys/module/nvidia/version")
 
 
@@ -128,7 +128,7 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
-    """A device, and the versions of what drives it. Unknown versions are "none"."""
+    """A device, and the versions of its driver and libraries. Missing ones are "none"."""
 
     name: str
     memory_gib: float | None

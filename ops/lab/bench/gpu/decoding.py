@@ -1,4 +1,4 @@
-"""Sequences that decode, driven like the engine drives them."""
+"""Decodes sequences in steps, as the engine does."""
 
 import random
 from collections.abc import Callable, Sequence
@@ -32,10 +32,10 @@ def random_request(
 
 
 class Decoding:
-    """Sequences of which each step decodes one token.
+    """Sequences that decode one token per step.
 
-    Their prompts count as computed, so that no time is spent on prefill. The KV cache's contents
-    stand for the prompts' keys and values.
+    Their prompts are marked as computed, so that no time is spent on prefill. The KV cache's
+    present contents serve as the prompts' keys and values.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Compares the kernels with the reference kernels, and their durations with their bytes."""
+"""Compares the kernels' results with the reference kernels', and their speed with the memory's."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class Accuracy:
     relative_error: float = 0.0
     """`max_error` divided by the largest value of the float32 result."""
     torch_relative_error: float = 0.0
-    """The same for the reference kernels in the measured dtype."""
+    """`relative_error` of the reference kernels in the measured dtype."""
     tolerance: float
     is_right: bool
     error: str | None = None
@@ -114,7 +114,7 @@ def _speed(
 
 
 def _trials_of_results(sizes: Sizes, device: torch.device) -> Iterator[Trial]:
-    """Yield the trials of the served shapes first, as Triton compiles each shape for seconds."""
+    """Yield the trials of served shapes first, because Triton needs seconds to compile a shape."""
     context = sizes.context
     yield StoreKV("KV store", Heads(8, 2, sizes.head_dims[0]), context, device)
     for ranks in (sizes.ranks, *((rank,) * 3 for rank in sizes.ranks)):

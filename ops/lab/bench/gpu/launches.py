@@ -35,7 +35,7 @@ class Launches:
     syncs: int
     """Number of times that the host waits for the device."""
     busy_ms: float
-    """Time in which kernels and copies run. The rest of the step's time, the device is idle."""
+    """Time in which kernels and copies run. The device is idle for the rest of the step."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -53,7 +53,7 @@ def llama_config(sizes: Sizes) -> Any:
 
 
 def random_llama(sizes: Sizes, dtype: torch.dtype, device: torch.device, attention: str) -> Any:
-    """Return a model whose weights are drawn on the device."""
+    """Return a model with random weights, which are sampled on the device."""
     torch.manual_seed(0)
     with device:
         model = AutoModelForCausalLM.from_config(
@@ -124,7 +124,7 @@ class ServedModel:
     def floor_ms(self, batch: int, adapters: int, bandwidth: float) -> tuple[float, float, float]:
         """Return the times in ms to read the weights, the keys and values, and the adapters once.
 
-        Each is read once by a decode step with an own adapter for up to `adapters` sequences.
+        A decode step of `batch` sequences that use `adapters` adapters reads each of these once.
         """
         kv = batch * self.sizes.context * self.kv_bytes_per_token
         lora = min(batch, adapters) * self.adapter_bytes
@@ -138,7 +138,7 @@ def _pool(
     """Return a pool with resident adapters, their versions, and the bytes of each."""
     layout = PoolLayout(base, dtype)
     adapters = [_adapter(0, _random_weights(layout, base, sizes.rank))]
-    # The weights are equal but lie at different places on the device, as with other adapters.
+    # The weights are equal, but each adapter has its own copy on the device.
     adapters += [_adapter(n, adapters[0].modules) for n in range(1, sizes.max_adapters)]
     num_bytes = layout.image(adapters[0]).num_bytes
     pool = LoRAPool(base, max_bytes=num_bytes * len(adapters), dtype=dtype, device=device)

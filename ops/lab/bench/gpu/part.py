@@ -36,7 +36,7 @@ class Part:
 
 @dataclass(slots=True)
 class PartResult:
-    """What a part has measured."""
+    """The rows that a part has measured."""
 
     name: str
     title: str

@@ -1,4 +1,4 @@
-"""Measures steps: decode steps against the time to read their bytes, CUDA graphs, and prefill."""
+"""Measures prefill, CUDA graphs, and decode steps relative to the time to read their bytes."""
 
 import statistics
 import time
@@ -56,7 +56,7 @@ class GraphReplay:
     graph_ms: float | None
     """None if the graph can't be captured."""
     largest_difference: float | None
-    """Largest difference between the logits of both, divided by the largest logit."""
+    """Largest difference of the logits with and without the graph, divided by the largest logit."""
     error: str | None
     """Reason why there is no graph."""
 

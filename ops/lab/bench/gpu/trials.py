@@ -93,8 +93,8 @@ class StoreKV:
 class Attention:
     """Trial of attention over several sequences.
 
-    Each sequence is given as two counts: context tokens and query tokens. The query tokens are the
-    last tokens of the context.
+    Each sequence is given as two numbers: context tokens and query tokens. The query tokens are
+    the last tokens of the context.
     """
 
     def __init__(

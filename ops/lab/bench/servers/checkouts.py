@@ -1,4 +1,4 @@
-"""Runs the code of another checkout, or this checkout's benchmarks with it."""
+"""Runs the code of another checkout, or this checkout's benchmarks on that code."""
 
 import os
 import sys
@@ -12,9 +12,9 @@ from ops.lab.server_processes import clean_environment
 from shared.errors import SettingsError
 
 MEASURED = ("shared", "api", "worker")
-"""Packages of the measured checkout."""
+"""Packages that are taken from the measured checkout."""
 LORIKEET = (sys.executable, "-c", "from ops.cli import main; main()")
-"""`lorikeet`, from the checkout that the environment names."""
+"""The command `lorikeet`, from the checkout that PYTHONPATH names."""
 
 
 def checked(checkout: Path) -> Path:
@@ -37,7 +37,7 @@ def environment_of(checkout: Path) -> dict[str, str]:
 
 @contextmanager
 def benchmarks_of(checkout: Path) -> Iterator[Path]:
-    """Provide a folder with this checkout's `ops` and the other packages of `checkout`.
+    """Provide a folder that links to `ops` of the running code, and to `MEASURED` of `checkout`.
 
     Raises:
         SettingsError: `checkout` isn't a checkout of Lorikeet.

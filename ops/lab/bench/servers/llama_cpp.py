@@ -28,7 +28,7 @@ TOKENS_PER_SLOT = 512
 
 @dataclass(frozen=True, slots=True)
 class LlamaCpp:
-    """A folder with llama.cpp's source, in which `build` has its programs."""
+    """llama.cpp's source folder. Its subfolder `build` has the programs."""
 
     source: Path
 
@@ -61,7 +61,7 @@ def check_llama_cpp(source: Path) -> LlamaCpp:
 def converted(
     llama: LlamaCpp, gguf: Path, model: Path, adapters: Mapping[str, Path], scratch: Path
 ) -> tuple[dict[str, Path], dict[str, Path]]:
-    """Convert the base model `gguf` to each of `KINDS`, and PEFT adapters of the folder `model`.
+    """Convert the base model `gguf` to each of `KINDS`, and PEFT adapters of `model` to GGUF.
 
     Returns:
         The files of the base model by type, and those of the adapters by name.
@@ -119,7 +119,7 @@ def llama_cpp(
 
 
 def _fields(adapters: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
-    """Return the fields of requests by model. An adapter has no name, but a number."""
+    """Return the fields of requests, by model. llama.cpp selects an adapter by its number."""
     plain = {"cache_prompt": False}
     numbered = {
         name: {**plain, "lora": [{"id": number, "scale": 1.0}]}

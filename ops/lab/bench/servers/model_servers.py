@@ -54,7 +54,7 @@ def lorikeet(
         adapters: folders by name.
         scratch: receives Redis' data, copies of adapters, and logs.
         worker_flags: further flags of the worker.
-        runs_batches: whether there are also a file store and a control process.
+        runs_batches: whether to run a control process and use a file store, too.
         checkout: the checkout whose code runs.
         environment: variables that are added to those of the processes.
 
@@ -105,7 +105,7 @@ def vllm(venv: Path, model: Path, adapters: Mapping[str, Path], scratch: Path) -
     """
     port = free_port()
     command = [
-        # The command `vllm` refuses to start in the build for CPUs, a distribution of another name.
+        # In the build for CPUs, a distribution of another name, the command `vllm` won't start.
         *(str(venv.absolute() / "bin" / "python"), "-m", "vllm.entrypoints.openai.api_server"),
         "--model", str(model),
         "--served-model-name", BASE, "--host", "127.0.0.1", "--port", str(port),

@@ -11,10 +11,10 @@ from ops.lab.bench.servers.model_servers import vllm
 from ops.lab.bench.servers.served import scenarios, served
 
 MIXED_KIND = "Q8_0"
-"""llama.cpp's type of the base below adapters. It computes requests of different adapters one after
-another, so that a load with all adapters takes minutes."""
+"""Type of the base model with which llama.cpp serves adapters. llama.cpp computes requests of
+different adapters one after another, so that a load with all adapters takes minutes."""
 MIXED_EVERY = 5
-"""One of so many rounds measures llama.cpp with all adapters and clients."""
+"""One in this number of rounds measures llama.cpp with all adapters and clients."""
 
 
 def vllm_measure(
@@ -33,7 +33,7 @@ def vllm_measure(
 def peft_measure(
     model: Path, adapters: Mapping[str, Path], clients: list[int], sizes: Sizes
 ) -> Measure:
-    """Return a measure of PEFT: batches with a sequence of each client, which start together."""
+    """Return a measure of PEFT. A batch has a sequence for each client; all start together."""
     folder = next(iter(adapters.values())).parent
     flags = [f"--sequences={number}" for number in clients]
 
@@ -54,7 +54,7 @@ def llama_measures(
     sizes: Sizes,
     scratch: Path,
 ) -> dict[str, Measure]:
-    """Return measures of llama.cpp for each type of the base: one client, and all adapters."""
+    """Return a measure of llama.cpp by base type: one client; for `MIXED_KIND` also adapters."""
     bases, files = converted(llama, gguf, model, adapters, scratch / "llama")
     alone, mixed = scenarios(adapters, [1])[:1], scenarios(adapters, [sizes.clients])[1:]
 

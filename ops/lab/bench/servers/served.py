@@ -14,7 +14,7 @@ from ops.lab.bench.servers.model_servers import BASE
 from ops.lab.server_processes import Serving
 
 Start = Callable[[Path], AbstractContextManager[Serving]]
-"""Starts a server, whose files belong into the given folder."""
+"""Starts a server, which keeps its files in the given folder."""
 REQUESTS_ALONE = 4
 """Requests of a load with one client."""
 MIB = 1 << 20

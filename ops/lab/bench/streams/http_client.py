@@ -1,4 +1,4 @@
-"""Minimal HTTP client for streamed answers, which takes little of a measured latency."""
+"""Minimal HTTP client for streamed answers. It adds little to a measured latency."""
 
 import asyncio
 import resource

@@ -16,7 +16,7 @@ from ops.load.prompts import prompt
 Send = Callable[[bytes, ReceivedStream], Awaitable[None]]
 """Sends a request, and passes the answer to the received stream."""
 BodyOf = Callable[[str, int, str], dict[str, Any]]
-"""Makes a request for a number of tokens to a model, with a prompt."""
+"""Makes a request's body from a model, a number of tokens and a prompt."""
 
 PROMPT_WORDS = 32
 
@@ -42,7 +42,7 @@ def chat_body_of(model: str, tokens: int, text: str) -> dict[str, Any]:
 
 @dataclass(slots=True)
 class Totals:
-    """Counts since the start of a load."""
+    """Totals since the start of a load."""
 
     jobs: int = 0
     tokens: int = 0

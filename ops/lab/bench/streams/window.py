@@ -13,7 +13,7 @@ from ops.lab.bench.streams.stream_load import StreamLoad
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
-    """What happened while a load was measured."""
+    """Figures of a load in the time in which it was measured."""
 
     seconds: float
     tokens: int

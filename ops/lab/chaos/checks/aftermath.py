@@ -13,7 +13,7 @@ from shared.store.jobs.dead_letters import DeadLetters
 IDLE_S = 60.0
 """Longest time from the last answer until no job is unfinished."""
 LONGEST_LIFETIME_S = 700
-"""Seconds, beside the retention, after which no key of an ended job may exist."""
+"""Seconds after the retention by which no key of an ended job may exist any more."""
 FORGET_S = 90.0
 """Longest time for the pool to remove expired keys. It removes some of them in small steps."""
 JOB_KINDS = frozenset(
@@ -28,7 +28,7 @@ MAX_DEAD = 1000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Aftermath:
-    """What was left in the pool after the load."""
+    """State of the pool after the load."""
 
     is_idle: bool
     """Whether all jobs ended soon after the clients had their answers."""

@@ -1,4 +1,4 @@
-"""Explains breaks of streams, and ends of processes, by the faults of a run."""
+"""Finds broken streams and ended processes that the faults of a run don't explain."""
 
 import math
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from ops.lab.chaos.faults.fault import FaultRecord
 from ops.lab.chaos.load.record import Record
 
 BREAKING = frozenset(("front end", "network"))
-"""Subjects of faults that may end a connection. After all others, a stream must go on."""
+"""Subjects of faults that may end a connection. Streams must survive all other faults."""
 AFTER_S = 60.0
 """Longest time from a recovery until a client notices a broken connection.
 

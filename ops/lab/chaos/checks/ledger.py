@@ -10,7 +10,7 @@ from shared.store.redis.keys import Keys
 
 
 async def ledger_sum(redis: Redis, keys: Keys) -> Used:
-    """Return the sum of the ledger over all tenants and models. A run lasts less than a day."""
+    """Return the ledger's total for yesterday and today. A run lasts less than a day."""
     ledger, total = Ledger(redis, keys), Used()
     today = await ledger.today()
     for day in (today - timedelta(days=1), today):
@@ -22,9 +22,9 @@ async def ledger_sum(redis: Redis, keys: Keys) -> Used:
 def seen_sum(records: Iterable[Record], cancelled: Mapping[str, Sequence[int]]) -> Used:
     """Return the sum of the usage that clients have seen, without cached tokens.
 
-    Two requests with the same idempotency key have the same job, which counts once. `cancelled` has
-    the usage of cancelled jobs. Some of them belong to requests that weren't acknowledged, so that
-    no client knows them.
+    Two requests with the same idempotency key have the same job, whose usage is added once.
+    `cancelled` has the usage of cancelled jobs. Some of these belong to requests that weren't
+    acknowledged, so that no client knows them.
     """
     seen = {record.jobs[0]: record.usage for record in records if record.jobs}
     usage_of = {**cancelled, **seen}
@@ -36,7 +36,7 @@ def seen_sum(records: Iterable[Record], cancelled: Mapping[str, Sequence[int]]) 
 
 
 def difference(after: Used, before: Used) -> Used:
-    """Return what was entered into the ledger between two sums, without cached tokens."""
+    """Return the usage added between two readings of the ledger. Cached tokens are left out."""
     return Used(
         after.requests - before.requests,
         prompt_tokens=after.prompt_tokens - before.prompt_tokens,

@@ -16,15 +16,15 @@ SAMPLE_S = 2.0
 NUM_NEWEST = 2000
 """Number of jobs per tenant that a sample reads: many more than start within `SETTLED_S`."""
 SETTLED_S = 30.0
-"""Seconds after which a job that the pool still has isn't only in a master that was replaced.
+"""Seconds for which the pool must have a job before the job is settled.
 
-Such a master goes on for about ten seconds. The request of a job that is lost with it wasn't
-accepted."""
+A replaced master goes on for about ten seconds. Jobs that only it has are lost, but their
+requests weren't accepted."""
 DIVERGED = "lorikeet_resume_diverged_total"
 
 
 class Monitor:
-    """Collects what isn't visible at the end: values of processes and of jobs that are gone."""
+    """Collects facts that are gone at the end: front ends' metrics, and jobs' states and usage."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
@@ -39,7 +39,7 @@ class Monitor:
 
     @property
     def jobs(self) -> frozenset[str]:
-        """Ids of all jobs that the pool has kept since `run` was called, unless it cancelled them.
+        """Ids of the settled jobs that were created after `run` was called and weren't cancelled.
 
         A request that isn't acknowledged in time may leave a job, which is cancelled if the client
         doesn't send its request again within the grace period.
@@ -62,7 +62,7 @@ class Monitor:
 
     @property
     def num_diverged(self) -> int:
-        """Number of answers that a worker continued with other tokens than those already sent."""
+        """Number of streams that ended because their continuation contradicted earlier tokens."""
         return round(sum(self._diverged.values()))
 
     async def run(self) -> None:
@@ -78,7 +78,7 @@ class Monitor:
         await seen(self._read_jobs, None)
 
     async def finish(self) -> None:
-        """Sample once more, after the last fault. All jobs that the pool has now count.
+        """Sample once more, after the last fault. Every job then in the pool is settled.
 
         Raises:
             NotInTime: the pool didn't answer.

@@ -1,1 +1,1 @@
-"""The processes of the pool that a chaos run hurts."""
+"""The processes of the pool into which a chaos run injects faults."""

@@ -31,7 +31,7 @@ def adapter_sources(options: Options) -> dict[str, str]:
 
 
 def worker_argv(*words: str) -> list[str]:
-    """Return the command of a worker that a signal can make hang."""
+    """Return the command of a worker that hangs after the signal `HOLD_GIL`."""
     return [sys.executable, "-P", "-m", "ops.lab.chaos.cluster.worker_process", *words]
 
 

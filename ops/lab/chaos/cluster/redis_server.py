@@ -33,9 +33,9 @@ class RedisServer:
         Args:
             folder: folder of the configuration, the data and the log. It is created.
             port: port of the server.
-            lines: lines of the configuration beside address, port and folder.
+            lines: lines of the configuration in addition to address, port and folder.
             host: address of the server.
-            environment: environment variables of the server beside those of this process.
+            environment: environment variables of the server in addition to this process's.
             is_sentinel: whether the server is a Sentinel.
         """
         folder.mkdir(parents=True, exist_ok=True)

@@ -14,8 +14,8 @@ SERVICE = "main"
 DOWN_AFTER_MS = 800
 START_S = 30.0
 # The shortest safe periods. A replica is promoted only if it was pinged within five ping periods,
-# and it is pinged once a second while its master is down. For the tilt period, a Sentinel that was
-# suspended itself takes no part in failovers.
+# and it is pinged once a second while its master is down. A Sentinel that was itself suspended
+# takes no part in failovers for the tilt period.
 PERIODS = (
     *("ping-period", 250, "info-period", 200, "publish-period", 100, "ask-period", 100),
     *("tilt-period", 3000),

@@ -1,4 +1,4 @@
-"""Runs `lorikeet` in a process that a signal can make hang: `python -m` with its arguments."""
+"""Runs `lorikeet` with the given arguments, in a process that the signal `HOLD_GIL` makes hang."""
 
 import ctypes
 import signal

@@ -22,9 +22,9 @@ IN_FLIGHT_S = 0.2
 
 
 class LoseClaims(Fault):
-    """A worker's claims are lost, as by a failover, and the same worker claims the jobs again.
+    """A worker's claims are lost, as in a failover, and the same worker claims the jobs again.
 
-    What it has published under the lost claims arrives after the new claims, and must not be shown.
+    Tokens published under the lost claims arrive after the new claims, and must not be shown.
     All other workers are suspended meanwhile.
     """
 
@@ -41,7 +41,7 @@ class LoseClaims(Fault):
         self._num_claimed_again = 0
 
     async def inject(self) -> None:
-        """Take the worker's jobs several times, each time once it has claimed some again."""
+        """Take the worker's jobs away `TIMES` times. It can claim them again in between."""
         view = await self._pool.view_of(self._worker)
         if view is None:
             return

@@ -17,7 +17,7 @@ class ControlFault(ProcessFault):
 
 
 class KillControl(ControlFault, Kill):
-    """SIGKILL."""
+    """Kills the control process with SIGKILL."""
 
     kind = "kill-control"
 
@@ -27,7 +27,7 @@ class KillControl(ControlFault, Kill):
 
 
 class StopControl(ControlFault, Suspend):
-    """SIGSTOP for longer than a lease."""
+    """Suspends the control process for longer than a lease."""
 
     kind = "stop-control"
     hold_s = (4.0, 8.0)

@@ -1,4 +1,4 @@
-"""A fault: how it is injected, how one knows that it took place, and when it is over."""
+"""A fault: how it is injected, what shows that it took place, and when it is over."""
 
 import asyncio
 import time
@@ -21,7 +21,7 @@ RECOVERY_S = 90.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scene:
-    """What faults act on."""
+    """The pool and the clients that faults act on, and a random generator."""
 
     pool: Pool
     fleet: Fleet
@@ -90,7 +90,7 @@ async def strike(fault: Fault, rng: Random) -> FaultRecord:
         evidence = await until(fault.evidence, "evidence of it", within_s=EVIDENCE_S)
         if fault.hold_s[1]:
             await asyncio.sleep(rng.uniform(*fault.hold_s))
-            evidence = await seen(fault.evidence, "") or evidence  # it may count what was hit
+            evidence = await seen(fault.evidence, "") or evidence  # its numbers may have grown
     except LorikeetError as failure:
         errors.append(f"did not take place: {failure}")
     healed_s, recovered_s = await _recover(fault, errors)

@@ -21,13 +21,13 @@ class ApiFault(ProcessFault):
 
 
 class KillApi(ApiFault, Kill):
-    """SIGKILL."""
+    """Kills a front end with SIGKILL."""
 
     kind = "kill-api"
 
 
 class DrainApi(ApiFault):
-    """SIGTERM, after which the front end ends its streams and exits."""
+    """Stops a front end with SIGTERM, after which it ends its streams and exits."""
 
     kind = "drain-api"
 
@@ -36,12 +36,12 @@ class DrainApi(ApiFault):
         self._process.signal(signal.SIGTERM)
 
     async def evidence(self) -> str:
-        """Return that the process has ended by itself."""
+        """Return a note if the process has exited by itself, otherwise an empty text."""
         return f"drained, {self._end()}" if self._end() == "exit code 0" else ""
 
 
 class StopApi(ApiFault, Suspend):
-    """SIGSTOP, in most cases until clients give the front end up."""
+    """Suspends a front end, in most cases until clients give it up."""
 
     kind = "stop-api"
     hold_s = (4.0, 16.0)

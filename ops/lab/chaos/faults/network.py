@@ -10,7 +10,7 @@ LOSS = (0.1, 0.3)
 DELAY_S = (0.1, 0.4)
 JITTER_S = 0.1
 MIN_FRAMES = 5
-"""Number of frames that must have been hit."""
+"""Minimum number of dropped or delayed frames that is evidence of a fault."""
 
 
 class NetworkFault(Fault):
@@ -34,7 +34,7 @@ class NetworkFault(Fault):
         self._before = await self._host.apply(self._rules)
 
     async def heal(self) -> None:
-        """Forward all frames at once again."""
+        """Forward all frames without delay again."""
         await self._host.apply(Rules())
 
     async def has_recovered(self) -> bool:
@@ -81,7 +81,7 @@ class DelayPackets(NetworkFault):
 
 
 class CutNetwork(NetworkFault):
-    """Nothing arrives, until the pool has given the worker up, or the front end is unreachable."""
+    """Cuts the link until the pool has given the worker up, or the front end is unreachable."""
 
     kind = "cut-network"
     hold_s = (0.0, 3.0)
@@ -98,7 +98,7 @@ class CutNetwork(NetworkFault):
         await super().inject()
 
     async def evidence(self) -> str:
-        """Return that the process is unreachable."""
+        """Return a note if the process is unreachable, otherwise an empty text."""
         counts = await self._host.apply(self._rules)
         dropped = counts.dropped - self._before.dropped
         is_cut = dropped >= MIN_FRAMES and await self._is_out_of_reach()

@@ -22,7 +22,7 @@ class ProcessFault(Fault):
 
 
 class Kill(ProcessFault):
-    """SIGKILL."""
+    """Kills the process with SIGKILL."""
 
     async def inject(self) -> None:
         """Kill the process."""
@@ -34,7 +34,7 @@ class Kill(ProcessFault):
 
 
 class Suspend(ProcessFault):
-    """SIGSTOP, and later SIGCONT."""
+    """Suspends the process with SIGSTOP, and later continues it with SIGCONT."""
 
     async def inject(self) -> None:
         """Suspend the process."""

@@ -71,7 +71,7 @@ class PauseRedis(MasterFault):
 class FreezeRedis(RedisFault):
     """SIGSTOP of all servers and Sentinels, for longer than a lease.
 
-    Streams have no output for so long that front ends send comments.
+    Streams are silent for long enough that front ends send keep-alive comments.
     """
 
     kind = "freeze-redis"

@@ -1,4 +1,4 @@
-"""Faults of what Redis holds: its memory, its scripts and its clock."""
+"""Faults of a Redis server's memory, scripts and clock."""
 
 import time
 
@@ -24,7 +24,7 @@ class FillRedis(MasterFault):
         await self._servers.ask(self._master, "CONFIG", "SET", "maxmemory", limit)
 
     async def evidence(self) -> str:
-        """Return that Redis has refused a write."""
+        """Return a note if Redis refuses a probe write, or an empty text if it accepts it."""
         try:
             await self._servers.ask(self._master, "SET", PROBE, 1, "EX", 60)
         except OutOfMemory:

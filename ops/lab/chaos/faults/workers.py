@@ -30,20 +30,20 @@ class WorkerFault(ProcessFault):
 
 
 class KillWorker(WorkerFault, Kill):
-    """SIGKILL."""
+    """Kills a worker with SIGKILL."""
 
     kind = "kill-worker"
 
 
 class PauseWorker(WorkerFault, Suspend):
-    """SIGSTOP for less than the lease."""
+    """Suspends a worker for less than its lease."""
 
     kind = "pause-worker"
     hold_s = (0.2 * LEASE_S, 0.5 * LEASE_S)
 
 
 class LoseWorker(WorkerFault, Suspend):
-    """SIGSTOP until the pool has given the worker up. The worker then continues with old jobs."""
+    """Suspends a worker until the pool has given it up. It then continues with its old jobs."""
 
     kind = "lose-worker"
 
@@ -58,7 +58,7 @@ class LoseWorker(WorkerFault, Suspend):
         await super().inject()
 
     async def evidence(self) -> str:
-        """Return that the pool has given the suspended worker up."""
+        """Return a note if the pool has given the suspended worker up, otherwise an empty text."""
         ids = {view.id for view in await self._pool.views.workers()}
         is_lost = self._id is not None and self._id not in ids
         return "given up while suspended" if is_lost and self._process.is_suspended else ""
@@ -82,7 +82,7 @@ class _Hang(WorkerFault):
         self._process.signal(self.number)
 
     async def evidence(self) -> str:
-        """Return that the hang was noticed and the worker has ended."""
+        """Return a note if the hang was noticed and the worker has ended, otherwise ''."""
         if self._end() != f"exit code {self.exit_code}":
             return ""
         is_noticed = self._process.log_text().count(self.message) > self._num_before

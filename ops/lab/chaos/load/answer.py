@@ -27,7 +27,7 @@ class Answer:
     last_id: str | None = None
     """Id of the last event."""
     is_ended: bool = False
-    """Whether nothing follows."""
+    """Whether the answer is complete or has failed, so that nothing follows."""
     usage: list[int] = field(default_factory=list)
     """Prompt and completion tokens that the answer states; empty if it states none."""
     num_after_finish: int = 0
@@ -57,7 +57,7 @@ class Answer:
         self.is_ended = True
 
     def add_job(self, body: Mapping[str, Any]) -> None:
-        """Add the answer of a job that is done, from what the pool says about the job."""
+        """Add the answer of a job that is done. `body` is the reply of GET /v1/jobs/{id}."""
         viewed = body.get("answer")
         self.add_body({**body, "choices": [_only_choice(viewed)]} if viewed else body)
 
@@ -94,6 +94,6 @@ def _only_choice(answer: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def choice_text(choice: Mapping[str, Any]) -> str:
-    """Return the text of a choice, of a chat or a completion, whole or a chunk."""
+    """Return the text of a choice of a chat or a completion, streamed or not."""
     message = choice.get("message") or choice.get("delta") or {}
     return choice.get("text") or message.get("content") or ""

@@ -41,7 +41,7 @@ class Command:
     stop: bool = False
     """Whether the clients send no further requests."""
     stall: int = 0
-    """Number of additional clients that request one stream and stop reading it for long."""
+    """Number of additional clients that request one stream and stop reading it for a time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +59,7 @@ class Status:
     stalled: int
     """Number of clients that stall at present."""
     unread_bytes: int
-    """Number of bytes that have arrived for these clients and that they don't read."""
+    """Number of bytes that have arrived for stalling clients and are unread."""
 
 
 class Clients:
@@ -78,7 +78,7 @@ class Clients:
         self._is_over = False
 
     async def run(self) -> None:
-        """Run all clients until the command to stop has been obeyed."""
+        """Run all clients until they have carried out the command to stop."""
         first = self._workload.first_client
         async with asyncio.TaskGroup() as group:
             reading = group.create_task(self._read_commands(group))
@@ -92,7 +92,7 @@ class Clients:
         await self._front_ends.close()
 
     async def _work(self, number: int) -> None:
-        """Ask repeatedly, with an official client or with the own reader."""
+        """Send requests one after another, with an official client or with `Exchange`."""
         source = self._workload.source(number)
         turn, rest = divmod(number, OFFICIAL_ONE_IN)
         sdk = self._sdks.all[turn % len(self._sdks.all)] if rest == 0 else None
@@ -115,7 +115,7 @@ class Clients:
         await self._run(exchanges)
 
     async def _run(self, exchanges: Sequence[Exchange]) -> None:
-        """Run one request, or two with the same key, and write down how it ended."""
+        """Run one request, or two with the same key, and record how each ended."""
         self._exchanges.update(exchanges)
         records = await asyncio.gather(*(each.run() for each in exchanges))
         self._exchanges.difference_update(exchanges)
@@ -159,7 +159,7 @@ class Clients:
 
 
 def compare_copies(first: Exchange, second: Exchange) -> None:
-    """Note in the first record how two requests with the same key were treated differently."""
+    """Add to the first record how two requests with the same key were treated differently."""
     record, other = first.record, second.record
     if record.jobs != other.jobs:
         record.problems.append(f"one key has the jobs {record.jobs} and {other.jobs}")

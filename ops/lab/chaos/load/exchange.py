@@ -75,7 +75,7 @@ class Exchange:
         return self.record.jobs[-1] if self.record.jobs else None
 
     async def on_text(self, response: httpx.Response) -> None:
-        """Called after each part of a stream with text. Subclasses behave in their manner."""
+        """Called after each part of a stream that has text. Subclasses act here."""
 
     async def _obtain(self) -> None:
         if self.request.manner is Manner.BACKGROUND:
@@ -87,7 +87,7 @@ class Exchange:
             await self._repeat(self._request_whole)
 
     async def _repeat(self, attempt: Any) -> None:
-        """Call `attempt` until it returns true. Each call uses another front end than a failure."""
+        """Call `attempt` until it returns true. After a failure, use another front end."""
         while True:
             try:
                 if await attempt():
@@ -155,7 +155,7 @@ class Exchange:
         return True
 
     async def _job_body(self) -> dict[str, Any] | None:
-        """Return what the pool says about the job; None if the front end refuses the request."""
+        """Return the reply of GET /v1/jobs/{id}; None if the front end refuses the request."""
         response = await self._http.get(f"/v1/jobs/{self.job}")
         if not await self._is_accepted(response):
             return None
@@ -166,7 +166,7 @@ class Exchange:
         """Return whether the request was accepted. Wait if it may be sent again later.
 
         Raises:
-            Lost: it may not.
+            Lost: the request was refused for good.
         """
         if response.status_code in (200, 202):
             self._note_job(response.headers)
@@ -211,7 +211,7 @@ class Exchange:
         return Outcome.ANSWERED
 
     async def _has_ended(self) -> bool:
-        """Return whether the job has ended, and note its usage."""
+        """Return whether the job has ended. If so, record its usage."""
         body = await self._job_body()
         if body is None or body["state"] in UNFINISHED:
             return False

@@ -68,7 +68,7 @@ class StallingExchange(PausingExchange):
         """The response that the client doesn't read; None while it reads."""
 
     async def act(self, response: httpx.Response) -> None:
-        """Stop reading for long."""
+        """Stop reading for a long time."""
         self.unread = response
         await super().act(response)
         self.unread = None
@@ -97,7 +97,7 @@ class LeavingExchange(ActingExchange):
 
 
 class StayingAwayExchange(LeavingExchange):
-    """A client that comes back after the grace."""
+    """A client that comes back after the grace period."""
 
     away_s = LONG_AWAY_S
 

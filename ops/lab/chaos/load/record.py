@@ -1,4 +1,4 @@
-"""What a client writes about each of its requests."""
+"""The record that a client writes about each of its requests."""
 
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
@@ -40,9 +40,9 @@ class Record:
     num_refusals: int = 0
     """Number of refusals before the request was accepted: 429, 503, or no connection."""
     num_replays: int = 0
-    """Number of responses that said that an earlier request had made the job."""
+    """Number of responses whose headers say that an earlier request created the job."""
     client: str = OWN_READER
-    """What reads the stream: an official client, or the reader of `sse.py`."""
+    """Reader of the stream: an official client, or the run's own in `sse.py`."""
     broken_s: float = 0.0
     """Time at which the stream of an official client broke; 0 if it didn't."""
     break_reason: str = ""

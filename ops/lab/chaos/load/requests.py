@@ -1,4 +1,4 @@
-"""Draws the requests of the chaos clients."""
+"""Generates the random requests of the chaos clients."""
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
@@ -18,9 +18,9 @@ class Manner(StrEnum):
     PAUSE = "pause"
     """Stops reading its stream for some seconds."""
     LEAVE = "leave"
-    """Closes its connection, and comes back within the grace."""
+    """Closes its connection, and comes back within the grace period."""
     STAY_AWAY = "stay away"
-    """Asks that its job continues, closes its connection, and comes back after the grace."""
+    """Asks that its job continues, disconnects, and comes back after the grace period."""
     CANCEL = "cancel"
     """Cancels its job."""
     TWICE = "twice"
@@ -30,7 +30,7 @@ class Manner(StrEnum):
     OFFICIAL = "official client"
     """Reads a stream with an official client, which doesn't continue it."""
     STALL = "stall"
-    """Stops reading a stream of several choices for long, as a fault of the run."""
+    """Stops reading a stream of several choices for a long time, as a fault of the run."""
 
 
 WEIGHTS: Mapping[Manner, int] = {
@@ -105,7 +105,7 @@ class ChaosRequest:
 
 
 class RequestSource:
-    """Draws one client's requests from a seed."""
+    """Generates one client's random requests from a seed."""
 
     def __init__(
         self,
@@ -119,7 +119,7 @@ class RequestSource:
 
         Args:
             seed: seed of the run.
-            client: number of the client, which no other client of the run has.
+            client: number of the client, unique in the run.
             models: names of the base model and the adapters.
             lengths: least and largest number of tokens of an answer.
         """
@@ -164,7 +164,7 @@ class RequestSource:
 def random_question(
     rng: Random, number: int, *, models: Sequence[str], lengths: tuple[int, int], n: int
 ) -> Question:
-    """Draw a question. `number` is part of its prompt, so that no other question equals it."""
+    """Return a random question. Its prompt contains `number`, so that no other one equals it."""
     words = rng.choices(WORDS, k=rng.randint(1, MAX_WORDS))
     return Question(
         model=rng.choice(models),

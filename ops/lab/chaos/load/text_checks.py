@@ -16,7 +16,7 @@ class SimulatedTexts:
     """Recomputes the tokens of the simulated engine."""
 
     def __init__(self, versions: Mapping[str, str]) -> None:
-        """Create the check of a pool that serves these versions, by model name."""
+        """Create the check. `versions` has the version that the pool serves for each model."""
         self._versions = versions
 
     def problem(self, question: Question, choice: int, text: str, *, is_whole: bool) -> str | None:

@@ -1,4 +1,4 @@
-"""What a client process gets to do."""
+"""Describes the clients that one process runs."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -12,23 +12,23 @@ from ops.lab.chaos.load.text_checks import SimulatedTexts
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
-    """Clients of one process. JSON can represent it."""
+    """The clients of one process. Can be stored as JSON."""
 
     urls: Sequence[str]
     """URLs of the front ends."""
     seed: int
     first_client: int
-    """Number of the process's first client. No other client of the run has the same number."""
+    """Number of the process's first client. Numbers are unique in the run."""
     num_clients: int
     versions: Mapping[str, str]
     """Version of the base model and of each adapter, by name."""
     lengths: tuple[int, int]
     """Least and largest number of tokens of an answer."""
     records: str
-    """File of the records."""
+    """Path of the file for the records."""
 
     def source(self, client: int) -> RequestSource:
-        """Return the requests of a client."""
+        """Return the source of a client's requests."""
         return RequestSource(
             self.seed,
             client,
@@ -37,7 +37,7 @@ class Workload:
         )
 
     def texts(self) -> SimulatedTexts:
-        """Return the check of the answers."""
+        """Return the object that checks clients' answers against the simulated texts."""
         return SimulatedTexts(self.versions)
 
     def write(self, file: Path) -> None:

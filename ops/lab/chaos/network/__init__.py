@@ -1,1 +1,1 @@
-"""Networks that lose packets or reach another host."""
+"""Simulated remote hosts, and links that drop or delay packets."""

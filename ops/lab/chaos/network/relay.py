@@ -29,7 +29,7 @@ class Rules:
     delay_s: float = 0.0
     """Seconds by which each frame is delayed."""
     jitter_s: float = 0.0
-    """Most seconds of the additional delay, which differs from frame to frame."""
+    """Maximum seconds of an additional delay, which is random for each frame."""
     min_bytes: int = 0
     """Size of the smallest frame that is dropped or delayed."""
     only_outgoing: bool = False

@@ -58,12 +58,12 @@ class RemoteHost:
         middle.wait()
 
     def command(self, argv: Sequence[str]) -> list[str]:
-        """Return the command that runs `argv` on this host, in a process with the same id."""
+        """Return the command that runs `argv` on this host. The process keeps its id."""
         assert self._holder is not None
         return inside(self._holder.pid, argv)
 
     async def apply(self, rules: Rules) -> FrameCounts:
-        """Apply rules to all further frames, and return the counts until now."""
+        """Apply rules to all further frames, and return the numbers of frames so far."""
         assert self._relay is not None
         assert self._relay.stdin is not None
         assert self._relay.stdout is not None

@@ -16,9 +16,9 @@ STEADY = frozenset((Manner.STREAM, Manner.OFFICIAL, Manner.TWICE, Manner.CANCEL)
 MIN_FELT_S = 0.5
 """A stream is affected by a fault if one of its gaps is at least this much longer than usual."""
 AFTER_S = 3.0
-"""Seconds after the recovery in which a gap may begin that the fault has caused."""
+"""A gap may be caused by a fault if it begins at most this many seconds after the recovery."""
 BEFORE_S = 1.0
-"""Seconds before the injection at which such a gap may begin: with the part before the fault."""
+"""Such a gap may begin this many seconds before the injection, with the last part received."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ def _long_gaps(record: Record, usual_first_s: float) -> tuple[Gap, ...]:
 
 
 def percentile(values: Sequence[float], share: float) -> float | None:
-    """Return the smallest value that at least `share` of sorted values don't exceed.
+    """Return the smallest of the sorted `values` that at least `share` of them don't exceed.
 
     Returns None if there are no values.
     """

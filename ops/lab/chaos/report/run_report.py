@@ -1,4 +1,4 @@
-"""Everything that a run has found. JSON can represent it."""
+"""The findings of a run, and its report, which can be stored as JSON."""
 
 import math
 from collections import Counter
@@ -30,9 +30,9 @@ class Findings:
     """Ends of the pool's processes."""
     aftermath: Aftermath
     jobs: frozenset[str]
-    """Ids of all jobs that the pool has had."""
+    """Ids of all jobs that the pool has settled and not cancelled; see `Monitor.jobs`."""
     num_diverged: int
-    """Number of answers that a worker continued with other tokens than those already sent."""
+    """Number of streams that ended because their continuation contradicted earlier tokens."""
     cancelled: Mapping[str, Sequence[int]]
     """Prompt and completion tokens of the cancelled jobs, by job."""
     ledger_before: Used
@@ -47,7 +47,7 @@ class KindReport:
     subject: str
     took_place: int
     active: int
-    """Number of streams during these faults, summed."""
+    """Sum of the numbers of streams during each of these faults."""
     affected: int
     """Number of these streams that felt the fault."""
     felt_p50_s: float | None
@@ -79,14 +79,14 @@ class RunReport:
     manners: Mapping[str, int]
     """Number of requests, by manner."""
     clients: Mapping[str, int]
-    """Number of requests, by what reads their streams."""
+    """Number of requests, by the client that reads their streams."""
     breaks: int
     """Number of streams of official clients that broke."""
     refusals: int
     """Number of refusals before requests were accepted."""
     resumes: int
     replays: int
-    """Number of responses that said that an earlier request had made the job."""
+    """Number of responses whose headers say that an earlier request created the job."""
     tokens: int
     """Number of tokens that clients received in streams."""
     aftermath: Aftermath

@@ -1,7 +1,7 @@
 """All routes that take a JSON body from clients of other APIs, as the table lists them.
 
-`table.json` has the rows of each route. Rows that several routes have are under `shared`, and a
-route names them.
+`table.json` has the rows of each route. Rows that several routes have in common are under
+`shared`, and routes refer to them by name.
 """
 
 import json

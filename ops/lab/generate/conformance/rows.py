@@ -71,6 +71,6 @@ class Route:
 
     path: str
     request: dict[str, Any]
-    """A request without the fields of most rows. Its answer is the same each time."""
+    """A request to which a row's field is added. Its answer is the same each time."""
     rows: tuple[Row, ...]
     parts: tuple[Part, ...] = ()

@@ -65,7 +65,7 @@ def attempt(model_type: str) -> Outcome:
 
 
 def _attempt(model_type: str, folder: Path) -> str:
-    """Return what adapters can change.
+    """Return a text that lists the modules that adapters can change.
 
     Raises:
         _Ended: the model can't be built or isn't served.
@@ -114,7 +114,7 @@ def _save_model(base: Path, config: Any) -> PreTrainedModel:
             parameter.add_(torch.randn_like(parameter) * 0.1)
     model(input_ids=torch.arange(3, 20)[None], use_cache=False)
     model.save_pretrained(base)
-    config.save_pretrained(base)  # the whole one, of which some models keep the part for text
+    config.save_pretrained(base)  # some models keep only its part for text
     return model
 
 
@@ -129,7 +129,7 @@ def _served(loaded: LoadedModel, reference: PreTrainedModel, folder: Path) -> st
     try:
         _compare(loaded, reference, linears, folder / "all")
     except (AdapterRejected, ValueError):
-        # For some models with experts, PEFT takes the names of other linears for those of experts.
+        # In some models with experts, PEFT mistakes other linears for experts by their names.
         _compare(loaded, reference, attention, folder / "attention")
         return _adaptable(loaded, "linears of attention")
     return _adaptable(loaded, "all linears")

@@ -17,7 +17,7 @@ class Status(StrEnum):
     REFUSED = "refused"
     """The loader refuses the model and says why."""
     DIFFERS = "differs"
-    """The loader accepts the model, and the engine computes other log-probabilities."""
+    """The loader accepts the model, but the engine computes different log-probabilities."""
     FAILED = "failed"
     """The loader or the engine raises an error that isn't meant for operators."""
     NOT_BUILT = "not built"

@@ -23,7 +23,7 @@ from ops.lab.generate.models.outcome import (
 from ops.lab.generate.models.page import write_page
 
 _LIMIT_S = 120.0
-"""Time for one type. The first one of a process includes the start of the process."""
+"""Seconds for one type. For the first type of a process, they include the process's start."""
 _GROUP = 25
 """Number of types that one process tries, so that its memory stays small."""
 
@@ -80,7 +80,7 @@ async def _next_outcome(process: asyncio.subprocess.Process, limit_s: float) -> 
 
 
 async def main(model_types: Sequence[str]) -> None:
-    """Try `model_types`, or all types, and store their outcomes beside those of the others."""
+    """Try `model_types`, or all types. Store their outcomes, and keep those of other types."""
     stored = read_outcomes().outcomes if model_types and FILE.exists() else ()
     found = {outcome.model_type: outcome for outcome in stored}
     async for outcome in try_all(model_types or list(ARCHITECTURES)):

@@ -27,7 +27,7 @@ class Scored:
 
 
 def scores(loaded: LoadedModel, adapter: Path) -> tuple[Scored, Scored]:
-    """Answer one prompt with the base model and another with the adapter in a folder.
+    """Answer one prompt with the base model and one with an adapter, and return both with scores.
 
     Raises:
         AdapterRejected: the adapter can't be served.

@@ -1,4 +1,4 @@
-"""What one tenant of a run does: creates batches, waits for their ends, reads and deletes them."""
+"""Client of one tenant of a run. It creates batches, awaits their ends, and reads their results."""
 
 import asyncio
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ class BatchClient:
 
     def __init__(self, url: str, key: str) -> None:
         headers = {"Authorization": f"Bearer {key}"}
-        # The server closes idle connections after some seconds, which must not meet a request.
+        # Idle connections are closed before the server closes them, which could break a request.
         limits = httpx.Limits(keepalive_expiry=KEEP_ALIVE_S)
         self._http = httpx.AsyncClient(
             base_url=url, headers=headers, timeout=TIMEOUT_S, limits=limits, trust_env=False

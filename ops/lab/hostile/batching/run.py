@@ -1,4 +1,4 @@
-"""One run: tenants with batches, with or without a hostile one, while control is killed."""
+"""One run of tenants' batches, with or without a hostile tenant, while control is killed."""
 
 import asyncio
 import time
@@ -28,7 +28,7 @@ SETTLE_TIMEOUT_S = 120.0
 HUGE_METADATA = {str(number): "x" * 20_000 for number in range(50)}
 
 Report = Callable[[str, int, int], None]
-"""Called with a description, the number of finished steps, and that of all steps."""
+"""Called with a description, the number of finished steps, and the number of all steps."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +42,7 @@ class Sizes:
     """Lines of each batch."""
     kills: int
     waits: bool
-    """Whether to wait for what is deleted a minute later."""
+    """Whether to wait at the end for data that is deleted a minute later."""
 
     @property
     def per_tenant(self) -> int:
@@ -52,11 +52,11 @@ class Sizes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunResult:
-    """What one run has shown. JSON can represent it."""
+    """Results of one run. Can be stored as JSON."""
 
     has_hostile: bool
     seconds: float
-    """From the first batch to the end of the last batch of the other tenants."""
+    """Time from the first batch to the end of the last batch of the other tenants."""
     hostile_seconds: float
     """The same for the hostile tenant's batches; 0 without one."""
     num_lines: int
@@ -65,7 +65,7 @@ class RunResult:
     statuses: dict[str, int]
     hostile_statuses: dict[str, int]
     hostile_errors: dict[str, int]
-    """Number of the hostile tenant's lines and batches by error code."""
+    """Number of errors of the hostile tenant's lines and batches, by code."""
     refusals_of_source: int
     log_lines: int
     """Lines that the control processes have logged."""
@@ -168,7 +168,7 @@ class Run:
         return BatchClient(self._pool.url, secret)
 
     async def _warm_up(self, admin: BatchClient, clients: Sequence[BatchClient]) -> None:
-        """Let each tenant have run a batch, so that the keys that stay exist before."""
+        """Run a batch of each tenant, so that lasting keys exist before the measurement."""
         await admin.load_adapter(FLAKY, self._source.url)
         await admin.unload_adapter(FLAKY)
         for client in clients:
@@ -186,7 +186,7 @@ class Run:
     async def _create_hostile(
         self, client: BatchClient, slow: BatchClient
     ) -> dict[str, HostileKind]:
-        """Create the hostile batches, and return what each of them is."""
+        """Create the hostile batches, and return the kind of each, by id."""
         files = [await client.upload(kind.content) for kind in self._kinds]
         status = await client.status_of_bad_batch(files[0], HUGE_METADATA)
         self._expect(status == 400, f"huge metadata got the status {status}")
@@ -198,7 +198,7 @@ class Run:
         return created
 
     async def _until_ended(self, clients: Mapping[str, BatchClient], *, kills: bool = True) -> None:
-        """Wait for the ends of all batches, and kill control after equal parts of the lines."""
+        """Wait until all batches have ended. Kill control after equal numbers of ended lines."""
         num_lines = len(clients) * self._sizes.per_tenant * self._sizes.lines
         num_kills = self._sizes.kills if kills else 0
         end_s = time.monotonic() + END_TIMEOUT_S

@@ -1,1 +1,1 @@
-"""Peers of the benchmark of a GPU."""
+"""Measurements of PEFT and vLLM for the GPU benchmark."""

@@ -52,7 +52,7 @@ def _peer(model: ServedModel, dtype: torch.dtype, adapters: int) -> Any:
 
 
 def _peft_step_ms(peer: Any, model: ServedModel, clock: Clock, batch: int, adapters: int) -> float:
-    """Return the time of a decode step in ms: the difference of a long and a short answer."""
+    """Return the time of a decode step in ms, from the durations of a long and a short answer."""
     sizes = model.sizes
     ids = torch.randint(sizes.vocab_size, (batch, sizes.context), device=model.device)
     names = [str(number % adapters) for number in range(batch)]

@@ -17,7 +17,7 @@ MEMORY_SHARE = 0.85
 
 
 def main(folder: str, batches: str, context: str, vocab_size: str) -> None:
-    """Measure the model of `folder` with random weights, for each of `batches` like `32,128`."""
+    """Measure the model in `folder` with random weights, with each batch size in `batches`."""
     vllm: Any = importlib.import_module("vllm")  # not a dependency
     sizes = [int(size) for size in batches.split(",")]
     engine = vllm.LLM(
@@ -36,7 +36,7 @@ def main(folder: str, batches: str, context: str, vocab_size: str) -> None:
 
 
 def _step_ms(vllm: Any, engine: Any, batch: int, context: int, vocab_size: int) -> float:
-    """Return the time of a decode step in ms: the difference of long and short answers."""
+    """Return the time of a decode step in ms, from the durations of long and short answers."""
     generator = random.Random(batch)
     prompts = [
         {"prompt_token_ids": [generator.randrange(vocab_size) for _ in range(context)]}

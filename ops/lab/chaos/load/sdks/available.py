@@ -8,7 +8,7 @@ from ops.lab.chaos.load.sdks.sdk import Sdk
 
 
 class AvailableSdks:
-    """Those for Python, and those for Node if `make clients` has installed them."""
+    """Official clients for Python, and those for Node if `make clients` has installed them."""
 
     def __init__(self, node: SdkProgram | None) -> None:
         self._openai, self._anthropic, self._node = OpenaiSdk(), AnthropicSdk(), node
@@ -16,7 +16,7 @@ class AvailableSdks:
 
     @classmethod
     async def start(cls, log: Path) -> "AvailableSdks":
-        """Start the program for Node. `log` gets its errors."""
+        """Start the program for Node, if installed. Its errors are written to `log`."""
         return cls(await start_node(log) if has_node_clients() else None)
 
     async def close(self) -> None:

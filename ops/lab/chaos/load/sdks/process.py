@@ -53,7 +53,7 @@ class SdkProgram:
 
         Args:
             words: the command.
-            log: file for what the program prints as errors.
+            log: file for the program's standard error.
             variables: further variables of its environment.
 
         Raises:
@@ -76,7 +76,7 @@ class SdkProgram:
         return cls(process)
 
     async def stream(self, request: SdkRequest, library: str) -> AsyncIterator[Part]:
-        """Yield the parts of a stream that the library with this name reads."""
+        """Yield the parts of a stream that the library named `library` reads."""
         number = next(self._ids)
         replies = self._open[number] = asyncio.Queue()
         try:

@@ -1,4 +1,4 @@
-"""What a client library of another party is asked for, and what it yields.
+"""Interface to official client libraries: the requests that they send, and the parts they yield.
 
 Fields of requests are those of the HTTP API, so that programs in any language can send them.
 """
@@ -23,7 +23,7 @@ class Api(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SdkRequest:
-    """One request for a stream. JSON can represent it."""
+    """One request for a stream. Can be sent as JSON."""
 
     api: Api
     url: str
@@ -31,7 +31,7 @@ class SdkRequest:
     fields: Mapping[str, Any]
     """Fields of the body."""
     headers: Mapping[str, str]
-    """Headers beside those that the library sends."""
+    """Headers in addition to those of the library."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
