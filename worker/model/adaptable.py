@@ -49,8 +49,8 @@ def without_unsuitable(
 ) -> BaseModules:
     """Return `base` without the modules that, according to `calls`, adapters can't change.
 
-    A module stays if each of its calls, of which there may be several, has one row for each of the
-    pass's `num_tokens` tokens. The head gets rows only for the `num_logits` tokens whose logits are computed. This
+    A module stays if it was called, and each call had one row for each of the pass's `num_tokens`
+    tokens. The head gets rows only for the `num_logits` tokens whose logits are computed. This
     number differs from `num_tokens`, so that modules after the selection of rows are recognised.
     """
     calls_of: dict[str, list[Call]] = {name: [] for name in adaptable_modules(base)}

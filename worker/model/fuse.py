@@ -36,7 +36,11 @@ _ATTENTION_NAMES = {"q_proj", "k_proj", "v_proj", "o_proj", "head_dim", "scaling
 _ATTENTION_NAMES |= {"shape", "view", "reshape", "transpose", "contiguous", "update", _ROTATE}
 _ATTENTION_NAMES |= {"ALL_ATTENTION_FUNCTIONS", "get_interface", "eager_attention_forward"}
 _ATTENTION_NAMES |= {"config", "_attn_implementation", "training", "attention_dropout", "getattr"}
-_ATTENTION_NAMES |= {"sliding_window", "attn_logit_softcapping", "sinks"}  # of the attention function
+_ATTENTION_NAMES |= {
+    "sliding_window",
+    "attn_logit_softcapping",
+    "sinks",
+}  # of the attention function
 _GATED_MLP_NAMES = {"gate_proj", "up_proj", "down_proj", "act_fn"}
 _LAYER_NAMES = {"input_layernorm", "self_attn", "post_attention_layernorm", "mlp"}
 _STACK_PARTS = {"embed_tokens", "rotary_emb", "layers", "norm"}

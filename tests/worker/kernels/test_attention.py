@@ -161,7 +161,10 @@ MIXES: dict[str, Sequences] = {
 LIMITS = [
     *itertools.starmap(Limits, itertools.product((None, 1, 20, 200), (None, 5.0))),
     *(Limits(chunk=chunk, has_sinks=has) for chunk in (1, 20, 200) for has in (False, True)),
-    *(Limits(window, cap, has_sinks=True) for window, cap in ((None, None), (20, 5.0), (200, None))),
+    *(
+        Limits(window, cap, has_sinks=True)
+        for window, cap in ((None, None), (20, 5.0), (200, None))
+    ),
 ]
 NUM_EXAMPLES = 30
 if IS_INTERPRETED:

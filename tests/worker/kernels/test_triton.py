@@ -136,7 +136,7 @@ def _functions(kernels: list[tuple[str, Any]]) -> list[Any]:
 
 
 def attend(heads: Heads, dtype: torch.dtype, limits: dict[str, Any]) -> None:
-    """Run attention with `limits` of a step with two decodes, of a short and a long context, and a prompt."""
+    """Run attention of a step with two decodes, of a short and a long context, and a prompt."""
     contexts, queries = [100, 5000, 70], [1, 1, 70]
     num_tokens = sum(queries)
     query = torch.zeros(num_tokens, heads.num_heads, heads.key_dim, dtype=dtype)

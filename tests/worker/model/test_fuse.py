@@ -201,6 +201,8 @@ def test_layers_in_one_call_equal_their_modules_and_those_of_transformers(
 
 
 PHIMOE = {"num_local_experts": 4, "num_experts_per_tok": 2}
+
+
 def test_adapters_cannot_change_modules_after_the_rows_are_selected() -> None:
     base = load(tiny_model("modernbert-decoder", sliding_window=8)).base
     assert base.head == "decoder"

@@ -38,6 +38,10 @@ SUPPORTED = {
     "smollm3": {},
     "granite": {},
     "cohere2": {},
+    "gpt_oss": {},
+    "granite_swa": {},
+    "llama4_text": {},
+    "gemma3n_text": {},
 }
 REFUSED = {
     "falcon": (

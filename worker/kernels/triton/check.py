@@ -58,7 +58,9 @@ def check_kernels(kernels: Kernels, device: torch.device, dtype: torch.dtype) ->
     trials = {
         "attention": partial(_attention, {}),
         "attention in windows": partial(_attention, {"sliding_window": _LIMIT}),
-        "attention in chunks, with sinks": partial(_attention, {"chunk_size": _LIMIT}, has_sinks=True),
+        "attention in chunks, with sinks": partial(
+            _attention, {"chunk_size": _LIMIT}, has_sinks=True
+        ),
     }
     trials |= {f"LoRA, {t} x {n}": partial(_lora, t, n) for t, n in _LORA_SIZES}
     for name, trial in trials.items():

@@ -63,9 +63,13 @@ def positions_seen(
 
 @triton.jit(
     do_not_specialize=["table_stride", "num_spans"],
-    do_not_specialize_on_alignment=(
-        "sinks", "blocks", "query_starts", "context_lens", "block_tables"
-    ),  # fmt: skip
+    do_not_specialize_on_alignment=[
+        "sinks",
+        "blocks",
+        "query_starts",
+        "context_lens",
+        "block_tables",
+    ],
 )
 def attention_kernel(
     query,
