@@ -1,7 +1,7 @@
 """Exact answers of models with attention sinks, with chunks, and with linears called twice a pass.
 
-gpt_oss and granite_swa have sinks. Some layers of llama4_text attend within chunks, and others scale
-queries by their positions. gemma3n_text calls its routers twice.
+gpt_oss and granite_swa have sinks. Some layers of llama4_text attend within chunks, and others
+scale queries by their positions. gemma3n_text calls its routers twice.
 """
 
 from dataclasses import replace
