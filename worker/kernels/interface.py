@@ -36,7 +36,7 @@ class AttentionBatch:
     """Data that the kernels derived from the batch in the step's first layer."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class AttentionParams:
     """Parameters of one layer's attention."""
 
@@ -46,6 +46,10 @@ class AttentionParams:
     """Number of positions that a token can attend to, including its own; None sets no limit."""
     softcap: float | None = None
     """Bound `c` in `c * tanh(score / c)`; None leaves scores unbounded."""
+    chunk_size: int | None = None
+    """Number of positions in a chunk: a token attends only to its own chunk. Not with a window."""
+    sinks: Tensor | None = None
+    """`[num_heads]`, contiguous, of any float dtype: each query head's attention sink, or None."""
 
 
 LayerCache = tuple[Tensor, Tensor]
@@ -136,8 +140,10 @@ class Kernels(Protocol):
         """Compute causal attention of each sequence's query tokens over its cached tokens.
 
         The result is `softmax(softcap(q k^T * scaling) + mask) v`. The token at position p attends
-        to positions `<= p`, and with a sliding window only to those `> p - sliding_window`. Each
-        key head serves `num_heads / num_kv_heads` query heads (GQA, arXiv 2305.13245).
+        to positions `<= p`, with a sliding window only to those `> p - sliding_window`, and with
+        chunks only to those `>= p // chunk_size * chunk_size`. A head's sink is a further score of
+        the softmax that has no value (gpt-oss, arXiv 2508.10925). Each key head serves
+        `num_heads / num_kv_heads` query heads (GQA, arXiv 2305.13245).
 
         Args:
             query: `[T, num_heads, key_dim]`.

@@ -41,12 +41,12 @@ class ReferenceKernels:
         outs = []
         for group in prepared.groups:
             key, value = (_gather(part, group) for part in cache)  # [B, Hkv, L, D]
-            mask = _visible(group.positions, key.shape[2], params.sliding_window)  # [B, 1, Q, L]
+            mask = _visible(group.positions, key.shape[2], params)  # [B, 1, Q, L]
             q = _queries_of(group, query).transpose(1, 2)
-            if params.softcap is None:
+            if params.softcap is None and params.sinks is None:
                 out = _grouped_sdpa(q, key, value, mask, params.scaling)
             else:
-                out = _softcapped(q, key, value, mask, params.scaling, params.softcap)
+                out = _explicit_softmax(q, key, value, mask, params)
             outs.append(out.transpose(1, 2).flatten(0, 1))
         return torch.cat(outs)
 
@@ -130,12 +130,14 @@ def _queries_of(group: _Group, query: Tensor) -> Tensor:
     return part.reshape(num_seqs, num_queries, *part.shape[1:])
 
 
-def _visible(positions: Tensor, length: int, sliding_window: int | None) -> Tensor:
+def _visible(positions: Tensor, length: int, params: AttentionParams) -> Tensor:
     key_positions = torch.arange(length, device=positions.device)
     last = positions[:, None, :, None]
     visible = key_positions <= last
-    if sliding_window is not None:
-        visible &= key_positions > last - sliding_window
+    if params.sliding_window is not None:
+        visible &= key_positions > last - params.sliding_window
+    if params.chunk_size is not None:
+        visible &= key_positions >= last - last % params.chunk_size
     return visible
 
 
@@ -151,14 +153,19 @@ def _grouped_sdpa(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scaling: float)
     return out.reshape(batch, num_heads, 1, -1)
 
 
-def _softcapped(
-    q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scaling: float, softcap: float
+def _explicit_softmax(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor, params: AttentionParams
 ) -> Tensor:
     group = q.shape[1] // k.shape[1]
     k, v = k.repeat_interleave(group, 1), v.repeat_interleave(group, 1)
-    scores = (q @ k.transpose(-1, -2)).float() * scaling
-    scores = torch.tanh(scores / softcap) * softcap
-    return scores.masked_fill(~mask, float("-inf")).softmax(-1).to(v.dtype) @ v
+    scores = (q @ k.transpose(-1, -2)).float() * params.scaling
+    if params.softcap is not None:
+        scores = torch.tanh(scores / params.softcap) * params.softcap
+    scores = scores.masked_fill(~mask, float("-inf"))
+    if params.sinks is not None:
+        sinks = params.sinks.float().view(1, -1, 1, 1).expand(*scores.shape[:-1], 1)
+        scores = torch.cat([scores, sinks], dim=-1)
+    return scores.softmax(-1)[..., : k.shape[2]].to(v.dtype) @ v
 
 
 def _pages(plan: LoRAPlan, site: LoRASite, adapter: int) -> Tensor:

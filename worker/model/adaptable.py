@@ -1,10 +1,9 @@
 """Decides whether adapters can change a model's linears, head, embedding and norms.
 
 Adapters change a module's output token by token. This isn't possible if the model doesn't call the
-module, calls it twice, or calls it with rows other than the batch's tokens.
+module, or calls it with rows other than the batch's tokens.
 """
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -17,7 +16,7 @@ from worker.model.module_calls import Call
 
 Calls = Sequence[Call]
 
-_NOT_BY_TOKEN = "not called once for each token"
+_NOT_BY_TOKEN = "not called with a row for each token"
 _NO_TENSOR = "doesn't return one tensor"
 
 
@@ -27,22 +26,20 @@ def adaptable_modules(base: BaseModules) -> list[str]:
     return [*embedding, *base.linears, *base.norms]
 
 
-def check_each_is_called_once(
-    source: str, model: nn.Module, base: BaseModules, calls: Calls
-) -> None:
-    """Check that the model calls each linear except the head exactly once per forward pass.
+def check_each_is_called(source: str, model: nn.Module, base: BaseModules, calls: Calls) -> None:
+    """Check that the model calls each linear except the head in a forward pass.
 
     Some models multiply by a linear's weight without calling the linear. An adapter on such a
     linear would have no effect.
 
     Raises:
-        ModelRejected: such a linear isn't called, or is called more than once.
+        ModelRejected: such a linear isn't called.
     """
-    counts = Counter(call.name for call in calls)
-    missed = [name for name in base.linears if name != base.head and counts[name] != 1]
+    called = {call.name for call in calls}
+    missed = [name for name in base.linears if name != base.head and name not in called]
     if missed:
         raise ModelRejected(
-            f"--model {source}: {type(model).__name__} doesn't call each linear once per pass, so "
+            f"--model {source}: {type(model).__name__} doesn't call each of its linears, so "
             f"adapters on {some_of(missed)} would differ from PEFT's; {OTHER_ENGINE}"
         )
 
@@ -52,7 +49,7 @@ def without_unsuitable(
 ) -> BaseModules:
     """Return `base` without the modules that, according to `calls`, adapters can't change.
 
-    A module stays if it was called exactly once, with one row for each of the pass's `num_tokens`
+    A module stays if it was called, and each call had one row for each of the pass's `num_tokens`
     tokens. The head gets rows only for the `num_logits` tokens whose logits are computed. This
     number differs from `num_tokens`, so that modules after the selection of rows are recognised.
     """
@@ -77,17 +74,17 @@ def without_unsuitable(
 
 def _problem(calls: Calls, num_rows: int, *, is_linear: bool) -> str | None:
     """Return why adapters can't change a module, or None if they can."""
-    if len(calls) != 1:
-        return _NOT_BY_TOKEN
-    [call] = calls
-    if not isinstance(call.output, Tensor):
+    if not all(isinstance(call.output, Tensor) for call in calls):
         return _NO_TENSOR
+    are_by_token = [_is_by_token(call, num_rows, is_linear=is_linear) for call in calls]
+    return None if are_by_token and all(are_by_token) else _NOT_BY_TOKEN
+
+
+def _is_by_token(call: Call, num_rows: int, *, is_linear: bool) -> bool:
     if len(call.args) != 1 or call.kwargs:
-        return _NOT_BY_TOKEN
+        return False
     shapes = (call.input.shape, call.output.shape)
-    if all(_has_rows(shape, num_rows, is_linear=is_linear) for shape in shapes):
-        return None
-    return _NOT_BY_TOKEN
+    return all(_has_rows(shape, num_rows, is_linear=is_linear) for shape in shapes)
 
 
 def _has_rows(shape: Size, num_rows: int, *, is_linear: bool) -> bool:

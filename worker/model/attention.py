@@ -22,6 +22,10 @@ PAGED_ATTENTION = "lorikeet_paged"
 """Name under which `attend` is registered in transformers."""
 
 
+CHUNKED_LAYER = "chunked_attention"
+"""Entry of a configuration's `layer_types` for layers that attend within chunks."""
+
+
 class UnsupportedAttention(NotImplementedError):
     """The model uses an attention feature that isn't implemented here; the message names it."""
 
@@ -94,6 +98,7 @@ def attend(
     dropout: float = 0.0,
     sliding_window: int | None = None,
     softcap: float | None = None,
+    s_aux: Tensor | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Store keys and values, and compute attention. Transformers calls this in each layer.
@@ -108,6 +113,7 @@ def attend(
         dropout: 0, because the model isn't training.
         sliding_window: number of positions that a token attends to, including its own.
         softcap: bound on the scores.
+        s_aux: `[num_heads]`, the query heads' attention sinks.
         kwargs: other arguments. Those that could change the result are refused.
 
     Returns:
@@ -120,7 +126,11 @@ def attend(
     layer = module.layer_idx
     assert isinstance(layer, int)
     params = AttentionParams(
-        scaling if scaling is not None else query.shape[-1] ** -0.5, sliding_window, softcap
+        scaling if scaling is not None else query.shape[-1] ** -0.5,
+        sliding_window,
+        softcap,
+        _chunk_size(module, layer),
+        s_aux,
     )
     if (probe := _current.probe) is not None:
         probe.num_calls += 1
@@ -129,6 +139,14 @@ def attend(
         return query.new_zeros(1, query.shape[2], query.shape[1], value.shape[3]), None
     query, key, value = (part[0].transpose(0, 1) for part in (query, key, value))
     return store_and_attend(layer, query, key, value, params)[None], None
+
+
+def _chunk_size(module: nn.Module, layer: int) -> int | None:
+    """Return the number of positions in a layer's chunks, which models apply by a mask alone."""
+    config: Any = getattr(module, "config", None)
+    chunk_size: int | None = getattr(config, "attention_chunk_size", None)
+    is_chunked = chunk_size is not None and config.layer_types[layer] == CHUNKED_LAYER
+    return chunk_size if is_chunked else None
 
 
 def store_and_attend(

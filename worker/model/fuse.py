@@ -36,7 +36,11 @@ _ATTENTION_NAMES = {"q_proj", "k_proj", "v_proj", "o_proj", "head_dim", "scaling
 _ATTENTION_NAMES |= {"shape", "view", "reshape", "transpose", "contiguous", "update", _ROTATE}
 _ATTENTION_NAMES |= {"ALL_ATTENTION_FUNCTIONS", "get_interface", "eager_attention_forward"}
 _ATTENTION_NAMES |= {"config", "_attn_implementation", "training", "attention_dropout", "getattr"}
-_ATTENTION_NAMES |= {"sliding_window", "attn_logit_softcapping"}  # of the attention function
+_ATTENTION_NAMES |= {
+    "sliding_window",
+    "attn_logit_softcapping",
+    "sinks",
+}  # of the attention function
 _GATED_MLP_NAMES = {"gate_proj", "up_proj", "down_proj", "act_fn"}
 _LAYER_NAMES = {"input_layernorm", "self_attn", "post_attention_layernorm", "mlp"}
 _STACK_PARTS = {"embed_tokens", "rotary_emb", "layers", "norm"}
@@ -79,13 +83,16 @@ def fuse(
     Returns:
         The names of the replaced modules.
     """
-    fused = []
+    calls_of: dict[str, list[Call]] = {}
     for call in calls:
-        original = model.get_submodule(call.name)
-        for candidate in _candidates(original, kernels, probe, call):
-            if _agrees(candidate, original, call, is_quantised=is_quantised):
-                model.set_submodule(call.name, candidate)
-                fused.append(call.name)
+        calls_of.setdefault(call.name, []).append(call)
+    fused = []
+    for name, its_calls in calls_of.items():
+        original = model.get_submodule(name)
+        for candidate in _candidates(original, kernels, probe, its_calls[0]):
+            if all(_agrees(candidate, original, c, is_quantised=is_quantised) for c in its_calls):
+                model.set_submodule(name, candidate)
+                fused.append(name)
                 break
     return fused
 

@@ -18,7 +18,7 @@ from worker.kernels.interface import Kernels
 from worker.kernels.pick import pick_kernels
 from worker.lora.base.modules import BaseModules, base_modules
 from worker.lora.layers import Siblings, serve_linears, weights_of
-from worker.model.adaptable import adaptable_modules, check_each_is_called_once, without_unsuitable
+from worker.model.adaptable import adaptable_modules, check_each_is_called, without_unsuitable
 from worker.model.attention import (
     PAGED_ATTENTION,
     AttentionStep,
@@ -41,6 +41,7 @@ from worker.model.loading.refusals import (
 from worker.model.loading.weights import load_weights
 from worker.model.module_calls import record_calls, sibling_groups
 from worker.model.out_of_memory import return_freed_memory
+from worker.model.packed_positions import use_packed_positions
 from worker.model.quantise import Quantize, quantise_linears_, quantised_digest, quantising_kernels
 from worker.model.verify import Verifier, check_windows
 
@@ -185,6 +186,7 @@ def _load_tokenizer(source: str, folder: Path) -> Any:
 
 def _switch_attention(source: str, model: PreTrainedModel) -> LayerProbe:
     model.set_attn_implementation(PAGED_ATTENTION)
+    use_packed_positions(model)
     num_layers = int(model.config.get_text_config().num_hidden_layers)
     try:
         probe = probe_layers(model)
@@ -213,7 +215,7 @@ def _serve(
     others = fusible(model) if isinstance(kernels, NativeKernels) else []
     with record_calls(model, {*adaptable_modules(base), *others}) as calls:
         verifier.check(step)
-    check_each_is_called_once(source, model, base, calls)
+    check_each_is_called(source, model, base, calls)
     base = without_unsuitable(
         base, calls, num_tokens=verifier.num_tokens, num_logits=verifier.num_logits
     )

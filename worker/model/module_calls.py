@@ -1,5 +1,6 @@
 """Records the calls of a model's modules, and finds linears that one product can compute."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -50,12 +51,16 @@ def sibling_groups(model: nn.Module, calls: Sequence[Call]) -> list[list[str]]:
     """Group the linears in `calls` into siblings and return the linears' names by group.
 
     Siblings are linears that can be joined, have the same parent module, read the same tensor and
-    are called one after another. A linear without siblings forms its own group. `calls` must be in
-    the order of the forward pass.
+    are called one after another. A linear without siblings, or with several calls, forms its own
+    group. `calls` must be in the order of the forward pass.
     """
-    groups: list[list[str]] = []
+    counts = Counter(call.name for call in calls)
+    groups = [[name] for name, count in counts.items() if count > 1]
     last: Call | None = None
     for call in calls:
+        if counts[call.name] > 1:
+            last = None
+            continue
         if last is not None and _are_siblings(model, last, call):
             groups[-1].append(call.name)
         else:

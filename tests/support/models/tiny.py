@@ -29,7 +29,40 @@ _COMMON = {
 }
 _OF_TYPE: dict[str, dict[str, Any]] = {
     "gemma2": {"head_dim": 16, "sliding_window": 8},
+    "gemma3n_text": {
+        "num_hidden_layers": 4,
+        "num_kv_shared_layers": 2,
+        "layer_types": ["sliding_attention", "full_attention"] * 2,
+        "sliding_window": 8,
+        "activation_sparsity_pattern": [0.95, 0.95, 0.0, 0.0],
+        "head_dim": 16,
+        "hidden_size_per_layer_input": 32,
+        "vocab_size_per_layer_input": 320,
+        "laurel_rank": 16,
+    },
     "glm4": {"head_dim": 16},
+    "gpt_oss": {
+        "head_dim": 16,
+        "sliding_window": 8,
+        "num_local_experts": 4,
+        "num_experts_per_tok": 2,
+    },
+    "granite_swa": {
+        "layer_types": ["full_attention", "sliding_attention"],
+        "sliding_window": 8,
+        "attention_multiplier": 0.25,
+        "residual_multiplier": 0.5,
+    },
+    "llama4_text": {
+        "head_dim": 16,
+        "attention_chunk_size": 8,
+        "no_rope_layer_interval": 2,
+        "floor_scale": 8,
+        "attn_scale": 0.5,
+        "intermediate_size_mlp": 96,
+        "num_local_experts": 4,
+        "interleave_moe_layer_step": 2,
+    },
     "qwen3": {"head_dim": 16},
     "mixtral": {"num_local_experts": 4, "num_experts_per_tok": 2},
 }

@@ -40,6 +40,19 @@ class Heads:
 
 
 @dataclass(frozen=True)
+class Limits:
+    """What a layer's softmax covers; see `AttentionParams`."""
+
+    window: int | None = None
+    cap: float | None = None
+    chunk: int | None = None
+    has_sinks: bool = False
+
+
+NO_LIMITS = Limits()
+
+
+@dataclass(frozen=True)
 class Case:
     """A step of attention. Cache entries that are in no context are NaN."""
 
@@ -49,18 +62,20 @@ class Case:
     batch: AttentionBatch
     sequences: list[tuple[Tensor, Tensor, Tensor]]
     """Queries, keys and values of each sequence."""
+    sinks: Tensor
 
-    def run(self, kernels: Kernels, window: int | None = None, cap: float | None = None) -> Tensor:
+    def run(self, kernels: Kernels, limits: Limits = NO_LIMITS) -> Tensor:
         """Return the kernels' output."""
-        params = AttentionParams(SCALING, window, cap)
+        sinks = self.sinks if limits.has_sinks else None
+        params = AttentionParams(SCALING, limits.window, limits.cap, limits.chunk, sinks)
         return kernels.paged_attention(self.query, (self.keys, self.values), self.batch, params)
 
-    def dense(self, window: int | None = None, cap: float | None = None) -> Tensor:
+    def dense(self, limits: Limits = NO_LIMITS) -> Tensor:
         """Return the expected output."""
-        return torch.cat([dense(*parts, window, cap) for parts in self.sequences])
+        return torch.cat([dense(*parts, self.sinks, limits) for parts in self.sequences])
 
 
-def dense(q: Tensor, k: Tensor, v: Tensor, window: int | None, cap: float | None) -> Tensor:
+def dense(q: Tensor, k: Tensor, v: Tensor, sinks: Tensor, limits: Limits) -> Tensor:
     """Return dense attention of one sequence in double precision.
 
     The queries `q` `[Q, H, D]` are the last tokens of the context; `k` and `v` are `[L, Hkv, D]`.
@@ -68,15 +83,20 @@ def dense(q: Tensor, k: Tensor, v: Tensor, window: int | None, cap: float | None
     group = q.shape[1] // k.shape[1]
     k, v = (x.double().repeat_interleave(group, 1).transpose(0, 1) for x in (k, v))
     scores = q.double().transpose(0, 1) @ k.transpose(-1, -2) * SCALING
-    if cap is not None:
-        scores = torch.tanh(scores / cap) * cap
+    if limits.cap is not None:
+        scores = torch.tanh(scores / limits.cap) * limits.cap
     length, num_queries = k.shape[1], q.shape[0]
     own = torch.arange(length - num_queries, length)[:, None]
     others = torch.arange(length)
     hidden = others > own
-    if window is not None:
-        hidden |= others <= own - window
-    return (scores.masked_fill(hidden, float("-inf")).softmax(-1) @ v).transpose(0, 1)
+    if limits.window is not None:
+        hidden |= others <= own - limits.window
+    if limits.chunk is not None:
+        hidden |= others // limits.chunk != own // limits.chunk
+    scores = scores.masked_fill(hidden, float("-inf"))
+    if limits.has_sinks:
+        scores = torch.cat([scores, sinks.double()[:, None, None].expand(-1, num_queries, 1)], -1)
+    return (scores.softmax(-1)[..., :length] @ v).transpose(0, 1)
 
 
 def make_case(
@@ -112,7 +132,8 @@ def make_case(
         context_lens=int32([length for length, _ in sequences]),
         block_tables=tables,
     )
-    return Case(torch.cat([part[0] for part in parts]), keys, values, batch, parts)
+    sinks = 3 * rand(heads.num_heads)
+    return Case(torch.cat([part[0] for part in parts]), keys, values, batch, parts, sinks)
 
 
 def int32(values: list[int]) -> Tensor:
@@ -137,13 +158,19 @@ MIXES: dict[str, Sequences] = {
     "decodes": [(1, 1), (15, 1), (16, 1), (17, 1), (128, 1), (129, 1), (300, 1), (5, 1), (33, 1)],
     "all kinds": [(1, 1), (80, 1), (2, 2), (40, 1), (37, 37), (19, 3), (641, 7), (260, 50), (9, 1)],
 }
-PARAMS = list(itertools.product((None, 1, 20, 200), (None, 5.0)))
-"""(sliding window, softcap)."""
+LIMITS = [
+    *itertools.starmap(Limits, itertools.product((None, 1, 20, 200), (None, 5.0))),
+    *(Limits(chunk=chunk, has_sinks=has) for chunk in (1, 20, 200) for has in (False, True)),
+    *(
+        Limits(window, cap, has_sinks=True)
+        for window, cap in ((None, None), (20, 5.0), (200, None))
+    ),
+]
 NUM_EXAMPLES = 30
 if IS_INTERPRETED:
     SIZES = [heads for heads in SIZES if heads.num_heads not in (6, 8)]
     MIXES = {"all kinds": [(1, 1), (270, 1), (37, 37), (66, 5)]}
-    PARAMS = [(None, None), (20, 5.0)]
+    LIMITS = [NO_LIMITS, Limits(20, 5.0), Limits(20, has_sinks=True), Limits(chunk=20)]
     NUM_EXAMPLES = 4
 
 
@@ -169,11 +196,12 @@ def test_every_sequence_of_a_step_gets_dense_attention_over_its_context(
     kernels: Kernels, dtype: torch.dtype, heads: Heads, mix: str, block_size: int
 ) -> None:
     case = make_case(kernels, dtype, heads, MIXES[mix], block_size)
-    for window, cap in PARAMS if heads != SMALL else [(None, None), (3, None)]:
-        got = case.run(kernels, window, cap)
+    some = [NO_LIMITS, Limits(3), Limits(chunk=24, has_sinks=True)]
+    for limits in LIMITS if heads != SMALL else some:
+        got = case.run(kernels, limits)
         assert got.dtype == dtype
         assert got.is_contiguous()
-        assert_near(got, case.dense(window, cap))
+        assert_near(got, case.dense(limits))
 
 
 SEQUENCES = st.lists(
@@ -183,18 +211,35 @@ SEQUENCES = st.lists(
 )
 
 
+NUMBERS = st.none() | st.integers(1, 160)
+CAPS = st.none() | st.floats(0.5, 50.0)
+
+
 @every_kernel_set
 @settings(max_examples=NUM_EXAMPLES, derandomize=True)
-@given(SEQUENCES, st.none() | st.integers(1, 160), st.none() | st.floats(0.5, 50.0))
+@given(
+    SEQUENCES,
+    st.builds(Limits, window=NUMBERS, cap=CAPS, has_sinks=st.booleans())
+    | st.builds(Limits, chunk=NUMBERS, cap=CAPS, has_sinks=st.booleans()),
+)
 def test_any_step_gets_dense_attention(
-    kernels: Kernels,
-    dtype: torch.dtype,
-    sequences: Sequences,
-    window: int | None,
-    cap: float | None,
+    kernels: Kernels, dtype: torch.dtype, sequences: Sequences, limits: Limits
 ) -> None:
     case = make_case(kernels, dtype, Heads(6, 3, 12, 18), sequences, 8)
-    assert_near(case.run(kernels, window, cap), case.dense(window, cap))
+    assert_near(case.run(kernels, limits), case.dense(limits))
+
+
+@every_kernel_set
+def test_a_sink_of_any_height_takes_its_share_of_the_weights(
+    kernels: Kernels, dtype: torch.dtype
+) -> None:
+    case = make_case(kernels, dtype, SMALL, MIXES["all kinds"], 16)
+    case = replace(case, sinks=torch.tensor([float("-inf"), -1e4, 2.0, 1e4]))
+    limits = Limits(has_sinks=True)
+    got = case.run(kernels, limits)
+    assert_near(got, case.dense(limits))
+    assert_near(got[:, :2], case.dense()[:, :2])
+    assert not got[:, 3].any()
 
 
 @pytest.mark.parametrize("dtype", NATIVE_DTYPES, ids=str)
@@ -205,10 +250,8 @@ def test_high_scores_neither_overflow_nor_lose_the_others(dtype: torch.dtype) ->
         assert keys.isfinite().all()
     case.query.mul_(300)
     parts = torch.split(case.query, [1, 9])
-    expected = [
-        dense(q, k, v, None, None) for q, (_, k, v) in zip(parts, case.sequences, strict=True)
-    ]
-    assert_near(case.run(kernels), torch.cat(expected))
+    sequences = [(q, k, v) for q, (_, k, v) in zip(parts, case.sequences, strict=True)]
+    assert_near(case.run(kernels), replace(case, sequences=sequences).dense())
 
 
 @pytest.mark.parametrize("dtype", NATIVE_DTYPES, ids=str)
@@ -239,19 +282,20 @@ def test_the_number_of_threads_changes_no_bit(
     kernels: Kernels, dtype: torch.dtype, mix: str
 ) -> None:
     case = make_case(kernels, dtype, Heads(6, 2, 64, 64), MIXES[mix], 16)
-    one, *others = with_threads(lambda: case.run(kernels, 50))
+    limits = [Limits(50), Limits(chunk=100, has_sinks=True)]
+    one, *others = with_threads(lambda: torch.cat([case.run(kernels, each) for each in limits]))
     assert all(torch.equal(one, other) for other in others)
 
 
-@pytest.mark.parametrize("window", [None, 300])
+@pytest.mark.parametrize("limits", [NO_LIMITS, Limits(300), Limits(chunk=300, has_sinks=True)])
 @every_native_set
 def test_a_sequence_gets_the_same_bits_alone_as_in_a_batch(
-    kernels: Kernels, dtype: torch.dtype, window: int | None
+    kernels: Kernels, dtype: torch.dtype, limits: Limits
 ) -> None:
     """If a sequence is alone, its context is split into tasks whose sums are merged."""
     case = make_case(kernels, dtype, Heads(6, 2, 64, 64), [(700, 1), (600, 200), (513, 2)] * 20, 16)
     with threads(1):
-        together = case.run(kernels, window)
+        together = case.run(kernels, limits)
     for i in range(3):
         start, end = case.batch.query_starts[i : i + 2].tolist()
         batch = AttentionBatch(
@@ -261,26 +305,29 @@ def test_a_sequence_gets_the_same_bits_alone_as_in_a_batch(
             block_tables=case.batch.block_tables[i : i + 1],
         )
         with threads(3):
-            alone = replace(case, query=case.query[start:end], batch=batch).run(kernels, window)
+            alone = replace(case, query=case.query[start:end], batch=batch).run(kernels, limits)
         assert torch.equal(alone, together[start:end])
 
 
 @pytest.mark.parametrize(
-    ("heads", "window", "cap"),
+    ("heads", "limits"),
     slow_unless(
-        lambda heads, window, cap: heads == SIZES[1] or (window, cap) == (None, None),
-        ((heads, *params) for heads in SIZES for params in ((None, None), (70, None), (None, 5.0))),
+        lambda heads, limits: heads == SIZES[1] or limits == NO_LIMITS,
+        itertools.product(
+            SIZES,
+            (NO_LIMITS, Limits(70), Limits(cap=5.0), Limits(70, has_sinks=True), Limits(chunk=300)),
+        ),
     ),
     ids=str,
 )
 @every_native_set
 def test_a_token_gets_the_same_bits_for_every_split_of_its_prompt(
-    kernels: Kernels, dtype: torch.dtype, heads: Heads, window: int | None, cap: float | None
+    kernels: Kernels, dtype: torch.dtype, heads: Heads, limits: Limits
 ) -> None:
     """Single tokens form tasks of few rows; the full prompt forms mostly tasks of many rows."""
     length, num_queries = 640, 140
     case = make_case(kernels, dtype, heads, [(length, num_queries)], 16)
-    at_once = case.run(kernels, window, cap)
+    at_once = case.run(kernels, limits)
     start = 0
     for size in (1, 1, 2, 5, 34, 1, 95, 1):
         part = slice(start, start + size)
@@ -290,7 +337,7 @@ def test_a_token_gets_the_same_bits_for_every_split_of_its_prompt(
             context_lens=int32([length - num_queries + start + size]),
             block_tables=case.batch.block_tables,
         )
-        got = replace(case, query=case.query[part], batch=batch).run(kernels, window, cap)
+        got = replace(case, query=case.query[part], batch=batch).run(kernels, limits)
         assert torch.equal(got, at_once[part])
         start += size
     assert start == num_queries
@@ -302,8 +349,9 @@ def test_layers_of_different_sizes_share_a_batch(kernels: Kernels, dtype: torch.
     layers = [make_case(kernels, dtype, heads, MIXES["all kinds"], 16) for heads in sizes]
     batch = layers[0].batch
     assert torch.equal(batch.block_tables, layers[1].batch.block_tables)
-    for case, window in zip(layers * 2, (3, None, None, 3), strict=True):
-        assert_near(replace(case, batch=batch).run(kernels, window), case.dense(window))
+    some = Limits(3), Limits(chunk=5, has_sinks=True)
+    for case, limits in zip(layers * 2, (some[0], NO_LIMITS, NO_LIMITS, some[1]), strict=True):
+        assert_near(replace(case, batch=batch).run(kernels, limits), case.dense(limits))
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "slices of qkv", "by head"])

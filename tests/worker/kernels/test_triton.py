@@ -92,6 +92,7 @@ def test_triton_is_picked_for_a_gpu_or_else_torch_with_a_warning(
 A100, RTX_4090, H100 = 80, 89, 90
 SHARED_BYTES = 99 << 10
 """Largest shared memory of a program on the smallest of these GPUs."""
+GEMMA2 = {"sliding_window": 512, "softcap": 50.0}
 STACK_BYTES = 64
 """Limit of spilled registers. A few bytes cost little; kilobytes slow a kernel down."""
 
@@ -134,7 +135,7 @@ def _functions(kernels: list[tuple[str, Any]]) -> list[Any]:
     return [f for values in found for f in values if isinstance(f, JITFunction)]
 
 
-def attend(heads: Heads, dtype: torch.dtype, window: int | None, cap: float | None) -> None:
+def attend(heads: Heads, dtype: torch.dtype, limits: dict[str, Any]) -> None:
     """Run attention of a step with two decodes, of a short and a long context, and a prompt."""
     contexts, queries = [100, 5000, 70], [1, 1, 70]
     num_tokens = sum(queries)
@@ -150,7 +151,7 @@ def attend(heads: Heads, dtype: torch.dtype, window: int | None, cap: float | No
     )
     kernels = TritonKernels()
     kernels.store_kv(key, value, *cache, batch.slots)
-    kernels.paged_attention(query, cache, batch, AttentionParams(0.1, window, cap))
+    kernels.paged_attention(query, cache, batch, AttentionParams(0.1, **limits))
 
 
 def add_lora(dtype: torch.dtype, num_tokens: int, num_in: int, outs: tuple[int, ...]) -> None:
@@ -191,16 +192,18 @@ def check(compiled: list[tuple[str, Any]], tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("compiled", "dtype", "heads", "window", "cap"),
+    ("compiled", "dtype", "heads", "limits"),
     [
-        (H100, torch.bfloat16, Heads(32, 8, 128, 128), None, None),
-        (H100, torch.bfloat16, Heads(8, 4, 256, 256), 512, 50.0),
-        (A100, torch.bfloat16, Heads(32, 32, 80, 80), None, None),
-        (A100, torch.float16, Heads(9, 3, 64, 64), None, None),
-        (RTX_4090, torch.bfloat16, Heads(3, 1, 192, 128), None, None),
-        (RTX_4090, torch.bfloat16, Heads(71, 1, 64, 64), None, None),
-        (RTX_4090, torch.float32, Heads(32, 8, 128, 128), None, None),
-        (A100, torch.float32, Heads(8, 4, 256, 256), 512, 50.0),
+        (H100, torch.bfloat16, Heads(32, 8, 128, 128), {}),
+        (H100, torch.bfloat16, Heads(8, 4, 256, 256), GEMMA2),
+        (H100, torch.bfloat16, Heads(64, 8, 64, 64), {"sinks": torch.zeros(64)}),
+        (H100, torch.bfloat16, Heads(40, 8, 128, 128), {"chunk_size": 8192}),
+        (A100, torch.bfloat16, Heads(32, 32, 80, 80), {}),
+        (A100, torch.float16, Heads(9, 3, 64, 64), {}),
+        (RTX_4090, torch.bfloat16, Heads(3, 1, 192, 128), {}),
+        (RTX_4090, torch.bfloat16, Heads(71, 1, 64, 64), {}),
+        (RTX_4090, torch.float32, Heads(32, 8, 128, 128), {}),
+        (A100, torch.float32, Heads(8, 4, 256, 256), GEMMA2),
     ],
     indirect=["compiled"],
     ids=str,
@@ -210,10 +213,9 @@ def test_attention_fits_into_registers_and_shared_memory(
     tmp_path: Path,
     dtype: torch.dtype,
     heads: Heads,
-    window: int | None,
-    cap: float | None,
+    limits: dict[str, Any],
 ) -> None:
-    attend(heads, dtype, window, cap)
+    attend(heads, dtype, limits)
     assert [name for name, _ in compiled] == [
         "store_kernel",
         "attention_kernel",

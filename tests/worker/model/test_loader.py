@@ -38,6 +38,10 @@ SUPPORTED = {
     "smollm3": {},
     "granite": {},
     "cohere2": {},
+    "gpt_oss": {},
+    "granite_swa": {},
+    "llama4_text": {},
+    "gemma3n_text": {},
 }
 REFUSED = {
     "falcon": (
@@ -47,7 +51,6 @@ REFUSED = {
     ),
     "bloom": ({}, "BloomForCausalLM doesn't send each of its 2 layers"),
     "qwen3_next": ({}, "Qwen3NextForCausalLM doesn't send each of its 2 layers"),
-    "gpt_oss": ({"num_local_experts": 4, "num_experts_per_tok": 2, "head_dim": 16}, "s_aux"),
 }
 
 
@@ -140,8 +143,6 @@ REFUSED_CONFIGS: list[tuple[str, dict[str, Any], list[str]]] = [
     ("clip", {"auto_map": {"AutoModelForCausalLM": "modeling_clip.Clip"}}, [f"clip {CODE}"]),
     ("gemma3", {}, ["multimodal models aren't served", "gemma3 also takes images, video or sound"]),
     ("llava", {}, ["llava also takes images"]),
-    ("llama4_text", {}, ["llama4_text use chunked_attention"]),
-    ("llama4", {}, ["layers of llama4 use chunked_attention"]),
     ("qwen3_next", {}, ["qwen3_next use linear_attention"]),
     (
         "zeta9_vl",

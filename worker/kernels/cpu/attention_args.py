@@ -12,9 +12,10 @@ class AttentionArgs(ctypes.Structure, Prepared):
     _fields_ = [
         *((name, c_void_p) for name in ("query", "out", "keys", "values")),
         *((name, c_void_p) for name in ("block_tables", "query_starts", "context_lens")),
+        ("sinks", c_void_p),
         *((name, c_int64) for name in ("query_stride", "table_stride", "num_seqs")),
         *((name, c_int64) for name in ("num_heads", "num_kv_heads", "key_dim", "value_dim")),
-        *((name, c_int64) for name in ("block_size", "window")),
+        *((name, c_int64) for name in ("block_size", "window", "chunk")),
         *((name, c_float) for name in ("scaling", "softcap")),
     ]
 

@@ -65,7 +65,8 @@ class NativeLayer:
         `norms` are those before attention and before the MLP. `linears` are the q/k/v, o, gate/up
         and down projections.
         """
-        self._tensors = (norms, linears)  # keeps the referenced weights alive
+        sinks = None if attention.sinks is None else attention.sinks.float()
+        self._tensors = (norms, linears, sinks)  # keeps the referenced weights alive
         self._struct = _Layer(
             norms=(_Norm * 2)(*map(_norm, norms)),
             linears=(_Linear * 4)(*map(_linear, linears)),
@@ -73,8 +74,10 @@ class NativeLayer:
             num_kv_heads=heads.num_kv_heads,
             head_dim=heads.head_dim,
             window=attention.sliding_window or 0,
+            chunk=attention.chunk_size or 0,
             scaling=attention.scaling,
             softcap=attention.softcap or 0.0,
+            sinks=None if sinks is None else sinks.data_ptr(),
         )
         self.address = ctypes.addressof(self._struct)
 
@@ -130,8 +133,9 @@ class _Layer(ctypes.Structure):
     _fields_ = [
         ("norms", _Norm * 2),
         ("linears", _Linear * 4),
-        *((name, c_int64) for name in ("num_heads", "num_kv_heads", "head_dim", "window")),
+        *((name, c_int64) for name in ("num_heads", "num_kv_heads", "head_dim", "window", "chunk")),
         *((name, c_float) for name in ("scaling", "softcap")),
+        ("sinks", c_void_p),
     ]
 
 

@@ -118,8 +118,10 @@ class NativeKernels:
         args.query_stride, args.num_heads = query.stride(0), num_heads
         args.num_kv_heads, args.block_size = key_cache.shape[2], key_cache.shape[1]
         args.key_dim, args.value_dim = key_dim, value_dim
-        args.window, args.scaling = params.sliding_window or 0, params.scaling
-        args.softcap = params.softcap or 0.0
+        args.window, args.chunk = params.sliding_window or 0, params.chunk_size or 0
+        args.scaling, args.softcap = params.scaling, params.softcap or 0.0
+        sinks = None if params.sinks is None else params.sinks.float()
+        args.sinks = None if sinks is None else sinks.data_ptr()
         self._attention(ctypes.addressof(args))
         return out
 

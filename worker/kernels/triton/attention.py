@@ -116,12 +116,15 @@ class Attention:
         self._launch(grid, out, spans, batch.query_starts, HAS_SPANS=has_spans, **constants)
         if has_spans:
             merge_spans_kernel[num_sequences, self.query.shape[1]](
+                self._sinks(out),
                 out,
                 *spans,
                 batch.query_starts,
                 batch.context_lens,
                 num_spans,
+                HAS_SINKS=constants["HAS_SINKS"],
                 WINDOW=constants["WINDOW"],
+                CHUNK=constants["CHUNK"],
                 NUM_HEADS=self.query.shape[1],
                 VALUE_DIM=self._value_dim,
                 SPAN=SPAN,
@@ -144,6 +147,7 @@ class Attention:
             self.query,
             self.key_cache,
             self.value_cache,
+            self._sinks(out),
             out,
             *spans,
             blocks,
@@ -161,6 +165,10 @@ class Attention:
             **constants,
         )
 
+    def _sinks(self, out: Tensor) -> Tensor:
+        """Return the heads' sinks, or `out`, which kernels ignore, if there are none."""
+        return out if self.params.sinks is None else self.params.sinks
+
     def _constants(self, *, is_decode: bool) -> dict[str, Any]:
         """Return the compile-time constants of `attention_kernel`."""
         key_dim, group = self.query.shape[2], self._group
@@ -170,7 +178,9 @@ class Attention:
         return {
             "IS_DECODE": is_decode,
             "HAS_SOFTCAP": self.params.softcap is not None,
+            "HAS_SINKS": self.params.sinks is not None,
             "WINDOW": self.params.sliding_window or 0,
+            "CHUNK": self.params.chunk_size or 0,
             "NUM_KV_HEADS": self.key_cache.shape[2],
             "GROUP": group,
             "KEY_DIM": key_dim,

@@ -25,7 +25,8 @@ TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 _BLOCK_SIZE = 16
 _SEQUENCES = ((1, 1), (300, 1), (40, 40), (90, 5))
 """(context length, number of queries at its end) of sequences that cover all attention code."""
-_WINDOW = 70
+_LIMIT = 70
+"""Number of positions in a sliding window, or in a chunk."""
 _PAGE_ROWS = 8
 _LORA_SIZES = ((3, 64), (3, 2048), (80, 64), (80, 2048))
 """(number of tokens, number of input features) of batches that cover all LoRA code."""
@@ -54,7 +55,13 @@ def usable_kernels(device: torch.device, dtype: torch.dtype) -> TritonKernels:
 @torch.inference_mode()
 def check_kernels(kernels: Kernels, device: torch.device, dtype: torch.dtype) -> None:
     """Compare each kernel with torch. Raises NotUsable if a result deviates too much."""
-    trials = {f"attention, window {w}": partial(_attention, w) for w in (None, _WINDOW)}
+    trials = {
+        "attention": partial(_attention, {}),
+        "attention in windows": partial(_attention, {"sliding_window": _LIMIT}),
+        "attention in chunks, with sinks": partial(
+            _attention, {"chunk_size": _LIMIT}, has_sinks=True
+        ),
+    }
     trials |= {f"LoRA, {t} x {n}": partial(_lora, t, n) for t, n in _LORA_SIZES}
     for name, trial in trials.items():
         expected = trial(ReferenceKernels(), _Random(device, dtype)).float()
@@ -76,13 +83,16 @@ class _Random:
         return torch.randn(*shape, generator=self._generator).to(self.device, self._dtype)
 
 
-def _attention(window: int | None, kernels: Kernels, random: _Random) -> Tensor:
+def _attention(
+    limits: dict[str, int], kernels: Kernels, random: _Random, *, has_sinks: bool = False
+) -> Tensor:
     batch, slots, num_blocks = _attention_batch(random.device)
     key, value = random(len(slots), 2, 64), random(len(slots), 2, 64)
     keys, values = (key.new_zeros(num_blocks, _BLOCK_SIZE, 2, 64) for _ in range(2))
     kernels.store_kv(key, value, keys, values, slots)
     query = random(len(batch.slots), 4, 64)
-    params = AttentionParams(scaling=0.125, sliding_window=window)
+    sinks = random(4) if has_sinks else None
+    params = AttentionParams(scaling=0.125, sinks=sinks, **limits)
     return kernels.paged_attention(query, (keys, values), batch, params)
 
 

@@ -15,7 +15,7 @@ from shared.errors import ModelRejected
 from worker.model.loading.refusals import OTHER_ENGINE, first_line
 from worker.model.verify import check_rope
 
-_SERVED_LAYERS = {"full_attention", "sliding_attention"}
+_SERVED_LAYERS = {"full_attention", "sliding_attention", "chunked_attention"}
 _MEDIA_PARTS = ("vision_config", "audio_config")
 """Fields of a configuration that describe a part for images, video or sound."""
 

@@ -130,13 +130,16 @@ def _trials_of_results(sizes: Sizes, device: torch.device) -> Iterator[Trial]:
             shape = f"{num_heads} / {num_kv_heads} heads of {head_dim}"
             yield Attention(f"attention, decode, {shape}", heads, decode, device)
             yield Attention(f"attention, prefill, {shape}", heads, prefill, device)
+    for name, sequences in (("decode", decode), ("prefill", prefill)):
+        yield Attention(f"attention, {name}", sizes.heads, sequences, device, has_sinks=True)
 
 
 def _trials_of_speed(sizes: Sizes, device: torch.device) -> Iterator[Trial]:
     heads, context = sizes.heads, sizes.context
     for batch in sorted({batch for batch, _ in sizes.decodes}):
         name = f"attention, decode of {batch} x {context}"
-        yield Attention(name, heads, [(context, 1)] * batch, device)
+        for has_sinks in (False, True):
+            yield Attention(name, heads, [(context, 1)] * batch, device, has_sinks=has_sinks)
     batch = sizes.max_sequences
     for adapters in sorted({n for _, n in sizes.decodes if n}):
         ranks = (sizes.rank,) * adapters
@@ -151,7 +154,9 @@ def _trials_of_speed(sizes: Sizes, device: torch.device) -> Iterator[Trial]:
             device=device,
         )
     for length in sizes.prefills[:2]:
-        yield Attention(f"attention, prefill of {length}", heads, [(length, length)], device)
+        for has_sinks in (False, True):
+            name, prompt = f"attention, prefill of {length}", [(length, length)]
+            yield Attention(name, heads, prompt, device, has_sinks=has_sinks)
         yield _qkv(f"LoRA qkv, prefill of {length}", sizes, length, (sizes.rank,), device)
         yield StoreKV(f"KV store, {length} tokens", heads, length, device)
 

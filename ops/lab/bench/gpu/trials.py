@@ -98,9 +98,15 @@ class Attention:
     """
 
     def __init__(
-        self, name: str, heads: Heads, sequences: Sequence[tuple[int, int]], device: torch.device
+        self,
+        name: str,
+        heads: Heads,
+        sequences: Sequence[tuple[int, int]],
+        device: torch.device,
+        *,
+        has_sinks: bool = False,
     ) -> None:
-        self.name = name
+        self.name, self._has_sinks = f"{name}, sinks" if has_sinks else name, has_sinks
         self._heads, self._sequences, self._device = heads, sequences, device
         num_queries = sum(n for _, n in sequences)
         contexts = 2 * sum(length for length, _ in sequences) * heads.num_kv_heads
@@ -108,13 +114,14 @@ class Attention:
         self.num_bytes = 2 * (contexts + in_and_out) * heads.head_dim
 
     def inputs(self, dtype: torch.dtype) -> Any:
-        """Return queries, the key cache, the value cache, and the batch."""
+        """Return queries, the key cache, the value cache, the batch, and sinks or None."""
         random, heads = _Random(self._device, dtype), self._heads
         num_blocks = [-(-length // BLOCK_SIZE) for length, _ in self._sequences]
         query = random(sum(n for _, n in self._sequences), heads.num_heads, heads.head_dim)
         shape = (sum(num_blocks), BLOCK_SIZE, heads.num_kv_heads, heads.head_dim)
         keys, values = random(*shape), random(*shape)
-        return query, keys, values, self._batch(num_blocks)
+        sinks = random(heads.num_heads) if self._has_sinks else None
+        return query, keys, values, self._batch(num_blocks), sinks
 
     def _batch(self, num_blocks: Sequence[int]) -> AttentionBatch:
         free = torch.randperm(sum(num_blocks), generator=torch.Generator().manual_seed(0)).int()
@@ -132,8 +139,8 @@ class Attention:
 
     def run(self, kernels: Kernels, inputs: Any) -> Tensor:
         """Return the attention output."""
-        query, keys, values, batch = inputs
-        params = AttentionParams(scaling=self._heads.head_dim**-0.5)
+        query, keys, values, batch, sinks = inputs
+        params = AttentionParams(scaling=self._heads.head_dim**-0.5, sinks=sinks)
         return kernels.paged_attention(query, (keys, values), batch, params)
 
 

@@ -37,9 +37,9 @@ transformers and PEFT to within 0.001. This was not measured on a GPU.
 Three properties decide:
 
 * Each layer sends its attention through transformers' attention interface, and nothing besides the
-  scale, a sliding window and a soft cap changes the result. The layers keep no state but keys and
-  values.
-* The model calls each linear once in a forward pass, so that adapters on it are exact.
+  scale, a sliding window, chunks, a soft cap and attention sinks changes the result. The layers
+  keep no state but keys and values.
+* The model calls each linear in a forward pass, so that adapters on it are exact.
 * Requests that are computed together get the same logits as each alone. `longrope` and `dynamic`
   position encodings depend on the longest request, so a model that uses one is refused.
 

@@ -23,6 +23,24 @@ def softcapped(scores, softcap):
 
 
 @triton.jit
+def sink_weight(sinks, head, maxima):
+    """Return `exp2(sink * LOG2_E - maxima)`, the softmax weight of the heads' sinks."""
+    return tl.exp2(tl.load(sinks + head).to(tl.float32) * LOG2_E - maxima)
+
+
+@triton.jit
+def first_seen(position, WINDOW: tl.constexpr, CHUNK: tl.constexpr):
+    """Return the first position that a query at `position` attends to."""
+    if WINDOW > 0:
+        first = tl.maximum(position - WINDOW + 1, 0)
+    elif CHUNK > 0:
+        first = position // CHUNK * CHUNK
+    else:
+        first = position * 0
+    return first
+
+
+@triton.jit
 def positions_seen(
     first_position,
     end,
@@ -30,12 +48,13 @@ def positions_seen(
     HAS_SPANS: tl.constexpr,
     SPAN: tl.constexpr,
     WINDOW: tl.constexpr,
+    CHUNK: tl.constexpr,
 ):
     """Return the positions `(first, stop)` that a query attends to; within the span if HAS_SPANS.
 
     The queries themselves are at positions `first_position` to `end - 1`.
     """
-    begin = tl.maximum(first_position - WINDOW + 1, 0) if WINDOW > 0 else first_position * 0
+    begin = first_seen(first_position, WINDOW, CHUNK)
     if HAS_SPANS:
         begin = tl.maximum(begin, span * SPAN)
         end = tl.minimum(end, (span + 1) * SPAN)
@@ -44,12 +63,19 @@ def positions_seen(
 
 @triton.jit(
     do_not_specialize=["table_stride", "num_spans"],
-    do_not_specialize_on_alignment=["blocks", "query_starts", "context_lens", "block_tables"],
+    do_not_specialize_on_alignment=[
+        "sinks",
+        "blocks",
+        "query_starts",
+        "context_lens",
+        "block_tables",
+    ],
 )
 def attention_kernel(
     query,
     key_cache,
     value_cache,
+    sinks,
     out,
     span_outs,
     span_maxima,
@@ -67,7 +93,9 @@ def attention_kernel(
     IS_DECODE: tl.constexpr,
     HAS_SPANS: tl.constexpr,
     HAS_SOFTCAP: tl.constexpr,
+    HAS_SINKS: tl.constexpr,
     WINDOW: tl.constexpr,
+    CHUNK: tl.constexpr,
     NUM_KV_HEADS: tl.constexpr,
     GROUP: tl.constexpr,
     KEY_DIM: tl.constexpr,
@@ -83,12 +111,13 @@ def attention_kernel(
 
     GROUP query heads share the key head. For each of its queries, a program has one row for each of
     these query heads. With HAS_SPANS, the program stores the maxima, sums and outputs of its span
-    for `merge_spans_kernel`. Without HAS_SPANS, the program writes `out`.
+    for `merge_spans_kernel`. Without HAS_SPANS, the program adds the heads' sinks and writes `out`.
 
     `query` is `[T, num_heads, KEY_DIM]`. A cache is `[num_blocks, BLOCK_SIZE, NUM_KV_HEADS, D]`,
-    with KEY_DIM or VALUE_DIM as D. `query_starts` `[B + 1]`, `context_lens` `[B]` and
-    `block_tables` `[B, M]` are as in `AttentionBatch`. `blocks` `[I, 2]` has a pair for each block
-    of queries: its sequence, and its first query in that sequence. Decoding doesn't read it.
+    with KEY_DIM or VALUE_DIM as D. `sinks` is `[num_heads]`; it isn't read without HAS_SINKS.
+    `query_starts` `[B + 1]`, `context_lens` `[B]` and `block_tables` `[B, M]` are as in
+    `AttentionBatch`. `blocks` `[I, 2]` has a pair for each block of queries: its sequence, and its
+    first query in that sequence. Decoding doesn't read it.
 
     Grid: sequences (decode) or blocks of queries (prefill), key heads, spans.
     """
@@ -106,7 +135,7 @@ def attention_kernel(
     first_position = context_len - num_queries + first_query
     span = tl.program_id(2)
     end = tl.minimum(first_position + QUERIES, context_len)
-    begin, end = positions_seen(first_position, end, span, HAS_SPANS, SPAN, WINDOW)
+    begin, end = positions_seen(first_position, end, span, HAS_SPANS, SPAN, WINDOW, CHUNK)
     if begin >= end:
         return
     begin = begin // BLOCK_KEYS * BLOCK_KEYS
@@ -148,6 +177,8 @@ def attention_kernel(
         is_visible = is_key[None, :] & (key_position[None, :] <= position[:, None])
         if WINDOW > 0:
             is_visible = is_visible & (key_position[None, :] > position[:, None] - WINDOW)
+        elif CHUNK > 0:
+            is_visible = is_visible & (key_position[None, :] >= position[:, None] // CHUNK * CHUNK)
         scores = tl.where(is_visible, scores * LOG2_E, float("-inf"))
 
         new_maxima = tl.maximum(maxima, tl.max(scores, 1))
@@ -173,6 +204,8 @@ def attention_kernel(
         tl.store(span_outs + place[:, None] * VALUE_DIM + value_dim[None, :], outs, mask=is_out)
     else:
         place = token * (NUM_KV_HEADS * GROUP) + head
+        if HAS_SINKS:
+            sums += sink_weight(sinks, head, maxima)
         sums = tl.where(is_row, sums, 1.0)
         tl.store(
             out + place[:, None] * VALUE_DIM + value_dim[None, :],
@@ -183,9 +216,10 @@ def attention_kernel(
 
 @triton.jit(
     do_not_specialize=["num_spans"],
-    do_not_specialize_on_alignment=["query_starts", "context_lens"],
+    do_not_specialize_on_alignment=["sinks", "query_starts", "context_lens"],
 )
 def merge_spans_kernel(
+    sinks,
     out,
     span_outs,
     span_maxima,
@@ -193,7 +227,9 @@ def merge_spans_kernel(
     query_starts,
     context_lens,
     num_spans,
+    HAS_SINKS: tl.constexpr,
     WINDOW: tl.constexpr,
+    CHUNK: tl.constexpr,
     NUM_HEADS: tl.constexpr,
     VALUE_DIM: tl.constexpr,
     SPAN: tl.constexpr,
@@ -202,7 +238,8 @@ def merge_spans_kernel(
 ):
     """Merge the results of each decoding sequence's spans, and write the attention output.
 
-    With `w_s = exp2(maxima_s - max(maxima))`, `out = sum_s outs_s w_s / sum_s sums_s w_s`.
+    With `w_s = exp2(maxima_s - max(maxima))`, `out = sum_s outs_s w_s / sum_s sums_s w_s`. With
+    HAS_SINKS, the weight of the head's sink is added to the denominator.
     Grid: sequences, heads.
     """
     sequence = tl.program_id(0)
@@ -210,9 +247,7 @@ def merge_spans_kernel(
     if tl.load(query_starts + sequence + 1) - start != 1:
         return
     context_len = tl.load(context_lens + sequence)
-    first_span = 0
-    if WINDOW > 0:
-        first_span = tl.maximum(context_len - WINDOW, 0) // SPAN
+    first_span = first_seen(context_len - 1, WINDOW, CHUNK) // SPAN
     end_span = (context_len + SPAN - 1) // SPAN
 
     value_dim = tl.arange(0, BLOCK_VALUE_DIM)
@@ -239,5 +274,7 @@ def merge_spans_kernel(
         merged = merged * decay_of_old + tl.sum(outs * weights[:, None], 0)
         maximum = new_maximum
 
+    if HAS_SINKS:
+        total += sink_weight(sinks, head, maximum)
     place = (start.to(tl.int64) * NUM_HEADS + head) * VALUE_DIM
     tl.store(out + place + value_dim, (merged / total).to(out.dtype.element_ty), mask=is_value)

@@ -5,6 +5,9 @@
 // spans are merged by online softmax (Milakov and Gimelshein, arXiv 1805.02867). If there are fewer
 // tasks than the threads need, each span becomes a task (Flash-Decoding, Dao et al. 2023).
 //
+// An attention sink (gpt-oss, arXiv 2508.10925) is a further score of a query head, without a value. Its
+// weight is added to a row's total when all spans are merged.
+//
 // A row's result has the same bits however tasks are split and whichever rows are computed with it.
 // worker/kernels/reference.py is the reference implementation.
 
@@ -143,8 +146,8 @@ private:
         int64_t last = operands.rows.position(row) - now->first;
         int64_t num_visible = std::max<int64_t>(0, std::min(num_keys, last + 1));
         std::fill(scores + num_visible, scores + end, NO_SCORE);
-        if (args.window)
-            for (int64_t k = 0; k <= std::min(last - args.window, num_keys - 1); k++) scores[k] = NO_SCORE;
+        int64_t num_hidden = first_seen(args, operands.rows.position(row)) - now->first;
+        for (int64_t k = 0; k < std::min(num_hidden, num_keys); k++) scores[k] = NO_SCORE;
         Vec most = splat(NO_SCORE);
         for (int64_t k = 0; k < end; k += LANES) most = larger(load(scores + k), most);
         float highest = maximum(most) * scaling;

@@ -11,6 +11,7 @@ struct AttentionArgs {
     const int32_t* block_tables;  // [num_seqs, table_stride]
     const int32_t* query_starts;  // [num_seqs + 1]
     const int32_t* context_lens;  // [num_seqs]
+    const float* sinks;           // [num_heads]; null: no attention sinks
     int64_t query_stride;         // elements between consecutive tokens
     int64_t table_stride;         // elements between consecutive block tables
     int64_t num_seqs;
@@ -20,6 +21,7 @@ struct AttentionArgs {
     int64_t value_dim;
     int64_t block_size;
     int64_t window;  // 0: no sliding window
+    int64_t chunk;   // 0: no chunks
     float scaling;
     float softcap;  // 0: no softcap
 };

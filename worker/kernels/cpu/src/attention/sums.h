@@ -73,14 +73,18 @@ struct SumsLayout {
     }
 };
 
-// Writes out[i] / total[i], the attention output of the i-th row. Padding rows write nothing.
+// Writes out[i] / (total[i] + weight of the sink), the attention output of the i-th row. Padding rows
+// write nothing.
 template <class T>
 void write(const Rows& rows, const Sums& sums, int64_t i) {
     int64_t head = i / rows.padded(), row = i % rows.padded(), d = 0;
     if (row >= rows.count) return;
     const float* from = sums.out + i * sums.width;
     T* to = rows.out<T>(head, row);
-    float factor = 1.0f / sums.total[i];
+    float total = sums.total[i];
+    if (const float* sinks = rows.args->sinks)
+        total += std::exp(sinks[rows.query_head(head, row)] - sums.highest[i]);
+    float factor = 1.0f / total;
     for (; d + LANES <= rows.args->value_dim; d += LANES) store(to + d, load(from + d) * factor);
     for (; d < rows.args->value_dim; d++) from_float(to + d, from[d] * factor);
 }

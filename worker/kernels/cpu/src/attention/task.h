@@ -30,6 +30,12 @@ struct Task {
     float* part;  // memory for its sums, which are merged later; null if the task has all keys
 };
 
+// The first position that the token at `position` sees.
+inline int64_t first_seen(const AttentionArgs& args, int64_t position) {
+    if (args.window) return std::max<int64_t>(0, position - args.window + 1);
+    return args.chunk ? position - position % args.chunk : 0;
+}
+
 // A task's query rows: for each token, the query heads of one key head.
 struct Rows {
     const AttentionArgs* args = nullptr;
@@ -51,7 +57,7 @@ struct Rows {
 
     // The first key that a row sees, rounded down so that a key's lane does not depend on the rows.
     int64_t first_key() const {
-        int64_t first = args->window ? std::max<int64_t>(0, position(0) - args->window + 1) : 0;
+        int64_t first = first_seen(*args, position(0));
         return first - first % PADDING;
     }
 

@@ -70,8 +70,10 @@ struct Layer {
     int64_t num_kv_heads;
     int64_t head_dim;
     int64_t window;  // 0: no sliding window
+    int64_t chunk;   // 0: no chunks
     float scaling;
     float softcap;  // 0: no softcap
+    const float* sinks;  // [num_heads]; null: no attention sinks
 };
 
 constexpr int64_t NUM_LINEARS = 4;  // of a layer: qkv, o, gate_up, down
@@ -149,7 +151,8 @@ void attend(const Step<T>& step, int64_t index, T* qkv, T* out) {
     args.keys = cached_keys, args.values = cached_values;
     args.num_heads = layer.num_heads, args.num_kv_heads = layer.num_kv_heads;
     args.key_dim = args.value_dim = layer.head_dim;
-    args.window = layer.window, args.scaling = layer.scaling, args.softcap = layer.softcap;
+    args.window = layer.window, args.chunk = layer.chunk, args.sinks = layer.sinks;
+    args.scaling = layer.scaling, args.softcap = layer.softcap;
     Kernels<T>::attention(&args);
 }
 
