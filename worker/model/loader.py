@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -11,7 +10,6 @@ from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from shared.cache_folder import cache_folder
-from shared.errors import ModelRejected
 from worker.kernels.cpu.native import NativeKernels
 from worker.kernels.cpu.quantised import QuantisedWeight
 from worker.kernels.interface import Kernels

@@ -1,10 +1,11 @@
-"""Tiny chatglm checkpoints in the form of their repositories, and their equations in plain torch."""
+"""Tiny chatglm checkpoints as their repositories hold them, and their equations in plain torch."""
 
 import base64
 import json
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F  # noqa: N812  (torch's own name for it)
@@ -90,7 +91,7 @@ def sentencepiece_ids(text: str) -> list[int]:
     ids = {name: number for number, (name, kind) in enumerate(pieces()) if kind == 1}
     parts = list("▁" + text.replace(" ", "▁"))
     while True:
-        pairs = [(ids[a + b], i) for i, (a, b) in enumerate(zip(parts, parts[1:])) if a + b in ids]
+        pairs = [(ids[a + b], i) for i, (a, b) in enumerate(pairwise(parts)) if a + b in ids]
         if not pairs:
             break
         _, i = min(pairs)
@@ -118,7 +119,7 @@ def tiktoken_ids(piece: str) -> list[int]:
         return [RANKS.index(piece.encode())]
     parts = [bytes([byte]) for byte in piece.encode()]
     while True:
-        joined = [a + b for a, b in zip(parts, parts[1:])]
+        joined = [a + b for a, b in pairwise(parts)]
         ranks = [(RANKS.index(token), i) for i, token in enumerate(joined) if token in RANKS]
         if not ranks:
             return [RANKS.index(part) for part in parts]
@@ -256,6 +257,8 @@ class Layer(nn.Module):
 
 class Reference(nn.Module):
     """The whole model, with the names of the original's modules, so that PEFT can adapt it."""
+
+    config: ClassVar = {"model_type": "chatglm"}
 
     def __init__(self, kind: str, tensors: Tensors) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""chatglm2, chatglm3 and glm-4, in the form of their repositories, answer as their equations say."""
+"""chatglm2, chatglm3 and glm-4, as their repositories hold them, answer as their equations say."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -9,10 +9,13 @@ from typing import Any
 import pytest
 import regex
 import torch
+from adapter_folders import set_field
 from chatglm import (
     KINDS,
+    RANKS,
     Reference,
     Tensors,
+    pieces,
     save_chatglm,
     save_pickled_adapter,
     save_sentencepiece,
@@ -81,10 +84,10 @@ def test_logits_equal_those_of_the_published_equations(
 OTHERS: dict[str, dict[str, Any]] = {
     "dora": {"r": 5, "target_modules": ["query_key_value", "dense"], "use_dora": True},
     "bias": {"target_modules": r".*layers\.1\..*(query_key_value|dense)", "bias": "all"},
-    "b bias": {"target_modules": "all-linear", "lora_bias": True, "use_rslora": True, "r": 3},
+    "b-bias": {"target_modules": "all-linear", "lora_bias": True, "use_rslora": True, "r": 3},
     "saved": {"modules_to_save": ["query_key_value", "final_layernorm", "word_embeddings"]},
     "ranks": {"rank_pattern": {"query_key_value": 9}, "alpha_pattern": {"dense": 3}},
-    "default": {},
+    "default": {"target_modules": None},
 }
 """Configurations of adapters that PEFT of today saves."""
 
@@ -106,10 +109,10 @@ def test_other_kinds_of_adapters_are_served_as_peft_computes_them(tmp_path: Path
     tensors = save_chatglm(tmp_path / "model", pickled=False)
     models, folders = {"base": Reference("chatglm2", tensors)}, {}
     for seed, (name, config) in enumerate(OTHERS.items()):
-        base, targets = Reference("chatglm2", tensors), {"target_modules": MODULES[1:]}
-        config = config if name == "default" else {**targets, **config}
-        base.config = {"model_type": "chatglm"}
+        base, config = Reference("chatglm2", tensors), {"target_modules": MODULES[1:], **config}
         folders[name] = save_adapter(tmp_path / name, base=base, seed=seed, scale=0.2, **config)
+        if config["target_modules"] is None:
+            set_field(folders[name], target_modules=None)
         models[name] = adapted("chatglm2", tensors, folders[name])
     check_answers(tmp_path / "model", models, folders)
 
@@ -173,7 +176,8 @@ def test_chats_have_the_form_that_the_model_was_trained_on(
 
 
 @pytest.mark.parametrize(
-    ("kind", "first", "roles"), [("chatglm2", 318, 0), ("chatglm3", 318, 4), ("glm4", 264, 4)]
+    ("kind", "first", "roles"),
+    [("chatglm2", len(pieces()), 0), ("chatglm3", len(pieces()), 4), ("glm4", len(RANKS), 4)],
 )
 def test_special_tokens_follow_the_vocabulary_and_begin_each_text(
     save: Save, kind: str, first: int, roles: int
@@ -213,7 +217,9 @@ def test_pieces_are_those_of_sentencepieces_merges(tokenizers: dict[str, Any], t
 
 @given(text)
 def test_pieces_are_those_of_tiktokens_merges(tokenizers: dict[str, Any], text: str) -> None:
-    pattern = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    pattern = (
+        r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    )
     ids = ids_of(tokenizers["glm4"], text)
     assert ids == [n for piece in regex.findall(pattern, text) for n in tiktoken_ids(piece)]
     assert tokenizers["glm4"].decode(ids) == text

@@ -66,8 +66,8 @@ class AdapterFiles:
     @property
     def are_pickled(self) -> bool:
         """Whether the weights must be converted by `pickled_weights.py` before they are read."""
-        names = [name for name in (WEIGHTS_FILE, PICKLED_FILE) if (self.folder / name).is_file()]
-        return self._is_operators and names == [PICKLED_FILE]
+        names = {name for name, *_ in self.stamps}
+        return self._is_operators and PICKLED_FILE in names and WEIGHTS_FILE not in names
 
     @cached_property
     def weights_path(self) -> Path:

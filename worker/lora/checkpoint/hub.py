@@ -64,7 +64,9 @@ def why_not_downloaded(error: Exception) -> str:
 
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
     is_refusal = isinstance(error, (HfHubHTTPError, HFValidationError))
-    if is_refusal or (isinstance(error, OSError) and not isinstance(error, LocalEntryNotFoundError)):
+    if is_refusal or (
+        isinstance(error, OSError) and not isinstance(error, LocalEntryNotFoundError)
+    ):
         return (
             f"downloading it from the Hugging Face hub failed ({reason}); correct the name, or set "
             "HF_TOKEN if it needs an account"

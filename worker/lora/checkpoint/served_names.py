@@ -16,14 +16,13 @@ from worker.lora.side.weights import FullLinear, SideTerm, SideWeights
 
 
 def trained_modules_of(header: Header, base: BaseModules) -> BaseModules:
-    """Return the modules of `base` under the names that an adapter's file uses.
-
-    The first tensor decides. A file that mixes names is refused when its tensors are matched.
-    """
-    key = parse_name(next(iter(header.tensors), ""))
-    if base.dialect is None or key is None or not base.dialect.served(key.module):
+    """Return the modules of `base` under the names that an adapter's file uses."""
+    dialect = base.dialect
+    if dialect is None:
         return base
-    return stored_view(base, base.dialect)
+    keys = map(parse_name, header.tensors)
+    is_stored = any(key is not None and dialect.served(key.module) for key in keys)
+    return stored_view(base, dialect) if is_stored else base
 
 
 @dataclass(frozen=True, slots=True)

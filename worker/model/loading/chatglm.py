@@ -6,7 +6,7 @@ Their repositories contain Python code, which is never run. The equations are th
 
 from collections.abc import Mapping
 from enum import IntEnum
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from transformers import GlmConfig
@@ -125,7 +125,7 @@ def generation(source: str, folder: Path) -> Generation:
     if settings.is_file() and "<|user|>" in settings.read_text(encoding="utf-8", errors="replace"):
         return Generation.CHATGLM3
     for name in (str(config_fields(folder).get("_name_or_path")), source, str(folder.resolve())):
-        shown = name.lower().replace("-", "").replace("_", "")
+        shown = PurePath(name).name.lower().replace("-", "").replace("_", "")
         for found in Generation:
             if f"glm{found.value}" in shown:
                 return found

@@ -44,7 +44,7 @@ def _download(source: str, patterns: Sequence[str]) -> Path:
     except Exception as error:  # the client also raises errors of its HTTP library
         raise ModelRejected(
             f"--model {source}: there is no such folder, and {why_not_downloaded(error)}"
-        ) from None
+        ) from error
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -81,10 +81,7 @@ class Digest:
     def __init__(self, source: str, folder: Path, pool: ThreadPoolExecutor) -> None:
         self._source = source
         self._stop = Event()
-        self._files = [
-            (path, pool.submit(_sha256, path, self._stop))
-            for path in _files(folder)
-        ]
+        self._files = [(path, pool.submit(_sha256, path, self._stop)) for path in _files(folder)]
 
     def stop(self) -> None:
         """Let the threads end early. `result` must not be called afterwards."""

@@ -29,7 +29,13 @@ def read_sentencepiece(path: Path) -> Tokenizer:
     kinds = {piece.type for piece in proto.pieces}
     if proto.trainer_spec.model_type != _BPE:
         raise ValueError("it isn't a BPE model")
-    if len(names) < len(proto.pieces) or kinds - {_NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _BYTE}:
+    if len(names) < len(proto.pieces) or kinds - {
+        _NORMAL,
+        _UNKNOWN,
+        _CONTROL,
+        _USER_DEFINED,
+        _BYTE,
+    }:
         raise ValueError("it has equal or unused pieces")
     own = [piece.piece for piece in proto.pieces if piece.type == _USER_DEFINED]
     tokenizer = Tokenizer(

@@ -57,7 +57,7 @@ def translated(
         ValueError: a tensor is missing, unknown, or has another shape. The message names it.
     """
     found: dict[str, Rows] = {}
-    for name in stored.keys() - dialect.ignored:
+    for name in (name for name in stored if name not in dialect.ignored):
         module, _, part = name.rpartition(".")
         served = [f"{each}.{part}" for each in dialect.served(module)]
         if not served or not shapes.keys() >= {*served}:

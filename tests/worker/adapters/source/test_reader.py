@@ -373,9 +373,7 @@ def test_pickled_weights_are_read_for_the_settings_alone_and_become_a_copy_in_sa
     error = inspect(reader, folder).error
     assert error.code is ErrorCode.ADAPTER_REJECTED
     assert "only for adapters that --adapters names; convert it by" in error.message
-    operators = source_reader(
-        base, store, [str(root)], AddressCheck(), at_start=[str(folder)]
-    )
+    operators = source_reader(base, store, [str(root)], AddressCheck(), at_start=[str(folder)])
     adapter = operators.read("a", str(folder)).weights
     assert adapter.digest == found(reader, Path(shutil.copytree(good, root / "new"))).digest
     assert adapter.source == str(folder)
@@ -397,9 +395,7 @@ def test_a_pickle_that_runs_code_is_refused_for_the_settings_too(
             return os.mkdir, (str(marker),)
 
     torch.save({"a": Attack()}, folder / PICKLED_FILE)
-    operators = source_reader(
-        base, store, [str(root)], AddressCheck(), at_start=[str(folder)]
-    )
+    operators = source_reader(base, store, [str(root)], AddressCheck(), at_start=[str(folder)])
     with pytest.raises(AdapterRejected, match=r"adapter a from .*adapter_model\.bin can't be read"):
         operators.read("a", str(folder))
     assert not marker.exists()
