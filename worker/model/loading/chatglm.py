@@ -152,10 +152,7 @@ def _check_fields(source: str, fields: Mapping[str, Any]) -> None:
         if value and name not in _READ and name not in _WITHOUT_EFFECT:
             raise _refusal(source, name, value, "this model of chatglm computes something else")
     for name in (*_SIZES, "layernorm_epsilon"):
-        value = fields.get(name)
-        kinds = (int, float) if name == "layernorm_epsilon" else (int,)
-        if type(value) not in kinds or not value > 0:
-            raise _refusal(source, name, value, "expected a positive number")
+        _check_positive(source, name, fields.get(name), int if name in _SIZES else float)
 
 
 def _rope(source: str, folder: Path, ratio: Any) -> dict[str, Any]:
@@ -163,14 +160,19 @@ def _rope(source: str, folder: Path, ratio: Any) -> dict[str, Any]:
 
     chatglm2 divides positions by `rope_ratio`. Later models multiply the base by it.
     """
-    if type(ratio) not in (int, float) or not ratio > 0:
-        raise _refusal(source, "rope_ratio", ratio, "expected a positive number")
+    _check_positive(source, "rope_ratio", ratio, float)
     half = {"rope_type": "default", "rope_theta": _ROPE_THETA, "partial_rotary_factor": 0.5}
     if ratio == 1:
         return half
     if generation(source, folder) is Generation.CHATGLM2:
         return {**half, "rope_type": "linear", "factor": float(ratio)}
     return {**half, "rope_theta": _ROPE_THETA * ratio}
+
+
+def _check_positive(source: str, name: str, value: Any, kind: type[int] | type[float]) -> None:
+    is_number = type(value) is int or (type(value) is float and kind is float)
+    if not is_number or not value > 0:
+        raise _refusal(source, name, value, "expected a positive number")
 
 
 def _json(value: bool) -> str:
