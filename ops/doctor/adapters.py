@@ -32,7 +32,7 @@ def adapter_facts(name: str, source: str, *, bases_name: str) -> AdapterFacts:
         problem = Problem(f"adapter {name}: the folder {source} doesn't exist", "correct its path")
         return AdapterFacts(name=name, source=source, problem=problem)
     try:
-        files = AdapterFiles(folder, source)
+        files = AdapterFiles(folder, source, is_operators=True)
         files.check()
         fields = config_fields(read_config(folder / CONFIG_FILE))
         num_bytes = files.weights_path.stat().st_size

@@ -10,6 +10,7 @@ from ops.demo.model import demo_folder
 from ops.doctor.facts import BaseFacts, Problem
 from shared.errors import ModelRejected
 from shared.settings import WorkerSettings
+from worker.model.loading.folder import weight_files
 
 if TYPE_CHECKING:
     from ops.doctor.model_shape import ModelShape
@@ -45,7 +46,7 @@ def find_base(worker: WorkerSettings, source: str) -> Base:
     except ModelRejected as error:
         return Base(BaseFacts(source=source, place="", problem=Problem(str(error))))
     found = _shaped(worker, source, folder, place)
-    return replace(found, folder=folder) if any(folder.glob("*.safetensors")) else found
+    return replace(found, folder=folder) if weight_files(folder) else found
 
 
 def _folder_of(model: str) -> tuple[Path, str]:
@@ -54,6 +55,7 @@ def _folder_of(model: str) -> tuple[Path, str]:
     from huggingface_hub.constants import ENDPOINT
     from huggingface_hub.errors import LocalEntryNotFoundError
 
+    from worker.lora.checkpoint.hub import why_not_downloaded
     from worker.model.loading.folder import FILES, find_model
 
     folder = Path(model).expanduser()
@@ -63,7 +65,7 @@ def _folder_of(model: str) -> tuple[Path, str]:
         return find_model(model), ""  # raises ModelRejected
     try:
         cached = Path(snapshot_download(model, allow_patterns=FILES, local_files_only=True))
-        if any(cached.glob("*.safetensors")):
+        if weight_files(cached):
             return cached, f"in the hub's cache: {cached}"
     except LocalEntryNotFoundError:
         pass
@@ -72,10 +74,8 @@ def _folder_of(model: str) -> tuple[Path, str]:
         httpx.head(ENDPOINT, timeout=HUB_TIMEOUT_S)
         config = Path(hf_hub_download(model, "config.json", etag_timeout=HUB_TIMEOUT_S))
     except Exception as error:  # the hub's client raises errors of its HTTP library too
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelRejected(
-            f"--model {model}: neither a folder nor a hub id that can be downloaded ({reason}); "
-            "correct the name, set HF_TOKEN for a model that needs an account, or name a folder"
+            f"--model {model}: there is no such folder, and {why_not_downloaded(error)}"
         ) from error
     return config.parent, "downloaded from the hub at the first start"
 

@@ -4,6 +4,8 @@ from shared.protocol.ids import UploadId
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
+PICKLED_FILE = "adapter_model.bin"
+"""Name of the weights of adapters that old versions of PEFT have saved."""
 PROMPT_FILES = ("*.jinja", "tokenizer_config.json", "generation_config.json")
 """Patterns of the names of files that change prompts and sampling."""
 UPLOAD = "upload:"

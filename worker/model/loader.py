@@ -3,19 +3,18 @@
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from transformers import AutoTokenizer, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from shared.cache_folder import cache_folder
-from shared.errors import ModelRejected
 from worker.kernels.cpu.native import NativeKernels
 from worker.kernels.cpu.quantised import QuantisedWeight
 from worker.kernels.interface import Kernels
 from worker.kernels.pick import pick_kernels
+from worker.lora.base.dialect import Dialect
 from worker.lora.base.modules import BaseModules, base_modules
 from worker.lora.layers import Siblings, serve_linears, weights_of
 from worker.model.adaptable import adaptable_modules, check_each_is_called, without_unsuitable
@@ -29,15 +28,16 @@ from worker.model.attention import (
 from worker.model.fuse import fuse, fusible
 from worker.model.kv_cache import KVShape
 from worker.model.loading.architecture import read_config
+from worker.model.loading.chatglm import find_dialect
 from worker.model.loading.device import pick_device
 from worker.model.loading.end_tokens import end_token_ids
 from worker.model.loading.folder import digest_of, find_model, model_name
 from worker.model.loading.refusals import (
     attention_refusal,
-    first_line,
     layers_refusal,
     refusing_by_name,
 )
+from worker.model.loading.tokenizer import load_tokenizer
 from worker.model.loading.weights import load_weights
 from worker.model.module_calls import record_calls, sibling_groups
 from worker.model.out_of_memory import return_freed_memory
@@ -101,7 +101,7 @@ def load_model(
         quantising_kernels(source, kernels)  # raises ModelRejected before the weights are read
     with digest_of(source, folder) as digest:
         model = load_weights(source, folder, config, dtype=torch_dtype, device=torch_device)
-        tokenizer = _load_tokenizer(source, folder)
+        tokenizer = load_tokenizer(source, folder)
         whole_digest = digest.result()
     loaded = prepare_model(
         model,
@@ -111,6 +111,7 @@ def load_model(
         source=source,
         kernels=kernels,
         quantize=quantize,
+        dialect=find_dialect(folder),
     )
     return_freed_memory()
     return loaded
@@ -125,12 +126,14 @@ def prepare_model(
     source: str,
     kernels: Kernels | None = None,
     quantize: Quantize | None = None,
+    dialect: Dialect | None = None,
 ) -> LoadedModel:
     """Prepare a model for serving and check that it still computes the same results.
 
     The model, loaded with eager attention, is changed in place. `name` is that of its folder, or
     its hub id, and `digest` the SHA-256 of its files. `source`, the value of --model, is for error
-    messages. The default of `kernels` is the fastest that this machine supports.
+    messages. The default of `kernels` is the fastest that this machine supports. `dialect` has the
+    names of the model's modules in its checkpoint, if they differ.
 
     Raises:
         ModelRejected: the model can't be served with the same results.
@@ -138,7 +141,7 @@ def prepare_model(
     with refusing_by_name(source, model):
         kernels = kernels or pick_kernels(model.device, model.dtype, cache_folder())
         config = model.config.get_text_config()
-        base = base_modules(model)
+        base = base_modules(model, dialect)
         quantised: Mapping[str, QuantisedWeight] = {}
         if quantize is not None:
             chosen = quantising_kernels(source, kernels)
@@ -175,13 +178,6 @@ def _weight_bytes(model: PreTrainedModel, siblings: list[Siblings]) -> int:
     held = [*model.parameters(), *model.buffers()]
     inside: int = sum(tensor.nbytes for tensor in held if not tensor.is_meta)
     return inside + sum(one.base.packed_bytes for one in siblings)
-
-
-def _load_tokenizer(source: str, folder: Path) -> Any:
-    try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # transformers raises many error types for broken folders
-        raise ModelRejected(f"--model {source}: AutoTokenizer: {first_line(error)}") from error
 
 
 def _switch_attention(source: str, model: PreTrainedModel) -> LayerProbe:

@@ -133,7 +133,8 @@ def test_the_error_for_a_missing_model_names_the_folder_or_the_hub_id(
         with pytest.raises(ModelRejected, match="this folder doesn't exist"):
             load_model(source)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    refused("--model some/model: neither a folder nor a hub id", Path("some/model"))
+    message = "--model some/model: there is no such folder, and the Hugging Face hub's cache"
+    refused(message, Path("some/model"))
 
 
 CODE = "needs Python code from the model's repository"

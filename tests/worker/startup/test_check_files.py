@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from adapter_folders import WEIGHTS, set_field
+from chatglm import save_chatglm, save_pickled_adapter
 from tiny import save_adapter, save_tiny_model
 
 from shared.errors import AdapterRejected, ModelRejected, SettingsError
@@ -84,6 +85,13 @@ def test_a_good_model_and_adapter_pass_and_one_that_cannot_be_looked_at_may_be_l
     assert checked.left_out == {"hidden"}
     with pytest.raises(SettingsError, match="--adapter-root: '/no/root' isn't a folder"):
         check_files(settings(model, adapter_roots=("/no/root",)))
+
+
+def test_a_chatglm_checkpoint_and_an_adapter_in_pickles_pass(tmp_path: Path) -> None:
+    tensors = save_chatglm(tmp_path / "glm", pickled=True)
+    adapter = save_pickled_adapter(tmp_path / "old", tensors, ["query_key_value"])
+    checked = check_files(settings(tmp_path / "glm", f"old={adapter}"))
+    assert checked == CheckedFiles(tmp_path / "glm", frozenset())
 
 
 def test_the_checks_import_nothing_that_takes_seconds(model: Path, adapter: Path) -> None:

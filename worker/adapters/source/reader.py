@@ -29,6 +29,7 @@ from worker.lora.base.modules import BaseModules
 from worker.lora.checkpoint.adapter import Digests, LoRAAdapter
 from worker.lora.checkpoint.adapter_files import AdapterFiles, FileStamp
 from worker.lora.checkpoint.header_report import check_size, report_headers
+from worker.lora.checkpoint.pickled_weights import converted
 
 log = structlog.get_logger()
 
@@ -157,8 +158,12 @@ class AdapterReader:
                 is_operators = self.roots.are_operators(source)
                 yield AdapterFiles(folder, without_query(source), is_operators=is_operators)
         else:
-            is_operators = self.roots.are_operators(source)
-            yield AdapterFiles.find(source, is_operators=is_operators)
+            files = AdapterFiles.find(source, is_operators=self.roots.are_operators(source))
+            if not files.are_pickled:
+                yield files
+                return
+            with self._store.unfinished() as folder:
+                yield converted(files, folder)
 
     def _read_source(self, name: str, files: AdapterFiles) -> CheckedAdapter[LoRAAdapter]:
         """Read an adapter from its source, after checking that it fits into memory."""

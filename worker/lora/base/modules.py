@@ -11,6 +11,7 @@ from transformers.pytorch_utils import Conv1D
 
 from shared.errors import AdapterRejected
 from worker.lora.base.base_weight import BaseTable, BaseWeight, base_table, row_squares
+from worker.lora.base.dialect import Dialect
 from worker.lora.base.linear import can_join
 from worker.lora.base.targeting import Targeting
 from worker.lora.patterns.name_patterns import NamePatterns
@@ -65,6 +66,8 @@ class BaseModules:
     """Parameter sizes of the norms, by module name and then by parameter name."""
     weights: Mapping[str, BaseWeight] = field(default_factory=dict)
     """Weight properties of unquantised linears, by name. Empty until `serve_linears` has run."""
+    dialect: Dialect | None = None
+    """Names of these modules in the model's checkpoint, if they differ."""
 
     @property
     def names(self) -> list[str]:
@@ -156,8 +159,11 @@ def place_in_layer(name: str) -> str:
     return ".".join(parts[numbers[0] + 1 :]) if numbers else name
 
 
-def base_modules(model: nn.Module) -> BaseModules:
-    """Collect the modules of a transformers model, before `serve_linears` replaces its linears."""
+def base_modules(model: nn.Module, dialect: Dialect | None = None) -> BaseModules:
+    """Collect the modules of a transformers model, before `serve_linears` replaces its linears.
+
+    `dialect` has their names in the model's checkpoint, if they differ.
+    """
     head = model.get_output_embeddings()  # type: ignore[operator]  # every PreTrainedModel has it
     embedding = _embedding(model, head)
     linears: dict[str, ModuleShape] = {}
@@ -182,6 +188,7 @@ def base_modules(model: nn.Module) -> BaseModules:
         others=others,
         all_linear=frozenset(all_linear),
         norms={name: sizes for name, module in model.named_modules() if (sizes := _sizes(module))},
+        dialect=dialect,
     )
 
 

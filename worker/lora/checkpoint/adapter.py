@@ -26,6 +26,7 @@ from worker.lora.checkpoint.expected_tensors import check_duplicates
 from worker.lora.checkpoint.low_rank import LowRank, LowRankStack
 from worker.lora.checkpoint.manifest import Manifest, manifest_of
 from worker.lora.checkpoint.prompting import Prompting, read_prompting
+from worker.lora.checkpoint.served_names import ServedNames, trained_modules_of
 from worker.lora.checkpoint.side_reader import SideReader
 from worker.lora.checkpoint.tensor_file import read_tensors
 from worker.lora.checkpoint.tensors import AdapterTensors
@@ -134,7 +135,8 @@ def _read(
     serves: Capabilities,
 ) -> LoRAAdapter:
     config = files.config
-    manifest = manifest_of(config, files.header, base)  # refuses misfits before reading tensors
+    trained_on = trained_modules_of(files.header, base)
+    manifest = manifest_of(config, files.header, trained_on)  # refuses misfits before any reading
     if excess := what_exceeds(Needs(kinds=manifest.kinds, rank=manifest.rank), serves):
         raise AdapterNotServed(f"it {excess}, which this worker's engine doesn't serve: {_OTHER}")
     tensors = AdapterTensors(
@@ -143,9 +145,12 @@ def _read(
         are_checked=checked is not None,
     )
     tensors.check_finite()
-    check_duplicates(tensors, base, manifest.trained)
+    check_duplicates(tensors, trained_on, manifest.trained)
     modules = _low_rank(tensors, manifest, dtype)
-    side = SideReader(tensors, config, base, manifest.trained, dtype).read(modules)
+    side = SideReader(tensors, config, trained_on, manifest.trained, dtype).read(modules)
+    if base.dialect is not None and trained_on is not base:
+        served = ServedNames(base, base.dialect)
+        modules, side = served.low_rank(modules), served.side(side)
     prompt_files = {path.name: path.read_bytes() for path in files.prompt_paths}
     digests = checked
     if digests is None:

@@ -5,7 +5,7 @@ from functools import cached_property
 from pathlib import Path
 
 from shared.errors import AdapterRejected
-from shared.protocol.adapter_files import CONFIG_FILE, PROMPT_FILES, WEIGHTS_FILE
+from shared.protocol.adapter_files import CONFIG_FILE, PICKLED_FILE, PROMPT_FILES, WEIGHTS_FILE
 from worker.lora.checkpoint.config import AdapterConfig, config_fields, parse_config, read_config
 from worker.lora.checkpoint.hub import adapter_folder
 from worker.lora.checkpoint.safetensors_header import Header, read_header
@@ -13,8 +13,8 @@ from worker.lora.checkpoint.safetensors_header import Header, read_header
 MAX_BASE_NAME_CHARS = 1024
 """Maximum length of the name of a base model. Comparing names takes quadratic time."""
 _PICKLED = (
-    "adapter_model.bin can run code when it is read and isn't supported; convert it by loading "
-    "the adapter with peft and calling save_pretrained(folder, safe_serialization=True)"
+    f"{PICKLED_FILE} can run code when it is read, so it is read only for adapters that --adapters "
+    "names; convert it by loading the adapter with peft and calling save_pretrained(folder)"
 )
 
 FileStamp = tuple[str, int, int, int, int]
@@ -33,8 +33,8 @@ class AdapterFiles:
     ) -> None:
         """Create an object for the files in `folder`, the local folder of `source`.
 
-        With `is_operators`, the operator named the adapter. Only then may it have patterns that
-        can't be matched in linear time.
+        With `is_operators`, the operator named the adapter. Only then may it have pickled weights,
+        and patterns that can't be matched in linear time.
         """
         self.folder = folder
         self.source = str(folder) if source is None else source
@@ -46,7 +46,8 @@ class AdapterFiles:
     @classmethod
     def find(cls, source: str, *, is_operators: bool = False) -> "AdapterFiles":
         """Return the files at a folder or hub id. Raises AdapterRejected if they can't be found."""
-        return cls(adapter_folder(source), source, is_operators=is_operators)
+        folder = adapter_folder(source, is_operators)
+        return cls(folder, source, is_operators=is_operators)
 
     @cached_property
     def config(self) -> AdapterConfig:
@@ -62,10 +63,16 @@ class AdapterFiles:
             return None
         return name if isinstance(name, str) and len(name) <= MAX_BASE_NAME_CHARS else None
 
+    @property
+    def are_pickled(self) -> bool:
+        """Whether the weights must be converted by `pickled_weights.py` before they are read."""
+        names = {name for name, *_ in self.stamps}
+        return self._is_operators and PICKLED_FILE in names and WEIGHTS_FILE not in names
+
     @cached_property
     def weights_path(self) -> Path:
-        """Path of adapter_model.safetensors. Raises AdapterRejected if it is missing."""
-        return adapter_file(self.folder, WEIGHTS_FILE)
+        """Path of adapter_model.safetensors, or of pickled weights. Raises AdapterRejected."""
+        return adapter_file(self.folder, PICKLED_FILE if self.are_pickled else WEIGHTS_FILE)
 
     @property
     def header(self) -> Header:
@@ -107,7 +114,7 @@ class AdapterFiles:
             AdapterRejected: a file is missing or malformed, or a setting isn't supported.
             OSError: a file can't be read.
         """
-        _ = self.config, self.header, self.prompt_paths
+        _ = self.config, self.weights_path if self.are_pickled else self.header, self.prompt_paths
 
     def have_changed(self) -> bool:
         """Return whether a file has changed, appeared or vanished since this object was created."""
@@ -144,7 +151,7 @@ def link_root(folder: Path) -> Path:
 def _stamps(folder: Path) -> list[FileStamp]:
     """Return the stamps of the adapter's files. Files that don't exist have no stamp."""
     stamps = []
-    for name in sorted({CONFIG_FILE, WEIGHTS_FILE} | prompt_file_names(folder)):
+    for name in sorted({CONFIG_FILE, WEIGHTS_FILE, PICKLED_FILE} | prompt_file_names(folder)):
         with suppress(OSError):
             status = (folder / name).stat()
             times = status.st_mtime_ns, status.st_ctime_ns

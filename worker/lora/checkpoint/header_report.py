@@ -13,6 +13,7 @@ from shared.errors import AdapterRejected
 from worker.lora.base.modules import BaseModules
 from worker.lora.checkpoint.adapter_files import AdapterFiles
 from worker.lora.checkpoint.safetensors_header import MAX_HEADER_BYTES, TensorInfo
+from worker.lora.checkpoint.served_names import trained_modules_of
 from worker.lora.checkpoint.tensor_names import parse_name
 
 PREFIX = "base_model.model."
@@ -49,6 +50,7 @@ def report_headers(files: AdapterFiles, base: BaseModules) -> HeaderReport:
         tensors = files.header.tensors
     except (AdapterRejected, OSError):
         return HeaderReport(trained_on=trained_on)
+    base = trained_modules_of(files.header, base)
     names = [str(name) for name in tensors]
     are_matched = [_is_of_base(name, base) for name in names]
     return HeaderReport(

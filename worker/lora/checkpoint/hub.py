@@ -4,11 +4,13 @@ from pathlib import Path
 
 from shared.adapter_flags import is_hub_id
 from shared.errors import AdapterRejected, ErrorCode, SourceFailed
-from shared.protocol.adapter_files import CONFIG_FILE, PROMPT_FILES, WEIGHTS_FILE
+from shared.protocol.adapter_files import CONFIG_FILE, PICKLED_FILE, PROMPT_FILES, WEIGHTS_FILE
 
 
-def adapter_folder(source: str) -> Path:
+def adapter_folder(source: str, is_operators: bool = False) -> Path:
     """Return the local folder of `source`. If `source` is a hub id, download it first.
+
+    With `is_operators`, the operator named the adapter, and its weights may be pickled.
 
     A hub id may name a revision: `org/name@revision`.
     The hub client reads its own settings, such as HF_HOME, HF_TOKEN and HF_HUB_OFFLINE.
@@ -30,11 +32,12 @@ def adapter_folder(source: str) -> Path:
     from huggingface_hub import snapshot_download
 
     repository, _, revision = source.partition("@")
+    pickled = [PICKLED_FILE] if is_operators else []
     try:
         folder = snapshot_download(
             repository,
             revision=revision or None,
-            allow_patterns=[CONFIG_FILE, WEIGHTS_FILE, *PROMPT_FILES],
+            allow_patterns=[CONFIG_FILE, WEIGHTS_FILE, *PROMPT_FILES, *pickled],
         )
     except Exception as error:  # the client also raises errors of its HTTP library
         raise _download_failed(source, error) from error
@@ -48,10 +51,32 @@ def _download_failed(source: str, error: Exception) -> AdapterRejected:
         RevisionNotFoundError,
     )
 
-    message = (
-        f"{source!r} isn't a folder on this machine, and downloading it from the Hugging Face hub "
-        f"failed: {error}"
-    )
+    message = f"{source!r} isn't a folder on this machine, and {why_not_downloaded(error)}"
     if isinstance(error, (HFValidationError, RepositoryNotFoundError, RevisionNotFoundError)):
         return AdapterRejected(message)
     return SourceFailed(ErrorCode.UNAVAILABLE, message)
+
+
+def why_not_downloaded(error: Exception) -> str:
+    """Return why a download from the hub failed and what to do, as the end of a sentence."""
+    from huggingface_hub import constants
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    is_refusal = isinstance(error, (HfHubHTTPError, HFValidationError))
+    if is_refusal or (
+        isinstance(error, OSError) and not isinstance(error, LocalEntryNotFoundError)
+    ):
+        return (
+            f"downloading it from the Hugging Face hub failed ({reason}); correct the name, or set "
+            "HF_TOKEN if it needs an account"
+        )
+    if constants.HF_HUB_OFFLINE:
+        return (
+            "the Hugging Face hub's cache on this machine doesn't have it; unset HF_HUB_OFFLINE to "
+            "download it, or name a folder"
+        )
+    return (
+        f"the Hugging Face hub can't be reached to download it ({reason}); check the network, or "
+        "copy it to this machine and name its folder"
+    )

@@ -12,6 +12,8 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from shared.errors import ModelRejected
+from worker.model.loading.chatglm import glm_config
+from worker.model.loading.folder import is_chatglm
 from worker.model.loading.refusals import OTHER_ENGINE, first_line
 from worker.model.verify import check_rope
 
@@ -28,6 +30,8 @@ def read_config(source: str, folder: Path) -> Any:
             engine can't serve.
     """
     _refuse_adapter(source, folder)
+    if is_chatglm(folder):
+        return glm_config(source, folder)
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # transformers raises many error types for broken folders

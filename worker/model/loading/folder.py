@@ -1,16 +1,22 @@
 """Finds the files of a base model and computes their digest while the model is loaded."""
 
 import hashlib
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
+from typing import Any
 
 from shared.errors import ModelRejected
+from worker.lora.checkpoint.hub import why_not_downloaded
 
 FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
 """Patterns of the files that a model consists of."""
+PICKLES = "pytorch_model*.bin"
+"""Pattern of weights that are read if a chatglm checkpoint has no others."""
+TOKENIZER_FILE = "tokenizer.model"
 MAX_THREADS = 4
 """Maximum number of files that are hashed at the same time."""
 CHUNK_BYTES = 4 << 20
@@ -23,17 +29,41 @@ def find_model(source: str) -> Path:
         return folder
     if source.startswith((".", "/", "~")) or source.count("/") > 1:
         raise ModelRejected(f"--model {source}: this folder doesn't exist")
+    folder = _download(source, FILES)
+    if is_chatglm(folder) and not any(folder.glob("*.safetensors")):
+        _download(source, [*FILES, PICKLES])
+    return folder
+
+
+def _download(source: str, patterns: Sequence[str]) -> Path:
     # Commands check folders without the time that these imports take.
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(source, allow_patterns=FILES))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
+        return Path(snapshot_download(source, allow_patterns=list(patterns)))
+    except Exception as error:  # the client also raises errors of its HTTP library
         raise ModelRejected(
-            f"--model {source}: neither a folder nor a hub id that can be downloaded ({reason})"
-        ) from None
+            f"--model {source}: there is no such folder, and {why_not_downloaded(error)}"
+        ) from error
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """Return the files of a model's weights, sorted: pickles only if there are no others."""
+    return sorted(folder.glob("*.safetensors")) or sorted(folder.glob(PICKLES))
+
+
+def config_fields(folder: Path) -> dict[str, Any]:
+    """Return the fields of a model's config.json. They are empty if it can't be read."""
+    try:
+        fields = json.loads((folder / "config.json").read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return fields if isinstance(fields, dict) else {}
+
+
+def is_chatglm(folder: Path) -> bool:
+    """Return whether the model is chatglm2, chatglm3 or glm-4 in its original form."""
+    return config_fields(folder).get("model_type") == "chatglm"
 
 
 def model_name(source: str, folder: Path) -> str:
@@ -51,10 +81,7 @@ class Digest:
     def __init__(self, source: str, folder: Path, pool: ThreadPoolExecutor) -> None:
         self._source = source
         self._stop = Event()
-        self._files = [
-            (path, pool.submit(_sha256, path, self._stop))
-            for path in sorted(path for pattern in FILES for path in folder.glob(pattern))
-        ]
+        self._files = [(path, pool.submit(_sha256, path, self._stop)) for path in _files(folder)]
 
     def stop(self) -> None:
         """Let the threads end early. `result` must not be called afterwards."""
@@ -83,6 +110,11 @@ def digest_of(source: str, folder: Path) -> Iterator[Digest]:
             yield digest
         finally:
             digest.stop()
+
+
+def _files(folder: Path) -> list[Path]:
+    found = {path for pattern in FILES for path in folder.glob(pattern)}
+    return sorted(found.union(weight_files(folder)))
 
 
 def _sha256(path: Path, stop: Event) -> bytes:

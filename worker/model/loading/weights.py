@@ -1,7 +1,7 @@
 """Loads a base model's weights straight to the device that computes with them."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,9 @@ from transformers.utils import logging
 
 from shared.errors import ModelRejected
 from worker.model.loading.bitsandbytes import dequantised_weights
+from worker.model.loading.chatglm import find_dialect
 from worker.model.loading.refusals import OTHER_ENGINE, first_line, some_of
+from worker.model.loading.stored_weights import served_weights
 
 _NAMES = {
     "awq": "AWQ",
@@ -49,7 +51,9 @@ def load_weights(
             quantised by a method that isn't supported.
     """
     quantised = is_quantised(source, config)
-    load = _load_quantised if quantised else _load_plain
+    load = _load_plain
+    if quantised or find_dialect(folder) is not None:
+        load = _load_quantised if quantised else _load_translated
     with _named_errors(source, device), _quiet():
         model, info = load(source, folder, config, _options(dtype, device))
     _check_complete(source, info)
@@ -104,14 +108,29 @@ def _load_plain(
 def _load_quantised(
     source: str, folder: Path, config: Any, options: dict[str, Any]
 ) -> tuple[Any, dict[str, Any]]:
-    """Load with the model's own class, because the auto class takes no dict of lazy weights."""
-    model_class = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
     weights = dequantised_weights(source, folder, options["device_map"][""])
+    text = without_quantisation(config).get_text_config()
+    return _load_lazily(folder, MODEL_FOR_CAUSAL_LM_MAPPING[type(config)], text, weights, options)
+
+
+def _load_translated(
+    source: str, folder: Path, config: Any, options: dict[str, Any]
+) -> tuple[Any, dict[str, Any]]:
+    dialect = find_dialect(folder)
+    assert dialect is not None
+    model_class = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    with torch.device("meta"):
+        shapes = {name: value.shape for name, value in model_class(config).state_dict().items()}
+    weights = served_weights(source, folder, dialect, shapes)
+    return _load_lazily(folder, model_class, config, weights, options)
+
+
+def _load_lazily(
+    folder: Path, model_class: Any, config: Any, weights: Mapping[str, Any], options: dict[str, Any]
+) -> tuple[Any, dict[str, Any]]:
+    """Load with the model's own class, because the auto class takes no dict of lazy weights."""
     model, info = model_class.from_pretrained(
-        None,
-        config=without_quantisation(config).get_text_config(),
-        state_dict=dict(weights),
-        **options,
+        None, config=config, state_dict=dict(weights), **options
     )
     with suppress(OSError):  # the model has no generation_config.json
         model.generation_config = GenerationConfig.from_pretrained(folder, local_files_only=True)

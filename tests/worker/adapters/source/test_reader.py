@@ -1,6 +1,7 @@
 """Reading for clients, from copies and at the start: what is refused, and which version is read."""
 
 import asyncio
+import os
 import re
 import shutil
 from collections.abc import Callable, Mapping
@@ -11,13 +12,14 @@ import structlog
 import torch
 from adapter_folders import change_tensors, set_field
 from bad_adapters import BAD, Bad, save_bad
+from safetensors.torch import load_file
 from scripted_engine import ScriptedSource, read_scripted_adapter
 from source_worker import source_reader
 from tiny import save_adapter
 
 from shared.adapter_flags import LEFT_OUT
 from shared.errors import AdapterNotServed, AdapterRejected, ErrorCode, StoreFailed
-from shared.protocol.adapter_files import WEIGHTS_FILE
+from shared.protocol.adapter_files import PICKLED_FILE, WEIGHTS_FILE
 from shared.protocol.adapters import Adapter
 from shared.store.adapters.inspections import Findings, Inspection
 from worker.adapters.disk_store import AdapterStore
@@ -355,3 +357,46 @@ def test_those_that_cannot_be_served_may_be_left_out() -> None:
         ("a", True),
         ("c", True),
     ]
+
+
+def pickle_weights(folder: Path) -> Path:
+    """Save the adapter's weights as PEFT did before safetensors."""
+    torch.save(load_file(folder / WEIGHTS_FILE), folder / PICKLED_FILE)
+    (folder / WEIGHTS_FILE).unlink()
+    return folder
+
+
+def test_pickled_weights_are_read_for_the_settings_alone_and_become_a_copy_in_safetensors(
+    base: BaseModules, store: AdapterStore, reader: AdapterReader, good: Path, root: Path
+) -> None:
+    folder = pickle_weights(Path(shutil.copytree(good, root / "old")))
+    error = inspect(reader, folder).error
+    assert error.code is ErrorCode.ADAPTER_REJECTED
+    assert "only for adapters that --adapters names; convert it by" in error.message
+    operators = source_reader(base, store, [str(root)], AddressCheck(), at_start=[str(folder)])
+    adapter = operators.read("a", str(folder)).weights
+    assert adapter.digest == found(reader, Path(shutil.copytree(good, root / "new"))).digest
+    assert adapter.source == str(folder)
+    copy = store.folder_of(adapter.digest)
+    assert (copy / WEIGHTS_FILE).is_file()
+    assert not (copy / PICKLED_FILE).exists()
+    shutil.rmtree(folder)
+    assert reader.read_version(adapter.registry_entry(str(folder))).weights.digest == adapter.digest
+
+
+def test_a_pickle_that_runs_code_is_refused_for_the_settings_too(
+    base: BaseModules, store: AdapterStore, good: Path, root: Path
+) -> None:
+    folder = pickle_weights(Path(shutil.copytree(good, root / "old")))
+    marker = root / "ran"
+
+    class Attack:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return os.mkdir, (str(marker),)
+
+    torch.save({"a": Attack()}, folder / PICKLED_FILE)
+    operators = source_reader(base, store, [str(root)], AddressCheck(), at_start=[str(folder)])
+    with pytest.raises(AdapterRejected, match=r"adapter a from .*adapter_model\.bin can't be read"):
+        operators.read("a", str(folder))
+    assert not marker.exists()
+    assert store.copies() == []

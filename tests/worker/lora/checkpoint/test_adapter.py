@@ -1,5 +1,6 @@
 """Reading adapters: weights, scaling, versions, prompting, and sources on the hub."""
 
+import errno
 import json
 import os
 import shutil
@@ -8,21 +9,25 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
+import httpx
 import huggingface_hub
 import pytest
 import torch
 from adapter_folders import CONFIG, WEIGHTS, change_tensors, read_adapter, set_field
+from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 from safetensors.torch import load_file, save_file
 from threaded_server import LocalServer, QuietHandler, reply, running
 from tiny import save_adapter
 
 from shared.adapter_flags import is_hub_id
-from shared.errors import AdapterRejected
+from shared.errors import AdapterRejected, ModelRejected
 from worker.lora.base.modules import BaseModules
 from worker.lora.checkpoint.adapter import read_checkpoint
 from worker.lora.checkpoint.adapter_files import AdapterFiles
 from worker.lora.checkpoint.prompting import Prompting, read_prompting
+from worker.model.loading.folder import find_model
 
 Q0 = "model.layers.0.self_attn.q_proj"
 
@@ -94,7 +99,7 @@ def test_a_hub_id_or_its_snapshot_is_read_offline_through_the_links_of_the_cache
 ) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(AdapterRejected, match=r"'org/sql' isn't a folder .* hub failed"):
+    with pytest.raises(AdapterRejected, match=r"'org/sql' isn't a folder .* cache on this machine"):
         AdapterFiles.find("org/sql")
     repo = tmp_path / "hub" / "models--org--sql"
     snapshot = repo / "snapshots" / ("0" * 40)
@@ -108,6 +113,26 @@ def test_a_hub_id_or_its_snapshot_is_read_offline_through_the_links_of_the_cache
     assert adapter.source == "org/sql"
     of_folder = read_adapter(base, folder)
     assert adapter.version == read_adapter(base, snapshot).version == of_folder.version
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (LocalEntryNotFoundError("Got: ConnectError"), "can't be reached .* check the network"),
+        (httpx.ProxyError("refused"), "can't be reached .*refused"),
+        (HFValidationError("bad name"), "hub failed .*bad name.*correct the name"),
+        (OSError(errno.ENOSPC, "No space left"), "hub failed .*No space left"),
+    ],
+    ids=lambda case: type(case).__name__,
+)
+def test_a_failed_download_says_whether_the_hub_can_be_reached(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, reason: str
+) -> None:
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", Mock(side_effect=error))
+    with pytest.raises(AdapterRejected, match=f"'org/sql' isn't a folder .*{reason}"):
+        AdapterFiles.find("org/sql")
+    with pytest.raises(ModelRejected, match=f"--model org/base: .*{reason}"):
+        find_model("org/base")
 
 
 def test_errors_name_the_source_and_not_the_folder_it_was_resolved_to(

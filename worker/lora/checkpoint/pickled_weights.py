@@ -1,0 +1,55 @@
+"""Converts the weights that old versions of PEFT have saved, `adapter_model.bin`, to safetensors.
+
+Reading a pickle can run code. Only tensors are read here, by torch's restricted unpickler, and only
+for adapters that the operator named.
+"""
+
+import pickle
+import shutil
+import zipfile
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from shared.errors import AdapterRejected
+from shared.protocol.adapter_files import PICKLED_FILE, WEIGHTS_FILE
+from worker.lora.checkpoint.adapter_files import AdapterFiles
+
+
+def unpickled(path: Path) -> dict[str, torch.Tensor]:
+    """Return the tensors in a file of `torch.save` by name, mapped to memory.
+
+    Raises:
+        ValueError: the file has anything but tensors by name, or was saved before torch 1.6.
+    """
+    if not zipfile.is_zipfile(path):
+        raise ValueError(f"{path} isn't a file of torch 1.6 or later; save it again")
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"{path} can't be read: {reason}") from error
+    if not isinstance(found, dict) or not all(
+        isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in found.items()
+    ):
+        raise ValueError(f"{path} doesn't hold tensors by name")
+    return found
+
+
+def converted(files: AdapterFiles, folder: Path) -> AdapterFiles:
+    """Copy an adapter with pickled weights to the empty `folder`, with safetensors instead.
+
+    Raises:
+        AdapterRejected: the weights can't be read as tensors.
+    """
+    try:
+        tensors = unpickled(files.folder / PICKLED_FILE)
+    except ValueError as error:
+        raise AdapterRejected(str(error)) from error
+    # Tensors of a pickle may share memory, which safetensors refuses.
+    save_file({name: t.clone().contiguous() for name, t in tensors.items()}, folder / WEIGHTS_FILE)
+    for path in files.paths:
+        if path.name != PICKLED_FILE:
+            shutil.copyfile(path, folder / path.name)
+    return AdapterFiles(folder, files.source, is_operators=True)
