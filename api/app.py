@@ -90,12 +90,15 @@ def create_app(
         books_pool=settings.pool,
     )
     store = FileStore(settings.file_store) if settings.file_store else None
+    images = ImageFetcher(settings.image_private_hosts, max_body_bytes=settings.max_body_bytes)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         redis = connect(settings.redis_url, timeout_s=REDIS_TIMEOUT_S)
         ledger = Ledger(redis, Keys(settings.pool))
-        process = ProcessParts(metrics=app_metrics, tracer=tracer, store=store, ledger=ledger)
+        process = ProcessParts(
+            metrics=app_metrics, tracer=tracer, store=store, ledger=ledger, images=images
+        )
         pools = [assembled_pool(of_pool, redis, durability, process) for of_pool in of_pools]
         app.state.pools, app.state.stored_keys = Pools(pools), pools[0].part(StoredKeys)
         try:

@@ -4,7 +4,7 @@ from shared.cache_folder import cache_folder
 from shared.settings import WorkerSettings
 from worker.adapters.disk_store import AdapterStore
 from worker.adapters.remote.allowed_urls import AllowedUrls
-from worker.adapters.remote.pinned_connection import AddressCheck
+from shared.guarded_fetch.pinned_connection import AddressCheck
 from worker.adapters.remote.stager import Stager
 
 MIB = 1 << 20

@@ -20,7 +20,7 @@ from shared.store.redis.connection import Redis
 from shared.store.redis.keys import Keys
 from worker.adapters.disk_store import AdapterStore
 from worker.adapters.loader_threads import LoaderThreads
-from worker.adapters.remote.pinned_connection import AddressCheck
+from shared.guarded_fetch.pinned_connection import AddressCheck
 from worker.adapters.remote.stager import Stager
 from worker.adapters.source.allowed_sources import AdapterRoots
 from worker.adapters.source.inspector import Inspector

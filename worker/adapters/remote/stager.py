@@ -17,8 +17,8 @@ from worker.adapters.remote.archive import unpack
 from worker.adapters.remote.buckets import Bucket
 from worker.adapters.remote.budget import Budget
 from worker.adapters.remote.new_file import write_new
-from worker.adapters.remote.pinned_connection import AddressCheck
-from worker.adapters.remote.web import fetch_over_http
+from shared.guarded_fetch.pinned_connection import AddressCheck
+from shared.guarded_fetch.web import fetch_over_http
 
 TIME_LIMIT_S = 300.0
 """Maximum seconds to fetch an adapter."""

@@ -24,8 +24,8 @@ from web_server import Script, WebServer, response
 from shared.store.redis.connection import Redis
 from shared.store.redis.keys import Keys
 from worker.adapters.disk_store import AdapterStore
-from worker.adapters.remote import pinned_connection
-from worker.adapters.remote.pinned_connection import AddressCheck, is_public
+from shared.guarded_fetch import pinned_connection
+from shared.guarded_fetch.pinned_connection import AddressCheck, is_public
 from worker.adapters.source.remote_reads import MAX_STAGING
 from worker.lora.base.modules import BaseModules
 

@@ -21,7 +21,7 @@ from shared.protocol.adapter_files import WEIGHTS_FILE
 from shared.protocol.adapters import Adapter
 from shared.store.adapters.inspections import Findings, Inspection
 from worker.adapters.disk_store import AdapterStore
-from worker.adapters.remote.pinned_connection import AddressCheck
+from shared.guarded_fetch.pinned_connection import AddressCheck
 from worker.adapters.source.interface import CheckedAdapter
 from worker.adapters.source.load_at_start import read_each
 from worker.adapters.source.reader import AdapterReader, Read
