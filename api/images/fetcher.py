@@ -50,7 +50,7 @@ class ImageFetcher:
 
     def _fetched(self, places: Sequence[UrlPlace]) -> list[str]:
         budget = FetchBudget(
-            max_bytes=self._max_bytes, time_s=FETCH_S, limit="the server's --max-body-bytes"
+            max_bytes=self._max_bytes, time_s=FETCH_S, limit="the server's --max-body-bytes allows"
         )
         return [self._data_url(place, budget) for place in places]
 

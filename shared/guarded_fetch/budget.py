@@ -4,7 +4,6 @@ import time
 
 from shared.errors import AdapterRejected
 
-MIB = 1 << 20
 _LEAST_S = 0.05
 """Remaining seconds that count as none, because a read that waits for them ends a little early."""
 
@@ -13,7 +12,7 @@ class FetchBudget:
     """Counts the time and the bytes of one fetch. Other threads may read the progress."""
 
     def __init__(self, *, max_bytes: int, time_s: float, limit: str) -> None:
-        """Start the clock. `limit` names the limit `max_bytes` in messages."""
+        """Start the clock. `limit` describes `max_bytes`, as in "--max-mb allows (5 MiB)"."""
         self._max_bytes = max_bytes
         self._time_s = time_s
         self._limit = limit
@@ -44,5 +43,4 @@ class FetchBudget:
         self.left_s()
 
     def _too_large(self, what: str) -> AdapterRejected:
-        max_mb = self._max_bytes // MIB
-        return AdapterRejected(f"it {what} than {self._limit} allows ({max_mb} MiB)")
+        return AdapterRejected(f"it {what} than {self._limit}")

@@ -1,10 +1,11 @@
 """Limits the time, the received bytes and the unpacked bytes of the fetch of one adapter."""
 
 from shared.errors import AdapterRejected
-from shared.guarded_fetch.budget import MIB, FetchBudget
+from shared.guarded_fetch.budget import FetchBudget
 from shared.store.adapters.fetch_progress import Phase
 from worker.lora.throttle import pause
 
+MIB = 1 << 20
 CHUNK_BYTES = MIB
 """Largest number of bytes that are read at once."""
 MAX_RATIO = 200
@@ -18,7 +19,8 @@ class Budget(FetchBudget):
 
     def __init__(self, *, max_bytes: int, time_s: float) -> None:
         """Start the clock. `max_bytes` limits the received bytes, and also the unpacked bytes."""
-        super().__init__(max_bytes=max_bytes, time_s=time_s, limit="--adapter-download-mb")
+        limit = f"--adapter-download-mb allows ({max_bytes // MIB} MiB)"
+        super().__init__(max_bytes=max_bytes, time_s=time_s, limit=limit)
         self.phase = Phase.RECEIVING
         self._num_unpacked = 0
 
