@@ -21,6 +21,7 @@ from api.http.guards import Guards, check_scope
 from api.http.middleware import Boundary
 from api.http.turns.body_checks import check_slots
 from api.http.turns.tenant_requests import TenantRequests
+from api.images.fetcher import ImageFetcher
 from api.metrics.metrics import Metrics
 from api.openapi.document import describe
 from api.pools.pools import Pools, settings_of_pools

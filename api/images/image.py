@@ -66,4 +66,4 @@ def _size_of(raw: bytes) -> tuple[int, int]:
         formats = ", ".join(FORMATS)
         raise ValueError(f"isn't a complete image of a known format ({formats})") from None
     except Exception as error:  # Pillow's plugins raise many error types
-        raise ValueError(f"has a broken header: {error}") from None
+        raise ValueError(f"has a broken header: {error}") from error

@@ -110,7 +110,8 @@ def _part(block: Mapping[str, Any], path: str) -> ChatPart:
         case "image":
             url = _image_url(block.get("source"), f"{path}.source")
             return {"type": "image_url", "image_url": {"url": url}}
-    _refuse_block(block["type"], path)
+        case kind:
+            _refuse_block(kind, path)
 
 
 def _image_url(source: Any, path: str) -> str:
@@ -120,7 +121,8 @@ def _image_url(source: Any, path: str) -> str:
             return f"data:{media_type};base64,{string_of(source, 'data', path)}"
         case {"type": "url"}:
             return string_of(source, "url", path)
-    refuse(path, "must be an object with the type base64 or url")
+        case _:
+            refuse(path, "must be an object with the type base64 or url")
 
 
 def _call(block: Mapping[str, Any], path: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import pytest
 from vllm.engine.arg_utils import EngineArgs
 
 from shared.errors import SettingsError
+from shared.protocol.images import MAX_IMAGES
 from shared.settings import WorkerSettings
 from worker.engine_vllm.arguments import engine_args, num_slots, rank_of
 

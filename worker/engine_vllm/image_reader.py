@@ -63,8 +63,8 @@ class VllmImageReader:
                     ProcessorInputs(ids, items), TimingContext(enabled=False)
                 )
         except Exception as error:  # Pillow, processors and vLLM raise many error types
-            log.info("images_refused", error=str(error))
-            raise _refusal(f"can't be read: {first_line(error)}") from None
+            log.warning("images_refused", error=repr(error))
+            raise _refusal(f"can't be read: {first_line(error)}") from error
         for place in found["mm_placeholders"]["image"]:
             if place.get_num_embeds() > self._max_tokens:
                 raise _refusal(f"have more than {self._max_tokens} tokens; send smaller ones")

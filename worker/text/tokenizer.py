@@ -179,9 +179,7 @@ class Tokenizer:
         if self._images is None:
             return _joined(messages)
         tools = job.tools.tools if job.tools else None
-        return self._images.messages(
-            messages, template or self._hf.get_chat_template(tools=tools)
-        )
+        return self._images.messages(messages, template or self._hf.get_chat_template(tools=tools))
 
     def _encode_chat(self, job: Job, style: PromptStyle, text: str | None) -> EncodedPrompt:
         """Return the chat's tokens. `text` is the rendered chat; None renders it here."""

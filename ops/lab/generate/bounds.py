@@ -64,7 +64,8 @@ BOUNDS: Mapping[Work, Bounds] = {
     Work.ANSWER: Bounds(
         num_bytes=f"{_JSON}; {_FETCHED}; `--max-model-len` tokens",
         items=f"{_VALUES}; {MAX_ANSWERS} answers; {_IMAGES}",
-        time=f"{_CHECK}; {_FETCH}; the answer: `--deadline-s`, a cancellation, or its client leaves",
+        time=f"{_CHECK}; {_FETCH}; the answer: `--deadline-s`, a cancellation, or its client "
+        "leaves",
         account="`--max-waiting-tenant`, `--max-waiting-tenant-mb`, limits of its keys; "
         f"{MAX_FETCHES_OF_TENANT} requests at a time whose images are fetched",
     ),

@@ -101,7 +101,9 @@ async def test_a_job_carries_the_images_and_their_places(
     check_job(await queued(direct, path, body, queue), FILES)
 
 
-async def test_an_image_may_be_the_result_of_a_tool(direct: httpx.AsyncClient, queue: Queue) -> None:
+async def test_an_image_may_be_the_result_of_a_tool(
+    direct: httpx.AsyncClient, queue: Queue
+) -> None:
     call = {"type": "tool_use", "id": "c", "name": "look", "input": {}}
     image = {"type": "image", "source": source_of(data_url(FILES[0]))}
     result = {"type": "tool_result", "tool_use_id": "c", "content": [image]}

@@ -1,4 +1,4 @@
-"""Adapters of models that read images: names of the language model's layers, and what is refused."""
+"""Adapters of models that read images: names of their layers, and what is refused."""
 
 from pathlib import Path
 

@@ -336,7 +336,9 @@ async def test_jobs_with_images_run_only_on_workers_that_serve_images(
 ) -> None:
     text = await actor("text", holds=["base@1", "a@1"], serves=WITHOUT_IMAGES)
     vision = await actor(
-        "vision", holds=["base@1", "a@1"], serves=replace(PLAIN, features=frozenset({Feature.IMAGES}))
+        "vision",
+        holds=["base@1", "a@1"],
+        serves=replace(PLAIN, features=frozenset({Feature.IMAGES})),
     )
     image, adapted = [await enqueue(version, images=("aW1hZ2U=",)) for version in ("base@1", "a@1")]
     embedded = await enqueue(**embeddings())
@@ -348,7 +350,9 @@ async def test_images_for_an_adapter_of_another_kind_are_refused_by_name(
     actor: Start, queue: Queue
 ) -> None:
     await actor("text", holds=["base@1"], serves=WITHOUT_IMAGES)
-    await actor("vision", holds=["base@1"], serves=replace(PLAIN, features=frozenset({Feature.IMAGES})))
+    await actor(
+        "vision", holds=["base@1"], serves=replace(PLAIN, features=frozenset({Feature.IMAGES}))
+    )
     with pytest.raises(JobFailed, match="send the request without images") as failed:
         await queue.enqueue(make_job(DORA, images=("aW1hZ2U=",)), LIMITS)
     assert failed.value.error.status == 400

@@ -22,12 +22,12 @@ from shared.errors import (
     SourceFailed,
     StoreFailed,
 )
+from shared.guarded_fetch.pinned_connection import AddressCheck
 from shared.protocol.adapters import Adapter
 from shared.store.adapters.inspections import Inspection
 from worker.adapters.disk_store import AdapterStore
 from worker.adapters.remote import buckets
 from worker.adapters.remote.allowed_urls import AllowedUrls
-from shared.guarded_fetch.pinned_connection import AddressCheck
 from worker.adapters.source.reader import AdapterReader
 from worker.lora.base.modules import BaseModules
 from worker.lora.checkpoint.adapter_files import AdapterFiles
