@@ -104,25 +104,21 @@ def _content(parts: list[ChatPart]) -> str | list[ChatPart]:
 
 
 def _part(block: Mapping[str, Any], path: str) -> ChatPart:
-    match block["type"]:
-        case "text":
-            return string_of(block, "text", path)
-        case "image":
-            url = _image_url(block.get("source"), f"{path}.source")
-            return {"type": "image_url", "image_url": {"url": url}}
-        case kind:
-            _refuse_block(kind, path)
+    if block["type"] == "text":
+        return string_of(block, "text", path)
+    if block["type"] != "image":
+        _refuse_block(block["type"], path)
+    return {"type": "image_url", "image_url": {"url": _image_url(block.get("source"), path)}}
 
 
 def _image_url(source: Any, path: str) -> str:
-    match source:
-        case {"type": "base64"}:
-            media_type = string_of(source, "media_type", path)
-            return f"data:{media_type};base64,{string_of(source, 'data', path)}"
-        case {"type": "url"}:
-            return string_of(source, "url", path)
-        case _:
-            refuse(path, "must be an object with the type base64 or url")
+    path, kind = f"{path}.source", source.get("type") if isinstance(source, dict) else None
+    if kind not in ("base64", "url"):
+        refuse(path, "must be an object with the type base64 or url")
+    if kind == "url":
+        return string_of(source, "url", path)
+    media_type = string_of(source, "media_type", path)
+    return f"data:{media_type};base64,{string_of(source, 'data', path)}"
 
 
 def _call(block: Mapping[str, Any], path: str) -> dict[str, Any]:
