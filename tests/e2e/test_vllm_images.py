@@ -147,4 +147,4 @@ async def test_a_batchs_line_has_an_image(client: openai.AsyncOpenAI) -> None:
 
 async def test_a_truncated_image_is_a_400(client: openai.AsyncOpenAI) -> None:
     with pytest.raises(openai.BadRequestError, match="the images can't be read"):
-        await answer(client, BASE, image_file(size=(200, 200))[:-20])
+        await answer(client, BASE, image_file(size=(200, 200))[:200])

@@ -155,7 +155,7 @@ def test_a_prompt_with_an_image_is_reused_only_for_the_same_image(vision: Vision
     assert other.num_cached_tokens == 0 < again.num_cached_tokens
 
 
-@pytest.mark.parametrize("end", [30, -20], ids=["header", "pixels"])
+@pytest.mark.parametrize("end", [30, 200])
 def test_a_truncated_image_is_refused(
     vision: Vision, monkeypatch: pytest.MonkeyPatch, end: int
 ) -> None:

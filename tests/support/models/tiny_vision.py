@@ -89,6 +89,10 @@ def tiny_vision_model() -> Any:
 def save_tiny_vision_model(folder: Path) -> Path:
     """Save the model and its processor to a folder for `--model`, and return it."""
     tiny_vision_model().save_pretrained(folder)
+    file, tower = folder / "model.safetensors", "vision_tower."
+    # Published checkpoints have these names, and vLLM expects them.
+    named = {name.replace(tower, f"{tower}vision_model."): t for name, t in load_file(file).items()}
+    save_file(named, file, {"format": "pt"})
     processor = LlavaProcessor(
         image_processor=CLIPImageProcessor(
             size={"shortest_edge": SIZE}, crop_size={"height": SIZE, "width": SIZE}

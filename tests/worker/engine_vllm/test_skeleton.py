@@ -46,7 +46,7 @@ def test_tensors_outside_the_language_model_are_refused(
     file = save_vision_adapter(tmp_path, seed=1, names=names) / "adapter_model.safetensors"
     tensors = load_file(file)
     tower = {
-        name.replace(names, "model.vision_tower.vision_model.encoder."): tensor
+        name.replace(names, "model.vision_tower.vision_model.encoder."): tensor.clone()
         for name, tensor in tensors.items()
     }
     save_file({**tensors, **tower}, file)
@@ -59,7 +59,7 @@ def test_tensors_of_one_layer_under_two_names_are_refused(
 ) -> None:
     file = save_vision_adapter(tmp_path, seed=1) / "adapter_model.safetensors"
     tensors = load_file(file)
-    twice = {name.replace(LATEST, NAMES[1]): tensor for name, tensor in tensors.items()}
+    twice = {name.replace(LATEST, NAMES[1]): tensor.clone() for name, tensor in tensors.items()}
     save_file({**tensors, **twice}, file)
     with pytest.raises(AdapterRejected, match="same module"):
         read(tmp_path, base)
