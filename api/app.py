@@ -21,6 +21,7 @@ from api.http.guards import Guards, check_scope
 from api.http.middleware import Boundary
 from api.http.turns.body_checks import check_slots
 from api.http.turns.tenant_requests import TenantRequests
+from api.images.fetcher import ImageFetcher
 from api.metrics.metrics import Metrics
 from api.openapi.document import describe
 from api.pools.pools import Pools, settings_of_pools
@@ -90,12 +91,15 @@ def create_app(
         books_pool=settings.pool,
     )
     store = FileStore(settings.file_store) if settings.file_store else None
+    images = ImageFetcher(settings.image_private_hosts, max_body_bytes=settings.max_body_bytes)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         redis = connect(settings.redis_url, timeout_s=REDIS_TIMEOUT_S)
         ledger = Ledger(redis, Keys(settings.pool))
-        process = ProcessParts(metrics=app_metrics, tracer=tracer, store=store, ledger=ledger)
+        process = ProcessParts(
+            metrics=app_metrics, tracer=tracer, store=store, ledger=ledger, images=images
+        )
         pools = [assembled_pool(of_pool, redis, durability, process) for of_pool in of_pools]
         app.state.pools, app.state.stored_keys = Pools(pools), pools[0].part(StoredKeys)
         try:

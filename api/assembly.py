@@ -27,6 +27,7 @@ from api.follow.presence import Presence
 from api.follow.reply_hub import ReplyHub
 from api.http.turns.fair_slots import FairSlots
 from api.http.turns.turns import Turns
+from api.images.fetcher import ImageFetcher
 from api.metrics.metrics import Metrics
 from api.pool_state.body import pool_body
 from api.pool_state.feed import PoolFeed
@@ -83,6 +84,7 @@ class ProcessParts:
     """Contents of files. None if the operator hasn't set --file-store."""
     ledger: Ledger
     """Records the usage of tenants."""
+    images: ImageFetcher
     turns: Turns = field(default_factory=partial(Turns, MAX_TURNS))
     upload_slots: FairSlots = field(
         default_factory=partial(FairSlots, MAX_UPLOADS, max_per_tenant=MAX_UPLOADS_TENANT)
@@ -182,14 +184,14 @@ def assembled_pool(
     parts = (
         *(settings, registry, views, models, intake, following, loops, reports, queue, replies),
         *(process.metrics, process.ledger, StoredKeys(KeyStore(redis, keys))),
-        *(DeadLetters(redis, keys), Changes(redis, keys)),
+        *(DeadLetters(redis, keys), Changes(redis, keys), process.images),
         *(inspector, new_versions, shadows, Candidates(redis, keys), Pins(redis, keys)),
         ShownAdapters(registry, AdapterViews(redis, keys), views),
         StagingProgress(redis, keys),
         AdapterUploads(
             Uploads(redis, keys), max_mb=settings.max_adapter_mb, deadline_s=settings.deadline_s
         ),
-        TokenizerCalls(Tokenizations(redis, keys), process.call_slots),
+        TokenizerCalls(Tokenizations(redis, keys), views, process.call_slots),
         *_file_parts(settings, redis, process),
     )
     return Pool(settings.pool, settings.root_path, parts)

@@ -221,6 +221,11 @@ class ApiSettings(FileSettings):
         "Maximum size of a request body in bytes. A larger one is refused with 413.",
         least=1024,
     )
+    image_private_hosts: Words = Field(
+        (),
+        description="Host of images' URLs whose address may be private, such as a server of your "
+        "own network. By default only public addresses are connected to.",
+    )
     max_file_mb: int = _number(
         200,
         "Maximum size in MiB of a file that a client uploads. A larger one is refused with 413.",
@@ -674,6 +679,7 @@ _FLAG_NAMES = {
     "api_keys": "api_key",
     "adapter_roots": "adapter_root",
     "adapter_private_hosts": "adapter_private_host",
+    "image_private_hosts": "image_private_host",
     "tenant_weights": "tenant_weight",
 }
 """Names of flags that differ from their settings: the setting is a list, and the flag, which can be

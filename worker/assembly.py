@@ -4,6 +4,7 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from shared.protocol.capabilities import Feature
 from shared.protocol.workers import WorkerInfo
 from shared.settings import WorkerSettings
 from shared.store.jobs.token_streams import recover
@@ -81,7 +82,10 @@ class WorkerParts:
         styles = AdapterStyles(
             adapters.residency, stores.registry, served.adapters.source, adapters.reading_threads
         )
-        self.tokenizations = TokenizationDesk(stores.tokenizations, served.tokenizer, styles)
+        self.tokenizations = TokenizationDesk(
+            *(stores.tokenizations, served.tokenizer, styles),
+            serves_images=Feature.IMAGES in served.serves.features,
+        )
 
     def _describe(self) -> WorkerInfo:
         """Return the worker's current state as shown to operators."""

@@ -59,6 +59,7 @@ def admission_to(
         max_model_len=base.max_model_len,
         max_token_bytes=base.max_token_bytes,
         embedding_size=base.embedding_size,
+        takes_images=base.takes_images,
         tool_form=found.tool_form,
         reasoning=found.reasoning,
         reply_to=intake.api_id,

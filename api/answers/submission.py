@@ -12,6 +12,7 @@ from api.answers.answer import Answer
 from api.answers.background import start_in_background
 from api.answers.draft import Draft, Wanted
 from api.answers.parts import Following, Intake
+from api.answers.remote_images import with_remote_images
 from api.http.body import read_json_object
 from api.http.headers import PREFERENCE_APPLIED_HEADER, STRICT_HANDLING, WARNING_HEADER
 from api.http.turns.body_checks import begin_check
@@ -59,7 +60,8 @@ async def submit_json(
     job_of: Callable[[R, Admission], Job],
 ) -> Response:
     """Do the same as `submit` for a request whose body has been read already, as `raw`."""
-    return await _submit(request, access, raw, partial(parse, raw), job_of)
+    body = await with_remote_images(request, access, raw)
+    return await _submit(request, access, raw, partial(parse, body), job_of)
 
 
 async def submit_viewed(

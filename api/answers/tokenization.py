@@ -13,10 +13,12 @@ from api.pools.pools import pools_of
 from api.requests.viewed import ViewedRequest
 from shared.errors import ErrorCode, JobFailed, failed
 from shared.protocol.access.rights import Access
+from shared.protocol.capabilities import Needs, why_unserved
 from shared.protocol.ids import CallId
 from shared.protocol.jobs import Job
 from shared.protocol.tokenization import Call, EncodeChat, Reply
 from shared.store.jobs.tokenizations import Tokenizations
+from shared.store.views.pool_views import PoolViews
 
 ATTEMPT_S = 4.0
 """Seconds to wait for a reply before the call is sent again.
@@ -38,18 +40,22 @@ LIMIT_S = 10.0
 class TokenizerCalls:
     """Sends tokenization calls to the workers of one pool."""
 
-    def __init__(self, tokenizations: Tokenizations, slots: FairSlots) -> None:
+    def __init__(self, tokenizations: Tokenizations, views: PoolViews, slots: FairSlots) -> None:
         """Create an object. `slots` limits the number of concurrent calls."""
         self._tokenizations = tokenizations
+        self._views = views
         self._slots = slots
 
     async def ask(self, tenant: str, call: Call) -> Reply:
         """Have any live worker answer a call of `tenant`, and return the reply.
 
         Raises:
-            JobFailed: the worker refuses the input, or no worker has answered in time.
+            JobFailed: the worker refuses the input, no worker serves its images, or none has
+                answered in time.
             RedisUnavailable: Redis can't be reached.
         """
+        if isinstance(call, EncodeChat) and call.job.images:
+            await self._check_images(call.job)
         try:
             async with asyncio.timeout(LIMIT_S), self._slots.slot(tenant):
                 reply = await self._ask(call)
@@ -70,6 +76,12 @@ class TokenizerCalls:
             RedisUnavailable: Redis can't be reached.
         """
         return len((await self.ask(chat.tenant, EncodeChat(job=chat))).ids)
+
+    async def _check_images(self, job: Job) -> None:
+        workers = [view.info.serves for view in await self._views.workers()]
+        needs = Needs(features=job.features)
+        if reason := why_unserved(f"model {job.model}", needs, workers):
+            raise failed(ErrorCode.UNSUPPORTED_PARAMETER, reason, "messages")
 
     async def _ask(self, call: Call) -> Reply | None:
         call_id = CallId(secrets.token_hex(16))

@@ -9,9 +9,10 @@ from api.requests.object_kinds import refuse, string_of
 from shared.errors import ErrorCode
 
 _DROPPED = ("redacted_thinking",)
-_UNSUPPORTED = ("image", "document")
 
 ChatMessage = dict[str, Any]
+ChatPart = str | dict[str, Any]
+"""A part of a chat message's content. Strings are text."""
 
 
 def chat_messages(system: Any, messages: Sequence[Any]) -> list[ChatMessage]:
@@ -79,23 +80,45 @@ def _assistant(blocks: list[tuple[str, Mapping[str, Any]]]) -> ChatMessage:
 
 
 def _user(blocks: list[tuple[str, Mapping[str, Any]]]) -> Iterator[ChatMessage]:
-    """Yield a tool message for each result, and one user message for texts between results."""
-    texts: list[str] = []
+    """Yield a tool message for each result, and one user message for parts between results."""
+    parts: list[ChatPart] = []
     for path, block in blocks:
-        match block["type"]:
-            case "text":
-                texts.append(string_of(block, "text", path))
-            case "tool_result":
-                if texts:
-                    yield {"role": "user", "content": "\n".join(texts)}
-                    texts = []
-                answered = string_of(block, "tool_use_id", path)
-                text = _text(block.get("content") or "", f"{path}.content")
-                yield {"role": "tool", "tool_call_id": answered, "content": text}
-            case kind:
-                _refuse_block(kind, path)
-    if texts or not blocks:
-        yield {"role": "user", "content": "\n".join(texts)}
+        if block["type"] != "tool_result":
+            parts.append(_part(block, path))
+            continue
+        if parts:
+            yield {"role": "user", "content": _content(parts)}
+            parts = []
+        answered = string_of(block, "tool_use_id", path)
+        found = _blocks(block.get("content") or "", f"{path}.content")
+        content = _content([_part(each, each_path) for each_path, each in found])
+        yield {"role": "tool", "tool_call_id": answered, "content": content}
+    if parts or not blocks:
+        yield {"role": "user", "content": _content(parts)}
+
+
+def _content(parts: list[ChatPart]) -> str | list[ChatPart]:
+    """Return a chat message's content. Without images it is one string, with line breaks."""
+    texts = [part for part in parts if isinstance(part, str)]
+    return "\n".join(texts) if len(texts) == len(parts) else parts
+
+
+def _part(block: Mapping[str, Any], path: str) -> ChatPart:
+    if block["type"] == "text":
+        return string_of(block, "text", path)
+    if block["type"] != "image":
+        _refuse_block(block["type"], path)
+    return {"type": "image_url", "image_url": {"url": _image_url(block.get("source"), path)}}
+
+
+def _image_url(source: Any, path: str) -> str:
+    path, kind = f"{path}.source", source.get("type") if isinstance(source, dict) else None
+    if kind not in ("base64", "url"):
+        refuse(path, "must be an object with the type base64 or url")
+    if kind == "url":
+        return string_of(source, "url", path)
+    media_type = string_of(source, "media_type", path)
+    return f"data:{media_type};base64,{string_of(source, 'data', path)}"
 
 
 def _call(block: Mapping[str, Any], path: str) -> dict[str, Any]:
@@ -134,6 +157,4 @@ def _blocks(content: Any, path: str) -> list[tuple[str, Mapping[str, Any]]]:
 
 def _refuse_block(kind: str, path: str) -> NoReturn:
     reason = f"blocks of type {kind[:60]!r} aren't supported here"
-    if kind in _UNSUPPORTED:
-        reason += ", because the models only read text"
     refuse(f"{path}.type", reason, ErrorCode.UNSUPPORTED_PARAMETER)

@@ -9,15 +9,20 @@ from api.requests.object_kinds import Kinds, ObjectKind
 _ANY = ("type", "cache_control")
 
 TEXTS: Kinds = {None: ObjectKind(fields=(*_ANY, "text", "citations"))}
-_BLOCKS: Kinds = {
+_SOURCE = ObjectKind(fields=("type", "media_type", "data", "url"))
+_PARTS: Kinds = {
     **TEXTS,
+    "image": ObjectKind(fields=(*_ANY, "source"), parts={"source": {None: _SOURCE}}),
+}
+_BLOCKS: Kinds = {
+    **_PARTS,
     "thinking": ObjectKind(fields=(*_ANY, "thinking", "signature")),
     "redacted_thinking": ObjectKind(fields=(*_ANY, "data")),
     "tool_use": ObjectKind(fields=(*_ANY, "id", "name", "input", "caller", "toolset_name")),
     "tool_result": ObjectKind(
         fields=(*_ANY, "tool_use_id", "content", "toolset_name"),
         unused=("is_error",),
-        parts={"content": TEXTS},
+        parts={"content": _PARTS},
     ),
 }
 """Kinds of content blocks. Blocks of other types are text blocks, or are refused."""

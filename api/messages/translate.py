@@ -63,6 +63,7 @@ OBJECTS: Mapping[str, Kinds] = {"system": TEXTS, "messages": MESSAGES, "tools": 
 PASSED_ON = ("temperature", "top_p", "top_k", "stream", "background", "metadata")
 """Fields that have the same name in a chat request."""
 NAMES = {
+    r"messages\[\d+\]\.content\[\d+\]\.image_url.*": "messages",  # other messages may precede
     r"tools\[(\d+)\]\.function\.parameters": r"tools[\1].input_schema",
     r"tools\[(\d+)\]\.function": r"tools[\1]",
     r"tool_choice\.function": "tool_choice",

@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 
 from api.schema.chat import ChatCompletionRequest
-from api.schema.chat_messages import AssistantMessage, Message, ToolMessage
+from api.schema.chat_messages import AssistantMessage, ImagePart, Message, ToolMessage
 from api.schema.tools import (
     AllowedTools,
     FunctionDefinition,
@@ -19,14 +19,15 @@ from api.schema.tools import (
 )
 from shared.errors import ErrorCode, failed, invalid_value
 from shared.json_budget import JsonBudget
+from shared.protocol.images import PLACE
 from shared.protocol.tools import ToolChoice, ToolForm, ToolUse
 
 
 def template_messages(messages: Sequence[Message]) -> tuple[dict[str, Any], ...]:
     """Return the messages as chat templates expect them.
 
-    Message contents become strings. The arguments of tool calls are parsed, unless they aren't
-    valid JSON or are too complex.
+    Message contents become strings, or lists if they have images. The arguments of tool calls are
+    parsed, unless they aren't valid JSON or are too complex.
     """
     budget = JsonBudget()
     plain = tuple(_template_message(message, budget) for message in messages)
@@ -70,7 +71,7 @@ def tool_use(request: ChatCompletionRequest, form: ToolForm | None) -> ToolUse |
 def _template_message(message: Message, budget: JsonBudget) -> dict[str, Any]:
     # Chat templates only know "system", which OpenAI's newer models call "developer".
     role = "system" if message.role == "developer" else message.role
-    plain: dict[str, Any] = {"role": role, "content": message.text}
+    plain: dict[str, Any] = {"role": role, "content": _template_content(message)}
     if message.name is not None:
         plain["name"] = message.name
     if isinstance(message, ToolMessage):
@@ -81,6 +82,17 @@ def _template_message(message: Message, budget: JsonBudget) -> dict[str, Any]:
         if reasoning := message.reasoning_content or message.reasoning:
             plain["reasoning_content"] = reasoning
     return plain
+
+
+def _template_content(message: Message) -> str | list[dict[str, Any]]:
+    if not any(isinstance(part, ImagePart) for part in message.content):
+        return message.text
+    return [
+        dict(PLACE)
+        if isinstance(part, ImagePart)
+        else {"type": "text", "text": (part if isinstance(part, str) else part.content) or ""}
+        for part in message.content
+    ]
 
 
 def _template_tool(tool: Tool) -> dict[str, Any]:

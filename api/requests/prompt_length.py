@@ -3,6 +3,7 @@
 import sys
 
 from shared.context_length import least_bytes, output_limit
+from shared.protocol.images import text_of
 from shared.protocol.jobs import Endpoint, Job
 
 JOINED_BYTES = 12
@@ -45,5 +46,6 @@ def _user_message_bytes(job: Job) -> list[int]:
     Whitespace around a message isn't counted, because some chat templates strip it. Messages of
     other roles aren't counted, because some chat templates leave them out.
     """
-    texts = [turn["content"] for turn in job.messages or () if turn["role"] == "user"]
+    turns = job.messages or ()
+    texts = [text_of(turn["content"]) for turn in turns if turn["role"] == "user"]
     return [least_bytes(text.strip()) - JOINED_BYTES for text in texts]

@@ -9,6 +9,7 @@ import orjson
 from api.http.validation import validate
 from api.requests.chat_messages import template_messages, tool_use
 from api.requests.constraints import check_constraint, constraint_of
+from api.requests.images import read_images
 from api.requests.prompt_length import check_length
 from api.requests.template_options import echoed, prompt_end, template_kwargs
 from api.requests.unsupported_fields import CHAT, COMPLETIONS, MESSAGE, drop_unsupported
@@ -17,6 +18,7 @@ from api.schema.completions import CompletionRequest
 from api.schema.generation import GenerationRequest
 from shared.errors import invalid_param
 from shared.protocol.ids import AdapterVersion, ApiId, JobId
+from shared.protocol.images import text_of
 from shared.protocol.jobs import Endpoint, Job, SamplingParams
 from shared.protocol.tools import CALL_ENDS, ToolForm, ToolUse
 from shared.reasoning_form import ReasoningForm
@@ -61,6 +63,8 @@ class Admission:
     """Form of the reasoning in the model's answers; None if they have no reasoning part."""
     embedding_size: int = 0
     """Number of values of an embedding of the model; 0 if its workers compute no embeddings."""
+    takes_images: bool = False
+    """Whether the base model reads images."""
     max_token_bytes: int = 0
     """Maximum number of prompt bytes that one token covers; 0 if unknown."""
 
@@ -119,21 +123,25 @@ def chat_job(request: ChatCompletionRequest, admission: Admission) -> Job:
     """Return the job that answers a chat request.
 
     Raises:
-        JobFailed: the messages or the tools are inconsistent, the model doesn't support tools, or
-            the messages can't fit into the model's context.
+        JobFailed: the messages or the tools are inconsistent, an image is invalid, the model
+            doesn't support tools or images, or the messages can't fit into the model's context.
     """
     messages, tools = template_messages(request.messages), tool_use(request, admission.tool_form)
-    num_chars = sum(len(message["content"]) for message in messages)
+    images = read_images(request.messages, takes_images=admission.takes_images)
+    if images and request.truncate_prompt_tokens is not None:
+        raise invalid_param("truncate_prompt_tokens", "isn't available with images; leave it out")
+    num_chars = sum(len(text_of(message["content"])) for message in messages)
     num_chars += len(orjson.dumps(tools.tools)) if tools else 0
     max_tokens = request.max_completion_tokens or request.max_tokens
     sampling = _stop_after_call(_sampling(request, max_tokens, admission.random_seed), tools)
     if request.logprobs:
         sampling = replace(sampling, logprobs=request.top_logprobs or 0)
-    num_tokens = num_chars // CHARS_PER_TOKEN
+    num_tokens = num_chars // CHARS_PER_TOKEN + sum(image.num_tokens for image in images)
     job = _job(request, admission, Endpoint.CHAT, sampling, num_tokens)
     job = replace(
         job,
         messages=messages,
+        images=tuple(image.data for image in images),
         tools=tools,
         template_kwargs=template_kwargs(request),
         prompt_end=prompt_end(request),

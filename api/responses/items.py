@@ -18,9 +18,12 @@ TEXT_PARTS = {
     "refusal": "refusal",
 }
 """For each type of text part, the field that has its text."""
-_UNSUPPORTED_PARTS = ("input_image", "input_file", "input_audio", "computer_screenshot")
+IMAGE_PART = "input_image"
+_UNSUPPORTED_PARTS = ("input_file", "input_audio", "computer_screenshot")
 
 Item = dict[str, Any]
+Content = str | list[Item]
+"""Text, or text and images in the form of a message's parts."""
 
 
 def checked_items(given: Any) -> list[Item]:
@@ -84,28 +87,35 @@ def _checked_message(item: Mapping[str, Any], path: str) -> Item:
     return _message(str(role), _content(item.get("content"), f"{path}.content"))
 
 
-def _message(role: str, text: str) -> Item:
+def _message(role: str, content: Content) -> Item:
     kind = "output_text" if role == "assistant" else "input_text"
-    return {"type": "message", "role": role, "content": [{"type": kind, "text": text}]}
+    parts = [{"type": kind, "text": content}] if isinstance(content, str) else content
+    return {"type": "message", "role": role, "content": parts}
 
 
-def _content(content: Any, path: str) -> str:
-    """Return content as one string. Parts are joined by line breaks."""
+def _content(content: Any, path: str) -> Content:
+    """Return checked content. Without images it is one string, with line breaks between parts."""
     if isinstance(content, str):
         return content
     if not isinstance(content, list):
         refuse(path, "must be a string or a list of text parts")
-    return "\n".join(_part(part, f"{path}[{index}]") for index, part in enumerate(content))
+    parts = [_part(part, f"{path}[{index}]") for index, part in enumerate(content)]
+    if any(part["type"] == IMAGE_PART for part in parts):
+        return parts
+    return "\n".join(part["text"] for part in parts)
 
 
-def _part(part: Any, path: str) -> str:
+def _part(part: Any, path: str) -> Item:
     kind = part.get("type") if isinstance(part, dict) else None
     if kind in _UNSUPPORTED_PARTS:
-        message = f"parts of type {kind!r} aren't supported, because the models only read text"
-        refuse(f"{path}.type", message, ErrorCode.UNSUPPORTED_PARAMETER)
+        message = f"parts of type {kind!r} aren't supported; send parts of type input_text or "
+        refuse(f"{path}.type", f"{message}{IMAGE_PART}", ErrorCode.UNSUPPORTED_PARAMETER)
+    if kind == IMAGE_PART:
+        return {"type": kind, "image_url": string_of(part, "image_url", path), "detail": "auto"}
     if not isinstance(kind, str) or kind not in TEXT_PARTS:
-        refuse(path, f"must be an object with one of the types {', '.join(TEXT_PARTS)}")
-    return string_of(part, TEXT_PARTS[kind], path)
+        kinds = ", ".join((*TEXT_PARTS, IMAGE_PART))
+        refuse(path, f"must be an object with one of the types {kinds}")
+    return {"type": "input_text", "text": string_of(part, TEXT_PARTS[kind], path)}
 
 
 def _reasoning(item: Mapping[str, Any], path: str) -> list[Item]:
@@ -127,16 +137,29 @@ def _reasoning(item: Mapping[str, Any], path: str) -> list[Item]:
 def _chat_message(item: Item) -> dict[str, Any]:
     match item["type"]:
         case "message":
-            text = "\n".join(part["text"] for part in item["content"])
-            return {"role": item["role"], "content": text}
+            return {"role": item["role"], "content": _chat_content(item["content"])}
         case "function_call":
             function = {"name": item["name"], "arguments": item["arguments"]}
             call = {"id": item["call_id"], "type": "function", "function": function}
             return {"role": "assistant", "tool_calls": [call]}
         case "function_call_output":
-            return {"role": "tool", "tool_call_id": item["call_id"], "content": item["output"]}
+            output = _chat_content(item["output"])
+            return {"role": "tool", "tool_call_id": item["call_id"], "content": output}
     text = "\n".join(part["text"] for part in item["content"])
     return {"role": "assistant", "reasoning_content": text}
+
+
+def _chat_content(content: Content) -> Any:
+    if isinstance(content, str):
+        return content
+    if not any(part["type"] == IMAGE_PART for part in content):
+        return "\n".join(part["text"] for part in content)
+    return [
+        {"type": "image_url", "image_url": {"url": part["image_url"]}}
+        if part["type"] == IMAGE_PART
+        else part["text"]
+        for part in content
+    ]
 
 
 def _belongs_to(new: Mapping[str, Any], last: Mapping[str, Any]) -> bool:

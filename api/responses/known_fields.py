@@ -12,6 +12,7 @@ _CONTENT: Kinds = {
     "output_text": _ANSWER,
     "text": _ANSWER,
     "refusal": ObjectKind(fields=("type", "refusal")),
+    "input_image": ObjectKind(fields=("type", "image_url", "detail")),
 }
 _MESSAGE = ObjectKind(
     fields=("type", "role", "content", "id", "status", "phase"), parts={"content": _CONTENT}

@@ -2,6 +2,7 @@
 
 from fastapi import APIRouter, Request, Response
 
+from api.answers.remote_images import with_remote_images
 from api.answers.submission import submit_viewed
 from api.answers.tokenization import count_prompt
 from api.http.body import read_json_object
@@ -30,7 +31,8 @@ async def create_message(request: Request, access: InAccess) -> Response:
     header `X-Api-Key`. Errors have Anthropic's format.
     """
     raw = await read_json_object(request)
-    return await submit_viewed(request, access, raw, viewed_message(raw))
+    viewed = viewed_message(await with_remote_images(request, access, raw))
+    return await submit_viewed(request, access, raw, viewed)
 
 
 @router.post(
@@ -43,6 +45,6 @@ async def create_message(request: Request, access: InAccess) -> Response:
 @guarded(Work.TOKENIZATION, Scope.INFERENCE)
 async def count_message_tokens(request: Request, access: InAccess) -> Response:
     """Return the number of input tokens that the same request to /v1/messages has."""
-    raw = await read_json_object(request)
+    raw = await with_remote_images(request, access, await read_json_object(request))
     num_tokens, headers = await count_prompt(request, access, viewed_prompt(raw))
     return json_response({"input_tokens": num_tokens}, headers=headers)

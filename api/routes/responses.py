@@ -6,6 +6,7 @@ from fastapi import APIRouter, Request, Response
 
 from api.answers.answer import AttachedAnswer
 from api.answers.parts import Following
+from api.answers.remote_images import with_remote_images
 from api.answers.submission import submit_viewed
 from api.answers.tokenization import count_prompt
 from api.http.body import read_json_object
@@ -66,7 +67,7 @@ async def create_response(request: Request, access: InAccess) -> Response:
 
 async def answer_response(request: Request, access: Access, raw: dict[str, Any]) -> Response:
     """Return the response to a request with the body `raw`."""
-    body = parse_response(raw)
+    body = parse_response(await with_remote_images(request, access, raw))
     earlier = await _earlier_items(request, access, body.previous_response_id)
     return await submit_viewed(request, access, raw, viewed_response(body, earlier))
 
@@ -84,7 +85,8 @@ async def count_input_tokens(request: Request, access: InAccess) -> Response:
 
     Fields of /v1/responses that don't change the prompt are accepted and have no effect.
     """
-    prompt = parse_prompt(await read_json_object(request))
+    raw = await with_remote_images(request, access, await read_json_object(request))
+    prompt = parse_prompt(raw)
     earlier = await _earlier_items(request, access, prompt.previous_response_id)
     num_tokens, headers = await count_prompt(request, access, viewed_prompt(prompt, earlier))
     return json_response(InputTokens(input_tokens=num_tokens).model_dump(), headers=headers)

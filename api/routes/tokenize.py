@@ -8,6 +8,7 @@ from fastapi import APIRouter, Request, Response
 
 from api.answers.admission import admit
 from api.answers.parts import Intake
+from api.answers.remote_images import with_remote_images
 from api.answers.submission import parse_request
 from api.answers.tokenization import TokenizerCalls
 from api.http.body import read_json_object
@@ -48,7 +49,8 @@ async def tokenize(request: Request, access: InAccess) -> Response:
     A chat is rendered with the adapter's own chat template if `model` names an adapter that has
     one.
     """
-    body, headers = await _read(request, parse_tokenize)
+    raw = await with_remote_images(request, access, await read_json_object(request))
+    body, headers = _parsed(request, raw, parse_tokenize)
     pool = await pools_of(request).of_model(request, body.model)
     admission = await _admit(pool, access, body.model)
     reply = await pool.part(TokenizerCalls).ask(access.tenant, encode_call(body, admission))
@@ -71,7 +73,7 @@ async def tokenize(request: Request, access: InAccess) -> Response:
 @guarded(Work.TOKENIZATION, Scope.INFERENCE)
 async def detokenize(request: Request, access: InAccess) -> Response:
     """Return the text of token ids, including special tokens."""
-    body, headers = await _read(request, parse_detokenize)
+    body, headers = _parsed(request, await read_json_object(request), parse_detokenize)
     pool = await pools_of(request).of_model(request, body.model)
     await _admit(pool, access, body.model)
     reply = await pool.part(TokenizerCalls).ask(access.tenant, Decode(ids=tuple(body.tokens)))
@@ -93,9 +95,10 @@ async def tokenizer_info(
     return json_response(reply.description)
 
 
-async def _read(request: Request, parse: Callable[[dict[str, Any]], B]) -> tuple[B, dict[str, str]]:
+def _parsed(
+    request: Request, raw: dict[str, Any], parse: Callable[[dict[str, Any]], B]
+) -> tuple[B, dict[str, str]]:
     """Return the body of a request, and headers for its response."""
-    raw = await read_json_object(request)
     body, _, headers = parse_request(request, partial(parse, raw))
     return body, headers
 

@@ -26,8 +26,9 @@ _TEXT_KEYS = {
     "thinking": "thinking",
 }
 """For each type of text part, the field that has its text. vLLM's API reads the same ones."""
+IMAGE_PART = "image_url"
 _UNSUPPORTED_PARTS = (
-    *("image", "image_url", "input_image", "image_embeds"),
+    *("image", "input_image", "image_embeds"),
     *("audio", "audio_url", "input_audio"),
     *("video", "video_url", "file", "input_file", "document"),
 )
@@ -39,10 +40,27 @@ _PART_SCHEMA = {
     },
     "required": ["type"],
 }
+_IMAGE_SCHEMA = {
+    "type": "object",
+    "properties": {
+        "type": {"const": IMAGE_PART},
+        IMAGE_PART: {
+            "anyOf": [
+                {"type": "string"},
+                {
+                    "type": "object",
+                    "properties": {"url": {"type": "string"}, "detail": {"type": "string"}},
+                    "required": ["url"],
+                },
+            ]
+        },
+    },
+    "required": ["type", IMAGE_PART],
+}
 _CONTENT_SCHEMA = {
     "anyOf": [
         {"type": "string"},
-        {"type": "array", "items": {"anyOf": [{"type": "string"}, _PART_SCHEMA]}},
+        {"type": "array", "items": {"anyOf": [{"type": "string"}, _PART_SCHEMA, _IMAGE_SCHEMA]}},
         {"type": "null"},
     ]
 }
@@ -67,17 +85,17 @@ def check_part_type(kind: str) -> str:
     if kind in _UNSUPPORTED_PARTS:
         raise PydanticCustomError(
             ErrorCode.UNSUPPORTED_PARAMETER,
-            'parts of type "{kind}" aren\'t supported, because the models only read text; '
-            "send parts of type text",
+            'parts of type "{kind}" aren\'t supported; send parts of type text or image_url',
             {"kind": kind},
         )
     if kind not in _TEXT_KEYS:
-        raise ValueError(f"must be one of {', '.join(_TEXT_KEYS)}, not {kind[:60]!r}")
+        kinds = ", ".join((*_TEXT_KEYS, IMAGE_PART))
+        raise ValueError(f"must be one of {kinds}, not {kind[:60]!r}")
     return kind
 
 
 class ContentPart(RequestModel):
-    """Part of a message's content. Every type is text."""
+    """Part of a message's content that is text."""
 
     type: Annotated[str, AfterValidator(check_part_type)]
     text: str | None = None
@@ -97,6 +115,25 @@ class ContentPart(RequestModel):
         return text
 
 
+class ImageUrl(RequestModel):
+    """The source of an image."""
+
+    url: str
+    """URL of the image, or a data URL that contains it."""
+    detail: Any = Field(None, description="Ignored: the model has one way to read images.")
+
+
+class ImagePart(RequestModel):
+    """An image in a message's content."""
+
+    type: Literal["image_url"]
+    image_url: Annotated[ImageUrl, BeforeValidator(lambda u: {"url": u} if type(u) is str else u)]
+
+    @property
+    def content(self) -> None:
+        """None, because an image has no text."""
+
+
 def as_parts(content: Any) -> Any:
     """Return a message's content as a list. null and empty text have no parts.
 
@@ -110,17 +147,20 @@ def as_parts(content: Any) -> Any:
     return content
 
 
-def as_part(part: Any) -> str | ContentPart:
+def as_part(part: Any) -> str | ContentPart | ImagePart:
     """Return an item of a message's content. A string stands for a text part.
 
     Raises:
         ValidationError: the item is neither a string nor a valid part.
     """
-    return part if isinstance(part, str) else ContentPart.model_validate(part)
+    if isinstance(part, str):
+        return part
+    is_image = isinstance(part, dict) and part.get("type") == IMAGE_PART
+    return (ImagePart if is_image else ContentPart).model_validate(part)
 
 
 Content = Annotated[
-    list[Annotated[str | ContentPart, PlainValidator(as_part)]],
+    list[Annotated[str | ContentPart | ImagePart, PlainValidator(as_part)]],
     Field(max_length=MAX_LISTED, fail_fast=True),
     BeforeValidator(as_parts),
     WithJsonSchema(_CONTENT_SCHEMA),
@@ -135,7 +175,7 @@ class _MessageBase(RequestModel):
 
     @property
     def text(self) -> str:
-        """The content as one string. Parts are joined by line breaks, as in vLLM."""
+        """The content's text as one string. Parts are joined by line breaks, as in vLLM."""
         texts = (part if isinstance(part, str) else part.content for part in self.content)
         return "\n".join(text for text in texts if text is not None)
 

@@ -46,6 +46,8 @@ class BaseModel:
     """Number of values of an embedding; 0 if the model's workers compute none."""
     reasoning: ReasoningForm | None = None
     """Form of the model's reasoning; None if answers have no reasoning part."""
+    takes_images: bool = False
+    """Whether the model reads images. Not every worker need serve them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +110,7 @@ def decode_base_model(wire: Mapping[str, str]) -> BaseModel:
     names = ("max_model_len", "created_s", "max_token_bytes", "embedding_size")
     numbers = dict.fromkeys(names, int)
     forms: Forms = {"reasoning": _reasoning, "tool_form": _tool_form}
+    forms["takes_images"] = lambda flag: flag == "1"
     return BaseModel(**known_fields(BaseModel, wire, **numbers, **forms))
 
 

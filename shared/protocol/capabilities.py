@@ -7,7 +7,7 @@ needs a change there, too.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 
@@ -33,6 +33,9 @@ class Feature(StrEnum):
 
     EMBEDDINGS = "embeddings"
     """The request asks for embeddings."""
+    IMAGES = "images"
+    """The request has images. All workers of a base model for text alone count as serving them,
+    because the front end refuses them."""
     LISTED_LOGPROBS = "listed_logprobs"
     """The request asks for the log-probabilities of listed tokens."""
 
@@ -72,6 +75,8 @@ class Capabilities:
 
 EVERYTHING = Capabilities(kinds=frozenset(AdapterKind), features=frozenset(Feature), max_rank=None)
 """Capabilities of a worker that serves every job."""
+WITHOUT_IMAGES = replace(EVERYTHING, features=EVERYTHING.features - {Feature.IMAGES})
+"""Capabilities of a worker that serves every job without images."""
 
 
 def encode_capabilities(capabilities: Capabilities) -> str:
@@ -116,7 +121,7 @@ def why_unserved(model: str, needs: Needs, workers: Sequence[Capabilities]) -> s
     if not workers or any(worker.serves(needs) for worker in workers):
         return None
     reason = _first_lacking(needs, workers) or _combination(needs)
-    return f"{model} {reason}: start one with --engine native"
+    return f"{model} {reason}: {_solution(needs)}"
 
 
 def what_exceeds(needs: Needs, worker: Capabilities) -> str | None:
@@ -141,6 +146,7 @@ _OF_KIND = {
 }
 _OF_FEATURE = {
     Feature.EMBEDDINGS: ("is asked for embeddings", "requests for embeddings"),
+    Feature.IMAGES: ("is sent images", "images"),
     Feature.LISTED_LOGPROBS: ("is asked for logprob_token_ids", "logprob_token_ids"),
 }
 
@@ -158,6 +164,14 @@ def _first_lacking(needs: Needs, workers: Sequence[Capabilities]) -> str | None:
         most = f"ranks above {max(ranks)}"
         return f"has rank {needs.rank}, and no live worker of this pool serves {most}"
     return None
+
+
+def _solution(needs: Needs) -> str:
+    if Feature.IMAGES not in needs.features:
+        return "start one with --engine native"
+    if needs.kinds or len(needs.features) > 1:  # only the native engine serves the others
+        return "send the request without images"
+    return "start one with --engine vllm"
 
 
 def _combination(needs: Needs) -> str:

@@ -67,6 +67,7 @@ def decode_job(raw: bytes | str) -> Job:
         endpoint=Endpoint,
         sampling=_sampling,
         messages=tuple,
+        images=tuple,
         prompts=lambda prompts: tuple(p if isinstance(p, str) else tuple(p) for p in prompts),
         tools=_tool_use,
         embedding=_embedding,

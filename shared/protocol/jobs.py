@@ -182,8 +182,10 @@ class Job(AnswerFormat):
     and returns to the queue when one of them needs its place on the worker. Fair queueing treats
     preemptible jobs separately."""
     messages: tuple[dict[str, Any], ...] | None = None
-    """Chat only: the messages in the form that chat templates expect. Text parts are joined, and
-    tool arguments are objects."""
+    """Chat only: the messages in the form that chat templates expect. Text parts are joined, unless
+    the message has images, and tool arguments are objects."""
+    images: tuple[str, ...] = ()
+    """Chat only: files of the images, in base64, in the order of their places in the messages."""
     prompts: tuple[Prompt, ...] = ()
     """Completions and embeddings: the prompts of the request."""
     embedding: EmbeddingParams | None = None
@@ -222,6 +224,7 @@ class Job(AnswerFormat):
         """Features that the request needs, in addition to the needs of the job's version."""
         asked = {
             Feature.EMBEDDINGS: self.embedding is not None,
+            Feature.IMAGES: bool(self.images),
             Feature.LISTED_LOGPROBS: bool(self.sampling.logprob_token_ids),
         }
         return frozenset(feature for feature, is_asked in asked.items() if is_asked)

@@ -226,6 +226,8 @@ def _unserved(job: Job, needs: str, classes: Sequence[str]) -> JobFailed:
     reason = why_unserved(subject, decode_needs(needs), workers)
     # If the job has a need that only a later release knows, there is no reason.
     message = reason or f"no live worker of this pool serves {subject}: start another worker"
+    if job.images:  # a 503 would be sent again
+        return failed(ErrorCode.UNSUPPORTED_PARAMETER, message, "messages")
     return failed(ErrorCode.ADAPTER_UNAVAILABLE, message, "model")
 
 

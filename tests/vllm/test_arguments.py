@@ -7,6 +7,7 @@ import pytest
 from vllm.engine.arg_utils import EngineArgs
 
 from shared.errors import SettingsError
+from shared.protocol.images import MAX_IMAGES
 from shared.settings import WorkerSettings
 from worker.engine_vllm.arguments import engine_args, num_slots, rank_of
 
@@ -15,7 +16,7 @@ def settings(**fields: Any) -> WorkerSettings:
     return WorkerSettings(engine="vllm", model="m", device="cpu", **fields)
 
 
-def arguments(**fields: Any) -> EngineArgs:
+def arguments(*, reads_images: bool = False, **fields: Any) -> EngineArgs:
     return engine_args(
         settings(**fields),
         Path("m"),
@@ -23,7 +24,15 @@ def arguments(**fields: Any) -> EngineArgs:
         eos_ids=[2],
         num_slots=3,
         linears=["model.layers.0.q_proj", "model.layers.1.q_proj"],
+        reads_images=reads_images,
     )
+
+
+def test_a_model_that_reads_images_is_served_with_a_limited_number_and_no_cache_of_them() -> None:
+    args = arguments(reads_images=True, vllm_args="--limit-mm-per-prompt '{\"video\": 2}'")
+    assert args.limit_mm_per_prompt == {"image": MAX_IMAGES, "video": 2, "audio": 0}
+    assert args.mm_processor_cache_gb == 0
+    assert not args.skip_tokenizer_init
 
 
 def test_settings_and_further_arguments_reach_vllm() -> None:

@@ -108,6 +108,8 @@ class Request:
     """Tokens that end the sequence. They are part of the output."""
     grammar: "GrammarState | None" = None
     """Grammar state of the output so far; None allows any text."""
+    images: object | None = None
+    """The prompt's images in the engine's form; None if there are none."""
     claim_epoch: int = 0
     """Epoch of the claim under which the request runs. Only simulated tokens depend on it."""
     tenant: str = ""

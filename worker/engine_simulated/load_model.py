@@ -83,6 +83,7 @@ def _base(settings: WorkerSettings) -> BaseModel:
         created_s=int(time.time()),
         tool_form=None,
         max_token_bytes=1,
+        takes_images=True,
     )
 
 

@@ -1,6 +1,7 @@
 """Tokenizer and grammars of the simulated engine."""
 
 from collections.abc import Sequence
+from hashlib import sha256
 from typing import Any, Never
 
 from shared.errors import ErrorCode, failed
@@ -37,7 +38,7 @@ class SimulatedTokenTable:
 
 
 class SimulatedTokenizer:
-    """Tokenizes prompts: each byte is one token."""
+    """Tokenizes prompts: each byte is one token, and each image has a line with its digest."""
 
     def __init__(self) -> None:
         self._table = SimulatedTokenTable()
@@ -52,7 +53,7 @@ class SimulatedTokenizer:
         if job.endpoint is Endpoint.EMBEDDINGS:
             _refuse("embeddings aren't supported by the simulated engine", "model")
         if job.endpoint is Endpoint.CHAT:
-            ids = prompt_ids(chat_text(job.messages or ()))
+            ids = prompt_ids(_digests(job.images) + chat_text(job.messages or ()))
             return [EncodedPrompt(ids[-(job.sampling.truncate_prompt_tokens or 0) :], "")]
         return [self._encode(prompt, job) for prompt in job.prompts]
 
@@ -108,6 +109,10 @@ class SimulatedGrammars:
         if job.sampling.is_constrained:
             param = job.sampling.constrained_by or "response_format"
             _refuse(f"{param} isn't supported by the simulated engine", param)
+
+
+def _digests(images: Sequence[str]) -> str:
+    return "".join(f"image: {sha256(image.encode()).hexdigest()}\n" for image in images)
 
 
 def _check_ids(ids: Sequence[int], param: str) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, NewType
 
 from shared.protocol.ids import AdapterVersion
+from shared.protocol.images import text_of
 
 State = NewType("State", bytes)
 """Hash of a choice's history: its inputs, and all of its tokens so far."""
@@ -50,9 +51,9 @@ def prompt_ids(prompt: str) -> list[int]:
 
 
 def chat_text(messages: Iterable[Mapping[str, Any]]) -> str:
-    """Return the prompt of a chat. Text parts are joined by line breaks."""
-    turns = [f"{message['role']}: {_content(message)}\n" for message in messages]
-    return "".join(turns) + "assistant: "
+    """Return the prompt of a chat. Text parts are joined by line breaks, and images left out."""
+    turns = ((turn["role"], text_of(turn.get("content") or "")) for turn in messages)
+    return "".join(f"{role}: {text}\n" for role, text in turns) + "assistant: "
 
 
 def first_state(
@@ -92,8 +93,3 @@ def token_text(token_id: int) -> str:
 def epoch_of(text: str) -> int:
     """Return the epoch, modulo `NUM_EPOCHS`, in a token's text. Raises ValueError for others."""
     return int(text[:EPOCH_CHARS], 16)
-
-
-def _content(message: Mapping[str, Any]) -> str:
-    content = message.get("content") or ""
-    return content if isinstance(content, str) else "\n".join(part["text"] for part in content)

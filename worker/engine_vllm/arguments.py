@@ -10,6 +10,7 @@ from vllm.platforms import current_platform
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 
 from shared.errors import SettingsError
+from shared.protocol.images import MAX_IMAGES
 from shared.settings import WorkerSettings
 from worker.engine_vllm.sampler import CONFIG
 from worker.engine_vllm.sampler import PATH as SAMPLER
@@ -58,6 +59,7 @@ _IMPOSSIBLE = {
     "worker_extension_cls": "Lorikeet extends vLLM's workers itself",
     "speculative_config": "it has no place for Lorikeet's sampler",
     "max_logprobs": "Lorikeet has limits of its own",
+    "mm_processor_cache_gb": "Lorikeet prepares the images of each request",
 }
 """Arguments of vLLM that would break what Lorikeet promises, and why."""
 
@@ -81,18 +83,24 @@ def engine_args(
     eos_ids: Sequence[int],
     num_slots: int,
     linears: Iterable[str],
+    reads_images: bool,
 ) -> EngineArgs:
     """Return vLLM's arguments.
 
     `vocab_size` is the number of token ids, and `eos_ids` end an answer. `num_slots` adapters are
-    resident at the same time. They may target `linears`.
+    resident at the same time. They may target `linears`. With `reads_images`, the model's parts for
+    images are served, too.
 
     Raises:
         SettingsError: a setting isn't one that vLLM has.
     """
     args = EngineArgs.from_cli_args(_parsed(settings.vllm_args))
     args.model = str(folder)
-    args.skip_tokenizer_init = True
+    args.skip_tokenizer_init = not reads_images  # vLLM tries images at the start
+    if reads_images:
+        limits = {"image": MAX_IMAGES, "video": 0, "audio": 0}
+        args.limit_mm_per_prompt = limits | args.limit_mm_per_prompt
+        args.mm_processor_cache_gb = 0  # requests come with their images
     args.generation_config = "vllm"  # sampling defaults come with the job
     args.dtype = "bfloat16" if settings.dtype == "auto" else settings.dtype
     args.max_model_len = settings.max_model_len or _FITTING_LEN

@@ -43,6 +43,8 @@ class EngineCore:
             executor_class=Executor.get_class(config),
             log_stats=True,
         )
+        self.config = config
+        """vLLM's configuration."""
         self._on_lost = on_lost
         self._is_closed = False
         # vLLM's socket may be used by one thread at a time.
@@ -65,6 +67,13 @@ class EngineCore:
         """Maximum number of running requests."""
         self.max_num_batched_tokens: int = config.scheduler_config.max_num_batched_tokens
         """Maximum number of tokens of a step."""
+
+    @property
+    def reads_images(self) -> bool:
+        """Whether vLLM has loaded the parts of the model that read images."""
+        model = self.config.model_config
+        limits = model.multimodal_config if model.is_multimodal_model else None
+        return limits is not None and limits.get_limit_per_prompt("image") > 0
 
     def add(self, request: EngineCoreRequest) -> None:
         """Queue a request."""

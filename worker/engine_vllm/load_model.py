@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import structlog
-from transformers import AutoConfig, AutoTokenizer, GenerationConfig
+from transformers import AutoConfig, AutoProcessor, AutoTokenizer, GenerationConfig
 
 from shared.errors import ModelRejected
 from shared.protocol.adapters import BaseModel
-from shared.protocol.capabilities import Capabilities
+from shared.protocol.capabilities import Capabilities, Feature
 from shared.protocol.tools import ToolForm
 from shared.reasoning_form import ReasoningForm
 from shared.settings import WorkerSettings
@@ -22,12 +22,14 @@ from worker.engine_vllm.adapters import VllmHostMemory, scratch_folder, slot_byt
 from worker.engine_vllm.arguments import engine_args, num_slots, rank_of
 from worker.engine_vllm.core import EngineCore
 from worker.engine_vllm.engine import VllmEngine, last_line
+from worker.engine_vllm.image_reader import VllmImageReader
 from worker.engine_vllm.served_linears import CALL, without_unreached
 from worker.engine_vllm.skeleton import skeleton_modules
 from worker.lora.base.modules import BaseModules
 from worker.lora.checkpoint.adapter import version_of
 from worker.model.loading.end_tokens import end_token_ids
 from worker.model.loading.folder import digest_of, find_model, model_name
+from worker.model.loading.images import takes_images
 from worker.model.loading.refusals import first_line
 from worker.served_model import BaseInfo, CpuShares, ServedModel
 from worker.startup.adapter_supply import adapter_supply
@@ -55,6 +57,7 @@ class _Files:
     tool_form: ToolForm | None
     reasoning: ReasoningForm | None
     modules: BaseModules
+    reads_images: bool
 
 
 def load_vllm(settings: WorkerSettings, *, on_lost: Callable[[], None]) -> ServedModel:
@@ -104,7 +107,9 @@ def _served(
         shutil.rmtree(checkpoints, ignore_errors=True)
 
     vocab_size = files.config.vocab_size
-    serves = Capabilities(kinds=frozenset(), features=frozenset(), max_rank=settings.max_lora_rank)
+    images = VllmImageReader(core.config) if core.reads_images else None
+    features = frozenset({Feature.IMAGES} if images else ())
+    serves = Capabilities(kinds=frozenset(), features=features, max_rank=settings.max_lora_rank)
     return ServedModel(
         engine=VllmEngine(
             core,
@@ -112,7 +117,9 @@ def _served(
             adapter_bytes=budgets.pool,
             caches_prefixes=settings.prefix_cache,
         ),
-        tokenizer=Tokenizer(files.tokenizer, vocab_size=vocab_size, reasoning=files.reasoning),
+        tokenizer=Tokenizer(
+            files.tokenizer, vocab_size=vocab_size, reasoning=files.reasoning, images=images
+        ),
         grammars=GrammarCache(
             GrammarCompiler(files.tokenizer, vocab_size=vocab_size, eos_ids=files.eos_ids)
         ),
@@ -139,6 +146,9 @@ def _read(settings: WorkerSettings) -> _Files:
     folder = find_model(settings.model)
     config = _load(settings, AutoConfig, folder)
     tokenizer = _load(settings, AutoTokenizer, folder)
+    if takes_images(config) and not tokenizer.chat_template:  # older models have it elsewhere
+        processor = _load(settings, AutoProcessor, folder)
+        tokenizer.chat_template = getattr(processor, "chat_template", None)
     text = config.get_text_config()
     return _Files(
         folder=folder,
@@ -149,6 +159,7 @@ def _read(settings: WorkerSettings) -> _Files:
         tool_form=base_tool_form(tokenizer, settings.tool_call_parser),
         reasoning=base_reasoning_form(tokenizer, settings.reasoning_parser),
         modules=skeleton_modules(settings.model, config),
+        reads_images=takes_images(config),
     )
 
 
@@ -191,6 +202,7 @@ def _start(
         eos_ids=sorted(files.eos_ids),
         num_slots=slots,
         linears=files.modules.linears,
+        reads_images=files.reads_images,
     )
     started_s = time.monotonic()
     try:
@@ -214,6 +226,7 @@ def _base(settings: WorkerSettings, files: _Files, digest: str, core: EngineCore
         # Native workers of the pool compute embeddings, and register the same base model.
         embedding_size=files.config.hidden_size,
         reasoning=files.reasoning,
+        takes_images=files.reads_images,
     )
 
 

@@ -11,6 +11,7 @@ from vllm.v1.engine import EngineCoreRequest
 
 from worker.engine.logprobs import LEAST
 from worker.engine.request import ChoiceSampling, Request, TokenLogprobs
+from worker.engine_vllm.image_reader import features
 from worker.engine_vllm.row_params import extra_args_of
 
 
@@ -25,7 +26,7 @@ def core_request(
     return EngineCoreRequest(
         request_id=request.id,
         prompt_token_ids=[*request.prompt_ids, *request.output_ids],
-        mm_features=None,
+        mm_features=features(request.images, request.tenant) if request.images else None,
         sampling_params=_sampling_params(request),
         pooling_params=None,
         arrival_time=time.time(),

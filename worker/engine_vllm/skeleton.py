@@ -4,12 +4,13 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 from transformers.pytorch_utils import Conv1D
 
 from shared.errors import ModelRejected
 from worker.lora.base.base_weight import BaseWeight
 from worker.lora.base.modules import BaseModules, ModuleShape, is_expert, module_shape
+from worker.model.loading.images import takes_images
 from worker.model.loading.refusals import first_line
 
 _NOT_SERVED = "which --engine vllm can't adapt"
@@ -18,20 +19,24 @@ _NOT_SERVED = "which --engine vllm can't adapt"
 def skeleton_modules(source: str, config: Any) -> BaseModules:
     """Return the modules that adapters of a vLLM worker may target: the decoder's linears.
 
-    `source` is the value of --model, for error messages.
+    Other parts of a model that reads images are left out. `source` is the value of --model, for
+    error messages.
 
     Raises:
         ModelRejected: transformers can't build the model.
     """
+    auto_class = AutoModelForImageTextToText if takes_images(config) else AutoModelForCausalLM
     try:
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+            model = auto_class.from_config(config, trust_remote_code=False)
     except Exception as error:  # transformers raises many error types
         raise ModelRejected(f"--model {source}: {first_line(error)}") from error
     linears: dict[str, ModuleShape] = {}
     others: dict[str, str] = {}
     head = model.get_output_embeddings()
-    for name, module in model.named_modules():
+    prefix = _text_prefix(model) if takes_images(config) else ""
+    modules = {name: m for name, m in model.named_modules() if name.startswith(prefix)}
+    for name, module in modules.items():
         if _is_linear(module, head) and not is_expert(name):
             linears[name] = module_shape(module)
         elif name:
@@ -41,9 +46,17 @@ def skeleton_modules(source: str, config: Any) -> BaseModules:
         linears=linears,
         conv1d=frozenset(n for n in linears if isinstance(model.get_submodule(n), Conv1D)),
         others=others,
-        all_linear=frozenset(n for n, m in model.named_modules() if _is_linear(m, head)),
+        all_linear=frozenset(n for n, m in modules.items() if _is_linear(m, head)),
+        text_prefix=prefix,
         weights={name: _shapes_of(model.get_submodule(name)) for name in linears},
     )
+
+
+def _text_prefix(model: Any) -> str:
+    """Return the start of the names of the language model's modules, inside a larger model."""
+    decoder = model.get_decoder()
+    name = next(name for name, module in model.named_modules() if module is decoder)
+    return f"{name}." if name else ""
 
 
 def _shapes_of(linear: Any) -> BaseWeight:

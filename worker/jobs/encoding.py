@@ -25,6 +25,7 @@ async def encode(
         JobFailed: the client's input is invalid; the error names the field.
     """
     text = await tokenizer.render(job, style)
-    if len(orjson.dumps((job.messages, job.prompts, job.tools, text))) <= SHORT_BYTES:
+    texts = (job.messages, job.prompts, job.tools, text)
+    if not job.images and len(orjson.dumps(texts)) <= SHORT_BYTES:
         return tokenizer.encode(job, style, text)
     return await asyncio.to_thread(tokenizer.encode, job, style, text)

@@ -53,6 +53,7 @@ def choices_of(
             served.tokenizer.stream(job.job, prompt),
             prompt_ids=prompt.ids,
             max_tokens=_max_tokens(job, len(prompt.ids), served.base.max_model_len),
+            images=prompt.images,
             reports=_reports(job.job, number),
         )
         if number in published_of:
@@ -94,6 +95,7 @@ def request_of(
     return Request(
         id=choice.request_id,
         prompt_ids=choice.prompt_ids,
+        images=choice.images,
         version=None if version == served.base.version else version,
         sampling=ChoiceSampling(
             **sampling.values(),

@@ -99,12 +99,15 @@ class RunningChoice:
         *,
         prompt_ids: list[int],
         max_tokens: int,
+        images: object | None = None,
         reports: Reports = Reports(),
     ) -> None:
         """Create a choice without tokens. `stream` is an empty text stream."""
         self.request_id = request_id
         self.choice = choice
         self.prompt_ids = prompt_ids
+        self.images = images
+        """The prompt's images in the engine's form; None if there are none."""
         self.max_tokens = max_tokens
         self.num_cached_tokens = 0
         """Number of prompt tokens that the engine found in its KV cache."""

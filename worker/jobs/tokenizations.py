@@ -78,6 +78,7 @@ class TokenizationDesk:
     calls: Tokenizations
     tokenizer: PromptTokenizer
     styles: AdapterStyles
+    serves_images: bool = True
 
     async def run(self) -> None:
         """Answer calls until cancelled. While Redis is unavailable, wait for it."""
@@ -88,7 +89,7 @@ class TokenizationDesk:
     async def _serve(self) -> None:
         while True:
             try:
-                raw = await self.calls.take(timeout_s=WAIT_S)
+                raw = await self.calls.take(timeout_s=WAIT_S, with_images=self.serves_images)
                 if raw is not None:
                     await self._answer(raw)
             except RedisUnavailable as error:  # front ends ask again

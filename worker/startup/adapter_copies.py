@@ -1,10 +1,10 @@
 """Creates the parts of a worker that fetch adapters from URLs and keep copies."""
 
 from shared.cache_folder import cache_folder
+from shared.guarded_fetch.pinned_connection import AddressCheck
 from shared.settings import WorkerSettings
 from worker.adapters.disk_store import AdapterStore
 from worker.adapters.remote.allowed_urls import AllowedUrls
-from worker.adapters.remote.pinned_connection import AddressCheck
 from worker.adapters.remote.stager import Stager
 
 MIB = 1 << 20

@@ -5,6 +5,7 @@ import time
 import torch
 
 from shared.protocol.adapters import BaseModel
+from shared.protocol.capabilities import EVERYTHING, WITHOUT_IMAGES
 from shared.settings import WorkerSettings
 from worker.adapters.memory_budgets import AdapterBudgets
 from worker.engine.config import EngineConfig
@@ -15,6 +16,9 @@ from worker.lora.checkpoint.adapter import version_of
 from worker.lora.memory.host_tier import HostTier
 from worker.model.kv_cache import BLOCK_SIZE, bytes_per_block
 from worker.model.loader import LoadedModel, load_model
+from worker.model.loading.architecture import read_config
+from worker.model.loading.folder import find_model
+from worker.model.loading.images import takes_images
 from worker.model.memory import Sizes
 from worker.served_model import BaseInfo, CpuShares, ServedModel
 from worker.startup.adapter_supply import adapter_supply
@@ -60,6 +64,7 @@ def load_served(settings: WorkerSettings) -> ServedModel:
     # thread's team, because only the engine's thread may have one (see `openmp.py`).
     num_threads, vocab_size = torch.get_num_threads(), loaded.config.vocab_size
     end_team()
+    reads_images = takes_images(read_config(settings.model, find_model(settings.model)))
     return ServedModel(
         engine=engine,
         tokenizer=Tokenizer(
@@ -70,7 +75,8 @@ def load_served(settings: WorkerSettings) -> ServedModel:
         grammars=GrammarCache(
             GrammarCompiler(loaded.tokenizer, vocab_size=vocab_size, eos_ids=loaded.eos_ids)
         ),
-        base=_base(settings, loaded, engine.max_model_len),
+        base=_base(settings, loaded, engine.max_model_len, reads_images=reads_images),
+        serves=WITHOUT_IMAGES if reads_images else EVERYTHING,
         info=_info(settings, loaded, engine, sizes),
         adapters=adapter_supply(
             settings,
@@ -122,7 +128,9 @@ def _engine_config(settings: WorkerSettings, sizes: Sizes, adapter_bytes: int) -
     )
 
 
-def _base(settings: WorkerSettings, loaded: LoadedModel, max_model_len: int) -> BaseModel:
+def _base(
+    settings: WorkerSettings, loaded: LoadedModel, max_model_len: int, *, reads_images: bool
+) -> BaseModel:
     name = settings.served_name or loaded.name
     return BaseModel(
         name=name,
@@ -134,4 +142,5 @@ def _base(settings: WorkerSettings, loaded: LoadedModel, max_model_len: int) -> 
         max_token_bytes=max_token_bytes(loaded.tokenizer),
         embedding_size=embedding_size(loaded.model),
         reasoning=base_reasoning_form(loaded.tokenizer, settings.reasoning_parser),
+        takes_images=reads_images,
     )

@@ -1,6 +1,6 @@
 """Interfaces between the text of jobs and the tokens of an engine."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -23,6 +23,8 @@ class EncodedPrompt:
     of a reasoning that the prompt begins. Empty otherwise."""
     reasoning: ReasoningForm | None = None
     """Form of the reasoning that may begin answers; None if answers don't reason."""
+    images: object | None = None
+    """The prompt's images in the engine's form; None if there are none."""
 
     @property
     def is_reasoning(self) -> bool:
@@ -70,6 +72,24 @@ class PromptTokenizer(Protocol):
 
     def stream(self, job: Job, prompt: EncodedPrompt) -> TextStream:
         """Return an empty text stream for one choice of a job's `prompt`."""
+
+
+class ImageReader(Protocol):
+    """Puts images into the prompts of a model. Thread-safe."""
+
+    def messages(
+        self, messages: Sequence[Mapping[str, Any]], template: str
+    ) -> list[dict[str, Any]]:
+        """Return a job's messages in the form that the chat template reads."""
+
+    def encode(self, ids: list[int], images: Sequence[str]) -> tuple[list[int], object]:
+        """Return a prompt's tokens with those of its images, and the images for the engine.
+
+        `images` are files in base64, in the order of their marks in the prompt.
+
+        Raises:
+            JobFailed: the images can't be read.
+        """
 
 
 def text_stream(job: Job, prompt: EncodedPrompt, table: TokenTable) -> TextStream:

@@ -6,10 +6,11 @@ from typing import Any
 
 from shared.context_length import PARAMS
 from shared.errors import JobFailed, invalid_value
+from shared.protocol.images import text_of
 from shared.protocol.jobs import Endpoint, Job, Prompt, PromptEnd, SamplingParams
 from shared.reasoning_form import ReasoningForm
 from worker.text.detokenizer import TextStream, TokenBytes
-from worker.text.interface import EncodedPrompt, text_stream
+from worker.text.interface import EncodedPrompt, ImageReader, text_stream
 from worker.text.prompt_style import BASE_STYLE, PromptStyle
 from worker.text.reasoning_format import is_open
 from worker.text.templates.chat_template import TEMPLATE_ERRORS, render_chat
@@ -24,10 +25,19 @@ class Tokenizer:
     """Tokenizes jobs with a Hugging Face tokenizer. Thread-safe."""
 
     def __init__(
-        self, hf_tokenizer: Any, *, vocab_size: int, reasoning: ReasoningForm | None = None
+        self,
+        hf_tokenizer: Any,
+        *,
+        vocab_size: int,
+        reasoning: ReasoningForm | None = None,
+        images: ImageReader | None = None,
     ) -> None:
-        """Wrap a tokenizer of the Hugging Face library. The embedding has `vocab_size` rows."""
+        """Wrap a tokenizer of the Hugging Face library, for `vocab_size` rows of the embedding.
+
+        Without `images`, prompts with images are refused.
+        """
         self._hf = hf_tokenizer
+        self._images = images
         self._vocab_size = vocab_size
         self._reasoning = reasoning
         self._token_bytes = TokenBytes(hf_tokenizer)
@@ -139,7 +149,7 @@ class Tokenizer:
             return None
         return TemplateChat(
             template=template,
-            messages=_joined(job.messages or ()),
+            messages=self._messages(job, template),
             base_tokens=base_tokens,
             special_tokens=style.special_tokens,
             variables=job.template_kwargs or {},
@@ -151,32 +161,49 @@ class Tokenizer:
         """Return the chat of a job, rendered with the base model's chat template."""
         if not self._hf.chat_template:
             raise invalid_value("this model has no chat template; use /v1/completions")
-        messages = job.messages or ()
+        tools = job.tools.tools if job.tools else None
         try:
             return render_chat(
                 self._hf,
-                _joined(messages),
-                tools=job.tools.tools if job.tools else None,
+                self._messages(job),
+                tools=tools,
                 variables=job.template_kwargs or {},
                 prompt_end=job.prompt_end,
             )
         except TEMPLATE_ERRORS as error:
-            raise _rejected(str(error), messages) from None
+            raise _rejected(str(error), job.messages or ()) from None
+
+    def _messages(self, job: Job, template: str | None = None) -> list[dict[str, Any]]:
+        """Return the messages in the form for `template`, by default the base model's."""
+        messages = job.messages or ()
+        if self._images is None:
+            return _joined(messages)
+        tools = job.tools.tools if job.tools else None
+        return self._images.messages(messages, template or self._hf.get_chat_template(tools=tools))
 
     def _encode_chat(self, job: Job, style: PromptStyle, text: str | None) -> EncodedPrompt:
         """Return the chat's tokens. `text` is the rendered chat; None renders it here."""
-        messages = job.messages or ()
         text = self._rendered(job) if text is None else text
         ids = self._encode(text, "messages", add_special_tokens=False)
         ids = ids[-(job.sampling.truncate_prompt_tokens or 0) :]  # 0 keeps all tokens
+        images = None
+        if self._images and job.images:
+            ids, images = self._images.encode(ids, job.images)
+        return EncodedPrompt(ids, *self._reasoning_of(job, style, text), images)
+
+    def _reasoning_of(
+        self, job: Job, style: PromptStyle, text: str
+    ) -> tuple[str, ReasoningForm | None]:
+        """Return `echo` and `reasoning` of the prompt that was rendered to `text`."""
         form = style.reasoning or (None if style.templates else self._reasoning)
         if form is None or job.prompt_end is PromptEnd.NOTHING:
-            return EncodedPrompt(ids, "")
-        continued = messages[-1]["content"] if job.prompt_end is PromptEnd.MESSAGE else ""
+            return "", None
+        is_continued, messages = job.prompt_end is PromptEnd.MESSAGE, job.messages or ()
+        continued = text_of(messages[-1]["content"]) if is_continued else ""
         if is_open(form, text, continued):
-            return EncodedPrompt(ids, form.opening, form)
+            return form.opening, form
         is_past = bool(continued) or text.rstrip().endswith(form.closing)
-        return EncodedPrompt(ids, "", None if is_past else form)
+        return "", None if is_past else form
 
     def _echo(self, prompt: Prompt) -> str:
         if isinstance(prompt, str):

@@ -16,6 +16,7 @@ from api.assembly import MAX_INSPECTIONS_OF_TENANT
 from api.files.upload import MAX_UPLOADS_TENANT
 from api.http.guards import Work
 from api.http.lists import MAX_LIMIT
+from api.images.fetcher import FETCH_S, MAX_FETCHES_OF_TENANT
 from api.pool_state.state import MAX_INCIDENTS
 from api.requests.translate import MAX_ANSWERS
 from api.routes import audit_log
@@ -26,6 +27,7 @@ from ops.control.batches.turn import MAX_TRIES
 from ops.control.batches.webhook import MAX_CALLS, MAX_HANDED_OVER, TIMEOUT_S
 from ops.control.shadow_comparison import MAX_COMPARED
 from shared.json_budget import MAX_DEPTH, MAX_NODES, MAX_VALUES
+from shared.protocol.images import MAX_IMAGES, MAX_PIXELS, MAX_SIDE
 from shared.store.adapters.audit_log import MAX_CHANGES
 from shared.store.adapters.pins import MAX_PINS
 from shared.store.adapters.shadows import MAX_PENDING
@@ -37,6 +39,9 @@ from shared.store.views.history import MAX_SAMPLES
 _JSON = "`--max-body-bytes`, compressed or not"
 _VALUES = f"{MAX_NODES:,} arrays, objects and strings, {MAX_VALUES:,} values, {MAX_DEPTH} levels"
 _CHECK = "check of a body: 0.5 s, one large body at a time, in turn for the tenants"
+_FETCHED = "fetched images: `--max-body-bytes` in base64"
+_IMAGES = f"{MAX_IMAGES} images with {MAX_PIXELS:,} pixels in all, {MAX_SIDE:,} on a side"
+_FETCH = f"fetching images: {FETCH_S:g} s"
 _REDIS = "a few calls of Redis, each with a time limit"
 _REQUESTS = "its requests at a time: half of `--max-connections`"
 _MANAGED = f"{_REQUESTS}; the scope `adapters`"
@@ -57,16 +62,19 @@ class Bounds:
 
 BOUNDS: Mapping[Work, Bounds] = {
     Work.ANSWER: Bounds(
-        num_bytes=f"{_JSON}; `--max-model-len` tokens",
-        items=f"{_VALUES}; {MAX_ANSWERS} answers",
-        time=f"{_CHECK}; the answer: `--deadline-s`, a cancellation, or its client leaves",
-        account="`--max-waiting-tenant`, `--max-waiting-tenant-mb`, limits of its keys",
+        num_bytes=f"{_JSON}; {_FETCHED}; `--max-model-len` tokens",
+        items=f"{_VALUES}; {MAX_ANSWERS} answers; {_IMAGES}",
+        time=f"{_CHECK}; {_FETCH}; the answer: `--deadline-s`, a cancellation, or its client "
+        "leaves",
+        account="`--max-waiting-tenant`, `--max-waiting-tenant-mb`, limits of its keys; "
+        f"{MAX_FETCHES_OF_TENANT} requests at a time whose images are fetched",
     ),
     Work.TOKENIZATION: Bounds(
-        num_bytes=_JSON,
-        items=_VALUES,
-        time=f"{_CHECK}; {LIMIT_S:g} s in all",
-        account=f"{MAX_CALLS_OF_TENANT} calls at a time, in turn for the tenants",
+        num_bytes=f"{_JSON}; {_FETCHED}",
+        items=f"{_VALUES}; {_IMAGES}",
+        time=f"{_CHECK}; {_FETCH}; {LIMIT_S:g} s in all",
+        account=f"{MAX_CALLS_OF_TENANT} calls at a time, in turn for the tenants; "
+        f"{MAX_FETCHES_OF_TENANT} whose images are fetched",
     ),
     Work.INSPECTION: Bounds(
         num_bytes=f"{_JSON}; files as under [adapter sources]"
@@ -208,7 +216,7 @@ STORED: Sequence[StoredBound] = (
     ),
     StoredBound(("lookup",), "half a minute", "the tenant that asked for the name"),
     StoredBound(
-        ("calls", "reply"),
+        ("calls", "imagecalls", "reply"),
         "half a minute, and as many as front ends make at a time",
         "the tenant: its calls at a time",
     ),

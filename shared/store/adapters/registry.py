@@ -348,10 +348,15 @@ def _check_can_load(outcome: str, version: AdapterVersion | None) -> None:
 
 
 def _fields(record: BaseModel | Adapter) -> Iterator[Any]:
-    """Return the fields of a record and their values for a Redis hash. None becomes ''."""
+    """Return the fields of a record and their values for a Redis hash.
+
+    None becomes an empty text, and booleans become 0 and 1.
+    """
     fields = asdict(record)
     if isinstance(record, Adapter):
         fields["kinds"] = encode_words(record.kinds)
+    if isinstance(record, BaseModel):
+        fields["takes_images"] = int(record.takes_images)
     return flat((k, "" if value is None else value) for k, value in fields.items())
 
 

@@ -356,6 +356,7 @@ RULES: Mapping[str, Rule] = {
     "staging": Rule("string", _expires),
     "lookup": Rule("string", _expires),
     "calls": Rule("list", _expires),
+    "imagecalls": Rule("list", _expires),
     "reply": Rule("list", _expires),
     "upload": Rule("hash", _upload, fields=("version",)),
     "uploads": Rule("zset"),

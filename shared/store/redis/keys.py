@@ -291,6 +291,8 @@ class Keys:
     calls = Single("calls")
     """LIST: waiting calls for tokenization, oldest first. Expires half a minute after the last
     call."""
+    image_calls = Single("imagecalls")
+    """LIST: waiting calls for workers that serve images, as in `calls`."""
     reply = Each[CallId]("reply")
     """LIST: the reply to a call for tokenization. Expires after half a minute."""
     upload = Each[UploadId]("upload")

@@ -17,14 +17,14 @@ class PoolStore:
         self._keys = keys
         self._scripts = Scripts(redis, keys)
 
-    async def _take_first(self, key: str, timeout_s: float) -> bytes | None:
-        """Remove and return the first item of a list.
+    async def _take_first(self, key: str, timeout_s: float, *more: str) -> bytes | None:
+        """Remove and return the first item of a list, or of the first of several that has one.
 
-        If the list is empty, wait for an item up to `timeout_s` seconds, at most two. Return None
+        If all are empty, wait for an item up to `timeout_s` seconds, at most two. Return None
         if none arrives.
         """
         taken = await self._redis.blpop(  # type: ignore[misc]
-            [key],
+            [key, *more],
             timeout=min(timeout_s, MAX_BLOCK_S),  # type: ignore[arg-type]  # takes floats
         )
         return taken[1] if taken else None

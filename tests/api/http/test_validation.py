@@ -147,8 +147,9 @@ CASES: list[tuple[str, dict[str, Any], str, str]] = [
     (CHAT, user([{"type": "text", "text": 5}]), "messages[1].content[0].text", INVALID),
     *(
         (CHAT, user([{"type": kind}]), "messages[1].content[0].type", UNSUPPORTED)
-        for kind in ("image_url", "input_audio", "file")
+        for kind in ("video_url", "input_audio", "file")
     ),
+    (CHAT, user([{"type": "image_url"}]), "messages[1].content[0].image_url", INVALID),
     (CHAT, user([{"type": "hologram"}]), "messages[1].content[0].type", INVALID),
     (CHAT, {"tools": [{"type": "function"}]}, "tools[0].function", INVALID),
     (CHAT, {"tools": [{"type": "custom", "custom": {}}]}, "tools[0].type", UNSUPPORTED),

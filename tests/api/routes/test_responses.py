@@ -336,12 +336,14 @@ async def test_a_failed_stream_ends_with_the_error(
 
 INVALID, UNSUPPORTED = "invalid_value", "unsupported_parameter"
 IMAGE = {"role": "user", "content": [{"type": "input_image"}]}
+FILE = {"role": "user", "content": [{"type": "input_file"}]}
 BAD_FIELDS: list[tuple[dict[str, Any], str, str]] = [
     ({"input": []}, INVALID, "input"),
     ({"input": None}, INVALID, "input"),
     ({"input": [7]}, INVALID, "input[0]"),
     ({"input": [{"role": "x", "content": "a"}]}, INVALID, "input[0].role"),
-    ({"input": [IMAGE]}, UNSUPPORTED, "input[0].content[0].type"),
+    ({"input": [IMAGE]}, INVALID, "input[0].content[0].image_url"),
+    ({"input": [FILE]}, UNSUPPORTED, "input[0].content[0].type"),
     ({"input": [{"type": "item_reference"}]}, UNSUPPORTED, "input[0].type"),
     ({"input": [{"type": "function_call"}]}, INVALID, "input[0].call_id"),
     ({"tools": [{"type": "web_search"}]}, UNSUPPORTED, "tools[0].type"),

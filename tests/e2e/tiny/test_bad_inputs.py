@@ -91,7 +91,7 @@ BAD_COMPLETIONS: list[Case] = [
     ({"logit_bias": {"99999": 1}}, "logit_bias[99999]", "outside the vocabulary"),
 ]
 UNSUPPORTED_FIELDS: list[Case] = [
-    (messages({**USER, "content": [IMAGE]}), "messages[0].content[0].type", "send"),
+    (messages({**USER, "content": [IMAGE]}), "messages[0].content[0].image_url.url", "send"),
     ({"regex": "x"}, "regex", "send structured_outputs.regex instead"),
     ({"modalities": ["audio"]}, "modalities", 'send null or ["text"]'),
 ]

@@ -92,7 +92,7 @@ def test_fields_that_are_set_are_decoded_as_they_were_encoded() -> None:
     sampling = SamplingParams(seed=2**63 - 1, bad_words=("a", "b"), includes_stop=True, **limits)
     traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
     sampled = replace(JOB, sampling=sampling, traceparent=traceparent, is_preemptible=True)
-    for job in (sampled, EMBEDDING_JOB):
+    for job in (sampled, EMBEDDING_JOB, replace(JOB, images=("aW1hZ2U=", "aGk="))):
         assert decode_job(encode_job(job)) == job
 
 
@@ -230,6 +230,7 @@ def test_the_reason_names_the_largest_rank_that_is_served() -> None:
         ({}, set()),
         ({"embedding": EmbeddingParams(pooling=Pooling.MEAN)}, {Feature.EMBEDDINGS}),
         ({"sampling": SamplingParams(seed=1, logprob_token_ids=(5,))}, {Feature.LISTED_LOGPROBS}),
+        ({"images": ("aW1hZ2U=",)}, {Feature.IMAGES}),
     ],
 )
 def test_a_job_has_the_features_that_not_every_engine_serves(

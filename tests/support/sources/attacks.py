@@ -360,7 +360,7 @@ def http() -> Iterator[Attack]:
             lambda files: sends(
                 response(gzip.compress(_zipped(files)), headers="Content-Encoding: gzip\r\n")
             ),
-            "encoded the archive as 'gzip'",
+            "encoded it as 'gzip'",
         ),
         "a length of 5000 digits": (
             lambda _: sends(_OK + b"Content-Length: " + b"9" * 5000 + b"\r\n\r\n"),

@@ -10,6 +10,7 @@ import torch
 from api_support import ScriptedWorker, register_models, running_app
 
 from shared.cancel_tasks import cancel_tasks
+from shared.guarded_fetch.pinned_connection import AddressCheck
 from shared.settings import ApiSettings
 from shared.store.adapters.fetch_progress import StagingProgress
 from shared.store.adapters.inspections import Inspections
@@ -20,7 +21,6 @@ from shared.store.redis.connection import Redis
 from shared.store.redis.keys import Keys
 from worker.adapters.disk_store import AdapterStore
 from worker.adapters.loader_threads import LoaderThreads
-from worker.adapters.remote.pinned_connection import AddressCheck
 from worker.adapters.remote.stager import Stager
 from worker.adapters.source.allowed_sources import AdapterRoots
 from worker.adapters.source.inspector import Inspector

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from shared.adapter_sources import BUCKETS, RemoteUrl, without_query
 from shared.errors import AdapterRejected, SourceFailed, StoreFailed
+from shared.guarded_fetch.pinned_connection import AddressCheck
+from shared.guarded_fetch.web import fetch_over_http
 from shared.store.adapters.fetch_progress import Phase, Staging
 from worker.adapters.disk_store import AdapterStore
 from worker.adapters.remote.allowed_urls import AllowedUrls
@@ -17,8 +19,6 @@ from worker.adapters.remote.archive import unpack
 from worker.adapters.remote.buckets import Bucket
 from worker.adapters.remote.budget import Budget
 from worker.adapters.remote.new_file import write_new
-from worker.adapters.remote.pinned_connection import AddressCheck
-from worker.adapters.remote.web import fetch_over_http
 
 TIME_LIMIT_S = 300.0
 """Maximum seconds to fetch an adapter."""

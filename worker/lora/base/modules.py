@@ -62,6 +62,8 @@ class BaseModules:
     """Names of the modules that `target_modules="all-linear"` selects in PEFT."""
     tables: Mapping[str, BaseTable] = field(default_factory=dict)
     """Shapes and digests of the embedding's and the head's weights, by module name."""
+    text_prefix: str = ""
+    """Start of the decoder's names if it is part of a model that also reads images."""
     norms: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """Parameter sizes of the norms, by module name and then by parameter name."""
     weights: Mapping[str, BaseWeight] = field(default_factory=dict)

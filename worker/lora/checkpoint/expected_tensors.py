@@ -4,6 +4,7 @@ PEFT may store copies of the base's tables, which are the weights of the embeddi
 an adapter ties the embedding and the head, PEFT stores each tied tensor twice.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -25,6 +26,8 @@ _TIED_ROLES = (
     (TensorRole.WEIGHT, TensorRole.WEIGHT),
 )
 """Roles of the head and the embedding whose tensors are tied. Low-rank matrices are transposed."""
+_LAYERS = re.compile(r"^(?:model\.language_model|language_model\.model|model)\.(?=layers\.)")
+"""Start of the names of a language model's layers, with and without the parts for images."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +61,15 @@ def expected_tensors(
 
 
 def match_tensors(
-    header: Mapping[str, TensorInfo], expected: Mapping[TensorKey, ExpectedTensor]
+    header: Mapping[str, TensorInfo],
+    expected: Mapping[TensorKey, ExpectedTensor],
+    *,
+    text_prefix: str = "",
 ) -> dict[TensorKey, str]:
     """Check the tensors of a file against `expected` and return the tensors' names by key.
+
+    With a `text_prefix`, as in `BaseModules`, layers may have the names of the model for text alone
+    or those of earlier releases of transformers.
 
     Raises:
         AdapterRejected: a tensor is missing, unexpected or duplicated, or has the wrong shape or
@@ -69,6 +78,8 @@ def match_tensors(
     names: dict[TensorKey, str] = {}
     for name, info in header.items():
         key = parse_name(name)
+        if key is not None and text_prefix:
+            key = key._replace(module=_LAYERS.sub(text_prefix, key.module))
         if key is None or key not in expected:
             raise AdapterRejected(_why_unexpected(name))
         if key in names:

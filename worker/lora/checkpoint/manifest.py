@@ -81,7 +81,8 @@ def _manifest(config: AdapterConfig, header: Header, base: BaseModules) -> Manif
     trained = trained_modules(config, base)
     linears = [module for module in trained.targets if module in base.linears]
     _check_fan_in_fan_out(config, base, linears)
-    names = match_tensors(header.tensors, expected_tensors(config, base, trained))
+    expected = expected_tensors(config, base, trained)
+    names = match_tensors(header.tensors, expected, text_prefix=base.text_prefix)
     pairs = [_pair(module, config, names, header) for module in linears]
     return Manifest(
         trained=trained,

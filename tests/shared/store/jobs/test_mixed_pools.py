@@ -9,7 +9,13 @@ import pytest
 from queue_support import LIMITS, NEVER_MS, Actor, eventually, make_adapter, make_job
 
 from shared.errors import ErrorCode, JobFailed
-from shared.protocol.capabilities import EVERYTHING, AdapterKind, Capabilities
+from shared.protocol.capabilities import (
+    EVERYTHING,
+    WITHOUT_IMAGES,
+    AdapterKind,
+    Capabilities,
+    Feature,
+)
 from shared.protocol.embeddings import EmbeddingParams
 from shared.protocol.enqueue import QueueLimits
 from shared.protocol.ids import JobId, WorkerId
@@ -323,3 +329,30 @@ async def test_a_reservation_ends_with_its_worker(actor, enqueue) -> None:
     mine = await second.claim(tokens=MOST - 100)
     assert large.id not in {c.job.id for c in mine}
     assert not await second.is_parked()
+
+
+async def test_jobs_with_images_run_only_on_workers_that_serve_images(
+    actor: Start, enqueue: Put
+) -> None:
+    text = await actor("text", holds=["base@1", "a@1"], serves=WITHOUT_IMAGES)
+    vision = await actor(
+        "vision",
+        holds=["base@1", "a@1"],
+        serves=replace(PLAIN, features=frozenset({Feature.IMAGES})),
+    )
+    image, adapted = [await enqueue(version, images=("aW1hZ2U=",)) for version in ("base@1", "a@1")]
+    embedded = await enqueue(**embeddings())
+    assert await text.claim_ids(**FOREIGN) == [embedded.id]
+    assert set(await vision.claim_ids(**FOREIGN)) == {image.id, adapted.id}
+
+
+async def test_images_for_an_adapter_of_another_kind_are_refused_by_name(
+    actor: Start, queue: Queue
+) -> None:
+    await actor("text", holds=["base@1"], serves=WITHOUT_IMAGES)
+    await actor(
+        "vision", holds=["base@1"], serves=replace(PLAIN, features=frozenset({Feature.IMAGES}))
+    )
+    with pytest.raises(JobFailed, match="send the request without images") as failed:
+        await queue.enqueue(make_job(DORA, images=("aW1hZ2U=",)), LIMITS)
+    assert failed.value.error.status == 400

@@ -21,11 +21,11 @@ from queue_support import eventually
 from source_worker import front_end, source_reader, tree
 from web_server import Script, WebServer, response
 
+from shared.guarded_fetch import pinned_connection
+from shared.guarded_fetch.pinned_connection import AddressCheck, is_public
 from shared.store.redis.connection import Redis
 from shared.store.redis.keys import Keys
 from worker.adapters.disk_store import AdapterStore
-from worker.adapters.remote import pinned_connection
-from worker.adapters.remote.pinned_connection import AddressCheck, is_public
 from worker.adapters.source.remote_reads import MAX_STAGING
 from worker.lora.base.modules import BaseModules
 

@@ -14,9 +14,9 @@ from source_worker import source_reader
 from threaded_server import LocalServer, QuietHandler, reply, running
 
 from shared.errors import ErrorCode
+from shared.guarded_fetch.pinned_connection import AddressCheck
 from shared.store.adapters.inspections import Findings, Inspection
 from worker.adapters.disk_store import AdapterStore
-from worker.adapters.remote.pinned_connection import AddressCheck
 from worker.lora.base.modules import BaseModules
 
 BUCKET = "models"

@@ -22,12 +22,12 @@ from shared.errors import (
     SourceFailed,
     StoreFailed,
 )
+from shared.guarded_fetch.pinned_connection import AddressCheck
 from shared.protocol.adapters import Adapter
 from shared.store.adapters.inspections import Inspection
 from worker.adapters.disk_store import AdapterStore
 from worker.adapters.remote import buckets
 from worker.adapters.remote.allowed_urls import AllowedUrls
-from worker.adapters.remote.pinned_connection import AddressCheck
 from worker.adapters.source.reader import AdapterReader
 from worker.lora.base.modules import BaseModules
 from worker.lora.checkpoint.adapter_files import AdapterFiles
@@ -155,7 +155,7 @@ def test_a_certificate_must_be_valid_and_of_the_host(
         assert error.code is ErrorCode.ADAPTER_REJECTED
         assert "certificate isn't valid: self-signed" in error.message
         trusting = ssl.create_default_context(cafile=str(certificate))
-        monkeypatch.setattr("worker.adapters.remote.web._tls", lambda: trusting)
+        monkeypatch.setattr("shared.guarded_fetch.web._tls", lambda: trusting)
         assert found(reader, f"{url}/x.zip")
         addresses = AddressCheck(["127.0.0.1"])
         monkeypatch.setattr(reader.stager, "_addresses", addresses)

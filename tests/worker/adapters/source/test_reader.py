@@ -19,11 +19,11 @@ from tiny import save_adapter
 
 from shared.adapter_flags import LEFT_OUT
 from shared.errors import AdapterNotServed, AdapterRejected, ErrorCode, StoreFailed
+from shared.guarded_fetch.pinned_connection import AddressCheck
 from shared.protocol.adapter_files import PICKLED_FILE, WEIGHTS_FILE
 from shared.protocol.adapters import Adapter
 from shared.store.adapters.inspections import Findings, Inspection
 from worker.adapters.disk_store import AdapterStore
-from worker.adapters.remote.pinned_connection import AddressCheck
 from worker.adapters.source.interface import CheckedAdapter
 from worker.adapters.source.load_at_start import read_each
 from worker.adapters.source.reader import AdapterReader, Read

@@ -1,4 +1,4 @@
-"""Fetches archives over HTTP, and follows redirects after checking each of them."""
+"""Fetches files over HTTP, and follows redirects after checking each of them."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,8 +11,8 @@ import httpx
 
 from shared.adapter_sources import RemoteUrl
 from shared.errors import AdapterRejected, ErrorCode, SourceFailed
-from worker.adapters.remote.budget import Budget
-from worker.adapters.remote.pinned_connection import AddressCheck, PinnedBackend, explained
+from shared.guarded_fetch.budget import FetchBudget
+from shared.guarded_fetch.pinned_connection import AddressCheck, PinnedBackend, explained
 
 MAX_REDIRECTS = 5
 _REDIRECTS = (301, 302, 303, 307, 308)
@@ -21,11 +21,11 @@ _LATER = (408, 425, 429)
 _REQUEST_HEADERS = [("Accept-Encoding", "identity"), ("User-Agent", "lorikeet")]
 
 Allow = Callable[[RemoteUrl], None]
-"""Raises SourceFailed if clients may not load adapters from the URL."""
+"""Raises SourceFailed if clients may not name the URL."""
 
 
 def fetch_over_http(
-    url: RemoteUrl, *, allow: Allow, check: AddressCheck, budget: Budget
+    url: RemoteUrl, *, allow: Allow, check: AddressCheck, budget: FetchBudget
 ) -> Iterator[bytes]:
     """Yield the bytes at `url`. Follow its redirects, if `allow` permits them.
 
@@ -52,7 +52,7 @@ def _tls() -> SSLContext:
 
 @contextmanager
 def _response(
-    pool: httpcore.ConnectionPool, url: RemoteUrl, budget: Budget
+    pool: httpcore.ConnectionPool, url: RemoteUrl, budget: FetchBudget
 ) -> Iterator[httpcore.Response]:
     target = (url.path or "/") + (f"?{url.query}" if url.query else "")
     # The parts are passed one by one, so that no second parser can interpret the URL differently.
@@ -84,11 +84,11 @@ def _target(url: RemoteUrl, response: httpcore.Response) -> RemoteUrl:
         raise SourceFailed(ErrorCode.SOURCE_NOT_ALLOWED, message) from None
 
 
-def _content(response: httpcore.Response, budget: Budget) -> Iterator[bytes]:
+def _content(response: httpcore.Response, budget: FetchBudget) -> Iterator[bytes]:
     _check_status(response.status)
     encoding = _header(response, b"content-encoding")
     if encoding not in ("", "identity"):
-        raise AdapterRejected(f"the server has encoded the archive as {encoding[:40]!r}")
+        raise AdapterRejected(f"the server has encoded it as {encoding[:40]!r}")
     length = _header(response, b"content-length")
     if length.isdecimal():
         budget.expect(int(length))

@@ -13,7 +13,7 @@ from typing import Any
 import httpcore
 
 from shared.errors import AdapterRejected, ErrorCode, SourceFailed
-from worker.adapters.remote.budget import Budget
+from shared.guarded_fetch.budget import FetchBudget
 
 CONNECT_S = 10.0
 SILENCE_S = 30.0
@@ -31,12 +31,20 @@ def system_addresses(host: str, port: int) -> list[str]:
 
 
 class AddressCheck:
-    """Resolves names to addresses, and refuses addresses that the worker may not connect to."""
+    """Resolves names to addresses, and refuses addresses that may not be connected to."""
 
     def __init__(
-        self, private_hosts: Collection[str] = (), *, resolve: Resolve = system_addresses
+        self,
+        private_hosts: Collection[str] = (),
+        *,
+        setting: str = "the workers' --adapter-private-host",
+        resolve: Resolve = system_addresses,
     ) -> None:
-        """Create a check that allows every address of the hosts in `private_hosts`."""
+        """Create a check that allows every address of the hosts in `private_hosts`.
+
+        `setting` has the private hosts. Messages name it.
+        """
+        self._setting = setting
         self._private_hosts = frozenset(host.lower() for host in private_hosts)
         self._resolve = resolve
 
@@ -51,8 +59,8 @@ class AddressCheck:
         if private and host not in self._private_hosts:
             raise SourceFailed(
                 ErrorCode.SOURCE_NOT_ALLOWED,
-                f"{host} has the address {private[0]}, which isn't public; the workers' "
-                "--adapter-private-host allows it",
+                f"{host} has the address {private[0]}, which isn't public; {self._setting} "
+                "allows it",
             )
         return found
 
@@ -60,7 +68,7 @@ class AddressCheck:
 class PinnedBackend(httpcore.NetworkBackend):
     """Opens the connections of one fetch."""
 
-    def __init__(self, check: AddressCheck, budget: Budget) -> None:
+    def __init__(self, check: AddressCheck, budget: FetchBudget) -> None:
         """Create a backend. Its connections end when the time of `budget` is over."""
         self._check = check
         self._budget = budget
@@ -92,7 +100,7 @@ class PinnedBackend(httpcore.NetworkBackend):
 class _TimedStream(httpcore.NetworkStream):
     """A stream that fails when the time of a budget is over, even if bytes still arrive."""
 
-    def __init__(self, stream: httpcore.NetworkStream, budget: Budget) -> None:
+    def __init__(self, stream: httpcore.NetworkStream, budget: FetchBudget) -> None:
         self._stream = stream
         self._budget = budget
 

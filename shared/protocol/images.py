@@ -1,0 +1,25 @@
+"""Images of chats: their bounds, and their places in the messages of a job."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+MAX_IMAGES = 16
+"""Maximum number of images of one request."""
+MAX_PIXELS = 64_000_000
+"""Maximum number of pixels of all images of one request."""
+MAX_SIDE = 16_384
+"""Maximum width and height of an image, in pixels."""
+FORMATS = ("PNG", "JPEG", "GIF", "WEBP")
+"""Formats of images, by Pillow's names."""
+PLACE: Mapping[str, str] = {"type": "image"}
+"""Part of a message's content in the place of an image. Images are in the order of their places."""
+
+Content = str | Sequence[Mapping[str, Any]]
+"""Content of a job's message: text, or text parts and places of images."""
+
+
+def text_of(content: Content) -> str:
+    """Return the text of a message's content without its images."""
+    if isinstance(content, str):
+        return content
+    return "\n".join(part["text"] for part in content if part["type"] == "text")

@@ -1,0 +1,11 @@
+"""Says which base models read images."""
+
+from typing import Any
+
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+
+
+def takes_images(config: Any) -> bool:
+    """Return whether the model with this configuration reads images, apart from the engine."""
+    has_vision = getattr(config, "vision_config", None) is not None
+    return has_vision and type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
