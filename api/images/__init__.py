@@ -1,0 +1,1 @@
+"""Images of requests: found in bodies, fetched and checked. Nothing here decodes pixels."""
