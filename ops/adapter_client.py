@@ -67,7 +67,7 @@ class AdapterClient(ServerClient):
         return self._call("GET", f"/v1/adapters/{_quoted(name)}/candidate")
 
     def promote(self, name: str, version: str | None = None) -> Body:
-        """Promote the candidate and return the adapter. `version` guards against another candidate."""
+        """Promote the candidate and return the adapter. Refused if `version` is another version."""
         query = "" if version is None else f"?version={_quoted(version)}"
         return self._call("POST", f"/v1/adapters/{_quoted(name)}/candidate/promote{query}")
 

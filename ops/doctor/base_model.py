@@ -81,7 +81,7 @@ def _folder_of(model: str) -> tuple[Path, str]:
 
 
 def _shaped(worker: WorkerSettings, source: str, folder: Path | None, place: str) -> Base:
-    """Return the base, with its shape unless vLLM serves it. An unconverted demo has no `folder`."""
+    """Return the base, with its shape unless vLLM serves it. A missing demo has no `folder`."""
     if worker.engine == "vllm":
         return Base(BaseFacts(source=source, place=place))
     try:
