@@ -22,7 +22,7 @@ class PlannedDevice:
     name: str
     shape: ModelShape
     gpu: Gpu | None
-    """None stands for the CPUs."""
+    """GPU that the worker uses, or None if it uses the CPUs."""
 
     @property
     def is_cpu(self) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 from shared.errors import SettingsError
 
 Check = Callable[[str], bool]
-"""Returns whether an answer is good."""
+"""Function that returns whether an answer is good."""
 DEFAULTS = {"temperature": 0, "max_tokens": 256}
 """Default values of a request's fields."""
 REFUSED = ("model", "stream", "n")

@@ -106,8 +106,8 @@ async def starting_pool(
 async def begin_start(redis: Redis, keys: Keys, names: Collection[str]) -> None:
     """Prepare the registry for a start of all workers with the adapters `names`.
 
-    No process of the pool may run. Names that clients had unloaded are forgotten, so that workers
-    can register their adapters under them. Names that only the settings of an earlier start had are
+    No process of the pool may run. Names that clients have unloaded are forgotten, so that workers
+    can register the names again. Names that were only in the settings of an earlier start are
     unloaded, unless a client has set them since.
     """
     registry = Registry(redis, keys)

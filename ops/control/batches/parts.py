@@ -17,7 +17,7 @@ from shared.store.views.pool_views import PoolViews
 MIN_WINDOW = 4
 MAX_WINDOW = 1024
 WAITING_SHARE = 0.25
-"""Number of waiting batch requests, as a share of the sequences that the pool can run at once."""
+"""Waiting batch requests for each sequence that the pool can run at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

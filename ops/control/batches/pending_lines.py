@@ -57,7 +57,7 @@ class PendingLines:
         self._models[model].wait_s = 0.0
 
     def wait_s(self, now: float) -> float:
-        """Return the seconds until a request may be sent."""
+        """Return the seconds until the next request may be sent."""
         free = [model.is_free_at for model in self._models.values() if model.lines]
         return max(self._all_free_at - now, min(free, default=now) - now, 0.0)
 
