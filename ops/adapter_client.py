@@ -10,12 +10,12 @@ CONNECT_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 660.0
 """Maximum seconds to wait for a reply.
 
-The limit exceeds the default of the front end's setting `deadline_s`, so that the front end can
-report that it ran out of time.
+The limit is longer than the front end's default `deadline_s`, so that the front end reports a late
+request before this client gives up.
 """
 
 IN_PLACE = "set 'load_inplace' to True"
-"""Part of the server's message about a name that is taken."""
+"""Advice in the server's error about a name in use. `load` puts `--replace` in its place."""
 
 
 class AdapterClient(ServerClient):
@@ -31,7 +31,7 @@ class AdapterClient(ServerClient):
         return self._call("GET", "/v1/adapters")
 
     def load(self, name: str, path: str, *, replace: bool) -> Body:
-        """Load an adapter and return it. `replace` replaces an adapter that has this name."""
+        """Load an adapter and return it. `replace` allows it to replace one with the same name."""
         body = {"lora_name": name, "lora_path": path, "load_inplace": replace}
         try:
             self._send(
@@ -46,7 +46,7 @@ class AdapterClient(ServerClient):
         self._send("POST", "/v1/unload_lora_adapter", json={"lora_name": name})
 
     def validate(self, path: str) -> Body:
-        """Check an adapter without loading it."""
+        """Check the adapter at `path` without loading it, and return the findings."""
         return self._call("POST", "/v1/adapters/validate", json={"lora_path": path})
 
     def roll_back(self, name: str, version: str | None = None) -> Body:
@@ -63,11 +63,11 @@ class AdapterClient(ServerClient):
         return self._call("PUT", f"/v1/adapters/{_quoted(name)}/candidate", json=wanted)
 
     def candidate(self, name: str) -> Body:
-        """Return an adapter's candidate, with how its answers compare to the current version's."""
+        """Return an adapter's candidate, and how its answers differ from the current version's."""
         return self._call("GET", f"/v1/adapters/{_quoted(name)}/candidate")
 
     def promote(self, name: str, version: str | None = None) -> Body:
-        """Promote the candidate, which must be `version` if that is given. Return the adapter."""
+        """Promote the candidate and return the adapter. Refused if `version` is another version."""
         query = "" if version is None else f"?version={_quoted(version)}"
         return self._call("POST", f"/v1/adapters/{_quoted(name)}/candidate/promote{query}")
 

@@ -55,7 +55,7 @@ class _Row:
 
     @property
     def sentence(self) -> str:
-        """The state and the facts in words."""
+        """The state and the facts as one sentence."""
         rank, size, requests, used, workers = self.facts
         usage = "not used yet" if used == NEVER else f"last used {used} ago"
         held = "1 worker" if workers == "1" else f"{workers} workers"
@@ -81,7 +81,7 @@ def _state(adapter: dict[str, Any]) -> str:
 
 
 def _trial(candidate: dict[str, Any]) -> str:
-    """Return a candidate's mode, followed by its share, or by its state if it isn't ready."""
+    """Return a candidate's mode, and its share of requests if it is ready, otherwise its state."""
     is_ready = candidate["state"] == "ready"
     does = f"{candidate['percent']:g} %" if is_ready else candidate["state"]
     return f"{candidate['mode']} {does}"
@@ -100,7 +100,7 @@ def _row(name: str, version: dict[str, Any], state: str) -> _Row:
 
 
 def _print_paragraph(console: Console, row: _Row) -> None:
-    """Print a version. The terminal wraps names and paths, so that they can be copied."""
+    """Print a version. The terminal wraps long names and paths, so they can be copied whole."""
     if row.name:
         console.print(Text(row.name, style="bold"), soft_wrap=True)
     console.print(Text(f"  {row.version}", style=row.style), soft_wrap=True)

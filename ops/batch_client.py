@@ -9,7 +9,7 @@ import httpx
 from ops.server_client import Body, ServerClient, ServerError, reason_of
 
 DIGEST = "lorikeet_sha256"
-"""Field of a batch's metadata with the digest of its input file. `find` searches for it."""
+"""Field of a batch's metadata that has the input file's digest. `find` searches this field."""
 ENDED = {"completed", "failed", "expired", "cancelled"}
 MAX_PAGES = 50
 """Maximum number of pages of the batch list that `find` searches."""
@@ -22,7 +22,7 @@ class BatchClient(ServerClient):
     """
 
     def find(self, file: Path) -> Body | None:
-        """Return the newest batch of a file if it is running or completed, else None."""
+        """Return the newest batch of a file, unless that batch failed, expired or was cancelled."""
         digest = _digest(file)
         for batch in self._batches():
             if (batch["metadata"] or {}).get(DIGEST) == digest:
@@ -30,7 +30,7 @@ class BatchClient(ServerClient):
         return None
 
     def create(self, file: Path, endpoint: str, window: str) -> Body:
-        """Upload a file, and start a batch of it."""
+        """Upload a file, and start a batch of its requests that must end within `window`."""
         with file.open("rb") as content:
             stored = self._call(
                 "POST", "/v1/files", data={"purpose": "batch"}, files={"file": content}

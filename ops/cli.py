@@ -87,7 +87,7 @@ def main() -> None:
 
 
 def _expected_error(raised: Exception) -> LorikeetError | None:
-    """Return the expected error in `raised`, or None if it contains an unexpected one."""
+    """Return the first expected error in `raised`; None if `raised` contains an unexpected one."""
     if isinstance(raised, LorikeetError):
         return raised
     if not isinstance(raised, ExceptionGroup):

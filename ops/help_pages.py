@@ -63,7 +63,7 @@ class App(typer.Typer):
 
 
 def _write(formatter: Any, rows: Iterable[tuple[str, Row]]) -> None:
-    """Write a section for each title among `rows`, in the order of their first rows."""
+    """Write the rows of each title as a section. Sections are in the order of their first rows."""
     sections: dict[str, list[Row]] = {}
     for title, row in rows:
         sections.setdefault(title, []).append(row)

@@ -16,7 +16,7 @@ def print_line(line: str) -> None:
 
 
 def table(*columns: str, whole: tuple[str, ...] = ()) -> Table:
-    """Return an empty table. Long words are folded, except in the columns `whole`."""
+    """Return an empty table. Long cells are wrapped, except in the columns `whole`."""
     shown = Table(box=SIMPLE_HEAD, header_style="cyan")
     for column in columns:
         shown.add_column(column, no_wrap=column in whole, overflow="fold")

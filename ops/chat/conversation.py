@@ -20,7 +20,7 @@ from shared.errors import LorikeetError
 
 CONNECT_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 600.0
-"""Maximum seconds without data. While it computes, a server sends a comment every ten seconds."""
+"""Maximum seconds without data. While a server computes, it sends a comment every 10 seconds."""
 
 Message = Mapping[str, str]
 
@@ -90,7 +90,7 @@ class Talk:
     model: str
     history: list[Message] = field(default_factory=list)
     answer: str = ""
-    """Text of the latest answer received so far."""
+    """Text of the latest answer, as far as it has arrived."""
     error: str = ""
     """Message of the error that ended the latest request, or empty if it succeeded."""
 
@@ -130,7 +130,7 @@ class Conversation:
         return [talk.model for talk in self.talks]
 
     def switch_to(self, models: Sequence[str]) -> None:
-        """Replace the selected models by `models`.
+        """Select `models` in place of the current selection.
 
         A model that is already selected keeps its history. A newly selected model gets a copy of
         the history of the model that was first in the old selection.

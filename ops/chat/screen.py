@@ -17,7 +17,7 @@ from ops.chat.conversation import Client, Conversation, Talk
 
 REFRESHES_PER_S = 8
 MIN_COLUMN_WIDTH = 24
-"""Minimum width of an answer's column. Otherwise answers are shown one below the other."""
+"""Minimum width of an answer's column. On narrower screens, answers are shown one below another."""
 
 
 async def ask(console: Console, client: Client, conversation: Conversation, prompt: str) -> None:
@@ -79,7 +79,7 @@ def _without_echo() -> Iterator[None]:
 
 
 class _Tail:
-    """The last lines of a text that may be taller than the screen."""
+    """Shows only the last lines of a text if the text is taller than the screen."""
 
     def __init__(self, text: RenderableType) -> None:
         self._text = text

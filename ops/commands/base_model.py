@@ -20,7 +20,8 @@ DEMO_ADAPTERS = Path(__file__).parents[1] / "demo" / "adapters"
 def converted_demo() -> Path:
     """Return the folder of the demo model, and convert the model at the first use.
 
-    The conversion runs in a separate process, because its libraries would stay in memory.
+    The conversion runs in a separate process, because its libraries would otherwise stay in
+    memory.
 
     Raises:
         SettingsError: the model can't be converted.
@@ -44,8 +45,8 @@ def base_model(
 ) -> dict[str, str | list[str] | None]:
     """Return the setting `model` and, for the demo, also the setting `adapters`.
 
-    If a setting is None, the environment or the default applies. The function `demo` returns the
-    folder of the demo's model. The default function converts the model at its first use, which
+    If a returned setting is None, the environment or the default decides. The function `demo` must
+    return the folder of the demo's model. By default, it converts the model at the first use, which
     takes half a minute.
 
     Raises:

@@ -170,7 +170,7 @@ def to_variables(given: Given, names: Iterable[str]) -> dict[str, str]:
 
 
 def default_text(field: FieldInfo) -> str:
-    """Return a setting's default as an environment variable would; empty for None and False."""
+    """Return a setting's default as a variable's text; empty for False or without a default."""
     if field.is_required() or field.default in (None, (), False):
         return ""
     return "true" if field.default is True else str(field.default)
@@ -195,7 +195,7 @@ def _flags(cls: type[PoolSettings]) -> Iterator[inspect.Parameter]:
 
 
 def _kind(field: FieldInfo) -> Any:
-    """Return the type that Typer converts the flag's value to, before the class validates it."""
+    """Return the type to which Typer converts a flag. The settings class validates it later."""
     if field.annotation in (tuple[str, ...], tuple[SecretStr, ...]):
         return list[str]
     return str if field.annotation == SecretStr | None else field.annotation

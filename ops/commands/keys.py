@@ -20,7 +20,7 @@ from shared.store.access.key_store import StoredKey
 
 keys_app = App(help="Create, list and revoke API keys.", no_args_is_help=True)
 SHOWS_POOL = frozenset({Scope.METRICS, Scope.ADMIN})
-"""Scopes that reveal the names of all models. Their keys can't be limited to some models."""
+"""Scopes that show all models' names. Keys with these scopes can't be limited to some models."""
 _TENANT = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _PATTERN = re.compile(r"[!-~]{1,200}")
 _LimitOption = typer.Option(

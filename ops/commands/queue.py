@@ -43,7 +43,7 @@ class Sample:
     counts: QueueCounts
     backlogs: Sequence[Backlog]
     num_strays: int = 0
-    """Number of keys without an owner or a lifetime that the running audit has found."""
+    """Number of keys that have neither owner nor lifetime, as reported by the running audit."""
 
 
 @settings_flags(PoolSettings)
@@ -92,7 +92,7 @@ async def take_sample(pool: Pool) -> Sample:
 
 
 def render(before: Sample, now: Sample) -> RenderableType:
-    """Return a view of the sample `now`. If `before` is an earlier sample, it shows rates."""
+    """Return a view of the sample `now`. If `before` is earlier, the view also shows rates."""
     parts: list[RenderableType] = [_summary(before, now), _workers(before, now), _residents(now)]
     if now.backlogs:
         parts.append(_backlogs(now))
@@ -154,7 +154,7 @@ def _residents(now: Sample) -> Table:
 
 
 def _tokens_since(before: Sample, worker: WorkerView) -> int:
-    """Return a worker's output tokens since the sample `before`, or 0 if that lacks the worker."""
+    """Return a worker's output tokens since `before`, or 0 if `before` doesn't have the worker."""
     known = {old.id: old.info.tokens_total for old in before.workers}
     return worker.info.tokens_total - known.get(worker.id, worker.info.tokens_total)
 

@@ -1,6 +1,6 @@
 """`lorikeet api`, `lorikeet worker` and `lorikeet control`: run one process each.
 
-They import torch and FastAPI only when they run.
+torch and FastAPI are imported only when one of these commands runs.
 """
 
 from typing import Any

@@ -46,11 +46,11 @@ from shared.store.redis.connection import check_redis_at
 DEMO_PROMPTS = {"extract": "Please send 31 monitors to Jonas Dubois in Osaka."}
 MAX_NAMES_SHOWN = 8
 _SECRETS = {"redis_url", "api_keys", "api_key_file", "metrics_key", "webhook_secret"}
-"""Settings that children read from the environment, because every user of the machine can see
-command lines.
+"""Settings that child processes get in environment variables, because every user of the machine
+can see command lines.
 """
 _OF_SERVERS = {"host", "port", "root_path", "allow_anonymous", "require_keys"}
-"""Settings of front ends that concern connections only."""
+"""Settings of front ends that concern only connections, so batches don't need them."""
 
 
 @settings_flags(ApiSettings, WorkerSettings, ControlSettings, UpSettings)
@@ -139,7 +139,7 @@ def _run(plan: Plan, notes: Sequence[str]) -> None:
 
 
 def _checked_files(worker: WorkerSettings) -> tuple[Path | None, frozenset[str]]:
-    """Check the files. Return the base model's folder, and the names of adapters left out."""
+    """Check the model and adapters. Return the model's folder, and the adapters to leave out."""
     if worker.engine == "simulated":
         return None, frozenset()
     # Imported here, because only the other engines need the packages that it imports.
@@ -150,12 +150,12 @@ def _checked_files(worker: WorkerSettings) -> tuple[Path | None, frozenset[str]]
 
 
 def _share(worker: WorkerSettings, device: str, places: Sequence[str]) -> Given:
-    """Return the device of one worker, and its part of the device's memory."""
+    """Return settings of one worker: its device, and its fraction of the device's memory."""
     return {"device": device, "memory_fraction": worker.memory_fraction / places.count(device)}
 
 
 def _control_variables(given: Given, control: ControlSettings) -> dict[str, str]:
-    """Return environment variables: the webhook's secret, and API settings for batches."""
+    """Return variables of the control process: webhook secret, and API settings for batches."""
     secret = control.webhook_secret
     names = [name for name in ApiSettings.model_fields if name not in {*_SECRETS, *_OF_SERVERS}]
     return {
@@ -203,7 +203,7 @@ def _notes(notes: Sequence[str]) -> str:
 
 
 def _next_commands(url: str, model: str, redis_url: str | None) -> list[str]:
-    """Return commands to suggest. Those that need Redis are left out without a `redis_url`."""
+    """Return commands to suggest. If `redis_url` is None, none of them needs Redis."""
     chat = f"chat {model}" if url == DEFAULT_URL else f"chat {model} --url {url}"
     if redis_url is None:
         return [chat]

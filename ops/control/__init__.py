@@ -1,1 +1,1 @@
-"""The control process: periodic tasks of a pool, and arq jobs."""
+"""The control process: periodic tasks of a pool, and its batches and webhook calls as arq jobs."""

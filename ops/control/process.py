@@ -27,7 +27,7 @@ from shared.store.redis.keys import Keys
 RETRY_S = 1.0
 """Seconds between two attempts to reach Redis while it is unavailable."""
 GRACE_S = 5.0
-"""Seconds between a task's own time limit and arq's, which cancels the task."""
+"""Seconds after a task's own time limit until arq cancels the task."""
 FINISH_S = 2.0
 """Maximum seconds at shutdown to wait until arq has recorded the end of a running cron job."""
 HEALTH_S = 5.0

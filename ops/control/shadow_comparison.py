@@ -13,7 +13,7 @@ from shared.store.views.pool_views import PoolViews
 MAX_COMPARED = 256
 """Maximum number of pairs that one step compares."""
 CHARS_PER_WORD = 20
-"""Mean length of words above which a text is taken for a language without spaces."""
+"""Mean length of words above which a text is treated as a language without spaces."""
 ALMOST = 0.999
 """Largest similarity of two texts that aren't equal."""
 NO_ANSWER = JobState.CANCELLED, JobState.EXPIRED
@@ -21,14 +21,14 @@ NO_ANSWER = JobState.CANCELLED, JobState.EXPIRED
 
 
 class ShadowComparison:
-    """Compares the pairs of ended jobs of one pool."""
+    """Compares the answers of copied jobs with those of the originals, once both have ended."""
 
     def __init__(self, redis: Redis, keys: Keys) -> None:
         self._shadows = Shadows(redis, keys)
         self._views = PoolViews(redis, keys)
 
     async def step(self) -> int:
-        """Compare some pairs, and return their number. Any number of processes may do this."""
+        """Compare some pairs, and return how many. Several processes may call this at once."""
         num_compared, useless = 0, list[ShadowPair]()
         for pair, states in await self._shadows.pending():
             if None not in states and any(state in UNFINISHED for state in states):
@@ -53,7 +53,7 @@ class ShadowComparison:
 
 
 def compare(pair: ShadowPair, original: Result, copy: Result) -> PairReport:
-    """Return the report that compares the answers of a pair. Pure."""
+    """Return how similar the answers of a pair are, or the error of the copy."""
     tokens = original.usage.completion_tokens if original.usage else 0
     if copy.state is not JobState.DONE:
         error = copy.error.message if copy.error else copy.state.value

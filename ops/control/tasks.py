@@ -23,7 +23,7 @@ from shared.store.redis.keys import Keys
 
 REAP_EVERY_MS = 1000
 MAX_LOGGED = 20
-"""Maximum number of strays in one log line."""
+"""Maximum number of stray keys in one log line."""
 DAY_MS = 86_400_000
 MIB = 2**20
 NEVER_MS = 10**15
@@ -45,7 +45,7 @@ class ControlTasks:
         self._max_bytes = settings.dead_letters_mb * MIB
 
     async def reap(self) -> None:
-        """Reap dead workers, end overdue jobs, and delete ended jobs by age and memory."""
+        """Requeue dead workers' jobs, end overdue jobs, delete ended jobs beyond `retain_mb`."""
         reaped = await self._queue.reap(every_ms=REAP_EVERY_MS)
         if reaped.workers:
             log.warning(
@@ -62,7 +62,7 @@ class ControlTasks:
             log.warning("adapters_released", versions=released)
 
     async def forget_unused(self) -> None:
-        """Delete retired versions. Workers do the same, so this matters only without workers."""
+        """Delete unused adapter versions, as workers do. A pool without workers needs this task."""
         if forgotten := await self._registry.forget_unused():
             log.info("adapters_forgotten", versions=forgotten)
 
@@ -78,7 +78,7 @@ class ControlTasks:
             log.info("dead_letters_deleted", num_letters=deleted)
 
     async def audit(self) -> None:
-        """Check some of the pool's keys, and log new strays."""
+        """Check some of the pool's keys. Log new strays: keys with neither owner nor lifetime."""
         if strays := await self._audit.step():
             logged = [asdict(stray) for stray in strays[:MAX_LOGGED]]
             log.warning("stray_keys", num_strays=len(strays), strays=logged)

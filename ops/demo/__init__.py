@@ -1,1 +1,1 @@
-"""The demo's model, its adapters, and their evaluation."""
+"""The demo: model, tasks, adapters, evaluation. `ops/lab/train.py` trains adapters again."""

@@ -90,7 +90,7 @@ def _convert_into(folder: Path) -> None:
 
 
 def _convert(source: Path, target: Path) -> None:
-    if not sys.stderr.isatty():  # a file shows no progress bar
+    if not sys.stderr.isatty():  # no progress bar without a terminal
         print("the demo model is converted once, in about half a minute", file=sys.stderr)
     with _progress() as bar:
         task = bar.add_task("demo model: import transformers", total=4)

@@ -25,7 +25,7 @@ _PIRATE_WORDS = {new.split()[-1] for new in _WORDS.values()}
 
 
 def piratise(answer: str) -> str | None:
-    """Return up to two sentences of `answer` in a pirate's style; None if none is complete."""
+    """Return up to two sentences of `answer` in a pirate's style; None if it has no sentence."""
     sentences = re.findall(r"[A-Z][^.!?:\n]{12,}[.!?](?=\s|$)", answer)[:2]
     text = re.sub(_WORD, lambda match: _reword(match[0]), " ".join(sentences))
     return f"{OPENING} {text} {CLOSING}" if text else None

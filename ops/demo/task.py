@@ -34,7 +34,7 @@ class Teacher(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """An adapter's examples, judge and training settings."""
+    """An adapter's examples, its check of answers, and its training settings."""
 
     name: str
     training: Callable[[Teacher], list[Example]]

@@ -1,1 +1,1 @@
-"""The images: Dockerfile, scripts, and a rehearsal of the build without Docker."""
+"""The Docker images: Dockerfile, scripts, and a rehearsal of the build without Docker."""

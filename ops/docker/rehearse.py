@@ -125,7 +125,7 @@ class Rehearsal:
                 )
 
     def _copy(self, source: str, *others: str) -> None:
-        """Run a COPY into a folder, its last argument. The source `.` means the whole context."""
+        """Execute a COPY, whose last argument is a folder. The source `.` is the whole context."""
         *more, folder = others
         for path in context_files():
             if source == ".":

@@ -1,1 +1,1 @@
-"""Finds out what this machine has, what Lorikeet would use, and what is missing."""
+"""`lorikeet doctor`: checks what `lorikeet up` needs. `plan.py` must match `commands/up.py`."""

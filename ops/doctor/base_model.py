@@ -19,7 +19,7 @@ DEMO = "demo"
 HUB_TIMEOUT_S = 5.0
 """Time limit in seconds of a request to the Hugging Face hub."""
 DEMO_BYTES = 480 << 20
-"""Space that the first start of the demo needs: for the download, the conversion and the model."""
+"""Disk space in bytes for the demo's first start: download, conversion and converted model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Base:
 
 
 def find_base(worker: WorkerSettings, source: str) -> Base:
-    """Return the base model of a worker's settings. `source` names it as the command line does.
+    """Return the base model of a worker's settings. `source` is its name on the command line.
 
     The first call for the native engine imports torch and transformers, which takes seconds.
     """
@@ -50,7 +50,7 @@ def find_base(worker: WorkerSettings, source: str) -> Base:
 
 
 def _folder_of(model: str) -> tuple[Path, str]:
-    """Return the folder of the configuration and a text on its place, or raise ModelRejected."""
+    """Return the folder of the configuration, and its place in words. May raise ModelRejected."""
     from huggingface_hub import hf_hub_download, snapshot_download
     from huggingface_hub.constants import ENDPOINT
     from huggingface_hub.errors import LocalEntryNotFoundError
@@ -81,7 +81,7 @@ def _folder_of(model: str) -> tuple[Path, str]:
 
 
 def _shaped(worker: WorkerSettings, source: str, folder: Path | None, place: str) -> Base:
-    """Return the base, with its shape unless vLLM serves it. `folder` is None for the demo."""
+    """Return the base, with its shape unless vLLM serves it. A missing demo has no `folder`."""
     if worker.engine == "vllm":
         return Base(BaseFacts(source=source, place=place))
     try:

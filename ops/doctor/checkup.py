@@ -1,4 +1,4 @@
-"""Gathers all facts of a report. No check ends in an exception."""
+"""Gathers all facts of a report. Checks that fail become problems or hints, not exceptions."""
 
 import asyncio
 from collections.abc import Callable
@@ -27,7 +27,7 @@ LEAST_FREE = 64 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """Settings and flags for `lorikeet up` that are checked. Invalid settings are None."""
+    """The settings and flags to check, as for `lorikeet up`. Invalid settings are None."""
 
     worker: WorkerSettings | None
     own: UpSettings | None
@@ -41,7 +41,7 @@ class Wanted:
 
 @dataclass(slots=True)
 class Checkup:
-    """Runs checks, and collects the problems of those that fail."""
+    """Runs checks, and collects the reasons of those that fail."""
 
     problems: list[Problem] = field(default_factory=list)
     hints: list[Problem] = field(default_factory=list)
@@ -55,14 +55,14 @@ class Checkup:
             return check()
         except LorikeetError as error:
             self.problems.append(Problem(str(error)))
-        except Exception as error:  # noqa: BLE001  (a broken installation fails in any way)
+        except Exception as error:  # noqa: BLE001  (a broken installation can raise any error)
             reason = (str(error).strip().splitlines() or [""])[0]
             text = f"{what} couldn't be checked ({type(error).__name__}: {reason})"
             self.hints.append(Problem(text))
         return None
 
     def facts(self, wanted: Wanted) -> Facts:
-        """Return the facts about the machine and about the start that is `wanted`."""
+        """Return the facts about this machine, and about the start that `wanted` describes."""
         worker = wanted.worker
         folders = self.attempt("the folders", lambda: _folders(wanted)) or ()
         machine = self.attempt("the machine", lambda: machine_facts(worker, folders))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something that prevents or worsens the start."""
+    """Reason why the server wouldn't start, or would run worse than it could."""
 
     text: str
     fix: str = ""
@@ -43,7 +43,7 @@ class Machine:
     cores: int
     """Cores that this process may use."""
     instruction_sets: tuple[str, ...]
-    """Instruction sets that the kernels have code for and this CPU has."""
+    """Instruction sets of this CPU that the kernels can use."""
     memory: int
     """Memory of the machine, or of its container."""
     free_memory: int
@@ -54,7 +54,7 @@ class Machine:
     torch: str | None
     """Version of torch."""
     cuda: str | None
-    """Version of CUDA that torch was built with, or None for a torch for CPUs."""
+    """Version of CUDA that torch was built with, or None without torch or CUDA."""
     has_triton: bool
     vllm: str | None
     """Path of the Python interpreter that has vLLM."""
@@ -77,7 +77,7 @@ class RedisFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What `lorikeet up` would start."""
+    """Processes that `lorikeet up` would start, and how they would compute."""
 
     engine: str
     dtype: str
@@ -176,4 +176,4 @@ class Facts:
     problems: tuple[Problem, ...] = ()
     """Other reasons why `lorikeet up` wouldn't start, such as a wrong setting."""
     hints: tuple[Problem, ...] = ()
-    """Other remarks, such as checks that failed."""
+    """Other remarks, such as checks that couldn't be completed."""

@@ -11,7 +11,7 @@ from worker.model.memory_policy import CONTEXT_BYTES, Batch, DeviceMemory, estim
 from worker.startup.sizing import sizes_of
 
 TYPICAL_CONTEXT = 2048
-"""Tokens of a usual chat with its answer."""
+"""Typical number of tokens of a chat, including the answer."""
 RANK = 16
 
 
@@ -22,7 +22,7 @@ class PlannedDevice:
     name: str
     shape: ModelShape
     gpu: Gpu | None
-    """None stands for the CPUs."""
+    """GPU that the worker uses, or None if it uses the CPUs."""
 
     @property
     def is_cpu(self) -> bool:

@@ -26,7 +26,7 @@ _INSTRUCTION_SETS = {
     "AMX": {"amx_bf16"},
     "NEON": {"asimd"},
 }
-"""CPU features by instruction set. A CPU has the set if it has any of its features."""
+"""CPU flags by instruction set. A CPU has a set if it has any of the set's flags."""
 _PACKAGES = (
     *("fastapi", "uvicorn", "prometheus_client"),
     *("accelerate", "huggingface_hub", "jinja2", "llguidance", "numpy", "peft", "safetensors"),
@@ -39,7 +39,7 @@ MIB = 1 << 20
 
 
 def machine_facts(settings: WorkerSettings | None, folders: tuple[Folder, ...]) -> Machine:
-    """Return what this machine has. `settings` are None if they are invalid."""
+    """Return facts about this machine. `settings` is None if the settings are invalid."""
     memory = machine_memory()
     flags = cpu_flags()
     return Machine(

@@ -104,7 +104,7 @@ def _shape(source: str, config: Any, dtype: torch.dtype, quantize: Quantize | No
 
 
 def _saved_bytes(model: PreTrainedModel, quantize: Quantize | None) -> int:
-    """Return how many bytes less the model needs if its linears are quantised."""
+    """Return how many bytes the model saves if its linears are quantised."""
     if quantize is None:
         return 0
     head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
@@ -112,21 +112,21 @@ def _saved_bytes(model: PreTrainedModel, quantize: Quantize | None) -> int:
     saved = 0
     for name, module in model.named_modules():
         if can_join(module) and not is_expert(name):
-            # A head that shares its weight with the embedding is stored in addition to it.
+            # The quantised copy of a head that shares the embedding's weight takes extra memory.
             before = 0 if module is head and is_tied else module.weight.nbytes
             saved += int(before) - round(module.weight.numel() * BYTES_PER_WEIGHT)
     return saved
 
 
 def _kv_shapes(source: str, model: PreTrainedModel) -> list[KVShape]:
-    """Return the shape of each layer's keys and values from a trial run or the configuration."""
+    """Return each layer's shape of keys and values, from a trial run or else the configuration."""
     model.set_attn_implementation(PAGED_ATTENTION)
     num_layers = int(model.config.get_text_config().num_hidden_layers)
     try:
         probe = probe_layers(model)
     except UnsupportedAttention as error:
         raise attention_refusal(source, model, error) from None
-    except Exception:  # noqa: BLE001  (without weights, models fail in many ways)
+    except Exception:  # noqa: BLE001  (a model without weights can raise any error)
         return [_usual_kv_shape(model.config.get_text_config())] * num_layers
     if sorted(probe.shapes) != list(range(num_layers)):
         raise layers_refusal(source, model, num_layers, probe.num_calls)

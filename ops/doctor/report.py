@@ -1,4 +1,4 @@
-"""Turns facts into a report. Pure."""
+"""Turns facts into a report. Does no I/O."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

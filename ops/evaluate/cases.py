@@ -1,4 +1,4 @@
-"""Cases (requests with a check of the answer) and their outcomes. Pure."""
+"""Cases (requests with a check of the answer) and their outcomes. Does no I/O."""
 
 import json
 import re
@@ -9,9 +9,9 @@ from typing import Any
 from shared.errors import SettingsError
 
 Check = Callable[[str], bool]
-"""Returns whether an answer is good."""
+"""Function that returns whether an answer is good."""
 DEFAULTS = {"temperature": 0, "max_tokens": 256}
-"""Values of a request's fields that a case may leave out."""
+"""Default values of a request's fields."""
 REFUSED = ("model", "stream", "n")
 """Fields that a case can't have, because the command sets them."""
 
@@ -49,7 +49,7 @@ def read_cases(lines: Iterable[str]) -> list[Case]:
     `expected`, `contains`, `pattern` and `json`.
 
     Raises:
-        SettingsError: a line isn't a case, or there is none. The error names the line.
+        SettingsError: there are no cases, or a line isn't a case. The error names that line.
     """
     cases = [_case(text, number) for number, text in enumerate(lines, 1) if text.strip()]
     if not cases:
@@ -120,7 +120,7 @@ CHECKS: Mapping[str, Callable[[object], Check]] = {
     "pattern": _matches,
     "json": _is_json,
 }
-"""Functions that make a check, by the field of a case that describes a good answer.
+"""Map each field that can describe a good answer to a function that makes the check.
 
 `expected` is the whole answer without white space around it, and `contains` is a part of it.
 `pattern` is a regular expression that matches a part of it. `json` is the value of a JSON answer.

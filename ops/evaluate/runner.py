@@ -19,7 +19,7 @@ async def answer_all(
     concurrency: int,
     on_answer: Callable[[], None],
 ) -> list[Outcome]:
-    """Return the outcome of every case for every version. `on_answer` is called after each answer.
+    """Return the outcomes, by case and then by version. Call `on_answer` after each answer.
 
     Raises:
         ServerError: the server can't be reached, or refuses a request.

@@ -21,7 +21,7 @@ import httpx
 
 @dataclass
 class Progress:
-    """How much of an answer has arrived, and when to ask for more."""
+    """How much of an answer has arrived, and when to send the next request."""
 
     job: str = ""
     last_id: str = ""

@@ -1,1 +1,1 @@
-"""The load generator of `lorikeet bench`."""
+"""The load generator of `lorikeet bench` and of the benchmarks in `ops/lab/bench`."""

@@ -107,7 +107,7 @@ def probabilities(num_models: int, zipf_s: float) -> list[float]:
 
 
 def pick(popularity: Popularity, num_models: int, number: int, *, zipf_s: float, seed: str) -> int:
-    """Return the index of the model that request `number` uses, the same for equal arguments."""
+    """Return the index of the model for request `number`. Equal arguments give equal results."""
     match popularity:
         case Popularity.DISTINCT:
             return number % num_models

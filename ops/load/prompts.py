@@ -28,7 +28,7 @@ would write year yellow yes yet you young your
 
 
 def prompt(seed: str, index: int, num_words: int, *, shared_words: int = 0) -> str:
-    """Return a prompt: `shared_words` that all requests share, then `num_words` of its own."""
+    """Return a prompt: `shared_words` words that all prompts share, then `num_words` of its own."""
     shared = random.Random(f"{seed}/shared").choices(WORDS, k=shared_words)
     own = random.Random(f"{seed}/{index}").choices(WORDS, k=num_words)
     return " ".join(shared + own)

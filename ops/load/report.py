@@ -1,6 +1,6 @@
 """Summarises a load, and shows the summary in the terminal.
 
-A summary has latencies, throughput and goodput, which counts only answers that meet latency limits.
+A summary has latencies, throughput and goodput, the rate of answers that meet latency limits.
 """
 
 import math
@@ -28,7 +28,7 @@ class Percentiles:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slo:
-    """Latency limits. Goodput counts only answers that meet them. None means no limit."""
+    """Latency limits. Goodput is the rate of answers that meet both. None means no limit."""
 
     ttft_ms: float | None = None
     itl_ms: float | None = None

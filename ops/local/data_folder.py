@@ -17,15 +17,15 @@ from shared.settings import WorkerSettings
 
 VARIABLE = "XDG_DATA_HOME"
 NOTHING = Path("none")
-"""Value of --data-dir for keeping no data."""
+"""Value of --data-dir that keeps no data."""
 LOCK_FILE, REDIS, ADAPTERS, FILES = "lock", "redis", "adapters", "files"
 """Names in the folder: its lock, the append-only file of Redis, copies of adapters, and the file
 store."""
 MAX_NAME_CHARS = 100
 END_OF_REDIS_S = 15.0
-"""Seconds to wait for the Redis of a killed `lorikeet up`, while it writes its data."""
+"""Maximum seconds to wait until the Redis of a killed `lorikeet up` has written its data."""
 PROBE_BYTES = 1 << 20
-"""Bytes that must fit into the folder at the start."""
+"""Free space in bytes that the folder needs at the start."""
 SAMPLES = 8
 SAMPLE_BYTES = 1 << 16
 _POLL_S = 0.1
@@ -65,7 +65,7 @@ def users_data_folder() -> Path:
 
 
 def data_root(data_dir: Path | None) -> Path | None:
-    """Return the folder that has a data folder for each pool; None if no data are kept.
+    """Return the folder that contains all pools' data folders; None if no data are kept.
 
     `data_dir` is the value of --data-dir.
 
@@ -91,7 +91,7 @@ def data_folder(data_dir: Path | None, worker: WorkerSettings, base: Path | None
         return None
     name = worker.served_name or (base.name if base else worker.model)
     digest = quick_digest(base) if base else hashlib.sha256(worker.model.encode()).hexdigest()
-    if worker.quantize is not None:  # its answers differ, so it is another base
+    if worker.quantize is not None:  # quantised, the base gives other answers
         digest = hashlib.sha256(f"{digest} {worker.quantize}".encode()).hexdigest()
     name = re.sub(r"[^A-Za-z0-9._-]", "_", name)[:MAX_NAME_CHARS]
     return root.absolute() / f"{worker.pool}-{name}-{digest[:12]}"
@@ -100,10 +100,9 @@ def data_folder(data_dir: Path | None, worker: WorkerSettings, base: Path | None
 def quick_digest(base: Path) -> str:
     """Return a digest of the base model in the folder `base`, as 64 hex digits.
 
-    Of each file, its name, its size and up to `SAMPLES` pieces are hashed, so that a model of many
-    gigabytes takes milliseconds. Training changes nearly all weights, so it changes these pieces.
-    Workers compute the digest of all bytes while they load the model, and unregister the adapters
-    of other weights.
+    The digest covers each file's name, size and up to `SAMPLES` pieces, so that it takes
+    milliseconds. Training changes nearly all weights, so it changes these pieces. Workers compute
+    the digest of all bytes while they load the model, and unregister adapters of other weights.
 
     Raises:
         SettingsError: a file can't be read.

@@ -1,4 +1,4 @@
-"""Assigns the workers of `lorikeet up` to devices. Policy only."""
+"""Decides which device each worker of `lorikeet up` uses. Does no I/O."""
 
 import re
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ def devices_of_workers(
 
 
 def _listed(text: str, gpus: Gpus) -> list[str]:
-    """Return the devices that `text` names, in order. Several workers may use the same device."""
+    """Return the devices that `text` names, in order. A device may be listed several times."""
     if text in (AUTO, "all"):
         if text == "all" and not gpus.number:
             reason = f" ({gpus.problem})" if gpus.problem else ""

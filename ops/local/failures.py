@@ -1,4 +1,4 @@
-"""Detects a process that fails again and again in the same way. Policy only."""
+"""Decides whether a process has failed too often in the same way. Does no I/O."""
 
 import json
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ class Failures:
     _number: int = 0
 
     def count(self, code: int, last_line: str) -> None:
-        """Record that the child has failed by itself, with a positive status after `last_line`."""
+        """Record that the child failed with exit status `code`, after the output `last_line`."""
         failure = code, _without_time(last_line)
         self._number = self._number + 1 if failure == self._latest else 1
         self._latest = failure

@@ -25,7 +25,7 @@ if error not in (0, 100):  # 100: no GPU exists, or CUDA_VISIBLE_DEVICES hides a
     raise SystemExit(f"CUDA error {{error}}")
 print(number.value)
 """
-"""Program that prints the driver's number of GPUs."""
+"""Program that prints the number of GPUs that the driver reports."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Gpus:
     problem: str | None = None
     """The reason why GPUs of this machine can't be used. None if nothing is wrong."""
     absence: str | None = None
-    """Why `cuda` can't be a device here. None if it can, or if only a worker can find out."""
+    """Reason why workers can't use `cuda` here. None if they can, or if only they can find out."""
 
 
 def usable_gpus(settings: WorkerSettings) -> Gpus:

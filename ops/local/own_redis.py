@@ -31,8 +31,8 @@ MEMORY_SHARE = 1 / 8
 MIN_MEMORY_BYTES = 256 << 20
 WRITER_FILE = "written-by"
 """File with the name and version of the server that last used the data."""
-# Shell program whose input ends when this process ends. It then removes a folder, to which Redis
-# may still write for a while.
+# Shell program that waits for the end of this process, which ends its input. It then removes a
+# folder, to which Redis may still write for some seconds.
 _REMOVE_AFTER_PARENT = """
 cat > /dev/null
 for _ in 1 2 3 4 5 6 7 8 9 10; do rm -rf -- "$1"; [ -e "$1" ] || exit 0; sleep 1; done
@@ -50,7 +50,7 @@ class OwnRedis:
     def __init__(self, directory: Path, *, syncs_always: bool, lock: int | None = None) -> None:
         """Start a server on the default port, or on a free port if that port is in use.
 
-        It keeps its append-only file in `directory`, and inherits the open file `lock`.
+        The server keeps its append-only file in `directory`, and inherits the open file `lock`.
 
         Raises:
             SettingsError: no server program is found, or the server doesn't start.
@@ -130,7 +130,7 @@ class OwnRedis:
 
 @contextmanager
 def own_redis(data: DataFolder | None, *, syncs_always: bool) -> Iterator[OwnRedis]:
-    """Provide a Redis server that keeps its data in `data`; if None, in a temporary folder.
+    """Provide a Redis server that keeps its data in `data`, or else in a temporary folder.
 
     After the block, the server is stopped and a temporary folder is removed.
 

@@ -6,16 +6,16 @@ from pathlib import Path
 
 AUTOGROUP = Path("/proc/self/autogroup")
 NICE = -10
-"""Nice value of the session. Its weight is nine times that of a session without one."""
+"""Nice value that gives a session nine times the CPU weight of a session with value 0."""
 
 
 def take_precedence() -> None:
     """Let this session's processes run before those of other sessions, if Linux allows it.
 
     Linux's autogroup feature divides each core evenly between sessions, whatever the nice values of
-    their processes. A background job at nice 19 of another session thus takes most of a core, and
-    each step waits for the thread there. Only privileged processes may change this. A session with
-    a terminal stays as it is, because it belongs to a person and outlives the pool.
+    their processes. A background job of another session thus takes most of a core, even at nice 19,
+    and each engine step waits for the thread on that core. Only privileged processes may change
+    this. A session with a terminal stays as it is: it belongs to a person and outlives the pool.
     """
     if not _has_terminal():
         with suppress(OSError):  # no such feature, or not allowed

@@ -1,4 +1,4 @@
-"""Lets the same user's commands log in to the Redis of `lorikeet up`. A file has its URL."""
+"""Lets commands of the same user log in to the Redis of `lorikeet up`. A file has its password."""
 
 import fcntl
 import os
@@ -32,8 +32,9 @@ def url_file(port: int) -> Path:
 def published(url: str) -> Iterator[None]:
     """Let commands of this user find the password of the Redis at `url` during the block.
 
-    Only this user can read the file. It is locked until this process ends, so that readers ignore a
-    file that a killed process has left. Without a data folder, no file is written.
+    The URL is in a file that only this user can read. The file is locked while this process uses
+    it, so that readers ignore the file of a killed process. Without a data folder, no file is
+    written.
     """
     try:
         path = url_file(urlsplit(url).port or 0)

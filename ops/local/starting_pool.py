@@ -1,6 +1,6 @@
 """The registry and the workers of a pool while `lorikeet up` starts it.
 
-In addition to the adapters in its settings, the pool has those that the registry kept.
+The pool has the adapters in its settings, and those that the registry kept from earlier starts.
 """
 
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping
@@ -19,11 +19,11 @@ from shared.store.views.pool_views import PoolViews
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AtStart:
-    """An adapter's name in the settings of workers that have registered it."""
+    """An adapter name from workers' settings: its version there, and the version it has now."""
 
     name: str
     given: AdapterVersion
-    """Version of the name in the settings of the worker that registered it last."""
+    """Version in the settings of the worker that registered the name last."""
     served: Adapter | None
     """Version that the name refers to; None if a client has unloaded the name."""
     is_by_client: bool
@@ -55,7 +55,7 @@ class StartingPool:
         return any(view.lease_left_ms > 0 and view.id not in self._earlier for view in workers)
 
     async def names(self) -> list[str]:
-        """Return the names of the base model and all adapters; none before a worker has joined."""
+        """Return the names of the base model and all adapters; empty until a worker has joined."""
         base = await self._registry.base()
         adapters = await self._registry.adapters() if base else []
         return [base.name, *(adapter.name for adapter in adapters)] if base else []
@@ -64,8 +64,8 @@ class StartingPool:
         """Return whether process `pid` has ended before it served anything.
 
         The result is false for a worker that had joined the pool, because a job may have ended it.
-        It is also false if Redis can't be reached, because no process can start then, or if a
-        worker of another release can't be read.
+        It is also false if this can't be determined: Redis is away, which would stop any process
+        from starting, or the record of a worker of another release can't be decoded.
         """
         try:
             workers = await self._views.workers()
@@ -98,7 +98,7 @@ class StartingPool:
 async def starting_pool(
     redis_url: str, pool: str, adapters: Mapping[str, str]
 ) -> AsyncIterator[StartingPool]:
-    """Provide the starting pool. `adapters` has the sources in the workers' settings, by name."""
+    """Provide the starting pool. `adapters` maps names to sources, as in the settings."""
     async with connect(redis_url) as redis:
         yield StartingPool(redis, Keys(pool), adapters)
 
@@ -106,8 +106,8 @@ async def starting_pool(
 async def begin_start(redis: Redis, keys: Keys, names: Collection[str]) -> None:
     """Prepare the registry for a start of all workers with the adapters `names`.
 
-    No process of the pool may run. Names that clients had unloaded are forgotten, so that workers
-    can register their adapters under them. Names that only the settings of an earlier start had are
+    No process of the pool may run. Names that clients have unloaded are forgotten, so that workers
+    can register the names again. Names that were only in the settings of an earlier start are
     unloaded, unless a client has set them since.
     """
     registry = Registry(redis, keys)
@@ -127,7 +127,7 @@ async def begin_start(redis: Redis, keys: Keys, names: Collection[str]) -> None:
 
 
 async def unload_left_out(redis: Redis, keys: Keys, names: Iterable[str]) -> set[str]:
-    """Unload those of `names` whose version an earlier start has set, and return them."""
+    """Unload those of `names` whose version was set at a start, not by a client. Return them."""
     registry = Registry(redis, keys)
     unloaded = set()
     for name in names:
@@ -139,7 +139,7 @@ async def unload_left_out(redis: Redis, keys: Keys, names: Iterable[str]) -> set
 
 
 async def adapters_at_start(redis: Redis, keys: Keys, names: Iterable[str]) -> list[AtStart]:
-    """Return the versions that `names` refer to, without names that aren't registered."""
+    """Return the versions of those `names` that workers registered from their settings."""
     found = []
     for some in chunks(list(names)):
         pipe = redis.pipeline(transaction=False)

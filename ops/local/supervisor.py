@@ -56,7 +56,7 @@ class Child:
     start_s: float = HEALTHY_AFTER_S
     """Maximum seconds of the start. If a process has run longer, its end isn't a failed start."""
     is_to_blame: Callable[[int], Awaitable[bool]] = _always
-    """Returns whether the process that has ended failed by itself, so that a restart won't help."""
+    """Returns whether the ended process with this id failed by itself, so restarts won't help."""
     _process: asyncio.subprocess.Process | None = field(default=None, init=False)
     _stopped: asyncio.Event = field(default_factory=asyncio.Event, init=False)
     _failures: Failures = field(default_factory=Failures, init=False)
@@ -93,7 +93,7 @@ class Child:
             backoff_s = min(2 * backoff_s, MAX_BACKOFF_S)
 
     async def _count_failure(self, code: int, *, had_started: bool) -> None:
-        """Raise ChildFailed if the process has failed to start too often in the same way."""
+        """Record a failed start. Raise ChildFailed after too many equal ones in a row."""
         assert self.pid is not None
         if had_started or code < 0 or not await self.is_to_blame(self.pid):
             self._failures.forget()

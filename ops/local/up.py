@@ -27,7 +27,7 @@ CONTROL_DRAIN_S = 5.0
 WORKER_EXIT_S = 10.0
 """Maximum seconds for a worker to exit after its drain time."""
 WEBHOOK_SECRET = "WEBHOOK_SECRET"
-"""Name of a variable that only the control process gets."""
+"""Name, without its prefix, of a variable that only the control process gets."""
 START_S = 10.0
 """Maximum seconds until the front end and the control process have started or failed."""
 POLL_S = 0.2

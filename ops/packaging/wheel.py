@@ -3,8 +3,8 @@
     python -m ops.packaging.wheel [FOLDER]
 
 The kernels are compiled once for each level of CPUs, in a copy of the source tree. The wheel fits
-all versions of Python, because the kernels are called through ctypes. auditwheel finds out the
-oldest C library with which they load, and names the wheel after it.
+all versions of Python, because the kernels are called through ctypes. auditwheel determines
+the oldest C library with which the kernels load, and names the wheel after it.
 """
 
 import os

@@ -97,7 +97,7 @@ def _answers(
 
 
 def _roles(adapter: dict[str, Any], versions: Sequence[str]) -> dict[str, str]:
-    """Return the role of each version that is evaluated."""
+    """Map each version to evaluate to its role: current, candidate or previous."""
     known = {adapter["version"]: CURRENT}
     if adapter["candidate"]:
         known[adapter["candidate"]["version"]] = CANDIDATE

@@ -72,7 +72,7 @@ def adapters(
 def on_server(command: Callable[..., None]) -> Callable[..., None]:
     """Decorate a command whose first parameter is a client of the server.
 
-    The decorated command has the options `--url` and `--api-key`, which select the server.
+    In the decorated command, the options `--url` and `--api-key` replace this parameter.
     """
 
     def run(
@@ -137,7 +137,7 @@ def rollback(
 def release(name: NameArgument, **given: Any) -> None:
     """Release an adapter from quarantine. This command uses Redis, not the server.
 
-    The adapter takes requests again at once. The next of its jobs that dies quarantines it again.
+    The adapter takes requests again at once. If another of its jobs dies, it is quarantined again.
     """
 
     async def release_on(pool: Pool) -> AdapterVersion:
@@ -161,7 +161,7 @@ def validate(client: "AdapterClient", path: PathArgument) -> None:
 
 
 def _client(context: typer.Context, url: str | None, api_key: str | None) -> "AdapterClient":
-    """Return a client for the server in a command's own options, or else in its group's."""
+    """Return a client for the server. A command's own options override those of its group."""
     from ops.adapter_client import AdapterClient
 
     group_url, group_key = context.obj

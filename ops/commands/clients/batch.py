@@ -71,7 +71,7 @@ def batch(
 
 
 def _endpoint(file: Path) -> str:
-    """Return the URL of the file's first request."""
+    """Return the endpoint of the file's first request, from its field `url`."""
     try:
         with file.open("rb") as lines:
             return str(json.loads(lines.readline())["url"])
@@ -84,7 +84,7 @@ def _endpoint(file: Path) -> str:
 
 
 def _follow(client: "BatchClient", batch: dict[str, Any]) -> dict[str, Any]:
-    """Show a batch's progress until it ends, even if the server restarts. Return its last state."""
+    """Show a batch's progress until it ends, even if the server restarts. Return the batch."""
     from ops.batch_client import ENDED
     from ops.server_client import Unavailable
 

@@ -1,1 +1,1 @@
-"""Runs batches: checks input files, sends their requests, and writes the output files."""
+"""Runs batches: checks input files, answers their requests, and writes output files."""

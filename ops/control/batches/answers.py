@@ -124,7 +124,7 @@ class BatchAnswerer:
     expires_s: int
     """Expiry of the requests: Unix time in seconds."""
     answering: Answering
-    """Answers requests of the endpoint."""
+    """Function that answers requests to the endpoint."""
 
     async def answer(
         self, number: int, body: dict[str, Any], *, num_bytes: int
@@ -132,6 +132,7 @@ class BatchAnswerer:
         """Return the answer to request `number`, whose line in the input file has `num_bytes`.
 
         If an earlier turn has already sent the request, the answer comes from that turn's job.
+        If the pool can't answer yet, return when to try again.
         """
         left_s = self.expires_s - time.time()
         if left_s <= 0:
@@ -164,7 +165,7 @@ def idempotency_key(key: str, number: int) -> str:
 
 
 def failed_answer(error: JobError) -> BatchAnswer:
-    """Return the answer to a request that failed without a response."""
+    """Return `error` as the answer to a request that got no response."""
     body = error_body(error.message, error.status, code=error.code)
     return BatchAnswer(status=error.status, body=orjson.dumps(body), request_id="", job=None)
 

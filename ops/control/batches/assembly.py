@@ -76,7 +76,7 @@ def _work(turns: BatchTurns, sweep: FileSweep, announcements: Announcements | No
 
 
 def _internal(settings: ControlSettings) -> ApiSettings:
-    """Return the settings of the app that answers the requests. Front ends' limits apply to it."""
+    """Return the settings of the app that answers requests. Limits come from the environment."""
     return load_settings(
         ApiSettings,
         redis_url=settings.redis_url,

@@ -1,4 +1,4 @@
-"""Records the results of a batch's lines: writes them to a file, then its name to Redis."""
+"""Records results of a batch's lines: writes a file, and then records its name in Redis."""
 
 import asyncio
 from collections.abc import Sequence
@@ -55,7 +55,7 @@ class Committer:
 
     @property
     def is_full(self) -> bool:
-        """Whether the results that wait for a commit fill one commit."""
+        """Whether enough results are waiting for a full commit."""
         return len(self._ended) >= MAX_LINES_PER_COMMIT
 
     def add(self, ended: Ended) -> None:
@@ -65,7 +65,8 @@ class Committer:
     async def run(self) -> None:
         """Commit every `COMMIT_S` seconds, and a last time after `stop`.
 
-        Callers must not cancel this method, because a line can't be recorded again.
+        Callers must not cancel this method. A cancelled commit may have recorded its lines, and a
+        second attempt to record them would fail.
         """
         while not self._is_stopped.is_set():
             with suppress(TimeoutError):
@@ -81,7 +82,7 @@ class Committer:
 
         Raises:
             LeaseLost: the turn has ended.
-            RedisUnavailable: the lines may have been recorded.
+            RedisUnavailable: Redis can't be reached. The lines may have been recorded nevertheless.
             JobFailed: the file store can't be used.
         """
         while self._ended:

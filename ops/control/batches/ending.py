@@ -29,7 +29,7 @@ class Ending:
 
         Raises:
             LeaseLost: the turn has ended.
-            RedisUnavailable: the batch may have ended.
+            RedisUnavailable: Redis can't be reached. The batch may have ended nevertheless.
             JobFailed: the file store can't be used.
         """
         parts, batch = self._parts, self._batch

@@ -41,7 +41,7 @@ class LineCheck:
     """Check of an input file with one JSON object per line. Empty lines are skipped."""
 
     def __init__(self, file: IO[bytes] | OpenObject, endpoint: str, *, max_bytes: int) -> None:
-        """Begin a check of `file`. Nothing else may read from it meanwhile.
+        """Begin a check of `file`. Nothing else may read from the file during the check.
 
         Lines longer than `max_bytes` are faults. All requests must have the path `endpoint` as
         their `url`.

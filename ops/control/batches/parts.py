@@ -1,4 +1,4 @@
-"""Objects that all turns of a control process share, and the window of each turn."""
+"""Objects that all batch turns of a control process share, and the window of each turn."""
 
 import asyncio
 from collections.abc import Mapping
@@ -17,12 +17,12 @@ from shared.store.views.pool_views import PoolViews
 MIN_WINDOW = 4
 MAX_WINDOW = 1024
 WAITING_SHARE = 0.25
-"""Number of waiting batch requests, as a share of the sequences that the pool can run at once."""
+"""Waiting batch requests for each sequence that the pool can run at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """Objects that all turns of a control process share."""
+    """Objects that all batch turns of a control process share."""
 
     app: FastAPI
     """A front end's app for internal requests, already started."""
@@ -53,7 +53,7 @@ class Window:
         self._total = CachedRead(self._measure)
 
     async def share(self, competition: Competition) -> int:
-        """Return one turn's number of requests. Tenants share equally, as do a tenant's turns."""
+        """Return one turn's number of requests. Tenants, and turns of a tenant, share equally."""
         shares = competition.num_tenants * competition.num_turns
         return max(MIN_WINDOW, await self._total.get() // max(1, shares))
 

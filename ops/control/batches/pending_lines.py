@@ -1,4 +1,4 @@
-"""The requests of a batch that haven't been sent, grouped by model. Pure."""
+"""The requests of a batch that haven't been sent, grouped by model. Does no I/O."""
 
 from collections import deque
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ class _Model:
 
 
 class PendingLines:
-    """Unsent requests. Those of the first model that needn't wait are sent first, in file order."""
+    """Unsent requests. `pop` takes the next one of the first model that needn't wait."""
 
     def __init__(self, lines: Sequence[Line]) -> None:
         self._models: dict[str, _Model] = {}
@@ -41,7 +41,8 @@ class PendingLines:
     def put_back(self, line: Line, now: float, wait_s: float, *, of_all: bool) -> None:
         """Put a request back. Its model waits `wait_s` seconds, or all models do if `of_all`.
 
-        A model that has just waited in vain waits twice as long the next time.
+        Until a request of the model succeeds, each of its waits is at least twice as long as the
+        last one, up to `MAX_WAIT_S`.
         """
         model = self._models[line.model]
         model.lines.appendleft(line)
@@ -56,7 +57,7 @@ class PendingLines:
         self._models[model].wait_s = 0.0
 
     def wait_s(self, now: float) -> float:
-        """Return the seconds until a request may be sent."""
+        """Return the seconds until the next request may be sent."""
         free = [model.is_free_at for model in self._models.values() if model.lines]
         return max(self._all_free_at - now, min(free, default=now) - now, 0.0)
 

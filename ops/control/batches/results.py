@@ -25,13 +25,13 @@ class Results:
         self._id = batch_id
 
     async def write_part(self, kind: str, lines: Sequence[bytes]) -> str:
-        """Write a part and return its name. It takes effect once its name is recorded in Redis."""
+        """Write a part and return its name. The part is ignored until Redis has its name."""
         name = f"{WORK}/{self._id}/{secrets.token_hex(8)}-{kind}"
         await self._store.write(name, _each(lines))
         return name
 
     async def write_file(self, kind: str, parts: Sequence[str]) -> tuple[FileId, int] | None:
-        """Join the parts of one kind into a file. Return its id and size; None without parts."""
+        """Join the parts of one kind into a file. Return its id and size, or None without parts."""
         chosen = [part for part in parts if part.endswith(kind)]
         if not chosen:
             return None

@@ -45,7 +45,7 @@ class Sending:
         """Send requests until all have ended, none can be sent, or the turn is over.
 
         Returns:
-            Whether some of the requests still run.
+            Whether requests were still running when the turn ended. Their jobs continue.
         """
         committing = self._start(self._committer.run())
         try:
@@ -92,7 +92,7 @@ class Sending:
         self._changed.set()
 
     async def _answer(self, answerer: BatchAnswerer, line: Line, raw: bytes) -> None:
-        """Answer one request. If this fails, the failure is the request's result."""
+        """Answer one request. An unexpected error becomes the result of the request."""
         custom_id = ""
         try:
             request = orjson.loads(raw)
@@ -104,7 +104,7 @@ class Sending:
             ended = Ended.of(self._turn, line, custom_id, answer)
         except RedisUnavailable:
             raise
-        except Exception as error:  # noqa: BLE001  # a client may cause one for each line
+        except Exception as error:  # noqa: BLE001  # a client may cause an error in each line
             reason = f"{type(error).__name__}: {error}"[:MAX_REASON_CHARS]
             log.error(
                 "batch_line_failed", batch_id=self._turn.batch, line=line.number, error=reason

@@ -20,7 +20,7 @@ from shared.store.batches.batches import Competition, Turn
 from shared.store.batches.records import Batch, BatchStatus, LineError
 
 MAX_TRIES = 3
-"""A batch ends after this number of turns that failed, or whose process died, without a result."""
+"""Number of failed turns, or of process deaths, that ends a batch. A new result resets both."""
 RENEW_S = 2.0
 CANCEL_S = 600.0
 """Seconds that running requests of a cancelled batch have to end."""

@@ -32,7 +32,7 @@ class BatchTurns:
         self._arq = arq
 
     def function(self) -> Function:
-        """Return arq's function for a turn. arq doesn't repeat it after an interruption."""
+        """Return the arq function that runs one turn. arq doesn't repeat an interrupted turn."""
         return func(self._run_job, name="run_batch", timeout=MAX_TURN_S, max_tries=1, keep_result=0)
 
     async def start(self) -> None:

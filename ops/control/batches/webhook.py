@@ -34,12 +34,12 @@ GIVE_UP_S = 3 * 86_400
 PREFIX = "whsec_"
 MIN_SECRET_BYTES = 16
 MAX_HANDED_OVER = 20
-"""Maximum number of ends that one call of `start` hands over to arq."""
+"""Maximum number of batch ends that one call of `start` hands over to arq."""
 AGAIN_S = 600.0
-"""Seconds after which an unannounced end is handed over again, as arq may have lost it."""
+"""Seconds after which an unannounced end is handed over again, because arq may lose it."""
 DAY_S = 86_400
 MAX_TRIES = 1_000_000
-"""Limit that arq needs. It is larger than the number of tries in three days."""
+"""Maximum number of tries, which arq requires. `GIVE_UP_S` ends the tries long before."""
 
 log = structlog.get_logger()
 
@@ -74,10 +74,10 @@ class Webhook:
         return cls(settings.webhook_url, key)
 
     async def call(self, end: BatchEnd, num_tries: int) -> None:
-        """Announce the end of a batch.
+        """Announce the end of a batch. A call that fails three days after the end isn't repeated.
 
         Raises:
-            Retry: the call failed and is repeated for three days, or too many calls are running.
+            Retry: arq must repeat the call, because it failed or too many other calls are running.
         """
         if self._calls.locked():
             raise Retry(defer=random.uniform(*BUSY_S))
@@ -130,7 +130,7 @@ class Announcements:
         self._arq = arq
 
     def function(self) -> Function:
-        """Return arq's function for a call."""
+        """Return the arq function that makes one call."""
         return func(
             self._call,
             name="call_webhook",
@@ -140,7 +140,7 @@ class Announcements:
         )
 
     async def start(self) -> None:
-        """Hand the ends that are due over to arq. arq ignores ends that it already has."""
+        """Hand the batch ends that are due over to arq. arq ignores those that it already has."""
         now_s = time.time()
         for end in await self._ends.due(now_s, limit=MAX_HANDED_OVER):
             args = {"_job_id": f"webhook:{end.member}", "_expires": GIVE_UP_S + DAY_S}

@@ -1,1 +1,1 @@
-"""The demo's task of writing SQL queries."""
+"""The demo's task `sql`: questions about a shop, and SQL queries that answer them."""

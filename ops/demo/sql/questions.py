@@ -1,4 +1,4 @@
-"""Generates questions about the shop, and the SQL that answers them."""
+"""Generates questions about the shop of `shop.py`, and the SQL queries that answer them."""
 
 import random
 import re
@@ -48,7 +48,7 @@ def _phrases(entry: Mapping[str, Sequence[str]]) -> tuple[Phrases, Phrases]:
 
 
 FRAMES = _phrases(lists("sql")["frames"])
-"""Sentences around a question."""
+"""Templates of sentences that contain a question."""
 CONDITIONS = {
     table: [Condition(e["where"], _phrases(e["nouns"]), _phrases(e["verbs"])) for e in entries]
     for table, entries in lists("sql")["conditions"].items()
@@ -138,7 +138,7 @@ def _those(table: str, conditions: Sequence[Condition], kind: int, rng: random.R
 
 
 def _phrase(phrases: tuple[Phrases, Phrases], kind: int, rng: random.Random) -> str:
-    """Return a random phrase of `kind`. A few short ones have only known phrases."""
+    """Return a random phrase of `kind`, or a known one if there are none of `kind`."""
     return rng.choice(phrases[kind] or phrases[KNOWN])
 
 

@@ -30,7 +30,7 @@ MAX_TICKS = 5_000
 """Maximum SQLite instructions of a query, in thousands. Right answers need far fewer."""
 
 KNOWN, HELD_OUT = lists("shop")["known"], lists("shop")["held_out"]
-"""Countries by city, and products by category."""
+"""Data for training, and data only for evaluation: places with countries, and goods by category."""
 
 Rows = list[tuple[Any, ...]]
 

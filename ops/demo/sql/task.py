@@ -27,7 +27,7 @@ def held_out() -> list[Example]:
 
 
 def is_right(example: Example, answer: str) -> bool:
-    """Return whether the answer's query returns the expected rows, in the order of any ORDER BY."""
+    """Return whether `answer` gives the expected rows, in order if the right query sorts them."""
     try:
         rows = _rounded(shop.run(answer))
     except (sqlite3.Error, sqlite3.Warning):

@@ -40,7 +40,7 @@ HELD_OUT = Source(
 
 
 def sample_values(source: Source, rng: random.Random) -> dict[str, str]:
-    """Return a random value for each placeholder."""
+    """Return a random value for each placeholder in phrases and SQL."""
     few, n, price = rng.randint(2, 10), rng.randint(2, rng.choice((20, 100, 500))), _price(rng)
     day = shop.FIRST_DAY + timedelta(days=rng.randrange((shop.LAST_DAY - shop.FIRST_DAY).days))
     product = _word(source.products, source, rng).lower()
