@@ -120,7 +120,7 @@ def why_unserved(model: str, needs: Needs, workers: Sequence[Capabilities]) -> s
 
 
 def what_exceeds(needs: Needs, worker: Capabilities) -> str | None:
-    """Return a need that the worker doesn't serve, as in "is a DoRA adapter", or None."""
+    """Describe a need that the worker doesn't serve, as in "is a DoRA adapter", or return None."""
     if kinds := sorted(needs.kinds - worker.kinds):
         return _OF_KIND[kinds[0]][0]
     if features := sorted(needs.features - worker.features):

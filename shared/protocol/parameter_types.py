@@ -1,4 +1,4 @@
-"""JSON types of tools' parameters. Some formats of tool calls need them to decode values."""
+"""JSON types of tools' parameters, for parsers in `api/render` and grammars in `worker/text`."""
 
 from collections.abc import Mapping
 from dataclasses import replace

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 NO_LIMIT = -1
-"""Value that `enqueue.lua` returns for a limit if the key doesn't have it."""
+"""Value that `enqueue.lua` returns for each limit that the key doesn't have."""
 
 
 class Unit(StrEnum):
