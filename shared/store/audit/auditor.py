@@ -40,7 +40,7 @@ class Auditor:
         self.reader = KeyReader(redis, keys)
 
     async def audit(self, *, settle_s: float = SETTLE_S) -> Audit:
-        """Check all keys of the pool, and return those that look wrong for `settle_s` seconds.
+        """Check all keys of the pool, and return those that look wrong for all `settle_s` seconds.
 
         If the first check finds no suspect, the call returns without waiting. Keys that are created
         during the call may be missed.
