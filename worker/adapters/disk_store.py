@@ -90,7 +90,7 @@ class AdapterStore:
 
     @contextmanager
     def unfinished(self) -> Iterator[Path]:
-        """Yield an empty folder that is deleted afterwards. Raises StoreFailed if that fails."""
+        """Yield an empty folder that is deleted afterwards. Raises StoreFailed on failure."""
         try:
             folder = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=self._folder))
         except OSError as error:

@@ -195,7 +195,7 @@ class Residency:
             self._notify(Change.LOADS)
 
     def job_finished(self, jobs: Jobs) -> None:
-        """Record that a running job has ended. `jobs` has those that still run."""
+        """Record that a running job has ended. `jobs` has the jobs that still run."""
         if yield_policy.may_be_free(self._in_use, jobs):
             self.memory_freed()
 
@@ -319,7 +319,7 @@ class Residency:
     # Replicas: versions that other workers hold too.
 
     def held_elsewhere(self, versions: Iterable[AdapterVersion]) -> None:
-        """Record that other workers also hold `versions`, so that they are replicas."""
+        """Mark as replicas those of `versions` that this worker holds. Others hold them too."""
         for version in self.held.intersection(versions):
             self._record(version).replica = Replica()
             self.stats.num_replicas_added += 1
