@@ -110,8 +110,8 @@ class Answers:
 def forced_token(request: Request, vocab_size: int) -> int | None:
     """Return the token that any sampling would give next, or None if it must be sampled.
 
-    Log-probabilities need the model's logits, so tokens of requests that report them are sampled. A
-    token that the request forbids is left to the sampler as well, which ends the request.
+    Log-probabilities need the model's logits, so tokens of requests that report them are sampled.
+    If the request forbids the token, the result is also None, and the sampler ends the request.
     """
     sampling = request.sampling
     if request.grammar is None or sampling.logprobs is not None:

@@ -75,7 +75,7 @@ def pool(hidden: Tensor, pooled: Sequence[tuple[Chunk, int]]) -> Pending[dict[Re
 
 @dataclass(frozen=True, slots=True)
 class _Needed:
-    """Needed states of one request that no earlier step has added."""
+    """Hidden states of one request that this step must add to the request's sum."""
 
     request: Request
     rows: range

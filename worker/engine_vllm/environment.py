@@ -1,7 +1,7 @@
 """Prepares the process of a vLLM worker: its Python, and the environment variables of vLLM.
 
-vLLM reads most of its settings from environment variables. Its Python needs other versions of
-Lorikeet's packages. Importing this module needs neither torch nor vLLM.
+vLLM reads most of its settings from environment variables. The Python with vLLM has other versions
+of the packages that Lorikeet uses. Importing this module needs neither torch nor vLLM.
 """
 
 import os
@@ -84,7 +84,8 @@ def _visible_devices(settings: WorkerSettings, environ: MutableMapping[str, str]
 def switch_python(setting: Path | None, argv: list[str]) -> None:
     """Return if this Python has vLLM. Otherwise, replace this process by one that has it.
 
-    The other Python, by default in a usual place, is called with `argv`.
+    The other Python is `setting`, by default one in `FOLDER` beside this environment. It gets
+    `argv`.
 
     Raises:
         SettingsError: no Python with vLLM is found.

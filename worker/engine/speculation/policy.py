@@ -83,8 +83,9 @@ class StepDurations:
     def estimate(self, num_rows: int) -> float:
         """Return the estimated duration of a step of `num_rows` rows.
 
-        The unit is ms, or a step of one row as long as no step was observed. Between observed
-        numbers of rows, the duration is interpolated. Beyond them, a row costs a fixed share.
+        The unit is ms, or until a step is observed, the duration of a step of one row. Between
+        observed numbers of rows, the duration is interpolated. Beyond them, a row costs a fixed
+        share.
         """
         fewer = max((rows for rows in self._known if rows <= num_rows), default=None)
         more = min((rows for rows in self._known if rows >= num_rows), default=None)
