@@ -19,7 +19,7 @@ from worker.text.detokenizer import TextStream
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reports:
-    """What is published about a choice in addition to its tokens, their text and logprobs."""
+    """Data to publish about a choice in addition to its tokens, their text and logprobs."""
 
     prompt_ids: bool = False
     """Whether the prompt's tokens are published."""
