@@ -30,7 +30,7 @@ _NO_BRACKETS = bytes(set(range(256)) - set(_STEPS))
 
 
 class TooComplex(ValueError):
-    """A JSON text exceeds its budget. The message is a predicate: "has more than 9 values"."""
+    """A JSON text exceeds its budget. The message lacks a subject: "has more than 9 values"."""
 
 
 @dataclass(slots=True)

@@ -85,7 +85,7 @@ def encode_capabilities(capabilities: Capabilities) -> str:
 
 
 def decode_capabilities(text: str) -> Capabilities:
-    """Return the capabilities with this text form. Words of later releases are left out."""
+    """Return the capabilities with this text form. Unknown words are left out."""
     if not text:
         return EVERYTHING
     kinds, features, max_rank = text.split(";")
@@ -103,7 +103,7 @@ def decode_needs(text: str) -> Needs:
 
 
 def decode_kinds(text: str) -> frozenset[AdapterKind]:
-    """Return the kinds in the text of a registry entry. Kinds of later releases are left out."""
+    """Return the kinds in the text of a registry entry. Unknown kinds are left out."""
     return frozenset(AdapterKind(word) for word in text.split(",") if word in set(AdapterKind))
 
 

@@ -27,7 +27,7 @@ def parameter_types(function: Mapping[str, Any]) -> dict[str, frozenset[str]]:
 
 
 def rendered_tools(use: ToolUse) -> ToolUse:
-    """Return only what rendering needs: names and, for `UNTYPED_VALUES`, parameter types."""
+    """Return `use` reduced to the tools' names and, for `UNTYPED_VALUES`, their parameter types."""
     left = MAX_TYPED if use.form in UNTYPED_VALUES else 0
     tools = []
     for tool in sorted(use.tools, key=lambda tool: str(tool["function"]["name"])):

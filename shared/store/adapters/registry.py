@@ -151,7 +151,7 @@ class Registry(PoolStore):
         _check_can_load(outcome, version)
 
     async def add_candidate(self, adapter: Adapter, *, keep_versions: int, by: str) -> bool:
-        """Register an adapter as the candidate of its name, in place of another candidate.
+        """Register an adapter as the candidate of its name. Any other candidate is replaced.
 
         A new candidate takes no requests until `Candidates.set` gives it a share. `by` is the
         client, as the audit log shows it. Returns False if the name isn't registered.

@@ -114,7 +114,7 @@ class ResidencyStore(PoolStore):
         """Return up to `limit` versions that have waiting jobs but no holder.
 
         The versions are sorted by the queue scores of their first jobs, lowest first. Each has a
-        job for workers with the capabilities `serves`. Only the first versions are examined.
+        job that needs no more than the capabilities `serves`. Only the first versions are examined.
         """
         if serves.is_everything:
             return _versions(await self._redis.zrange(self._keys.cold, 0, limit - 1))
@@ -172,7 +172,7 @@ class ResidencyStore(PoolStore):
         return held - reported, reported - held
 
     async def repair(self, wid: WorkerId, num_held: int) -> None:
-        """Correct Redis' set of the worker's versions. The set has `num_held` members.
+        """Correct Redis' set of the worker's versions if its size, `num_held`, is wrong.
 
         The repair waits for the second mismatch in a row, because a report that is under way may
         cause the first one.

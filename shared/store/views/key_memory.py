@@ -45,7 +45,7 @@ def key_kinds() -> dict[str, bool]:
 def _with_kinds(
     sampled_keys: Iterable[bytes], keys: Keys, kinds: Mapping[str, bool]
 ) -> list[tuple[str, bytes]]:
-    """Return pairs (kind, key) of the pool's sampled keys, without kinds with a single key."""
+    """Return pairs (kind, key) of the pool's sampled keys, except for kinds with a single key."""
     prefix = keys.prefix.encode()
     pool = [key for key in sampled_keys if key.startswith(prefix)]
     words = [key.removeprefix(prefix).partition(b":")[0] for key in pool]
