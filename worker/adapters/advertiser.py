@@ -32,7 +32,7 @@ class Advertiser:
         residency.subscribe(Change.HOLDINGS, self._has_changed.set)
 
     async def run(self) -> None:
-        """Report changes until cancelled. When joining, `Membership.enter` reports the full set."""
+        """Report changes until cancelled. Each registration of the worker reports the full set."""
         while True:
             await self._has_changed.wait()
             await self._lease.is_held.wait()
@@ -48,7 +48,7 @@ class Advertiser:
                 self._residency.held_elsewhere(shared)
 
     async def start_load(self, version: AdapterVersion) -> bool:
-        """Reserve the load of a version. Return False if another worker holds or loads it."""
+        """Reserve the right to load a version. Return False if another worker holds or loads it."""
         return await retry_until_available(lambda: self._store.start_load(self._lease.wid, version))
 
     async def end_load(self, version: AdapterVersion) -> None:
@@ -87,7 +87,7 @@ class Advertiser:
     async def _change(
         self, add: Sequence[AdapterVersion], remove: Sequence[AdapterVersion]
     ) -> list[AdapterVersion]:
-        """Report added and removed versions. Return the added versions that are replicas."""
+        """Report added and removed versions. Return the added ones that other workers hold too."""
         wid = self._lease.wid
         try:
             return await retry_until_available(

@@ -62,7 +62,7 @@ class Residency:
     """Keeps one record for each adapter version. No method blocks."""
 
     def __init__(self, base: AdapterVersion, style: PromptStyle) -> None:
-        """Create the record of the base model with its `style`. It is always resident."""
+        """Create the record of the base model, which is always resident, with its `style`."""
         self.stats = LoadStats()
         self._records = {base: AdapterRecord(base, State.RESIDENT, style)}
         self._residents = {base}
@@ -311,7 +311,7 @@ class Residency:
     def claim_found_no_cold(self, view: ClaimView) -> None:
         """Record that no job of a claim needs a version that must be loaded.
 
-        If the claim could see all jobs, no version needs memory. In that case, all yielding ends.
+        If the claim could see all jobs, no version needs memory, and all versions stop yielding.
         """
         if view.sees_all and view.num_shortages == self._num_shortages:
             self._end_yielding()

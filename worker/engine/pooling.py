@@ -20,7 +20,7 @@ _EPSILON = 1e-12
 def embedding_size(model: PreTrainedModel) -> int:
     """Return the number of values of an embedding, or 0 if the model computes none.
 
-    Embeddings need the part of the model before its output head as a module of its own.
+    Embeddings need a model whose layers before the output head are a separate module.
     """
     if model.base_model is model:
         return 0

@@ -62,7 +62,7 @@ def _set_cpu(settings: WorkerSettings, environ: MutableMapping[str, str]) -> Non
 
 
 def _visible_devices(settings: WorkerSettings, environ: MutableMapping[str, str]) -> str:
-    """Return the GPUs for the engine: as many as it needs, from the one that --device names on."""
+    """Return as many GPUs as the engine needs, starting with the one that --device names."""
     kind, _, number = settings.device.partition(":")
     if kind != "cuda" or not number.isdigit():
         raise SettingsError(

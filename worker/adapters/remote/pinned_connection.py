@@ -74,7 +74,7 @@ class PinnedBackend(httpcore.NetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.NetworkStream:
-        """Connect to the first address of the host that accepts.
+        """Connect to the first address of the host that accepts a connection.
 
         Before that, check that all addresses of the host are allowed.
         """

@@ -55,7 +55,7 @@ class AdapterReader:
         dtype: torch.dtype,
         max_bytes: int,
     ) -> None:
-        """Create a reader for one base model's adapters. Each has at most `max_bytes` in memory."""
+        """Create a reader for one base model's adapters. Each may take `max_bytes` of memory."""
         self._read = read
         self._base = base
         self._store = store

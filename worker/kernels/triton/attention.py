@@ -11,7 +11,7 @@ from worker.kernels.interface import AttentionBatch, AttentionParams, Prepared
 from worker.kernels.triton.device.attention import attention_kernel, merge_spans_kernel
 
 SPAN = 256
-"""Number of context tokens that one program reads in decode: a span. `variants.py` relies on it."""
+"""Number of context tokens that one program reads in decode (a span). See `variants.py`."""
 BLOCK_SPANS = 16
 """Number of spans that a program of `merge_spans_kernel` merges at once."""
 MIN_BLOCK = 16
@@ -42,7 +42,7 @@ class BlockSizes:
     """Maximum number of elements in the keys that are read at once (keys x head width)."""
 
     def rows(self, group: int, width: int, *, is_decode: bool) -> int:
-        """Return a program's number of query rows: at least `group`, the query heads per key head."""
+        """Return a program's number of query rows, at least `group` (query heads per key head)."""
         wanted = MIN_BLOCK if is_decode else min(self.max_rows, self.row_elements // width)
         return max(wanted, _padded(group))
 

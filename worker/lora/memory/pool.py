@@ -111,7 +111,7 @@ class LoRAPool:
     def pages(self, version: AdapterVersion, group: int) -> PageNumbers:
         """Return the pages of a resident adapter in a group, in the order of their matrix rows.
 
-        There are no columns if the adapter doesn't target the group.
+        The result has no columns if the adapter doesn't target the group.
         """
         pages = self._pages[version].get(group)
         return np.empty((self.groups[group].num_layers, 0), np.int32) if pages is None else pages
