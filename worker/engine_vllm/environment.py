@@ -21,7 +21,7 @@ _SWITCHED = "SWITCHED_TO_VLLM_PYTHON"
 
 
 def set_environment(settings: WorkerSettings, environ: MutableMapping[str, str]) -> None:
-    """Set variables that the operator hasn't set. Raises SettingsError for a bad --device."""
+    """Set the environment variables of vLLM. Raises SettingsError for a bad `--device`."""
     environ[MARK] = "1"
     # The sampler is a logits processor in the form of the first runner. It is the same on GPUs.
     environ["VLLM_USE_V2_MODEL_RUNNER"] = "0"

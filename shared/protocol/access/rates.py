@@ -36,7 +36,7 @@ class Rate:
     window: Window
     limit: int
     used: int
-    """Number of requests or tokens. Tokens include those that unfinished requests have reserved.
+    """Number of requests or tokens used, including tokens that unfinished requests have reserved.
 
     If the number exceeds the limit, the excess is carried over to the next windows.
     """

@@ -16,7 +16,7 @@ MAX_DRAFT = 8
 MIN_GAIN = 1.02
 """Minimum expected tokens per millisecond with drafts, as a multiple of the rate without drafts."""
 MAX_SKIPPED = 32
-"""Maximum number of opportunities that pass unused after drafts that were rejected."""
+"""Maximum number of opportunities for drafts that are skipped after rejected drafts."""
 MAX_AGE = 256
 """Number of steps after which a measured duration is forgotten."""
 _LEAST_RATE = 0.3
