@@ -114,7 +114,7 @@ class SourceTemplate:
 
     @classmethod
     def of(cls, text: str | None) -> "SourceTemplate | None":
-        """Return the template of a setting, or None if the setting has no value."""
+        """Return the template in a setting's value `text`, or None if the setting has no value."""
         return cls(text) if text else None
 
     @property
@@ -127,7 +127,7 @@ class SourceTemplate:
         return f"{self._before}{name}{self._after}"
 
     def source_of(self, name: str) -> str | None:
-        """Return the source of an adapter, or None if the name can't be filled in.
+        """Return the source of the adapter `name`, or None if the template can't take this name.
 
         The source is never outside the template's host or folder.
         """

@@ -11,7 +11,7 @@ from shared.errors import SettingsError
 
 VARIABLE = "XDG_CACHE_HOME"
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-"""Values of `errno` which mean that no space is left."""
+"""Values of `errno` that mean that no space is left."""
 _RUST_ERROR = re.compile(r"^(?:.*: )?(.+) \(os error (\d+)\)")
 """Format of operating system errors in messages of Rust libraries, such as safetensors."""
 

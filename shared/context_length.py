@@ -47,9 +47,10 @@ def output_limit(
 def least_bytes(text: str) -> int:
     """Return a lower bound on the number of bytes that the tokens of `text` represent.
 
-    The bound also holds for tokenizers that compose characters (NFC), and for those that replace
-    spaces by `SPACE_MARK`. `RARE_BYTES` are ignored. In a text in NFC, each `SPACE_MARK` is taken
-    as one byte, because it may have the token of a space. In other texts, only ASCII bytes and a
+    Front ends refuse long prompts with it. `worker/text/max_token_bytes.py` must treat bytes in the
+    same way. The bound also holds for tokenizers that compose characters (NFC), and for those that
+    replace spaces by `SPACE_MARK`. `RARE_BYTES` are ignored. In a text in NFC, each `SPACE_MARK` is
+    one byte, because it may have the token of a space. In other texts, only ASCII bytes and a
     quarter of the other bytes are counted, because composing may remove the rest.
     """
     raw = text.encode().translate(None, RARE_BYTES)

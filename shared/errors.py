@@ -206,8 +206,7 @@ class RateLimited(LorikeetError):
     def __init__(self, message: str, *, retry_after_s: int | None) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
-        """Seconds until the next window of the limit; None if no window has room for the
-        request."""
+        """Seconds until the limit has room for the request; None if it never has."""
 
 
 class EngineBroken(LorikeetError):

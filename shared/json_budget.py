@@ -12,8 +12,8 @@ MAX_DEPTH = 128
 """Maximum nesting of arrays and objects in JSON from clients and from adapters' files.
 
 Deeper nesting would exhaust Python's stack, and finalizers that the garbage collector runs at that
-moment would fail. orjson can write 254 levels. Messages between processes add at most 10 levels to
-a client's JSON.
+moment would fail. orjson can write at most 254 levels. Messages between processes add at most 10
+levels to a client's JSON.
 """
 MAX_NODES = 1 << 16
 """Maximum number of arrays, objects and strings. Names of fields count as strings.
@@ -30,7 +30,7 @@ _NO_BRACKETS = bytes(set(range(256)) - set(_STEPS))
 
 
 class TooComplex(ValueError):
-    """A JSON text exceeds its budget. The message is a predicate: "has more than 9 values"."""
+    """A JSON text exceeds its budget. The message lacks a subject: "has more than 9 values"."""
 
 
 @dataclass(slots=True)
@@ -43,7 +43,7 @@ class JsonBudget:
     num_values: int = field(default=0, init=False)
 
     def spend(self, text: bytes) -> None:
-        """Add the contents of a text. If the text isn't valid JSON, the numbers may be wrong.
+        """Count the contents of `text`. If it isn't valid JSON, the counts may be wrong.
 
         Raises:
             TooComplex: the text exceeds the budget or is nested too deeply.

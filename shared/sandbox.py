@@ -39,7 +39,7 @@ class SandboxAnswer:
 
 
 def ask_sandbox(module: str, question: bytes) -> SandboxAnswer:
-    """Run `python -m MODULE` with `question` as its input, under the limits. Blocks."""
+    """Run `python -m MODULE` with the input `question`, within this module's limits. Blocks."""
     command = [sys.executable, "-P", "-m", module]
     too_costly = SandboxAnswer("", TOO_COSTLY, START_CPU_S + MAX_CPU_S)
     try:
@@ -70,7 +70,7 @@ def answer_once(
     rejections: tuple[type[Exception], ...],
     max_cpu_s: float = MAX_CPU_S,
 ) -> None:
-    """Call `work` with this process's input, under the limits, and write the result to its output.
+    """Call `work` with standard input, within the limits, and write the result to standard output.
 
     `rejections` are the exceptions of `work` whose messages are returned to the client.
     """

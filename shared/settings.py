@@ -57,7 +57,7 @@ _ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:]+\])(:\d{
 def _number(
     default: int | None, description: str, *, least: int = 1, most: int = MAX_NUMBER
 ) -> Any:
-    """Return the field of a whole number. With the default None, the worker chooses the number."""
+    """Return a field for a whole number. If `default` is None, the worker chooses the number."""
     return Field(default, ge=least, le=most, description=description)
 
 
@@ -560,7 +560,7 @@ class WorkerSettings(PoolSettings):
         return self
 
     def dtype_text(self, dtype: str) -> str:
-        """Return a description of the dtypes, such as "bfloat16 with int8 weights"."""
+        """Return `dtype` and that of quantised weights, if any: "bfloat16 with int8 weights"."""
         return dtype if self.quantize is None else f"{dtype} with {self.quantize} weights"
 
     @model_validator(mode="after")

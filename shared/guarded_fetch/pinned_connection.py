@@ -82,7 +82,7 @@ class PinnedBackend(httpcore.NetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.NetworkStream:
-        """Connect to the first address of the host that accepts.
+        """Connect to the first address of the host that accepts a connection.
 
         Before that, check that all addresses of the host are allowed.
         """
@@ -130,7 +130,7 @@ class _TimedStream(httpcore.NetworkStream):
 
 
 def explained(error: Exception) -> AdapterRejected:
-    """Return the error of a fetch that explains an error of the HTTP client."""
+    """Convert an error of the HTTP client to an error that says why the fetch failed."""
     if isinstance(error, httpcore.RemoteProtocolError):
         return AdapterRejected(f"the server's response isn't valid HTTP: {error}")
     cause = error.__cause__ or error.__context__
@@ -144,8 +144,8 @@ def explained(error: Exception) -> AdapterRejected:
 def is_public(address: str) -> bool:
     """Return whether `address` is a public internet address.
 
-    Private, loopback, link-local, multicast and reserved addresses aren't, in any notation: an IPv6
-    address may hold an IPv4 address, to which the machine or a gateway would connect.
+    Private, loopback, link-local, multicast and reserved addresses aren't public, in any notation:
+    an IPv6 address may hold an IPv4 address, to which the machine or a gateway would connect.
     """
     ip = ip_address(address.partition("%")[0])
     held = _held(ip) if isinstance(ip, IPv6Address) else None

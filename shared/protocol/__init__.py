@@ -1,1 +1,1 @@
-"""Types of all messages and records in Redis, and their codec. Rolling upgrades rely on them."""
+"""Types of all messages and records in Redis, and `codec.py`, which has the rules for changes."""

@@ -91,7 +91,7 @@ def own_name(model: str, base: BaseModel | None) -> str:
     """Return the name of the adapter or base model that `model` in a request may refer to.
 
     Requests refer to an adapter by `name`, `base:name` or `name@digest12`. Adapter names contain
-    neither `:` nor `@`. The result is therefore right even if `base:` names another base model.
+    neither `:` nor `@`. `base:` isn't checked: it may name another base model.
     """
     if base is not None and model in (base.name, base.version):
         return base.name

@@ -90,7 +90,7 @@ def encode_capabilities(capabilities: Capabilities) -> str:
 
 
 def decode_capabilities(text: str) -> Capabilities:
-    """Return the capabilities with this text form. Words of later releases are left out."""
+    """Return the capabilities with this text form. Unknown words are left out."""
     if not text:
         return EVERYTHING
     kinds, features, max_rank = text.split(";")
@@ -108,7 +108,7 @@ def decode_needs(text: str) -> Needs:
 
 
 def decode_kinds(text: str) -> frozenset[AdapterKind]:
-    """Return the kinds in the text of a registry entry. Kinds of later releases are left out."""
+    """Return the kinds in the text of a registry entry. Unknown kinds are left out."""
     return frozenset(AdapterKind(word) for word in text.split(",") if word in set(AdapterKind))
 
 
@@ -125,7 +125,7 @@ def why_unserved(model: str, needs: Needs, workers: Sequence[Capabilities]) -> s
 
 
 def what_exceeds(needs: Needs, worker: Capabilities) -> str | None:
-    """Return a need that the worker doesn't serve, as in "is a DoRA adapter", or None."""
+    """Describe a need that the worker doesn't serve, as in "is a DoRA adapter", or return None."""
     if kinds := sorted(needs.kinds - worker.kinds):
         return _OF_KIND[kinds[0]][0]
     if features := sorted(needs.features - worker.features):

@@ -254,7 +254,7 @@ def _choice_to_wire(choice: Choice) -> dict[str, Any]:
 
 
 def _scores_to_wire(source: Tokens | Choice) -> dict[str, Any]:
-    """Encode logprobs and scores unless empty. Each position becomes [offset, chosen, *top]."""
+    """Encode nonempty logprobs and scores. Each position becomes [offset, chosen, *top]."""
     prompt = {"prompt_ids": source.prompt_ids, "prompt_scores": source.prompt_scores}
     return {name: value for name, value in prompt.items() if value} | {
         name: [

@@ -43,7 +43,7 @@ class IdempotencyKey:
 
     @property
     def digest(self) -> str:
-        """Digest of `key`, which is part of the name of a Redis key."""
+        """Digest of `key`, for the name of a Redis key."""
         return hashlib.sha256(self.key.encode()).hexdigest()[:32]
 
 

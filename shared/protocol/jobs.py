@@ -19,7 +19,7 @@ MAX_LEFT_MS = 10**12
 
 MAX_EMBEDDED = 8
 """Maximum number of sequences that a job for embeddings takes up on a worker. Such a job may have
-thousands of prompts, but they are computed after those of other jobs."""
+thousands of prompts, but prompts of other jobs are computed first."""
 
 
 class Endpoint(StrEnum):
@@ -252,5 +252,5 @@ class ClaimedJob:
     waited_ms: int = 0
     """Milliseconds for which the job has waited since it was enqueued or last requeued."""
     token_limit: int | None = None
-    """Smallest token limit of the API key; None if it has none. If there is a limit, the worker
-    reports the job's tokens while the job runs."""
+    """Smallest of the API key's token limits; None if the key has none. If there is a limit, the
+    worker reports the job's tokens while the job runs."""

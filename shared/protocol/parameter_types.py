@@ -1,4 +1,4 @@
-"""JSON types of tools' parameters. Some formats of tool calls need them to decode values."""
+"""JSON types of tools' parameters, for parsers in `api/render` and grammars in `worker/text`."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -27,7 +27,7 @@ def parameter_types(function: Mapping[str, Any]) -> dict[str, frozenset[str]]:
 
 
 def rendered_tools(use: ToolUse) -> ToolUse:
-    """Return only what rendering needs: names and, for `UNTYPED_VALUES`, parameter types."""
+    """Return `use` reduced to the tools' names and, for `UNTYPED_VALUES`, their parameter types."""
     left = MAX_TYPED if use.form in UNTYPED_VALUES else 0
     tools = []
     for tool in sorted(use.tools, key=lambda tool: str(tool["function"]["name"])):

@@ -101,7 +101,7 @@ class Reaped:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
-    """State of a worker's jobs in Redis, as a reply to a heartbeat or publication reports it."""
+    """Reply to a heartbeat or publication: the state of the worker's jobs in Redis."""
 
     booked: int = 0
     """Number of jobs that the worker owns. Only heartbeats set it."""

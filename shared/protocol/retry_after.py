@@ -10,7 +10,7 @@ MIN_RETRY_AFTER_S, MAX_RETRY_AFTER_S = 1, 60
 def retry_after_full_s(num_waiting: int, rate: float) -> int:
     """Return the seconds that a pool takes to serve `RETRY_SHARE` of the waiting jobs.
 
-    The pool answers `rate` jobs per second. The result is a whole number within the limits above.
+    The pool answers `rate` jobs per second. The result is a whole number from 1 to 60.
     """
     if rate <= 0:
         return MIN_RETRY_AFTER_S

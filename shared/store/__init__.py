@@ -1,1 +1,1 @@
-"""All code that accesses Redis, with one package for each subject."""
+"""All code that accesses Redis: a package for each subject, and the Lua scripts that they run."""

@@ -1,1 +1,1 @@
-"""Spans and their export."""
+"""Spans and their export. Import only `start.py`: the rest needs OpenTelemetry."""

@@ -30,7 +30,7 @@ class Adapters:
     remote: RemoteReads
 
     def reading_threads(self, source: str) -> LoaderThreads:
-        """Return the threads on which files at `source` are read if no job waits for them."""
+        """Return the threads that read the files at `source` when no job is waiting for them."""
         return self.remote.threads_for(source) or self.inspector_thread
 
     def close(self) -> None:

@@ -32,7 +32,7 @@ class Advertiser:
         residency.subscribe(Change.HOLDINGS, self._has_changed.set)
 
     async def run(self) -> None:
-        """Report changes until cancelled. `Membership.enter` reports the full set."""
+        """Report changes until cancelled. Each registration of the worker reports the full set."""
         while True:
             await self._has_changed.wait()
             await self._lease.is_held.wait()
@@ -48,7 +48,7 @@ class Advertiser:
                 self._residency.held_elsewhere(shared)
 
     async def start_load(self, version: AdapterVersion) -> bool:
-        """Reserve the load of a version. Return False if another worker holds or loads it."""
+        """Reserve the right to load a version. Return False if another worker holds or loads it."""
         return await retry_until_available(lambda: self._store.start_load(self._lease.wid, version))
 
     async def end_load(self, version: AdapterVersion) -> None:
@@ -61,7 +61,10 @@ class Advertiser:
         return any(version in w.residents for w in workers if w.id != self._lease.wid)
 
     async def shrink(self, running: Mapping[AdapterVersion, int]) -> None:
-        """Give up replicas that the pool doesn't need. `running` has the jobs of each version."""
+        """Give up replicas that the pool doesn't need. `running` counts jobs by version.
+
+        `replica_policy.py` decides which are due. `shrink.lua` withdraws those that are surplus.
+        """
         replicas, wid = self._residency.replicas, self._lease.wid
         if not replicas:
             return
@@ -75,7 +78,7 @@ class Advertiser:
             except LeaseLost:
                 self._lease.lose(wid)
                 return
-            if wid != self._lease.wid:  # registration of the new id reports all versions
+            if wid != self._lease.wid:  # the new registration reports all versions
                 return
             given_up = self._residency.replicas_standing(standing, now_ms)
         if given_up:
@@ -84,7 +87,7 @@ class Advertiser:
     async def _change(
         self, add: Sequence[AdapterVersion], remove: Sequence[AdapterVersion]
     ) -> list[AdapterVersion]:
-        """Report added and removed versions. Return the added versions that are replicas."""
+        """Report added and removed versions. Return the added ones that other workers hold too."""
         wid = self._lease.wid
         try:
             return await retry_until_available(

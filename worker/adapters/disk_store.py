@@ -61,7 +61,7 @@ class AdapterStore:
             raise SettingsError(_problem(folder, error)) from None
 
     def folder_of(self, digest: str) -> Path | None:
-        """Return the folder of a version's copy and mark the copy as used, or return None."""
+        """Return the folder of a version's copy, or None without one. Mark the copy as used."""
         folder = self._folder / digest
         if not _DIGEST.fullmatch(digest) or not folder.is_dir():
             return None
@@ -90,7 +90,7 @@ class AdapterStore:
 
     @contextmanager
     def unfinished(self) -> Iterator[Path]:
-        """Yield an empty folder that is deleted afterwards. Raises StoreFailed if that fails."""
+        """Yield an empty folder that is deleted afterwards. Raises StoreFailed on failure."""
         try:
             folder = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=self._folder))
         except OSError as error:
@@ -124,7 +124,7 @@ class AdapterStore:
                 raise StoreFailed(_problem(self._folder, error)) from None
 
     def uploads(self, *, unused_s: float) -> dict[str, AdapterVersion]:
-        """Return the versions of adopted copies unused for `unused_s` seconds, by digest."""
+        """Return the versions of `adopt`'s copies unused for `unused_s` seconds, by digest."""
         found = {}
         for copy in self.copies():
             file = self._folder / copy.digest / _VERSION_FILE

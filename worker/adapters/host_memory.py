@@ -30,7 +30,7 @@ class HostMemory(Protocol):
         """Return whether an image of `num_bytes` fits without evicting other images."""
 
     def put(self, adapter: Any, *, may_evict: bool = True) -> Any:
-        """Store an image of the adapter, if it fits, and return an image. Blocks.
+        """Return an image of the adapter, and store it in this cache if it fits. Blocks.
 
         Images that aren't being read are evicted to make room, unless `may_evict` is false.
         """

@@ -96,8 +96,8 @@ class AdapterLoader:
         """Remove a version from device and host memory, if the registry has forgotten it.
 
         Return whether the registry has forgotten it. The same content may be registered again at
-        any time, as the same version. Therefore no job can begin to use the version during the
-        call.
+        any time, as the same version. The call therefore keeps jobs from beginning to use the
+        version meanwhile.
         """
         async with self._lock(version):
             is_forgotten = bool(await self.registry.forgotten([version]))

@@ -28,6 +28,6 @@ class AdapterBudgets:
         return 0 if self.is_one_memory else self.host
 
     def used(self, pool: int, copies: int) -> tuple[int, int]:
-        """Return the used bytes of both budgets from the bytes of residents and of copies."""
+        """Convert the bytes of residents (`pool`) and copies to the used bytes of both budgets."""
         beyond = max(0, pool - self.device)
         return pool - beyond, copies + beyond

@@ -83,7 +83,7 @@ class PinKeeper:
 
 
 def must_load(pinned: PinnedVersion) -> bool:
-    """Return whether this worker should load a pinned version, unless another worker does."""
+    """Return whether this worker should load a pinned version, unless another one is loading it."""
     return not pinned.is_held and pinned.num_holders < pinned.replicas
 
 

@@ -36,7 +36,7 @@ class Prefetcher:
     _tried_s: dict[AdapterVersion, float] = field(default_factory=dict, init=False)
 
     def set_full(self, is_full: bool) -> None:
-        """Set whether the worker can't claim more jobs. Only then are versions prefetched."""
+        """Set whether the worker has no room for more jobs. Only then are versions prefetched."""
         if is_full:
             self._is_full.set()
         else:

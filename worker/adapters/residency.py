@@ -62,7 +62,7 @@ class Residency:
     """Keeps one record for each adapter version. No method blocks."""
 
     def __init__(self, base: AdapterVersion, style: PromptStyle) -> None:
-        """Create the record of the base model with its `style`. It is always resident."""
+        """Create the record of the base model, which is always resident, with its `style`."""
         self.stats = LoadStats()
         self._records = {base: AdapterRecord(base, State.RESIDENT, style)}
         self._residents = {base}
@@ -195,7 +195,7 @@ class Residency:
             self._notify(Change.LOADS)
 
     def job_finished(self, jobs: Jobs) -> None:
-        """Record that a running job has ended. `jobs` has those that still run."""
+        """Record that a running job has ended. `jobs` has the jobs that still run."""
         if yield_policy.may_be_free(self._in_use, jobs):
             self.memory_freed()
 
@@ -311,7 +311,7 @@ class Residency:
     def claim_found_no_cold(self, view: ClaimView) -> None:
         """Record that no job of a claim needs a version that must be loaded.
 
-        If the claim could see all jobs, no version needs memory. In that case, all yielding ends.
+        If the claim could see all jobs, no version needs memory, and all versions stop yielding.
         """
         if view.sees_all and view.num_shortages == self._num_shortages:
             self._end_yielding()
@@ -319,7 +319,7 @@ class Residency:
     # Replicas: versions that other workers hold too.
 
     def held_elsewhere(self, versions: Iterable[AdapterVersion]) -> None:
-        """Record that other workers also hold `versions`, so that they are replicas."""
+        """Mark as replicas those of `versions` that this worker holds. Others hold them too."""
         for version in self.held.intersection(versions):
             self._record(version).replica = Replica()
             self.stats.num_replicas_added += 1

@@ -99,7 +99,7 @@ class Retention:
         await asyncio.to_thread(store.trim, lambda digest: values.get(digest, UNKNOWN))
 
     async def _values(self) -> dict[str, int]:
-        """Return the value of the copy of each registered version, by digest."""
+        """Return how valuable each registered version's copy is, by digest."""
         values: dict[str, int] = {}
         views = await self.views.adapters()
         versions = [(view.current, CURRENT) for view in views]

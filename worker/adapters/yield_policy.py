@@ -38,5 +38,5 @@ def version_to_yield(
 
 
 def may_be_free(in_use: Collection[AdapterVersion], jobs: Mapping[AdapterVersion, int]) -> bool:
-    """Return whether the end of a job may have freed memory. `jobs` has those that still run."""
+    """Return whether the end of a job may have freed memory. `jobs` counts the running jobs."""
     return not in_use or any(not jobs.get(version) for version in in_use)

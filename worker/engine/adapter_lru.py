@@ -34,11 +34,11 @@ def version_to_evict(idle: Sequence[AdapterVersion], order: EvictionOrder) -> Ad
             return 0
         return 2 if version in order.last else 1
 
-    return min(idle, key=group)  # the first of the smallest ones
+    return min(idle, key=group)  # `min` returns the first of equals: the least recently used
 
 
 class CountedMemory:
-    """Adapter memory of an engine, tracked by counting bytes. Images serve as reservations."""
+    """Adapter memory, counted in bytes. `place` returns the image itself as the reservation."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes

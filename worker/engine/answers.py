@@ -37,7 +37,7 @@ class Answers:
     def extend(self, computed: Computed) -> list[StepOutput]:
         """Append the tokens of a step to their request, and return its outputs in order.
 
-        Draft tokens are accepted up to the first that differs from the sampled one. Later steps
+        Draft tokens are accepted up to the first that differs from the sampled token. Later steps
         overwrite the keys and values of the rest. Completed blocks enter the scheduler's prefix
         cache, and a request that ends leaves the scheduler.
         """
@@ -108,10 +108,10 @@ class Answers:
 
 
 def forced_token(request: Request, vocab_size: int) -> int | None:
-    """Return the token that any sampling would give next, or None if it must be sampled.
+    """Return the next token if the grammar allows only one; None if the token must be sampled.
 
-    Log-probabilities need the model's logits, so tokens of requests that report them are sampled. A
-    token that the request forbids is left to the sampler as well, which ends the request.
+    Log-probabilities need the model's logits, so tokens of requests that report them are sampled.
+    If the request forbids the token, the result is also None, and the sampler ends the request.
     """
     sampling = request.sampling
     if request.grammar is None or sampling.logprobs is not None:

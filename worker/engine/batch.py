@@ -96,7 +96,7 @@ def build_step(chunks: Sequence[Chunk], device: torch.device) -> StepBatch:
 
 
 def _positions_to_score(chunk: Chunk) -> range:
-    """Return the chunk's positions whose logits score prompt tokens without a score."""
+    """Return the chunk's positions whose logits score prompt tokens that have no score yet."""
     request = chunk.request
     if not request.scores_prompt:
         return range(0)

@@ -57,7 +57,7 @@ _DIVERGED = JobError(
 
 
 def json_source(schema: str) -> GrammarSource:
-    """Return the grammar of JSON under a schema. Raises GrammarRejected for a bad schema."""
+    """Return the grammar of JSON that matches a schema. Raises GrammarRejected for a bad schema."""
     try:
         return GrammarSource(LLMatcher.grammar_from_json_schema(schema, overrides=JSON_OPTIONS))
     except ValueError as error:

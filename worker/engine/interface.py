@@ -66,7 +66,7 @@ class EvictionOrder:
 
 
 LEAST_RECENTLY_USED = EvictionOrder()
-"""No version is preferred."""
+"""Evicts by the time of last use only."""
 
 
 @dataclass(frozen=True, slots=True)

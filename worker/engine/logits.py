@@ -194,7 +194,7 @@ def _subtract(logits: Tensor, rows: Tensor, tokens: Tensor, penalty: Tensor) -> 
 
 
 def _cut_below(logits: Tensor, rows: Tensor, num_sigmas: Tensor) -> None:
-    """Exclude tokens with logits `num_sigmas` `[R]` standard deviations below the largest."""
+    """Exclude tokens with logits over `num_sigmas` `[R]` standard deviations below the largest."""
     if not len(rows):
         return
     chosen = logits[rows].double()

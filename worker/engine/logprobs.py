@@ -50,7 +50,7 @@ def sampled_logprobs(
 def prompt_logprobs(
     logits: Tensor, scored: Sequence[tuple[Request, int]]
 ) -> Pending[list[TokenLogprobs]]:
-    """Return the log-probabilities of the prompt tokens after those in `scored`.
+    """Return the log-probabilities of the prompt tokens that follow the positions in `scored`.
 
     `logits` is `[P, V]`, a row for each (request, position) pair.
     """

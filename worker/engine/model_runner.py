@@ -104,7 +104,7 @@ class ModelRunner:
 def sample_and_read(
     logits: torch.Tensor, rows: Sequence[SampledRow], *others: Pending[Any]
 ) -> tuple[list[int], dict[int, TokenLogprobs]]:
-    """Sample a token for each row, and read tokens, log-probabilities and `others` at once."""
+    """Return a sampled token for each row, and log-probabilities by row. Also read `others`."""
     if not rows:
         read_all(*others)
         return [], {}
@@ -139,7 +139,7 @@ class StepRunner:
     """Computes a step in one forward pass, or in several if the memory doesn't suffice for one.
 
     A pass that runs out of memory is repeated with half as many tokens. Tokens are sampled in the
-    pass that computes them, as a function of their logits, so a repeated pass changes none.
+    pass that computes them, as a function of their logits, so repeating a pass doesn't change them.
     """
 
     def __init__(self, runner: Runner, device: torch.device, *, max_tokens: int) -> None:

@@ -75,7 +75,7 @@ class _TokenCost:
         return max(0.0, self.covariance / (self.variance + _CONTEXT_DOUBT**2))
 
     def at(self, context: float) -> float:
-        """Return a prompt token's estimated time in ms, bounded by half of the observed mean."""
+        """Return a prompt token's estimated time in ms, at least half of the observed mean."""
         return max(self.ms + self.slope * (context - self.context), self.ms / 2)
 
 

@@ -20,7 +20,7 @@ _EPSILON = 1e-12
 def embedding_size(model: PreTrainedModel) -> int:
     """Return the number of values of an embedding, or 0 if the model computes none.
 
-    Embeddings need the part of the model before its output head as a module of its own.
+    Embeddings need a model whose layers before the output head are a separate module.
     """
     if model.base_model is model:
         return 0
@@ -75,7 +75,7 @@ def pool(hidden: Tensor, pooled: Sequence[tuple[Chunk, int]]) -> Pending[dict[Re
 
 @dataclass(frozen=True, slots=True)
 class _Needed:
-    """Needed states of one request that no earlier step has added."""
+    """Hidden states of one request that this step must add to the request's sum."""
 
     request: Request
     rows: range

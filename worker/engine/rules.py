@@ -31,7 +31,7 @@ def not_resident(request: Request) -> JobError:
 
 
 def prefix_key(weights_digest: str, tenant: str) -> bytes:
-    """Return a hash of an adapter's weights and a tenant. Prefixes are shared only if it is equal.
+    """Return a hash of an adapter's weights and a tenant. Only equal hashes share prefixes.
 
     `weights_digest` is empty for the base model.
     """

@@ -80,7 +80,8 @@ def draw(
 def decide_(tokens: Tensor, drawn: Array, logits: Tensor, rows: Sequence[SampledRow]) -> bool:
     """Complete the tokens of rows that need more candidates, and return whether there were any.
 
-    `tokens` is the result of `draw`, changed in place. `drawn` is its content.
+    `tokens` is the result of `draw`, completed in place. `drawn` is a copy of its values on the
+    host.
     """
     undecided = np.flatnonzero(drawn == _UNDECIDED)
     for start in range(0, len(undecided), _ROWS_AT_ONCE):
@@ -152,7 +153,7 @@ def _keep_likeliest(
     """Set the probabilities of tokens that top-k or top-p excludes to 0.
 
     `probs`, `[S, blocks, _BLOCK]`, is changed in place. `logits` is `[S, V]` float32, and `table`
-    is that of `_table`. `index`, `[C]`, has the rows that top-k or top-p may change.
+    is the result of `_table`. `index`, `[C]`, has the rows that top-k or top-p may change.
 
     Return `[C]`: whether `num_candidates` candidates suffice. Other rows have no valid result.
     """
@@ -187,7 +188,7 @@ def _num_kept(
     """Count the tokens that top-k and top-p keep.
 
     `weights`, `[C, K]`, are the candidates' probabilities up to a factor, largest first, and
-    `mass`, `[C, 1]`, is the sum over the vocabulary. `table` is that of `_table`.
+    `mass`, `[C, 1]`, is the sum over the vocabulary. `table` is the result of `_table`.
 
     Return the numbers, `[C, 1]`, and whether the candidates suffice for them, `[C, 1]`.
     """
@@ -229,7 +230,7 @@ def _sample(probs: Tensor, table: Tensor) -> Tensor:
 
 
 def _search(cdf: Tensor, target: Tensor) -> Tensor:
-    """Return `[S, 1]`: the first position whose sum exceeds the target, or the last raising it."""
+    """Return `[S, 1]`: where `cdf` first exceeds the target, or else reaches its maximum."""
     found = torch.searchsorted(cdf, target, right=True)
     last = torch.searchsorted(cdf, cdf[:, -1:].contiguous())
     # Comparisons with NaN lead beyond the end.

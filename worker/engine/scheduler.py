@@ -42,12 +42,12 @@ class Chunk:
 
     @property
     def num_samples(self) -> int:
-        """Number of tokens that the step samples: after the request, and after each draft token."""
+        """Number of sampled tokens: after the request's last token and each draft token; or 0."""
         return 1 + len(self.draft) if self.samples else 0
 
     @property
     def is_prompt(self) -> bool:
-        """Whether the chunk has tokens other than the newest ones of a running answer."""
+        """Whether the chunk has prompt tokens or older output, not only an answer's new tokens."""
         return self.num_certain_tokens > self.request.num_new_tokens
 
     def without_draft(self) -> "Chunk":

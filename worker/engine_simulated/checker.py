@@ -1,7 +1,8 @@
 """Checks that a text of the simulated engine is exactly one continuous answer. Pure.
 
-A text passes if each token is the one that follows from the job and from the tokens before it. It
-may change to another epoch at any token, as it does when another worker continues the job.
+A text passes if each token is the one that follows from the job and from the tokens before it. The
+epoch may change at any token, as it does when another worker continues the job. `tokens.py` defines
+epochs and states.
 """
 
 import re
@@ -138,6 +139,7 @@ def _num_missing(state: State, tokens: Sequence[str]) -> int:
 
 
 def _follow_each(state: State, tokens: Sequence[str]) -> bool:
+    """Return whether `tokens` follow `state` one after another."""
     following: State | None = state
     for token in tokens:
         following = None if following is None else _follow(following, token)

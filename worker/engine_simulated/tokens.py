@@ -59,7 +59,7 @@ def chat_text(messages: Iterable[Mapping[str, Any]]) -> str:
 def first_state(
     version: AdapterVersion, prompt: Sequence[int], *, seed: int, choice: int = 0
 ) -> State:
-    """Return the state before the first token of a prompt's choice with the index `choice`.
+    """Return the state before the first token of the choice with the index `choice`.
 
     Raises:
         struct.error: a token id is negative or has more than 64 bits.
@@ -91,5 +91,5 @@ def token_text(token_id: int) -> str:
 
 
 def epoch_of(text: str) -> int:
-    """Return the epoch, modulo `NUM_EPOCHS`, in a token's text. Raises ValueError for others."""
+    """Return the epoch in a token's text, modulo `NUM_EPOCHS`. Raises ValueError otherwise."""
     return int(text[:EPOCH_CHARS], 16)

@@ -1,1 +1,1 @@
-"""The engine that lets vLLM compute. Only files that vLLM loads import it."""
+"""The engine on top of vLLM. Modules that import vLLM are loaded only in vLLM's Python."""

@@ -56,7 +56,7 @@ class VllmHostMemory:
     """
 
     def __init__(self, folder: Path, *, max_bytes: int, slot_bytes: int) -> None:
-        """Create the cache in an empty folder. It keeps `max_bytes`; each slot has `slot_bytes`."""
+        """Create a cache of `max_bytes` in an empty folder. A slot of vLLM has `slot_bytes`."""
         self.max_bytes = max_bytes
         self._folder = folder
         self._slot_bytes = slot_bytes

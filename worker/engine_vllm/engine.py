@@ -44,7 +44,7 @@ class VllmEngine:
     def __init__(
         self, core: EngineCore, *, vocab_size: int, adapter_bytes: int, caches_prefixes: bool
     ) -> None:
-        """Create an engine without adapters. All of their slots have `adapter_bytes`."""
+        """Create an engine without adapters. All their slots together have `adapter_bytes`."""
         self.core = core
         """vLLM's engine core."""
         self._vocab_size = vocab_size
@@ -186,7 +186,7 @@ class VllmEngine:
         self._requests[request.id] = request
 
     def _cache_salt(self, request: Request) -> str | None:
-        """Return a hash of the request's weights and tenant, as the native engine's cache key."""
+        """Return a hash of the request's weights and tenant, like the native engine's cache key."""
         if not self._caches_prefixes:
             return None
         version, residents = request.version, self._memory.residents

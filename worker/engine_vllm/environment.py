@@ -1,7 +1,7 @@
 """Prepares the process of a vLLM worker: its Python, and the environment variables of vLLM.
 
-vLLM reads most of its settings from environment variables. Its Python needs other versions of
-Lorikeet's packages. Importing this module needs neither torch nor vLLM.
+vLLM reads most of its settings from environment variables. The Python with vLLM has other versions
+of the packages that Lorikeet uses. Importing this module needs neither torch nor vLLM.
 """
 
 import os
@@ -21,7 +21,7 @@ _SWITCHED = "SWITCHED_TO_VLLM_PYTHON"
 
 
 def set_environment(settings: WorkerSettings, environ: MutableMapping[str, str]) -> None:
-    """Set variables that the operator hasn't set. Raises SettingsError for a bad --device."""
+    """Set the environment variables of vLLM. Raises SettingsError for a bad `--device`."""
     environ[MARK] = "1"
     # The sampler is a logits processor in the form of the first runner. It is the same on GPUs.
     environ["VLLM_USE_V2_MODEL_RUNNER"] = "0"
@@ -62,7 +62,7 @@ def _set_cpu(settings: WorkerSettings, environ: MutableMapping[str, str]) -> Non
 
 
 def _visible_devices(settings: WorkerSettings, environ: MutableMapping[str, str]) -> str:
-    """Return the GPUs for the engine: as many as it needs, from the one that --device names on."""
+    """Return as many GPUs as the engine needs, starting with the one that --device names."""
     kind, _, number = settings.device.partition(":")
     if kind != "cuda" or not number.isdigit():
         raise SettingsError(
@@ -84,7 +84,8 @@ def _visible_devices(settings: WorkerSettings, environ: MutableMapping[str, str]
 def switch_python(setting: Path | None, argv: list[str]) -> None:
     """Return if this Python has vLLM. Otherwise, replace this process by one that has it.
 
-    The other Python, by default in a usual place, is called with `argv`.
+    The other Python is `setting`, by default one in `FOLDER` beside this environment. It gets
+    `argv`.
 
     Raises:
         SettingsError: no Python with vLLM is found.

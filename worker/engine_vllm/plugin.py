@@ -14,8 +14,8 @@ def join_worker() -> None:
     """Let this process end together with the worker that started it.
 
     vLLM's processes survive a parent that dies by SIGKILL, and then keep the GPU's memory
-    (https://github.com/vllm-project/vllm/issues/55510). They also leave the worker's process group,
-    because Ctrl-C must let the worker drain while its engine goes on.
+    (https://github.com/vllm-project/vllm/issues/55510). This function also moves the process out of
+    the worker's process group, so that Ctrl-C doesn't stop the engine while the worker drains.
     """
     parent = multiprocessing.parent_process()
     if MARK not in os.environ or parent is None:

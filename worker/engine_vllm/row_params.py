@@ -26,7 +26,7 @@ class RowParams:
 
 
 def extra_args_of(request: Request) -> dict[str, Any] | None:
-    """Return the arguments for a request, or None if vLLM's own greedy sampling is right."""
+    """Return the arguments for a request, or None if vLLM's own greedy sampling suffices."""
     if request.sampling.temperature == 0 and not is_adjusted(request):
         return None
     grammar = request.grammar.source if request.grammar else None

@@ -1,8 +1,8 @@
 """Samples tokens inside vLLM's processes exactly as the native engine does.
 
 The class is a vLLM logits processor. It samples a token for each row that isn't plainly greedy, and
-leaves that token alone in the row's logits. vLLM's greedy sampling then returns it. A job can
-therefore move between native and vLLM workers, with its seed, penalties and grammar.
+sets all other logits of the row to -inf. vLLM's greedy sampling then returns the sampled token. A
+job can therefore move between native and vLLM workers, with its seed, penalties and grammar.
 """
 
 from functools import cached_property, lru_cache
@@ -48,10 +48,11 @@ class JobSampler(LogitsProcessor):  # type: ignore[misc]  # vLLM isn't installed
         process_dict_updates(self._rows, batch_update, self._new_row)
 
     def apply(self, logits: Tensor) -> Tensor:
-        """Leave one token in each row of `logits`, `[S, V]` float32, that this class samples.
+        """Sample a token for each row of this class, and set the row's other logits to -inf.
 
-        A row for which no token can be sampled keeps none. The worker notices that the grammar or
-        the masks of the request don't allow the token that vLLM then returns.
+        `logits` is `[S, V]` float32. If no token can be sampled, all logits of the row become -inf.
+        vLLM then returns some token that the request's grammar or masks don't allow, and the worker
+        detects this.
         """
         if not self._rows:
             return logits

@@ -25,7 +25,7 @@ class ServedLinears:
     model_runner: Any
 
     def lorikeet_served_linears(self, names: Sequence[str]) -> list[str]:
-        """Return the linears that this worker's adapters reach, with transformers' names.
+        """Return those of `names` (transformers' names) that adapters can change in this worker.
 
         With pipeline parallelism, each worker has some of the layers.
         """

@@ -8,7 +8,7 @@ from worker.engine.rules import NO_TOKEN_LEFT, is_restricted
 
 
 def reason_not_allowed(request: Request, token: int) -> JobError | None:
-    """Return why a request forbids its next token, or advance its grammar and return None."""
+    """Advance the request's grammar by `token`. Return the error if `token` isn't allowed."""
     allowed = request.sampling.allowed_token_ids
     if (allowed and token not in allowed) or token in forbidden_tokens(request):
         return NO_TOKEN_LEFT

@@ -247,7 +247,7 @@ class Consumer:
             residency.job_returned(version)
 
     async def _do_without_adapter(self, job: RunningJob, error: AdapterRejected) -> None:
-        """Return the job to the queue if another worker holds its adapter, or else fail it."""
+        """Return the job to the queue if another worker holds its adapter. Otherwise, fail it."""
         version, advertiser = job.job.version, self.adapters.advertiser
         log.warning("adapter_unavailable", job_id=job.id, version=version, error=str(error))
         await advertiser.end_load(version)

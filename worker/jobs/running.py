@@ -203,12 +203,12 @@ class RunningJobs:
 
     @property
     def num_preemptible_open(self) -> int:
-        """Number of preemptible jobs' sequences in `num_open`."""
+        """Part of `num_open` that preemptible jobs occupy."""
         return sum(job.num_open for job in self._preemptible)
 
     @property
     def num_preemptible_tokens(self) -> int:
-        """Number of preemptible jobs' tokens in `num_tokens`."""
+        """Part of `num_tokens` that preemptible jobs need."""
         return sum(job.job.cost for job in self._preemptible)
 
     @property

@@ -19,7 +19,7 @@ from worker.text.detokenizer import TextStream
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reports:
-    """What is published about a choice in addition to its tokens, their text and logprobs."""
+    """Data to publish about a choice in addition to its tokens, their text and logprobs."""
 
     prompt_ids: bool = False
     """Whether the prompt's tokens are published."""
@@ -47,7 +47,7 @@ class PendingTokens:
     )
 
     def __init__(self, index: int = 0, prompt_ids: tuple[int, ...] = ()) -> None:
-        """Create an empty list that begins at token `index`. Events at 0 also have `prompt_ids`."""
+        """Create an empty list from token `index` on. The event of token 0 has `prompt_ids`."""
         self.index = index
         self.prompt_ids = prompt_ids
         self.ids: list[int] = []
@@ -188,7 +188,7 @@ class RunningChoice:
         self._text, self.finish = [b64encode(embedding).decode()], FinishReason.STOP
 
     def restore(self, published: Tokens) -> None:
-        """Continue after published tokens. Raises JobFailed if this worker decodes another text."""
+        """Continue after published tokens. Raises JobFailed if they decode to another text here."""
         self.ids, self.finish = list(published.ids), published.finish
         self.logprobs = list(published.logprobs)
         self.prompt_logprobs = published.prompt_logprobs

@@ -1,1 +1,1 @@
-"""Kernels for attention and LoRA: one interface, implemented in torch, C++ and Triton."""
+"""Kernels for attention and LoRA in torch, C++ and Triton. All must agree with `reference.py`."""

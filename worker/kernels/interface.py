@@ -79,7 +79,7 @@ class LoRASite:
 
 @dataclass(slots=True, eq=False)
 class LoRASites:
-    """Sites of sibling linears: linears with the same input. Valid as long as the pool."""
+    """Sites of sibling linears: linears with the same input. Valid while the pool exists."""
 
     sites: Sequence[LoRASite]
     prepared: Prepared | None = None

@@ -58,7 +58,7 @@ def to_host(tensors: Sequence[Tensor]) -> list[Array]:
 
 @dataclass(slots=True, eq=False)
 class Pending(Generic[T]):
-    """A value that is computed from tensors of the device once they are read."""
+    """A value that is computed from device tensors after they were read."""
 
     tensors: Sequence[Tensor]
     finish: Callable[[Sequence[Array]], T]

@@ -95,7 +95,7 @@ def _plan(
     pages: Sequence[Sequence[PageNumbers]],
     device: torch.device,
 ) -> LoRAPlan:
-    """Build the plan from each adapter's token indices and, for each group, page numbers."""
+    """Build the plan from each adapter's token indices, and its page numbers in each group."""
     tables = [_starts([len(part) for part in tokens]), np.concatenate(tokens)]
     for by_adapter in pages:
         tables.append(_starts([part.shape[1] for part in by_adapter]))

@@ -37,10 +37,10 @@ class LoRAContext:
     """The output head. None until it is attached."""
 
     def set_batch(self, tokens: Sequences, head_rows: Callable[[], Sequences]) -> None:
-        """Set the batches for the next forward pass from the sequences of all tokens.
+        """Set the next forward pass's batches. `tokens` has the adapter of each run of tokens.
 
-        `head_rows` returns the sequences of the output head's input rows. It is called only if an
-        adapter changes the head.
+        `head_rows` returns the same for the rows that enter the output head. It is called only if
+        an adapter changes the head.
         """
         self.batch = self.batches.batch_of(tokens)
         is_changed = self.batch and self.head and self.head.is_changed_by(self.batch)

@@ -36,7 +36,7 @@ def scratch(num_bytes: int) -> Bytes:
 
 
 def _take_idle(num_bytes: int) -> mmap.mmap | None:
-    """Return an idle buffer of `num_bytes` or more, or None. Smaller ones met first are freed."""
+    """Return an idle buffer of `num_bytes` or more, or None. Free smaller ones until then."""
     with suppress(IndexError):  # no idle buffer is left
         while True:
             memory = _idle.pop()

@@ -36,7 +36,7 @@ class Cpu:
         return machine_memory()
 
     def step_bytes(self, batch: Batch) -> int:
-        """Estimate the memory of the largest step. Running the step could take minutes."""
+        """Estimate the memory of the largest step. The step isn't run: it could take minutes."""
         config = self.loaded.config
         return estimated_step_bytes(
             batch,
@@ -67,7 +67,7 @@ class Gpu:
         return DeviceMemory(total=total, free=free, used=used)
 
     def step_bytes(self, batch: Batch) -> int | None:
-        """Run the largest step, and return its memory. The first run also compiles kernels."""
+        """Run the largest step, and return its memory in bytes, or None if it ran out of memory."""
         device = self.loaded.device
         free_unused(device)
         torch.cuda.reset_peak_memory_stats(device)

@@ -115,7 +115,7 @@ class TextStream:
 
         With `is_text_start`, the text stands alone, such as a chat answer. Otherwise it continues
         a prompt, and the first token keeps its leading space. The first `min_tokens` tokens aren't
-        searched for stop strings. With `keeps_special_tokens`, the text contains their names.
+        searched for stop strings. With `keeps_special_tokens`, the text has special tokens' names.
         """
         self.token_bytes = token_bytes
         self.includes_stop = includes_stop

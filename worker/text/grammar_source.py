@@ -29,7 +29,7 @@ _ANY = r"(.|\n)*"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Constraint:
-    """Constraint on a job's answers. An answer calls tools, or matches the other field, if set."""
+    """Constraint on answers. An answer calls tools or matches the only other field that is set."""
 
     tools: ToolUse | None = None
     """Tools that the answer must call, unless it matches the other field."""
@@ -124,7 +124,7 @@ def _combined(lark: str, grammars: list[dict[str, Any]]) -> GrammarSource:
 
 
 def _named(name: str, source: GrammarSource) -> list[dict[str, Any]]:
-    """Return the source as a list of grammars in llguidance's JSON. The first has the name."""
+    """Return the source as a list of grammars in llguidance's JSON. The first gets `name`."""
     if not source.startswith("{"):
         return [{"name": name, "lark_grammar": source}]
     first, *others = json.loads(source)["grammars"]

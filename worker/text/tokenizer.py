@@ -237,7 +237,7 @@ def _joined(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _unusual_role(messages: Sequence[Mapping[str, Any]]) -> str:
-    """Return a hint that names a role which few chat templates know, or an empty text."""
+    """Return a hint that names a role that few chat templates know, or an empty text."""
     unusual = {message["role"] for message in messages} - set(USUAL_ROLES)
     if not unusual:
         return ""

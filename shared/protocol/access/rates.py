@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 NO_LIMIT = -1
-"""Value that `enqueue.lua` returns for a limit if the key doesn't have it."""
+"""Value that `enqueue.lua` returns for each limit that the key doesn't have."""
 
 
 class Unit(StrEnum):
@@ -36,7 +36,7 @@ class Rate:
     window: Window
     limit: int
     used: int
-    """Number of requests or tokens. Tokens include those that unfinished requests have reserved.
+    """Number of requests or tokens used, including tokens that unfinished requests have reserved.
 
     If the number exceeds the limit, the excess is carried over to the next windows.
     """

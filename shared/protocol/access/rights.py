@@ -66,8 +66,8 @@ class Access:
     def covers(self, models: Sequence[str]) -> bool:
         """Return whether these rights include all models that the patterns `models` match.
 
-        A pattern with wildcards is included only if these rights have an equal one or `*`, because
-        other patterns with wildcards can't be compared.
+        A pattern with wildcards is included only if these rights have an equal pattern or `*`,
+        because other patterns with wildcards can't be compared.
         """
         return self.allows_all or all(
             each in self.models or (_WILDCARDS.isdisjoint(each) and self.allows(each))
@@ -79,6 +79,6 @@ class Access:
 
         `name` is the plain name of an adapter or of the base model, and not another form that
         requests may use, such as `base:name`. The time is linear in the length of the name, because
-        `fnmatch` tries only one place for each part of a pattern between two wildcards.
+        `fnmatch` never goes back to an earlier wildcard.
         """
         return self.allows_all or any(fnmatchcase(name, each) for each in self.models)

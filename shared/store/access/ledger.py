@@ -15,9 +15,9 @@ _EPOCH = date(1970, 1, 1)
 
 @dataclass(frozen=True, slots=True)
 class Used:
-    """Number of ended requests, and of tokens in the `usage` of their answers.
+    """Numbers of ended requests, and of the tokens in their answers' `usage`.
 
-    The order of the fields is that of the numbers in Redis.
+    The fields have the same order as the numbers in Redis.
     """
 
     requests: int = 0

@@ -56,7 +56,7 @@ class AdapterViews(PoolStore):
         return next(iter(await self._views([name])), None)
 
     async def retired(self) -> list[VersionView]:
-        """Return the kept versions that no name refers to. Each is kept until its last job ends."""
+        """Return the versions that no name refers to. Each is kept until its last job has ended."""
         raw = await self._redis.zrange(self._keys.retired, 0, -1)
         versions = [AdapterVersion(version.decode()) for version in raw]
         views: list[VersionView] = []

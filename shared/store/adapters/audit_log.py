@@ -17,7 +17,7 @@ OPERATOR = ".operator"
 POOL = ".pool"
 """Author of changes that the pool makes by itself."""
 WORKER = ".worker"
-"""Author of the loading of adapters that a worker's settings name."""
+"""Author when a worker loads an adapter that is named in the worker's settings."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

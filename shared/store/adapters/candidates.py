@@ -37,8 +37,8 @@ class Share:
     def takes(self, key: str) -> bool:
         """Return whether the candidate takes the requests with this key.
 
-        As the share grows, the candidate keeps its keys and takes further ones. Another candidate
-        takes other keys.
+        As the share grows, the candidate keeps its keys and takes further ones. A different
+        candidate takes a different set of keys.
         """
         digest = hashlib.sha256(f"{self.version}\0{key}".encode("utf-8", "replace")).digest()
         return int.from_bytes(digest[:8]) < self.percent / 100 * 2**64
@@ -86,9 +86,9 @@ class Candidates(PoolStore):
     ) -> AdapterVersion | None:
         """Set the mode and share of a name's candidate, and return the candidate's version.
 
-        `version` is one of the previous versions, which then replaces the present candidate, or the
-        present candidate itself; None means the latter. `percent` is the share of requests, from 0
-        to 100. Returns None if the name isn't registered.
+        `version` is the present candidate, or a previous version that becomes the candidate
+        instead. None means the present candidate. `percent` is the share of requests, from 0 to
+        100. Returns None if the name isn't registered.
 
         Raises:
             JobFailed: the name has no candidate, `version` is current or isn't kept, or it is

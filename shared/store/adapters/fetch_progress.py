@@ -13,7 +13,7 @@ TTL_MS = 10_000
 
 
 class Phase(StrEnum):
-    """Phase of an adapter before its registration."""
+    """Phase of the work on an adapter before its registration."""
 
     RECEIVING = "receiving"
     """The worker receives the adapter's bytes."""

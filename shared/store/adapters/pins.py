@@ -10,7 +10,7 @@ from shared.store.adapters.refusals import conflict
 from shared.store.redis.pool_store import PoolStore
 
 LOAD_MS = 30_000
-"""Milliseconds after which the right that `begin_load` takes expires."""
+"""Milliseconds after which the right to load, taken with `begin_load`, expires."""
 MAX_PINS = 256
 """Maximum number of pinned names. Each worker reads all of them every second."""
 

@@ -8,7 +8,7 @@ from shared.errors import ErrorCode, JobFailed, failed
 def already_loaded(name: str, version: str | None) -> JobFailed:
     """Return the error for loading an adapter under a name that is taken.
 
-    The first two sentences are vLLM's, because clients match them.
+    The first two sentences are vLLM's, because clients search for them.
     """
     message = (
         f"The lora adapter '{name}' has already been loaded. If you want to load the "

@@ -55,14 +55,14 @@ class Found:
     The revision changes whenever a model that takes requests is changed or removed.
     """
     candidate: Candidate | None = None
-    """Candidate of the adapter, if it takes requests. None if a version was looked up."""
+    """Candidate of the adapter, if it takes requests. None if the lookup named an exact version."""
 
     def canary_for(self, key: str) -> "Found":
-        """Return the canary if it takes requests with `key` (`Share.takes`), else this result."""
+        """Return the result for the canary if it takes requests with `key`, else this result."""
         return self._candidate_for(key, CandidateMode.CANARY) or self
 
     def shadow_for(self, key: str) -> "Found | None":
-        """Return the shadow if it computes copies of requests with `key`, else None."""
+        """Return the result for the shadow if it gets copies of requests with `key`, else None."""
         return self._candidate_for(key, CandidateMode.SHADOW)
 
     def _candidate_for(self, key: str, mode: CandidateMode) -> "Found | None":
@@ -125,8 +125,8 @@ class Registry(PoolStore):
         """Register an adapter that a worker was started with.
 
         Returns the version that the name refers to after the call, or None if a client has unloaded
-        the name. It differs from the version of `adapter` if a client has set another one, or if a
-        worker that started later has registered another one. A quarantined version stays
+        the name. This version differs from that of `adapter` if a client has set another one, or if
+        a worker that started later has registered another one. A quarantined version stays
         quarantined.
         """
         _, version = await self._add("start", adapter, by=WORKER)
@@ -151,7 +151,7 @@ class Registry(PoolStore):
         _check_can_load(outcome, version)
 
     async def add_candidate(self, adapter: Adapter, *, keep_versions: int, by: str) -> bool:
-        """Register an adapter as the candidate of its name, in place of another candidate.
+        """Register an adapter as the candidate of its name. Any other candidate is replaced.
 
         A new candidate takes no requests until `Candidates.set` gives it a share. `by` is the
         client, as the audit log shows it. Returns False if the name isn't registered.
@@ -179,10 +179,10 @@ class Registry(PoolStore):
     ) -> AdapterVersion | None:
         """Make the name refer to a previous version, and return that version.
 
-        Without `version`, the name gets the first version in the order of rollbacks, and the
-        replaced version becomes the last one in this order. With `version`, the replaced version
-        becomes the first one. If `version` is current already, nothing changes. `by` is the client,
-        as the audit log shows it. Returns None if the name isn't registered.
+        Previous versions form a list. Without `version`, the name gets the first of them, and the
+        replaced version goes to the end, so that repeated rollbacks go further back. With
+        `version`, the replaced version goes to the start. If `version` is current, nothing changes.
+        `by` is the client, as the audit log shows it. Returns None if the name isn't registered.
 
         Raises:
             JobFailed: there is no previous version, the name doesn't keep `version`, or the

@@ -80,9 +80,9 @@ class ResidencyStore(PoolStore):
         """Return whether the pool needs each replica, and withdraw surplus replicas in `due`.
 
         The worker is no longer a holder of a withdrawn version, and may evict it. The last
-        replica of a version is never withdrawn. The call may be repeated. `running` has, for each
-        version that the worker holds, the number of its jobs that the worker runs. A replica is
-        needed if a job of its version has waited for longer than `steal_ms`.
+        replica of a version is never withdrawn. The call may be repeated. `running` maps each
+        version that the worker holds to the number of the version's jobs that the worker runs. A
+        replica is needed if a job of its version has waited for longer than `steal_ms`.
 
         Raises:
             LeaseLost: the worker was declared dead.
@@ -114,7 +114,7 @@ class ResidencyStore(PoolStore):
         """Return up to `limit` versions that have waiting jobs but no holder.
 
         The versions are sorted by the queue scores of their first jobs, lowest first. Each has a
-        job for workers with the capabilities `serves`. Only the first versions are examined.
+        job that needs no more than the capabilities `serves`. Only the first versions are examined.
         """
         if serves.is_everything:
             return _versions(await self._redis.zrange(self._keys.cold, 0, limit - 1))
@@ -172,7 +172,7 @@ class ResidencyStore(PoolStore):
         return held - reported, reported - held
 
     async def repair(self, wid: WorkerId, num_held: int) -> None:
-        """Report the worker's versions again if Redis has lost some. Redis has `num_held` of them.
+        """Correct Redis' set of the worker's versions if its size, `num_held`, is wrong.
 
         The repair waits for the second mismatch in a row, because a report that is under way may
         cause the first one.

@@ -47,7 +47,7 @@ class PairReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """Summary of a candidate's pairs that were compared. Redis keeps it as a hash of its fields."""
+    """Summary of a candidate's compared pairs. Redis keeps it as a hash of its fields."""
 
     pairs: int = 0
     equal: int = 0

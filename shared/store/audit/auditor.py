@@ -40,7 +40,7 @@ class Auditor:
         self.reader = KeyReader(redis, keys)
 
     async def audit(self, *, settle_s: float = SETTLE_S) -> Audit:
-        """Check all keys of the pool, and return those that look wrong for `settle_s` seconds.
+        """Check all keys of the pool, and return those that look wrong for all `settle_s` seconds.
 
         If the first check finds no suspect, the call returns without waiting. Keys that are created
         during the call may be missed.
@@ -61,7 +61,7 @@ class Auditor:
         return Audit(len(seen), tuple(sorted(suspects)))
 
     async def check(self, names: Sequence[str]) -> list[Stray]:
-        """Return the suspects among the keys and their members."""
+        """Return the suspects among the keys `names` and their members."""
         found: list[Stray] = []
         for some in chunks(names):
             found += await self._judge(*await self.reader.read(some))
@@ -112,7 +112,7 @@ class Auditor:
 
 
 def _is_true(fact: Fact, reply: Any) -> bool:
-    """Return whether `reply` shows that the fact is true. It is false for a key of another type."""
+    """Return whether `reply` shows that the fact is true. It is false if the type is wrong."""
     if isinstance(reply, ResponseError) and str(reply).startswith("WRONGTYPE"):
         return False
     if isinstance(reply, Exception):

@@ -86,11 +86,11 @@ class Facts:
         return self.is_in_zset(self.keys.workers, worker)
 
     def is_known_worker(self, worker: str) -> tuple[Fact, ...]:
-        """Return the facts that the worker is in the pool, or its jobs are being handed over."""
+        """Return two facts: the worker is in the pool, or its jobs are being handed over."""
         return self.is_live_worker(worker), self.is_in_zset(self.keys.lost, worker)
 
     def has_lease_after(self, worker: str, time_ms: int) -> Fact:
-        """Return the fact that the lease ends after `time_ms`, or the worker has left the pool."""
+        """Return the fact that the worker has left, or that its lease ends after `time_ms`."""
         command = self.is_live_worker(worker).command
         return Fact(command, lambda reply: reply is None or float(reply) > time_ms)
 
@@ -111,7 +111,7 @@ class Facts:
         return Fact(("HMGET", self.keys.job(JobId(job)), "state", "version", "owner"), is_shown_by)
 
     def some_job_waits(self) -> tuple[Fact, ...]:
-        """Return the facts that a job waits, or that a quarantined version has jobs to be ended."""
+        """Return two facts: a job waits, or a quarantined version has jobs that must be ended."""
         return self.exists(self.keys.ready), self.exists(self.keys.doomed)
 
 

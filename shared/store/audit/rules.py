@@ -92,7 +92,7 @@ def _job(facts: Facts, entry: Entry) -> Iterable[Doubt]:
 
 
 def _if_exists(key: Callable[[Keys], Callable[..., str]], otherwise: str) -> OfMember:
-    """Return a check that the key `key` of a member exists. `otherwise` is the fault if not."""
+    """Return a check that a member's own Redis key exists. `otherwise` is the fault if not."""
 
     def of_member(facts: Facts, _: Entry, member: str) -> Iterable[Doubt]:
         yield Doubt(otherwise, (facts.exists(key(facts.keys)(member)),))

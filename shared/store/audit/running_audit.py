@@ -23,7 +23,7 @@ MAX_SCAN_S = 5.0
 MAX_KEPT = 500
 """Maximum number of strays and of suspects that are kept between two steps."""
 NUM_LOOKS = 3
-"""Number of checks, `LOOK_S` seconds apart, of the suspects of the last step."""
+"""Number of times that a step checks the last step's suspects, `LOOK_S` seconds apart."""
 TTL_S = 3600
 
 

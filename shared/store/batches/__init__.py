@@ -1,1 +1,1 @@
-"""Records of batches and files."""
+"""Records of batches and files. Their rules are in `lua/batches/` and `lua/files/`."""

@@ -70,7 +70,7 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Competition:
-    """Running turns with which one turn shares the pool, including that turn."""
+    """How many running turns share the pool with one turn. The counts include that turn."""
 
     num_tenants: int
     """Number of tenants with turns, including the tenant of the runner's batch."""
@@ -167,9 +167,9 @@ class Batches(PoolStore):
         return Turn(BatchId(reply[0].decode()), reply[1]) if reply else None
 
     async def begin(self, turn: Turn) -> Competition:
-        """Begin a turn, and count the death of its control process in advance.
+        """Begin a turn, and record in advance that its control process has died.
 
-        The death is removed from the count when the turn ends or commits its first results.
+        The turn removes this record when it ends or commits results. It remains after a crash.
 
         Raises:
             LeaseLost: the turn has ended.

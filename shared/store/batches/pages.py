@@ -40,7 +40,7 @@ async def read_page(
     limit: int,
     after: str | None,
 ) -> Page[T] | None:
-    """Return one page of the items that the client may see, newest first, starting below `after`.
+    """Return one page of the items that the client may see, newest first, after the item `after`.
 
     `key` is a sorted set of the items' ids, and `read` returns the items with the given ids, or
     None for those that have expired. Returns None if the sorted set has no member `after`. The

@@ -114,7 +114,7 @@ class Batch:
     error_file: FileId | None = None
     errors: tuple[LineError, ...] = ()
     num_deaths: int = 0
-    """Number of turns since the last result that neither ended nor had a result."""
+    """Number of turns since the last result that haven't ended: crashed ones and a running one."""
     num_failures: int = 0
     """Number of turns that have failed since the last result."""
     failure: str = ""

@@ -1,1 +1,1 @@
-"""The queue: jobs, claims, token streams, handovers and dead letters."""
+"""The queue: jobs, claims, token streams and dead letters. Its rules are in `lua/jobs/`."""

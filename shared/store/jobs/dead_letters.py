@@ -92,7 +92,7 @@ class DeadLetters(PoolStore):
         return int(await self._redis.xlen(self._keys.dead))
 
     async def take_unreported(self) -> DeadLetterSummary | None:
-        """Return a summary of the letters that no earlier call has summarized; None if all were.
+        """Return a summary of the letters that no earlier call has summarized; None without any.
 
         The summary covers at most the `MAX_SUMMARIZED` newest of these letters. A letter may be
         summarized twice if several processes call this method at the same time.

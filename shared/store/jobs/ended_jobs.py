@@ -36,7 +36,7 @@ class EndedJobs(PoolStore):
         return FinishOutcome(outcome.decode())
 
     async def confirm(self, jobs: Sequence[EndedJob], durability: Durability) -> None:
-        """Return when all `jobs` have ended and their ends are durable.
+        """Wait until all `jobs` have ended and their ends are durable.
 
         Jobs that still run are ended again, because a failover may have lost their ends. All calls
         use one connection, so that they reach the same server.

@@ -69,7 +69,7 @@ class JobHandover(PoolStore):
     async def _last_published(
         self, wid: WorkerId, ids: Sequence[JobId]
     ) -> Mapping[JobId, Sequence[Tokens]]:
-        """Return the tokens in the worker's last publications, by job, checkpointed or not."""
+        """Return all tokens in the worker's last publications by job, even if in checkpoints."""
         sent = await self._redis.lrange(self._keys.sent(wid), 0, -1)  # type: ignore[misc]
         payloads = [line for lines in sent for line in lines.split(b"\n")]
         # Decoding is slow, and most released jobs have published nothing.

@@ -209,8 +209,8 @@ class Queue(PoolStore):
         """Take jobs for a worker from the queues.
 
         Jobs of `residents` are taken first, then jobs of other versions. One job of another version
-        goes before all of these if it has waited too long. The limit is `load_ms` if no worker
-        holds its version, else a multiple of `steal_ms`.
+        goes first if it has waited for longer than `load_ms` (if no worker holds its version) or a
+        multiple of `steal_ms` (otherwise).
 
         If the worker may take no further job but has capacity left, it is parked. When a job is
         enqueued, the mailbox of a parked worker gets a `job` message. Callers repeat a call
@@ -252,7 +252,8 @@ class Queue(PoolStore):
         """Return the next message to the worker, or None if none arrives in time.
 
         The call waits for `timeout_s`, but at most two seconds. A message may be lost if the call
-        is cancelled or fails. A message that only a later release knows is logged and dropped.
+        is cancelled or fails. A message that only later releases of Lorikeet know is logged and
+        dropped.
         """
         mail = await self._take_first(self._keys.mailbox(wid), timeout_s)
         word, _, subject = (mail or b"").decode().partition(" ")

@@ -52,7 +52,7 @@ class Sweep:
         return expired, deleted
 
     async def _repeat(self, script: str) -> list[int]:
-        """Call a script until nothing is left to do, and return the sums of its counts."""
+        """Call a script until nothing is left to do, and add up the counts in its replies."""
         replies = []
         for _ in range(MAX_PAGES):
             *counts, is_more = await self._scripts.run(script)

@@ -91,7 +91,7 @@ def merge(pieces: Iterable[Tokens]) -> tuple[Tokens, ...]:
     `pieces` are in the order in which they were written. Repeated pieces and pieces after a gap are
     dropped. A piece without ids and without a finish reason is also dropped, because it may be a
     repeated one. After an outage of Redis, a worker writes all tokens of a choice again, in a piece
-    with index 0. It replaces the earlier pieces of the choice if it has more ids than all of them.
+    with index 0. This piece replaces the choice's earlier ones if it has more ids than all of them.
     """
     merged: dict[int, Tokens] = {}
     for piece in pieces:

@@ -117,7 +117,7 @@ def _lacks(copies: str) -> RedisUnavailable:
 
 
 async def durability_of(client: Redis, settings: PoolSettings) -> Durability | None:
-    """Return the copies that writes to this server need, or None with `--durability default`.
+    """Return how many copies writes to this server need; None with `--durability default`.
 
     Raises:
         RedisUnavailable: Redis can't be reached.

@@ -12,7 +12,7 @@ _HOW = (
 
 
 def login_refused(pool: Any, error: RedisError) -> str:
-    """Return the message for a login of a redis-py pool that the server refused with `error`."""
+    """Return the message for a login that the server of redis-py's `pool` refused with `error`."""
     place = _server_of(pool)
     if not pool.connection_kwargs.get("password"):
         return f"the Redis at {place} needs a password: {_HOW}"

@@ -16,7 +16,7 @@ MAX_DELAY_S = 1.0
 
 
 async def retry_until_available(call: Callable[[], Awaitable[T]]) -> T:
-    """Repeat `call` until Redis is available, and return its result.
+    """Repeat `call` while it raises `RedisUnavailable`, and return its result.
 
     Redis may execute the call more than once, so a repetition must be harmless.
     """

@@ -65,7 +65,7 @@ class Scripts:
     ) -> Any:
         """Run a script with arguments (ARGV), and return its reply.
 
-        With `durability`, the call returns once the copies of the script's writes exist. If
+        With `durability`, the call returns once the script's writes have the required copies. If
         `is_promise` returns False for the reply, the call doesn't wait for the copies.
 
         Raises:
@@ -82,7 +82,7 @@ class Scripts:
             return reply
 
     async def confirm(self, connection: Redis, durability: Durability) -> None:
-        """Wait until the copies of all writes that `connection` has made exist.
+        """Wait until all writes that `connection` has made have the required copies.
 
         `connection` is a client with a single connection.
 

@@ -64,10 +64,10 @@ class ActivityView(PoolStore):
     async def read(
         self, base: AdapterVersion | None, active: Collection[AdapterVersion]
     ) -> Activity:
-        """Return the activity of the base model, of `active` versions, and of further versions.
+        """Return the activity of up to `MAX_VERSIONS` versions, including the base model.
 
-        The further ones are the versions with waiting jobs, and the current version of each
-        registered adapter, up to `MAX_VERSIONS`. `base` is the version of the base model.
+        The other versions are those in `active`, those with waiting jobs, and the current version
+        of each registered adapter. `base` is the version of the base model.
         """
         backlogs = {backlog.version: backlog for backlog in await self._views.backlogs()}
         registered = await self._registered()

@@ -55,7 +55,7 @@ class JobPage:
     jobs: Sequence[JobView] = ()
     """Matching jobs, newest first."""
     last_id: JobId | None = None
-    """Job after which the next page begins: the last one of `jobs`, or else the last one that was
+    """Job after which the next page begins: the last one of `jobs`, or the last one that the call
     read. None if there is neither a job nor a next page."""
     has_more: bool = False
     """Whether there is a next page. It may be empty."""

@@ -10,7 +10,7 @@ NUM_SAMPLED = 200
 NUM_FIELDS = 64
 """Maximum number of fields or entries of a key that Redis measures to estimate its size."""
 OTHER = "other"
-"""Stands for all kinds that this release doesn't know."""
+"""Kind under which the bytes of all kinds that this release doesn't know are added up."""
 
 
 async def estimate_key_bytes(redis: Redis, keys: Keys) -> dict[str, int]:
@@ -37,7 +37,7 @@ async def estimate_key_bytes(redis: Redis, keys: Keys) -> dict[str, int]:
 
 
 def key_kinds() -> dict[str, bool]:
-    """Return all kinds of keys, and whether a pool has exactly one key of the kind."""
+    """Map each kind of key to whether a pool has exactly one key of that kind."""
     kinds = [each for each in vars(Keys).values() if isinstance(each, Single | Each)]
     return {each.kind: isinstance(each, Single) for each in kinds}
 
@@ -45,7 +45,7 @@ def key_kinds() -> dict[str, bool]:
 def _with_kinds(
     sampled_keys: Iterable[bytes], keys: Keys, kinds: Mapping[str, bool]
 ) -> list[tuple[str, bytes]]:
-    """Return pairs (kind, key) of the pool's sampled keys, without kinds with a single key."""
+    """Return pairs (kind, key) of the pool's sampled keys, except for kinds with a single key."""
     prefix = keys.prefix.encode()
     pool = [key for key in sampled_keys if key.startswith(prefix)]
     words = [key.removeprefix(prefix).partition(b":")[0] for key in pool]

@@ -55,7 +55,7 @@ def is_file_of_adapter(name: str) -> bool:
 
 
 def max_bytes_of(name: str) -> int | None:
-    """Return the largest size of an adapter's file, or None if only the budget limits it."""
+    """Return the maximum bytes of the adapter's file `name`; None if only the budget limits it."""
     return None if name == WEIGHTS_FILE else MAX_SMALL_BYTES
 
 

@@ -19,7 +19,7 @@ MAX_HEADER_BYTES = CHUNK_BYTES
 
 
 def zip_members(file: BinaryIO, budget: Budget) -> Iterator[tuple[str, Iterator[bytes] | None]]:
-    """Yield the name of each member with its content in pieces, which is None for folders.
+    """Yield the name of each member and its content in pieces. Folders have the content None.
 
     Raises:
         AdapterRejected: a member isn't allowed, or the list of members is too long.
@@ -86,7 +86,7 @@ class _Bounded:
 
 
 def tar_members(file: BinaryIO) -> Iterator[tuple[str, Iterator[bytes] | None]]:
-    """Yield the name of each member with its content in pieces, which is None for folders.
+    """Yield the name of each member and its content in pieces. Folders have the content None.
 
     `file` isn't compressed, and is closed at the end.
 

@@ -61,7 +61,7 @@ class AdapterRoots:
         return source in self._at_start
 
     def locate(self, source: str) -> str:
-        """Return the full path of the folder `source`, or `source` itself if it is elsewhere.
+        """Return the full path of the folder `source`, or `source` itself if it is a URL or hub id.
 
         Raises:
             JobFailed: the source isn't allowed, or it is allowed but isn't a folder.

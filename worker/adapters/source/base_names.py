@@ -16,7 +16,7 @@ _OLD_PREFIX = re.compile(r"^meta-(?=llama)")
 
 
 def names_another_base(trained_on: str | None, served: Iterable[str]) -> bool:
-    """Return whether an adapter names another base model than the one that is served.
+    """Return whether `trained_on`, the base model that an adapter names, isn't among `served`.
 
     Organisations are ignored, because mirrors publish the same base under the same name. Empty
     names and `.` are ignored, too. All names are hub ids or folders.

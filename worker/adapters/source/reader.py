@@ -56,7 +56,7 @@ class AdapterReader:
         dtype: torch.dtype,
         max_bytes: int,
     ) -> None:
-        """Create a reader for one base model's adapters. Each has at most `max_bytes` in memory."""
+        """Create a reader for one base model's adapters. Each may take `max_bytes` of memory."""
         self._read = read
         self._base = base
         self._store = store
@@ -149,10 +149,10 @@ class AdapterReader:
 
     @contextmanager
     def _files(self, source: str) -> Iterator[AdapterFiles]:
-        """Yield the files at `source`. If it is an upload, the caller has fetched its files."""
+        """Yield the files at `source`. Files from a URL that remain after the block are deleted."""
         upload = upload_of(source)
         if upload is not None:
-            yield AdapterFiles(self._store.staging(upload), source)
+            yield AdapterFiles(self._store.staging(upload), source)  # fetched by the caller
         elif is_remote(source):
             with self.stager.staged(source) as folder:
                 is_operators = self.roots.are_operators(source)

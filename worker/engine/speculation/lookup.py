@@ -24,7 +24,7 @@ class PromptLookup:
 
     @property
     def num_tokens(self) -> int:
-        """Number of tokens of the prompt and the answer that are known."""
+        """Number of tokens of the prompt and the answer that were appended so far."""
         return len(self._index)
 
     @property

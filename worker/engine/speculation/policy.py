@@ -16,7 +16,7 @@ MAX_DRAFT = 8
 MIN_GAIN = 1.02
 """Minimum expected tokens per millisecond with drafts, as a multiple of the rate without drafts."""
 MAX_SKIPPED = 32
-"""Maximum number of opportunities that pass unused after drafts that were rejected."""
+"""Maximum number of opportunities for drafts that are skipped after rejected drafts."""
 MAX_AGE = 256
 """Number of steps after which a measured duration is forgotten."""
 _LEAST_RATE = 0.3
@@ -83,8 +83,9 @@ class StepDurations:
     def estimate(self, num_rows: int) -> float:
         """Return the estimated duration of a step of `num_rows` rows.
 
-        The unit is ms, or a step of one row as long as no step was observed. Between observed
-        numbers of rows, the duration is interpolated. Beyond them, a row costs a fixed share.
+        The unit is ms, or until a step is observed, the duration of a step of one row. Between
+        observed numbers of rows, the duration is interpolated. Beyond them, a row costs a fixed
+        share.
         """
         fewer = max((rows for rows in self._known if rows <= num_rows), default=None)
         more = min((rows for rows in self._known if rows >= num_rows), default=None)

@@ -1,1 +1,1 @@
-"""Launches of the Triton kernels."""
+"""Launches of the Triton kernels in `device/`. `variants.py` must cover each new variant."""

@@ -11,7 +11,7 @@ from worker.kernels.interface import AttentionBatch, AttentionParams, Prepared
 from worker.kernels.triton.device.attention import attention_kernel, merge_spans_kernel
 
 SPAN = 256
-"""Number of tokens in a span: the part of a decoding sequence's context that one program reads."""
+"""Number of context tokens that one program reads in decode (a span). See `variants.py`."""
 BLOCK_SPANS = 16
 """Number of spans that a program of `merge_spans_kernel` merges at once."""
 MIN_BLOCK = 16
@@ -42,7 +42,7 @@ class BlockSizes:
     """Maximum number of elements in the keys that are read at once (keys x head width)."""
 
     def rows(self, group: int, width: int, *, is_decode: bool) -> int:
-        """Return the number of a program's query rows: a power of two, and at least `group`."""
+        """Return a program's number of query rows, at least `group` (query heads per key head)."""
         wanted = MIN_BLOCK if is_decode else min(self.max_rows, self.row_elements // width)
         return max(wanted, _padded(group))
 
@@ -56,7 +56,9 @@ class BlockSizes:
 
 
 HALF = BlockSizes(max_rows=64, max_keys=64, row_elements=1 << 14, key_elements=1 << 13)
+"""Limits for 16-bit elements."""
 SINGLE = BlockSizes(max_rows=32, max_keys=32, row_elements=1 << 12, key_elements=1 << 12)
+"""Limits for float32, whose elements and products take more memory and registers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

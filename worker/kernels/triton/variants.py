@@ -22,7 +22,7 @@ class SequenceShape(NamedTuple):
 
 
 def steps_of_all_variants() -> list[list[SequenceShape]]:
-    """Return the sequences of each step."""
+    """Return the steps, each as a list of its sequences."""
     small, large = lora.DECODE_TOKENS, lora.MAX_SPLIT_TOKENS + 1
     return [
         *_decodes(context=1),

@@ -12,7 +12,7 @@ import torch
 
 
 class Fence:
-    """Order of one adapter's copies and of the kernels before and after them.
+    """Makes one adapter's copies wait for earlier kernels, and later kernels wait for the copies.
 
     A fence is created on the thread that launches the kernels, after the memory was freed. This
     class does nothing. It is for devices whose operations have ended when their calls return.

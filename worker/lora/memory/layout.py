@@ -120,7 +120,7 @@ class PoolLayout:
     def _write(
         self, adapter: LoRAAdapter, group_pages: Sequence[GroupPages], targets: Sequence[Tensor]
     ) -> None:
-        """Write an image to `targets`. A part that isn't one CPU tensor is written by a copy."""
+        """Write an image to `targets`. Use scratch memory for a part that isn't one CPU tensor."""
         sizes = self._sizes(group_pages, adapter.side)
         for index, pieces in enumerate(cut_pieces(targets, sizes)):
             is_direct = len(pieces) == 1 and pieces[0].device.type == "cpu"

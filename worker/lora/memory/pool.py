@@ -55,7 +55,7 @@ class Reserved:
 
     @property
     def all_runs(self) -> list[Run]:
-        """All runs, in the order of the adapter's image."""
+        """All runs: those of each group's pages, then those of the side weights."""
         return [run for runs in self.runs for run in runs]
 
 
@@ -74,7 +74,7 @@ class LoRAPool:
         """Allocate the memory. Raises SettingsError if the device doesn't have enough."""
         self.layout = PoolLayout(base, dtype)
         self.num_removals = 0
-        """Resident adapters removed so far. A batch built before a removal may use freed pages."""
+        """Number of resident adapters removed so far. An older batch may use freed pages."""
         self.device = device
         self._arena = Arena(max_bytes, dtype=dtype, device=device, setting="--adapter-memory-mb")
         self._pages: dict[AdapterVersion, dict[int, PageNumbers]] = {}
@@ -111,13 +111,13 @@ class LoRAPool:
     def pages(self, version: AdapterVersion, group: int) -> PageNumbers:
         """Return the pages of a resident adapter in a group, in the order of their matrix rows.
 
-        There are no columns if the adapter doesn't target the group.
+        The result has no columns if the adapter doesn't target the group.
         """
         pages = self._pages[version].get(group)
         return np.empty((self.groups[group].num_layers, 0), np.int32) if pages is None else pages
 
     def sibling_sites(self, names: Sequence[str], offsets: Sequence[int]) -> SiblingSites:
-        """Return the sites of the linears `names`, which begin at `offsets` of a joint output."""
+        """Return the sites of siblings. The output of `names[i]` begins at column `offsets[i]`."""
         sites = [self.sites[name] for name in names]
         storage = [self._storage(site, offset) for site, offset in zip(sites, offsets, strict=True)]
         return SiblingSites(LoRASites(storage), frozenset(site.group for site in sites))

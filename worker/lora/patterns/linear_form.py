@@ -17,7 +17,7 @@ MAX_REPEATS = 1000
 NOTHING = r"[^\x00-\x{10FFFF}]"
 """RE2's form of a pattern that matches no text."""
 START = r"\A"
-"""RE2's form of the start of a name. It has no other meaning in a form."""
+"""RE2's form of the start of a name. A form has this text only with this meaning."""
 _CATEGORIES: dict[Any, Callable[[str], bool]] = {
     sre.CATEGORY_DIGIT: str.isdigit,
     sre.CATEGORY_NOT_DIGIT: lambda char: not char.isdigit(),

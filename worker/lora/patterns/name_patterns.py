@@ -48,7 +48,7 @@ class NamePatterns:
         self._is_linear = self._check_patterns(may_be_slow)
 
     def first_matches(self, names: Sequence[str]) -> Mapping[str, Match]:
-        """Return the first match of each matched name. Raises AdapterRejected if too costly."""
+        """Return the first match of each name with one. Raises AdapterRejected if too costly."""
         if not self._patterns:
             return {}
         if not all(name.isascii() and name.isprintable() for name in names):

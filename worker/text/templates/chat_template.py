@@ -34,8 +34,8 @@ def render_chat(
 
     transformers runs the template, by default the tokenizer's own, in jinja2's sandbox. `messages`
     and `tools` are in OpenAI's form. `special_tokens`, such as `bos_token`, override variables of
-    the tokenizer, and `variables` override all others. They can't have the names of transformers'
-    own parameters. `prompt_end` says how the text ends.
+    the tokenizer, and `variables` override all others. Variables can't have the names of
+    transformers' own parameters. `prompt_end` says how the text ends.
 
     Raises:
         TEMPLATE_ERRORS: the template is broken or rejects the messages.

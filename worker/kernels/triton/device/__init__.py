@@ -1,1 +1,1 @@
-"""Triton kernels as they run on the device."""
+"""Triton kernels as they run on the device. The modules of the parent folder launch them."""
