@@ -71,8 +71,8 @@ class OnDemand:
     async def provide(self, tenant: str, model: str, unknown: JobError) -> bool:
         """Register the adapter that `model` names. Return False if the name can't have a source.
 
-        The lookup counts against the limits of `tenant`. If no adapter exists at the source, this
-        request and those of the next seconds get the error `unknown`.
+        The limits of `tenant` apply to the lookup. If no adapter exists at the source, this request
+        and requests for the same name during the next seconds get the error `unknown`.
 
         Raises:
             JobFailed: no such adapter exists, it can't be served, or its source is unavailable.
@@ -135,7 +135,7 @@ class OnDemand:
 
     def _ended(self, tenant: str, name: str, task: asyncio.Task[None]) -> None:
         del self._running[tenant, name]
-        self._num_running -= Counter([tenant])  # also forgets tenants without lookups
+        self._num_running -= Counter([tenant])  # `-=` also removes tenants without lookups
         if not task.cancelled():
             task.exception()  # otherwise, asyncio logs errors that no request awaits
 

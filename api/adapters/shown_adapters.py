@@ -103,7 +103,7 @@ def candidate_body(view: AdapterView, workers: Sequence[WorkerView]) -> Candidat
 
 
 def staging_body(staging: Staging | None) -> StagingBody | None:
-    """Return the progress of an adapter that a worker is fetching; None if no worker is."""
+    """Return the progress of an adapter that a worker is fetching; None if `staging` is None."""
     if staging is None:
         return None
     return StagingBody(

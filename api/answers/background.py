@@ -28,8 +28,8 @@ async def start_in_background(
 ) -> Response:
     """Enqueue the job of a request, and return a response that describes the job.
 
-    The function doesn't wait for the answer. A new job gets status 202. The job of an earlier
-    request with the same key gets 202, or 200 if it has ended. The response to a request to
+    The function doesn't wait for the answer. The status is 202, or 200 if an earlier request with
+    the same idempotency key created the job and the job has ended. The response to a request to
     /v1/responses is the response object, with status 200. The response has the additional
     `headers`. `trace` records which job answers the request. `root_path` is the pool's root path.
 

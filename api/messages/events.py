@@ -17,7 +17,7 @@ _DELTAS = {
 
 
 class MessageEvents:
-    """Format of the events of one message."""
+    """Renders the events of one message."""
 
     is_numbered = False
 

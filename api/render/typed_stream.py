@@ -38,7 +38,7 @@ class TypedEvent:
 
 
 class EventFormat(Protocol):
-    """Format of one API's events."""
+    """Interface of the classes that render one API's events."""
 
     is_numbered: bool
     """Whether the data of an event contains its number, as `sequence_number`."""
@@ -67,11 +67,11 @@ class After:
     checksum: int | None = None
     """Checksum of the output before the position; None if it isn't known."""
     is_end: bool = False
-    """Whether nothing follows."""
+    """Whether the stream has no events after the position."""
 
     @property
     def num_chars(self) -> int:
-        """Number of characters of output before the position, plus one after the output's end."""
+        """Number of characters of output before the position; one higher after the output's end."""
         return max(0, self.number) // PER_POSITION
 
     @property
