@@ -36,7 +36,7 @@ class BusyLoop:
 
 @contextmanager
 def busy_loop(core: int, *, own_session: bool) -> Iterator[BusyLoop]:
-    """Keep `core` busy at nice 19 until the block ends, however it ends.
+    """Keep `core` busy at nice 19 until the block ends or raises.
 
     Args:
         core: core that the loop is bound to.

@@ -1,4 +1,4 @@
-"""A source of one adapter that goes away and comes back."""
+"""A source of one adapter. It is periodically unavailable."""
 
 import http.server
 import io

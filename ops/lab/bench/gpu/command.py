@@ -1,7 +1,7 @@
 """`python -m ops.lab.bench gpu`: all measurements that need a GPU, in minutes.
 
 It needs torch, transformers, peft and Triton, and none of the packages of the queue and the front
-end. A machine that is lent for half an hour needs no more than a copy of the repository.
+end. On a machine that is lent for half an hour, a copy of the repository is therefore enough.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Compares the kernels' results with the reference kernels', and their speed with the memory's."""
+"""Checks kernels against the reference kernels, and compares their speed with the bandwidth."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

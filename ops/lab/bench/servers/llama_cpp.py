@@ -23,7 +23,7 @@ KINDS = ("BF16", "Q8_0")
 """Types of base models that are compared."""
 START_TIMEOUT_S = 180.0
 TOKENS_PER_SLOT = 512
-"""Context of each concurrent request. A prompt of 128 words and its answer take about 260."""
+"""Context of each concurrent request in tokens. 128 words and their answer take about 260."""
 
 
 @dataclass(frozen=True, slots=True)

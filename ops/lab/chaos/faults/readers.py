@@ -6,7 +6,7 @@ NUM_READERS = 6
 
 
 class StallReaders(Fault):
-    """Clients that stop reading their streams while these continue."""
+    """Makes clients stop reading while their streams continue."""
 
     kind = "stall-readers"
     subject = "clients"

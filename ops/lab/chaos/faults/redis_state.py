@@ -13,7 +13,7 @@ CLOCK_TOLERANCE_S = 5
 
 
 class FillRedis(MasterFault):
-    """A master whose memory is full."""
+    """Fills the master's memory, by lowering its limit."""
 
     kind = "fill-redis"
     hold_s = (2.0, 5.0)
@@ -37,7 +37,7 @@ class FillRedis(MasterFault):
 
 
 class FlushScripts(MasterFault):
-    """A master that has lost all scripts."""
+    """Removes all scripts from the master."""
 
     kind = "flush-scripts"
 
@@ -69,7 +69,7 @@ class FlushScripts(MasterFault):
 
 
 class StepClock(MasterFault):
-    """A clock of the master that jumps, and later jumps back."""
+    """Makes the master's clock jump, and later jump back."""
 
     hold_s = (3.0, 8.0)
     _sign = 1
@@ -91,13 +91,13 @@ class StepClock(MasterFault):
 
 
 class ClockForward(StepClock):
-    """A clock that jumps forward."""
+    """Makes the master's clock jump forward."""
 
     kind = "clock-forward"
 
 
 class ClockBackward(StepClock):
-    """A clock that jumps backward."""
+    """Makes the master's clock jump backward."""
 
     kind = "clock-backward"
     _sign = -1

@@ -54,7 +54,7 @@ class Exchange:
         self._http = front_ends.pick()
 
     async def run(self) -> Record:
-        """Obtain the answer and check it. The record says how this ended."""
+        """Obtain the answer and check it. The record contains the outcome."""
         record = self.record
         try:
             async with asyncio.timeout(PATIENCE_S):

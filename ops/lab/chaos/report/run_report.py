@@ -47,15 +47,15 @@ class KindReport:
     subject: str
     took_place: int
     active: int
-    """Sum of the numbers of streams during each of these faults."""
+    """Number of streams during each of these faults, summed up over the faults."""
     affected: int
     """Number of these streams that felt the fault."""
     felt_p50_s: float | None
     felt_p99_s: float | None
     felt_max_s: float | None
-    """How long affected streams felt the fault."""
+    """Median, 99 % quantile and maximum delay of the affected streams, in seconds."""
     recovery_s: float | None
-    """Longest time from the injection until the part that was hit worked as before."""
+    """Longest time from the injection until the target worked as before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,7 +30,7 @@ from worker.model.loading.architecture import read_config
 ARCHITECTURES: dict[str, str] = dict(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
 """Transformers' class for each model type with a causal language model."""
 _MAX_WEIGHTS = 20_000_000
-"""A larger model is a sign of a field that `tiny_config` doesn't shrink."""
+"""Maximum number of weights. In a larger model, `tiny_config` has missed a field to shrink."""
 _TOLERANCE = 1e-3
 """Largest difference of log-probabilities between the engine and transformers, in float32."""
 _MAX_REASON = 240
@@ -65,7 +65,7 @@ def attempt(model_type: str) -> Outcome:
 
 
 def _attempt(model_type: str, folder: Path) -> str:
-    """Return a text that lists the modules that adapters can change.
+    """Return a list, as text, of the modules that adapters can change.
 
     Raises:
         _Ended: the model can't be built or isn't served.

@@ -74,7 +74,7 @@ def _figures(folder: Path, sizes: Sizes) -> Generator[dict[str, Any]]:
 
 
 def _kill_group(process: subprocess.Popen[str]) -> None:
-    """End the process and those that it has started, which would keep the GPU's memory."""
+    """End the process and its children. Otherwise, the children would keep GPU memory."""
     try:
         os.killpg(process.pid, signal.SIGKILL)
     except ProcessLookupError:

@@ -1,4 +1,4 @@
-"""Client libraries in a program of another language or environment.
+"""Client libraries that run in a separate program, in another language or environment.
 
 The program prints an empty object once it is ready. From each line of its input, it reads one
 `SdkRequest` in JSON, with the fields `id` and `library` as well. It prints lines in JSON with the
