@@ -142,7 +142,7 @@ class KeyCheck:
         self._web_pages = web_pages
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
-        """Handle one request."""
+        """Pass a request with its rights to the app, or send the response that refuses it."""
         if scope["type"] == "http" and (refusal := await self._authenticate(scope)):
             await refusal(scope, receive, send)
             return

@@ -23,7 +23,7 @@ class Group(StrEnum):
 
 
 class Format(StrEnum):
-    """Format of the answer."""
+    """Format of the response."""
 
     JSON = "json"
     CSV = "csv"

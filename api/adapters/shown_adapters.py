@@ -30,7 +30,7 @@ class ShownAdapters:
         self._views = views
 
     async def view(self, name: str) -> AdapterView:
-        """Return the view of an adapter.
+        """Return the registry's view of an adapter: its versions and their usage.
 
         Raises:
             JobFailed: the name isn't registered. Another client may just have unloaded it.

@@ -25,7 +25,7 @@ The next attempt enqueues the job even if the registry changes once more.
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """A request, and what is needed to make its job again if the registry changes."""
+    """A request, and the functions that make its job again if the registry changes."""
 
     model: str
     """Name of the model."""

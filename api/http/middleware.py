@@ -46,7 +46,7 @@ class Boundary:
         self._pacer = Pacer()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one request."""
+        """Pass a request to the app, and handle the exceptions that the app raises."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

@@ -1,8 +1,9 @@
 """Renders a job's output as a stream of typed server-sent events. Pure.
 
-Each event has a number. It is a function of the event's position in the output, so all streams of
-one job have equal numbers, however they divide the output. The numbers increase, with gaps. The id
-of an event is its number and a checksum of the output before it, for example `570001-0a1b2c3d`.
+Each event has a number, which is a function of the event's position in the output. Streams of a job
+therefore use the same numbers, even if they divide the output differently. The numbers increase,
+with gaps. The id of an event is its number and a checksum of the output before it, for example
+`570001-0a1b2c3d`.
 """
 
 import re

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 PERIOD_S = 16.0
-"""Seconds of one period. The source is away in its second half."""
+"""Seconds of one period. The source is unavailable in the second half of each period."""
 
 
 class Source:

@@ -66,8 +66,8 @@ def rounds_finding(
         name: name of the measurement.
         rounds: figures of all variants.
         sizes: sizes of the measurement.
-        pairs: variants to compare, as the dividend and the divisor of a ratio. Figures that only
-            one of them has are left out, and so are rounds without one of them.
+        pairs: variants to compare, as the dividend and the divisor of a ratio. Figures and rounds
+            that only one of the two variants has are left out.
         notes: further lines.
     """
     compared = list(_compared(rounds, pairs))

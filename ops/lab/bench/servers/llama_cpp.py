@@ -1,6 +1,6 @@
-"""Starts the server of llama.cpp, with a base model and adapters in its own format.
+"""Starts the server of llama.cpp, with a base model and adapters in llama.cpp's format.
 
-`ops/docs/benchmarks.md` describes how to build it.
+`ops/docs/benchmarks.md` describes how to build the server.
 """
 
 import subprocess

@@ -121,7 +121,7 @@ class Pool:
         return all(views) and all([await api.is_ready() for api in self.apis])
 
     async def view_of(self, worker: Supervised) -> WorkerView | None:
-        """Return the pool's view of a worker; None if it isn't registered or Redis is away."""
+        """Return the pool's view of a worker; None if it is unknown or Redis is unavailable."""
         try:
             views = await self.views.workers()
         except RedisUnavailable:

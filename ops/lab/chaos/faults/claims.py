@@ -41,7 +41,7 @@ class LoseClaims(Fault):
         self._num_claimed_again = 0
 
     async def inject(self) -> None:
-        """Take the worker's jobs away `TIMES` times. It can claim them again in between."""
+        """Take the worker's jobs away `TIMES` times. The worker can claim them again in between."""
         view = await self._pool.view_of(self._worker)
         if view is None:
             return
@@ -55,7 +55,7 @@ class LoseClaims(Fault):
         await self.heal()
 
     async def evidence(self) -> str:
-        """Return how many jobs the worker claimed twice; empty if none."""
+        """Return a note with the number of jobs that the worker claimed again; empty if none."""
         number = self._num_claimed_again
         return f"{number} jobs claimed again by the same worker" if number else ""
 

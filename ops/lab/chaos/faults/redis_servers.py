@@ -107,7 +107,7 @@ class KillRedis(MasterFault):
         self._servers.kill(self._master)
 
     async def evidence(self) -> str:
-        """Return which server has replaced the master."""
+        """Return a note that names the new master; empty if the master wasn't replaced."""
         port = await self._successor()
         return f"killed, replaced by {port}" if port else ""
 
@@ -126,7 +126,7 @@ class StallRedis(MasterFault):
         self._servers.signal(self._master, signal.SIGSTOP)
 
     async def evidence(self) -> str:
-        """Return which server has replaced the master."""
+        """Return a note that names the new master; empty if the master wasn't replaced."""
         port = await self._successor()
         return f"suspended, replaced by {port}" if port else ""
 
@@ -175,7 +175,7 @@ class FailOverRedis(MasterFault):
         await self._request()
 
     async def evidence(self) -> str:
-        """Return which server has replaced the master. Repeat the request if it was refused."""
+        """Return a note that names the new master. Repeat the request until there is one."""
         port = await self._successor()
         if port is None:
             await self._request()

@@ -55,7 +55,7 @@ class FlushScripts(MasterFault):
         self._num_after = int(info["number_of_cached_scripts"])
 
     async def evidence(self) -> str:
-        """Return how many scripts were removed."""
+        """Return a note with the number of removed scripts; empty if scripts are left."""
         removed = self._num_before - self._num_after
         return f"{removed} scripts removed" if removed > 0 and not self._num_after else ""
 
@@ -79,7 +79,7 @@ class StepClock(MasterFault):
         self._servers.clocks[self._master].set(step_s)
 
     async def evidence(self) -> str:
-        """Return the distance of the server's clock from this machine's clock."""
+        """Return a note with the offset of the server's clock; empty if the clock hasn't jumped."""
         seconds, _ = await self._servers.ask(self._master, "TIME")
         ahead_s = int(seconds) - time.time()
         is_moved = abs(ahead_s - self._servers.clocks[self._master].offset_s) < CLOCK_TOLERANCE_S

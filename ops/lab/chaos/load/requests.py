@@ -164,7 +164,7 @@ class RequestSource:
 def random_question(
     rng: Random, number: int, *, models: Sequence[str], lengths: tuple[int, int], n: int
 ) -> Question:
-    """Return a random question. Its prompt contains `number`, so that no other one equals it."""
+    """Return a random question. Its prompt contains `number`, so that no other prompt equals it."""
     words = rng.choices(WORDS, k=rng.randint(1, MAX_WORDS))
     return Question(
         model=rng.choice(models),

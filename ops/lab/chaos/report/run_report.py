@@ -18,7 +18,7 @@ from worker.engine_simulated.tokens import TEXT_CHARS
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Findings:
-    """What a run has observed. Times are of the monotonic clock."""
+    """Observations of a run. Times are of the monotonic clock."""
 
     started_s: float
     """Start of the load."""

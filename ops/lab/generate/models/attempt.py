@@ -53,7 +53,7 @@ def attempt(model_type: str) -> Outcome:
             adapters = _attempt(model_type, Path(folder))
     except _Ended as error:
         status, reason = error.status, error.reason
-    except Exception as error:  # noqa: BLE001  (the page lists what the worker doesn't foresee)
+    except Exception as error:  # noqa: BLE001  (the page lists unexpected errors, too)
         status, reason = Status.FAILED, _one_line(error)
     return Outcome(
         model_type=model_type,

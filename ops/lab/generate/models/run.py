@@ -67,7 +67,7 @@ async def _start(model_types: Sequence[str]) -> asyncio.subprocess.Process:
 
 
 async def _next_outcome(process: asyncio.subprocess.Process, limit_s: float) -> Outcome | str:
-    """Return the next outcome of a process, or why there is none."""
+    """Return the next outcome of a process, or the reason why there is none."""
     assert process.stdout is not None
     try:
         line = await asyncio.wait_for(process.stdout.readline(), limit_s)
