@@ -64,7 +64,7 @@ export function poolView() {
   };
 }
 
-/** The part that the pool lacks, and what the operator can do about it; null if it lacks none. */
+/** The part that the pool lacks, and advice for the operator; nulls if it lacks none. */
 function missing(pool) {
   if (pool.workers.length === 0) {
     return [
