@@ -32,7 +32,7 @@ class UsageRow:
 async def usage_rows(ledger: Ledger, access: Access, query: UsageQuery) -> AsyncIterator[UsageRow]:
     """Yield the rows after `query.after` that a client may see, sorted by their names.
 
-    Only the rows of one day are in memory at a time. Rows that aren't grouped by day all are.
+    The rows of one day are in memory at a time. If rows aren't grouped by day, all are in memory.
     """
     for days in _parts(query):
         for row in await _rows_of(ledger, access, query, days):

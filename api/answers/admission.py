@@ -18,7 +18,7 @@ async def admit(intake: Intake, access: Access, model: str) -> Admission:
     """Return the `Admission` of a request that needs no queued job, such as a tokenization.
 
     The function reads the registry and not the cache, because no later step would notice that a
-    cached model is outdated. If `--adapter-source` has an unknown adapter, the adapter is loaded.
+    cached model is outdated. An unknown adapter is loaded if it exists at `--adapter-source`.
 
     Raises:
         JobFailed: as in `admission_to` and `check_model`, or the adapter is quarantined.

@@ -31,7 +31,7 @@ class CatchUp:
         self._choices = [ChoiceTranscript() for _ in position.choices]
 
     def add(self, deltas: Sequence[Delta]) -> list[Replay]:
-        """Add deltas and return everything to replay, or nothing before the position is reached.
+        """Add deltas. Return nothing until the position is reached, and then all deltas to replay.
 
         The first replayed deltas restore the state that the stream had at the position. The others
         contain all further output. Callers must not call `add` again after that.

@@ -18,7 +18,7 @@ _PYTHON_WORDS = {"True": "true", "False": "false", "None": "null"}
 
 @dataclass(frozen=True, slots=True)
 class Tags:
-    """Tags of one form of calls."""
+    """Tags around the keys and values of calls in one form."""
 
     key_open: str
     key_close: str

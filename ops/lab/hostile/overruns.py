@@ -24,7 +24,7 @@ PAUSE_S = 0.5
 """Seconds between two requests of a client."""
 END_TIMEOUT_S = 60.0
 MARGIN_S = 1.0
-"""A run that starts with a minute of the clock ends this many seconds before a minute ends."""
+"""An aligned run ends this many seconds before a minute of the clock ends."""
 
 Report = Callable[[str, int, int], None]
 
@@ -57,7 +57,7 @@ class Overruns:
         self._until = 0.0
 
     async def run(self, *, aligned: bool) -> OverrunResult:
-        """Run the clients. With `aligned`, begin with a minute of the clock."""
+        """Run the clients. With `aligned`, start when a minute of the clock begins."""
         await self._client.begin(tokens_per_minute=LIMIT)
         if aligned:
             await self._wait(MINUTE_S - time.time() % MINUTE_S, "waiting for the next minute")

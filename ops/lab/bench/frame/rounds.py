@@ -91,7 +91,7 @@ def rounds_finding(
 
 @dataclass(frozen=True, slots=True)
 class _Compared:
-    """One figure of two variants, in the rounds that have both."""
+    """Values of one figure of two variants, in the rounds that measured both."""
 
     figure: str
     ours: str

@@ -52,7 +52,7 @@ class Loaded:
 
 
 class GpuBench:
-    """The device, and the clock, kernels and model that several parts share."""
+    """Measures all parts on one device. The parts share a clock, kernels and a model."""
 
     def __init__(self, sizes: Sizes) -> None:
         self.sizes = sizes

@@ -119,7 +119,7 @@ def llama_cpp(
 
 
 def _fields(adapters: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
-    """Return the fields of requests, by model. llama.cpp selects an adapter by its number."""
+    """Return the additional fields of requests, by model. They select an adapter by its number."""
     plain = {"cache_prompt": False}
     numbered = {
         name: {**plain, "lora": [{"id": number, "scale": 1.0}]}

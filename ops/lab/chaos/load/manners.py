@@ -36,7 +36,7 @@ class ActingExchange(Exchange):
         self._has_acted = False
 
     async def on_text(self, response: httpx.Response) -> None:
-        """Act once."""
+        """Call `act` once, after a random number of parts."""
         if not self._has_acted and len(self.record.arrivals_ms) >= self._acts_at:
             self._has_acted = True
             await self.act(response)

@@ -16,7 +16,7 @@ class SimulatedTexts:
     """Checks answers by recomputing the tokens of the simulated engine."""
 
     def __init__(self, versions: Mapping[str, str]) -> None:
-        """Create the check. `versions` has the version that the pool serves for each model."""
+        """Create a checker. `versions` maps each model to the version that the pool serves."""
         self._versions = versions
 
     def problem(self, question: Question, choice: int, text: str, *, is_whole: bool) -> str | None:

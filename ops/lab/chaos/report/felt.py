@@ -42,7 +42,7 @@ class Felt:
 
 
 class FeltTimes:
-    """The gaps of all streams of a run."""
+    """Finds the delays that faults caused, from the gaps of all streams of a run."""
 
     def __init__(self, records: Sequence[Record]) -> None:
         steady = [r for r in records if r.is_stream and r.manner in STEADY and r.arrivals_ms]
@@ -79,7 +79,7 @@ def _long_gaps(record: Record, usual_first_s: float) -> tuple[Gap, ...]:
 
 
 def percentile(values: Sequence[float], share: float) -> float | None:
-    """Return the smallest value that is at least as large as a `share` of the sorted `values`.
+    """Return the nearest-rank percentile of the sorted `values` for a `share` from 0 to 1.
 
     Returns None if there are no values.
     """

@@ -41,7 +41,7 @@ class Findings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KindReport:
-    """Faults of one kind."""
+    """Summary of all faults of one kind."""
 
     kind: str
     subject: str
@@ -104,7 +104,7 @@ def build_report(
     began: str,
     machine: Machine,
 ) -> RunReport:
-    """Summarize a run."""
+    """Return the report that summarises a run."""
     records = findings.records
     return RunReport(
         failures=failures,

@@ -32,7 +32,7 @@ class Vllm:
 
 
 def vllm_steps(sizes: Sizes, dtype: torch.dtype) -> Generator[Vllm]:
-    """Measure vLLM with random weights.
+    """Measure vLLM's decode steps with random weights, for each of `Sizes.vllm_batches`.
 
     Raises:
         NotMeasured: vLLM isn't installed, or it failed.

@@ -39,7 +39,7 @@ class ProgramEnded(LorikeetError):
 
 
 class SdkProgram:
-    """A running program."""
+    """A running program that contains client libraries."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
@@ -117,7 +117,7 @@ class SdkProgram:
 
 
 class ProgramSdk:
-    """One library of a program."""
+    """One client library that runs in a program."""
 
     def __init__(self, program: SdkProgram, name: str, apis: frozenset[Api]) -> None:
         self._program = program

@@ -13,7 +13,7 @@ from shared.errors import LorikeetError
 
 
 class Api(StrEnum):
-    """APIs with streams."""
+    """APIs whose streams the clients read."""
 
     CHAT = "chat"
     COMPLETIONS = "completions"
