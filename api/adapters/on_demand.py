@@ -162,7 +162,7 @@ class OnDemand:
             refusal = await self._load(name, source, unknown)
         finally:
             await cancel_tasks(renewal)
-            with suppress(RedisUnavailable):  # then the lease expires
+            with suppress(RedisUnavailable):  # in this case, the lease expires by itself
                 if refusal and refusal.status < 500:
                     await self._lookups.refuse(name, refusal)
                 else:
@@ -192,6 +192,6 @@ class OnDemand:
         try:
             await self._new_versions.load(findings.adapter, replace=False, by=POOL)
         except JobFailed as failed:
-            if failed.error.code is not ErrorCode.ADAPTER_EXISTS:  # an operator has just loaded it
+            if failed.error.code is not ErrorCode.ADAPTER_EXISTS:  # else, an operator loaded it
                 raise
         return None

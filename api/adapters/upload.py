@@ -49,7 +49,7 @@ class AdapterUploads:
             await self._write(request, tenant, upload, config)
             yield upload
         except BaseException:
-            with suppress(RedisUnavailable):  # then the upload expires
+            with suppress(RedisUnavailable):  # in this case, the upload expires by itself
                 await self._uploads.discard(upload)
             raise
 

@@ -42,7 +42,7 @@ async def start_in_background(
         view, result = await own_job_and_result(following.views, draft.access, enqueued.id)
         is_accepted = enqueued.is_new or view.state in UNFINISHED
     except RedisUnavailable:
-        # Without a key, the client's next attempt is another job, so this one must not run.
+        # Without a key, the client's next attempt creates another job, so this job must not run.
         if draft.options.idempotency is None:
             following.cancels.add(draft.job.id)
         raise

@@ -90,7 +90,7 @@ class Draft:
         model = wanted.model
         await check_model(intake.registry, access, model)
         if remembered := intake.models.remembered(model):
-            with suppress(JobFailed):  # the current version of the model may serve the request
+            with suppress(JobFailed):  # the remembered model may be outdated, so read it below
                 return made(remembered)
         return made(await intake.models.read(model))
 

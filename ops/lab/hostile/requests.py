@@ -136,7 +136,7 @@ class Sender:
         try:
             case.headers = {**(case.headers or {}), **self._headers}  # keys are generated as well
             reply = case.call(timeout=TIMEOUT_S)
-        except OSError as error:  # errors of the client are OSErrors
+        except OSError as error:  # the HTTP client raises subclasses of OSError
             report.fail(f"{label}: {error!r}")
             return
         if (taken_s := time.monotonic() - start_s) > report.slowest_s:

@@ -114,7 +114,7 @@ def llama_cpp(
             url=f"{url}/v1",
             pids={"llama": started.pid},
             fields=_fields(adapters),
-            reuses_connections=False,  # it may close one that carries the next request
+            reuses_connections=False,  # it may close a connection on which the next request is sent
         )
 
 

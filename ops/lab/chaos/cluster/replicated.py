@@ -144,7 +144,7 @@ class Replicated:
         """Return whether a server is a replica that is connected to its master."""
         try:
             role = await self.ask(port, "ROLE")
-        except RedisUnavailable:  # a Sentinel that makes it a replica closes its connections
+        except RedisUnavailable:  # its connections close when a Sentinel makes it a replica
             return False
         return bool(role[0] == b"slave" and role[3] == b"connected")
 

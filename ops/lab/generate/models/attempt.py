@@ -110,11 +110,11 @@ def _save_model(base: Path, config: Any) -> PreTrainedModel:
     torch.manual_seed(0)
     model = _from_config(config)
     for parameter in model.parameters():
-        if parameter.dim() == 1:  # norms and biases start as 1 and 0, which hides mistakes
+        if parameter.dim() == 1:  # norms and biases start as 1 and 0, and such values hide mistakes
             parameter.add_(torch.randn_like(parameter) * 0.1)
     model(input_ids=torch.arange(3, 20)[None], use_cache=False)
     model.save_pretrained(base)
-    config.save_pretrained(base)  # some models keep only its part for text
+    config.save_pretrained(base)  # some models save only the part of the config for text
     return model
 
 
@@ -129,7 +129,7 @@ def _served(loaded: LoadedModel, reference: PreTrainedModel, folder: Path) -> st
     try:
         _compare(loaded, reference, linears, folder / "all")
     except (AdapterRejected, ValueError):
-        # In some models with experts, PEFT mistakes other linears for experts by their names.
+        # In some models with experts, PEFT treats other linears as experts because of their names.
         _compare(loaded, reference, attention, folder / "attention")
         return _adaptable(loaded, "linears of attention")
     return _adaptable(loaded, "all linears")

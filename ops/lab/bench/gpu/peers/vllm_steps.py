@@ -63,7 +63,7 @@ def _figures(folder: Path, sizes: Sizes) -> Generator[dict[str, Any]]:
         )
         assert process.stdout is not None
         try:
-            # vLLM prints lines of its own.
+            # vLLM also prints other lines.
             yield from (json.loads(line) for line in process.stdout if line.startswith(FIRST_FIELD))
             status = process.wait()
         finally:
