@@ -58,14 +58,14 @@ async def submit_json(
     parse: Callable[[dict[str, Any]], R],
     job_of: Callable[[R, Admission], Job],
 ) -> Response:
-    """Do the same as `submit` for a request whose body has been read already, as `raw`."""
+    """Do the same as `submit`. `raw` is the request's JSON body, which has been read already."""
     return await _submit(request, access, raw, partial(parse, raw), job_of)
 
 
 async def submit_viewed(
     request: Request, access: Access, raw: dict[str, Any], viewed: ViewedRequest
 ) -> Response:
-    """Do the same as `submit` for a request of another API. `viewed` is its chat request."""
+    """Do the same as `submit_json` for another API. `viewed` is the request as a chat request."""
     return await _submit(request, access, raw, viewed.parse, viewed.job, viewed.others)
 
 
@@ -106,7 +106,7 @@ async def _submit(
         return body, answer_headers, draft
 
     try:
-        # An unknown adapter is loaded between two turns, because that may take long.
+        # Loading an unknown adapter may take long, so the request gives up its turn for that time.
         body, answer_headers, draft = await intake.on_demand.with_adapter(
             access, raw.get("model"), drafted
         )

@@ -1,4 +1,4 @@
-"""Translates messages and tools from the format of /v1/messages to a chat request's. Pure."""
+"""Translates messages and tools of /v1/messages into the format of chat requests. Pure."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn
@@ -79,7 +79,7 @@ def _assistant(blocks: list[tuple[str, Mapping[str, Any]]]) -> ChatMessage:
 
 
 def _user(blocks: list[tuple[str, Mapping[str, Any]]]) -> Iterator[ChatMessage]:
-    """Yield a tool message for each result, and one user message for texts between results."""
+    """Yield a tool message for each tool result, and a user message for each run of texts."""
     texts: list[str] = []
     for path, block in blocks:
         match block["type"]:

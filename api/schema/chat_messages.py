@@ -77,7 +77,7 @@ def check_part_type(kind: str) -> str:
 
 
 class ContentPart(RequestModel):
-    """Part of a message's content. Every type is text."""
+    """Part of a message's content. Parts of all types contain text."""
 
     type: Annotated[str, AfterValidator(check_part_type)]
     text: str | None = None
@@ -111,7 +111,7 @@ def as_parts(content: Any) -> Any:
 
 
 def as_part(part: Any) -> str | ContentPart:
-    """Return an item of a message's content. A string stands for a text part.
+    """Return an item of a message's content as a part. A string stays a string.
 
     Raises:
         ValidationError: the item is neither a string nor a valid part.
