@@ -73,8 +73,8 @@ def create_app(
     """Create the app of a front end. The app connects to Redis on startup.
 
     A request is accepted only once Redis stores its job as safely as `durability` demands. `tracer`
-    records requests as spans. With `is_internal`, only this process makes requests, and each has
-    its `access` in the state of its scope.
+    records requests as spans. With `is_internal`, only this process makes requests, and the state
+    of each request's ASGI scope contains its `access`.
 
     Raises:
         SettingsError: the API keys are malformed, no key is set although the server is reachable

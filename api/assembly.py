@@ -113,7 +113,7 @@ class PoolLoops:
     shadow_copies: ShadowCopies
 
     def runs(self) -> Iterator[Coroutine[Any, Any, None]]:
-        """Return the loops that run as long as the app."""
+        """Yield the loops that run until the app stops."""
         return (each.run() for each in (self.replies, self.cancels, self.presence, self.feed))
 
     async def finish(self) -> None:

@@ -23,7 +23,7 @@ Stream = StreamWriter | TypedStream
 
 
 def stream_of(spec: AnswerSpec, after: AnyPosition | None = None) -> Stream:
-    """Return a writer of the answer's stream, from its start or after the position `after`."""
+    """Return a writer of the answer's stream. It starts at the beginning or after `after`."""
     if spec.view is View.OPENAI:
         assert not isinstance(after, After)
         return StreamWriter(spec, after or START)

@@ -43,8 +43,8 @@ class Authenticator:
     ) -> None:
         """Create an authenticator. `keys` and `metrics_key` come from the settings.
 
-        With `require_keys`, requests need a key even if no key is known. All requests get
-        `books_pool` as their `Access.books_pool`.
+        With `require_keys`, requests need a key even if no key is known. `books_pool` names the
+        pool that stores the ledger. It becomes the `Access.books_pool` of all requests.
         """
         self.guards = guards
         self._books_pool = books_pool
@@ -120,7 +120,7 @@ class Authenticator:
 
 
 def _access_of(key: ApiKey) -> Access:
-    """Return the rights of a key of the settings. The tenant `admin` has all scopes."""
+    """Return the rights of a key from the settings. A key of the tenant `admin` has all scopes."""
     scopes = Scope if key.tenant == ADMIN else (Scope.INFERENCE,)
     return Access(tenant=key.tenant, scopes=frozenset(scopes))
 
@@ -133,7 +133,7 @@ class KeyCheck:
     """ASGI middleware that sets `access` and `tenant` of a request, or refuses the request.
 
     The body of a refused request isn't read. `check_scope` checks later whether the rights suffice.
-    Requests that this process makes itself already have `access` in the state of their scope.
+    Requests that this process makes itself already have `access` in the state of their ASGI scope.
     """
 
     def __init__(self, app: ASGIApp, authenticator: Authenticator, web_pages: WebPages) -> None:
@@ -142,7 +142,7 @@ class KeyCheck:
         self._web_pages = web_pages
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
-        """Handle one request."""
+        """Pass a request with its rights to the app, or send the response that refuses it."""
         if scope["type"] == "http" and (refusal := await self._authenticate(scope)):
             await refusal(scope, receive, send)
             return

@@ -13,7 +13,7 @@ async def own_job(views: PoolViews, access: Access, job_id: str) -> JobView:
 
     Raises:
         JobFailed: there is no such job, it belongs to another tenant, or its model isn't allowed.
-            All cases have the same error, so that tenants can't discover each other's job ids.
+            The error is the same in all cases, so that tenants can't discover each other's job ids.
     """
     view = await views.job(job_id_of(job_id))
     return _checked(view, access, job_id)

@@ -15,7 +15,7 @@ DEFAULT_LIMIT, MAX_LIMIT = 1000, 10_000
 
 
 class Group(StrEnum):
-    """Column by which usage is grouped. Rows are sorted by these columns, in this order."""
+    """Column by which usage is grouped. Rows are sorted by their columns in the members' order."""
 
     DAY = "day"
     TENANT = "tenant"
@@ -23,7 +23,7 @@ class Group(StrEnum):
 
 
 class Format(StrEnum):
-    """Format of the answer."""
+    """Format of the response."""
 
     JSON = "json"
     CSV = "csv"
@@ -79,7 +79,7 @@ class UsageQuery:
     """Tenant of the rows; None for all tenants that the client may see."""
     limit: int
     after: tuple[str, ...] | None
-    """Names of the row after which the page begins; None for the first page."""
+    """Values in the columns of the last row of the previous page; None for the first page."""
     format: Format
 
     @property
@@ -138,7 +138,7 @@ def _groups(texts: list[str]) -> tuple[Group, ...]:
 
 
 def _after(text: str | None, groups: tuple[Group, ...]) -> tuple[str, ...] | None:
-    """Split the id of a row into its names. Only the last name, a model's, may have spaces."""
+    """Split a row's id into its names at spaces. Only the last name, a model's, may have spaces."""
     if text is None:
         return None
     names = tuple(text.split(" ", len(groups) - 1))

@@ -15,11 +15,12 @@ class UsageRow:
     """Sum of all entries of the ledger that have the same values in the query's columns."""
 
     names: dict[Group, str]
+    """Value of the entries in each column of the query."""
     used: Used
 
     @property
     def id(self) -> str:
-        """Text that identifies the row in its answer. Only a model's name may have spaces."""
+        """Id of the row: its names, separated by spaces. Only a model's name may have spaces."""
         return " ".join(self.names.values())
 
     @property
@@ -31,7 +32,7 @@ class UsageRow:
 async def usage_rows(ledger: Ledger, access: Access, query: UsageQuery) -> AsyncIterator[UsageRow]:
     """Yield the rows after `query.after` that a client may see, sorted by their names.
 
-    The rows of one day are in memory at a time, or all rows if they aren't grouped by day.
+    The rows of one day are in memory at a time. If rows aren't grouped by day, all are in memory.
     """
     for days in _parts(query):
         for row in await _rows_of(ledger, access, query, days):
@@ -39,7 +40,7 @@ async def usage_rows(ledger: Ledger, access: Access, query: UsageQuery) -> Async
 
 
 def _parts(query: UsageQuery) -> list[list[date]]:
-    """Divide the days of the query into groups that are summed up one after another."""
+    """Divide the query's days into groups. The entries of one group are summed up at a time."""
     if Group.DAY not in query.groups:
         return [query.days]
     first = query.after[0] if query.after else ""

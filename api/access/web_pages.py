@@ -53,9 +53,9 @@ class WebPages:
         )
 
     def _is_own(self, host: str) -> bool:
-        """Return whether the header Host names this server and not the site of another page.
+        """Return whether the header Host names this server rather than another site.
 
-        It accepts the names of this server, names that nobody can register publicly, and IP
+        True for the names of this server, names that nobody can register publicly, and IP
         addresses, because DNS rebinding needs a public name.
         """
         if ANY_HOST in self._hosts or not host:

@@ -18,8 +18,8 @@ USER_ID = "user_id"
 def request_key(access: Access, raw: Mapping[str, Any]) -> str:
     """Return the key of a request with the JSON body `raw`.
 
-    Requests of one user have the same key, so that a user always gets the same version. The key of
-    a request that names no user is random.
+    All requests of one user have the same key, so that the user always gets the same version. The
+    key of a request that names no user is random.
     """
     user = next((raw[name] for name in USER_FIELDS if raw.get(name)), _anthropics_user(raw))
     if isinstance(user, str) and user:

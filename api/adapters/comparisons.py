@@ -14,7 +14,7 @@ MAX_CHARS = 2000
 
 
 def agreement(found: Comparison) -> Agreement:
-    """Return the summary of a candidate's pairs of answers."""
+    """Return the response's summary of how a candidate's answers compare."""
     return Agreement(
         pairs=found.pairs,
         equal=found.equal,
@@ -28,7 +28,7 @@ def agreement(found: Comparison) -> Agreement:
 async def differing_pairs(
     shadows: Shadows, views: PoolViews, access: Access, version: AdapterVersion
 ) -> list[DifferingPair]:
-    """Return the newest pairs of a candidate that differ.
+    """Return a candidate's newest pairs of answers whose two answers differ.
 
     The texts are included only if the client may read the job of the request: its key must belong
     to the job's tenant and have the scope `inference`.

@@ -1,8 +1,8 @@
 """Has workers read and check adapters.
 
 A worker replies with findings: the checked adapter, or the error that prevents the adapter's use.
-If a worker doesn't reply, the front end asks another worker. Workers that serve every adapter are
-asked first. An adapter that no live worker serves can't be used.
+If a worker doesn't reply, the front end asks another worker. Workers that can serve every adapter
+are asked first. An adapter is refused if no live worker can serve it.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ The adapter may have caused the deaths, so no further worker is asked.
 
 
 class _NoFindings(Enum):
-    """Why a worker returned no findings."""
+    """Reason why a worker returned no findings."""
 
     NOT_TAKEN = auto()
     """The worker didn't take the inspection within `TAKE_S` seconds, or died before taking it."""
@@ -106,7 +106,7 @@ class Inspector:
         raise failed(ErrorCode.UNAVAILABLE, message)
 
     async def _checked(self, findings: Findings) -> Findings:
-        """Return the findings. An adapter that no live worker serves is replaced with an error."""
+        """Return the findings, with an error in them if no live worker can serve the adapter."""
         if (adapter := findings.adapter) is None:
             return findings
         serving = [worker.info.serves for worker in await self._alive()]
@@ -122,8 +122,8 @@ class Inspector:
     async def _least_busy(self, excluded: Collection[WorkerId]) -> WorkerId | None:
         """Return the live worker with the fewest running jobs among those not in `excluded`.
 
-        Workers that don't serve every adapter come after all others, since they may refuse adapters
-        that others serve. Returns None if no other worker is alive.
+        Workers that can't serve every adapter come last, since they may refuse an adapter that
+        another worker accepts. Returns None if no other worker is alive.
         """
         alive = [w for w in await self._alive() if w.id not in excluded]
         best = min(alive, key=lambda w: (not w.info.serves.is_everything, w.running), default=None)

@@ -71,8 +71,8 @@ class OnDemand:
     async def provide(self, tenant: str, model: str, unknown: JobError) -> bool:
         """Register the adapter that `model` names. Return False if the name can't have a source.
 
-        The lookup counts against the limits of `tenant`. If no adapter exists at the source, this
-        request and those of the next seconds get the error `unknown`.
+        The limits of `tenant` apply to the lookup. If no adapter exists at the source, this request
+        and requests for the same name during the next seconds get the error `unknown`.
 
         Raises:
             JobFailed: no such adapter exists, it can't be served, or its source is unavailable.
@@ -135,7 +135,7 @@ class OnDemand:
 
     def _ended(self, tenant: str, name: str, task: asyncio.Task[None]) -> None:
         del self._running[tenant, name]
-        self._num_running -= Counter([tenant])  # also forgets tenants without lookups
+        self._num_running -= Counter([tenant])  # `-=` also removes tenants without lookups
         if not task.cancelled():
             task.exception()  # otherwise, asyncio logs errors that no request awaits
 
@@ -162,7 +162,7 @@ class OnDemand:
             refusal = await self._load(name, source, unknown)
         finally:
             await cancel_tasks(renewal)
-            with suppress(RedisUnavailable):  # then the lease expires
+            with suppress(RedisUnavailable):  # in this case, the lease expires by itself
                 if refusal and refusal.status < 500:
                     await self._lookups.refuse(name, refusal)
                 else:
@@ -192,6 +192,6 @@ class OnDemand:
         try:
             await self._new_versions.load(findings.adapter, replace=False, by=POOL)
         except JobFailed as failed:
-            if failed.error.code is not ErrorCode.ADAPTER_EXISTS:  # an operator has just loaded it
+            if failed.error.code is not ErrorCode.ADAPTER_EXISTS:  # else, an operator loaded it
                 raise
         return None

@@ -15,14 +15,14 @@ from shared.store.jobs.queue import Queue
 SHADOWS_DEADLINE_S = 600.0
 """Time limit of a copy in seconds. If the copy takes longer, the answers aren't compared."""
 MAX_TASKS = 32
-"""Maximum number of copies that a front end enqueues at the same time. Further copies are left
-out."""
+"""Maximum number of copies that a front end enqueues at the same time. Further copies are
+dropped."""
 
 log = structlog.get_logger()
 
 
 class ShadowCopies:
-    """Enqueues the copies of one front end. A copy that can't be enqueued is left out."""
+    """Enqueues the copies of one front end. A copy that can't be enqueued is dropped."""
 
     def __init__(self, queue: Queue, limits: QueueLimits, shadows: Shadows) -> None:
         self._queue = queue

@@ -30,7 +30,7 @@ class ShownAdapters:
         self._views = views
 
     async def view(self, name: str) -> AdapterView:
-        """Return the view of an adapter.
+        """Return the registry's view of an adapter: its versions and their usage.
 
         Raises:
             JobFailed: the name isn't registered. Another client may just have unloaded it.
@@ -103,7 +103,7 @@ def candidate_body(view: AdapterView, workers: Sequence[WorkerView]) -> Candidat
 
 
 def staging_body(staging: Staging | None) -> StagingBody | None:
-    """Return the progress of an adapter that a worker is fetching; None if no worker is."""
+    """Return the progress of an adapter that a worker is fetching; None if `staging` is None."""
     if staging is None:
         return None
     return StagingBody(

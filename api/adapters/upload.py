@@ -14,7 +14,7 @@ from shared.store.adapters.uploads import CONFIG, PIECE_BYTES, Uploads
 
 MIB = 1 << 20
 MARGIN_S = 60
-"""Seconds for which an upload outlives the deadline of its inspection."""
+"""Seconds for which an upload is kept after the deadline of its inspection."""
 CONTENT_TYPES = ("application/octet-stream", "application/x-safetensors")
 
 
@@ -49,7 +49,7 @@ class AdapterUploads:
             await self._write(request, tenant, upload, config)
             yield upload
         except BaseException:
-            with suppress(RedisUnavailable):  # then the upload expires
+            with suppress(RedisUnavailable):  # in this case, the upload expires by itself
                 await self._uploads.discard(upload)
             raise
 

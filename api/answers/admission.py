@@ -17,8 +17,8 @@ from shared.store.adapters.registry import Found
 async def admit(intake: Intake, access: Access, model: str) -> Admission:
     """Return the `Admission` of a request that needs no queued job, such as a tokenization.
 
-    The registry is read instead of the cache, because no later step would notice that a cached
-    model is outdated. An unknown adapter is loaded if `--adapter-source` has a source for it.
+    The function reads the registry and not the cache, because no later step would notice that a
+    cached model is outdated. An unknown adapter is loaded if it exists at `--adapter-source`.
 
     Raises:
         JobFailed: as in `admission_to` and `check_model`, or the adapter is quarantined.

@@ -122,7 +122,7 @@ class Answer(Response):
 
 
 class AttachedAnswer(Response):
-    """Response with the answer of a job that another request created, maybe at another process."""
+    """Response with the answer of a job that another request, maybe at another process, created."""
 
     def __init__(
         self,
@@ -133,7 +133,7 @@ class AttachedAnswer(Response):
         after: AnyPosition | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        """Create a response for the job `view`. With `after`, its stream starts at this position.
+        """Create a response for the job `view`. A stream starts after the position `after`, if any.
 
         A successful response has the additional `headers`.
         """

@@ -28,8 +28,8 @@ async def start_in_background(
 ) -> Response:
     """Enqueue the job of a request, and return a response that describes the job.
 
-    The function doesn't wait for the answer. A new job gets status 202. The job of an earlier
-    request with the same key gets 202, or 200 if it has ended. The response to a request to
+    The function doesn't wait for the answer. The status is 202, or 200 if an earlier request with
+    the same idempotency key created the job and the job has ended. The response to a request to
     /v1/responses is the response object, with status 200. The response has the additional
     `headers`. `trace` records which job answers the request. `root_path` is the pool's root path.
 
@@ -42,7 +42,7 @@ async def start_in_background(
         view, result = await own_job_and_result(following.views, draft.access, enqueued.id)
         is_accepted = enqueued.is_new or view.state in UNFINISHED
     except RedisUnavailable:
-        # Without a key, the client's next attempt is another job, so this one must not run.
+        # Without a key, the client's next attempt creates another job, so this job must not run.
         if draft.options.idempotency is None:
             following.cancels.add(draft.job.id)
         raise

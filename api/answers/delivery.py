@@ -31,7 +31,7 @@ KEEP_ALIVE_S = 10.0
 The response headers of a stream are sent after at most this time, even if no chunk is ready.
 """
 READ_S = 0.5
-"""Time limit in seconds for reading a job's place in the queue. New output may be delayed by it."""
+"""Time limit in seconds for reading a job's place in the queue. New output waits for this read."""
 STOPPING = JobError(
     code=ErrorCode.SERVER_STOPPING,
     message="this server stops; the job goes on for at least a minute, and to its end if its "
@@ -50,8 +50,8 @@ log = structlog.get_logger()
 class Delivery:
     """Follows one job and sends its answer.
 
-    If the client leaves or this process stops, callers abandon the job. If the delivery fails for
-    another reason, the job is cancelled.
+    If the client leaves or this process stops, callers must abandon the job. If the delivery fails
+    for another reason, this class cancels or abandons it (`is_only_client`).
     """
 
     following: Following

@@ -25,7 +25,7 @@ The next attempt enqueues the job even if the registry changes once more.
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """A request, and what is needed to make its job again if the registry changes."""
+    """A request, and the functions that make its job again if the registry changes."""
 
     model: str
     """Name of the model."""
@@ -90,7 +90,7 @@ class Draft:
         model = wanted.model
         await check_model(intake.registry, access, model)
         if remembered := intake.models.remembered(model):
-            with suppress(JobFailed):  # the current version of the model may serve the request
+            with suppress(JobFailed):  # the remembered model may be outdated, so read it below
                 return made(remembered)
         return made(await intake.models.read(model))
 
@@ -98,8 +98,8 @@ class Draft:
         """Enqueue the job, or find the job of an earlier request with the same idempotency key.
 
         Raises:
-            JobFailed: the request is invalid for the model as it is now, or its model can't serve
-                it.
+            JobFailed: the request is invalid for the model's current version, or the model can't
+                serve it.
             QueueFull: a limit of the queue is reached.
             RateLimited: a limit of the API key is reached.
             RedisUnavailable: Redis may not have accepted the job.
@@ -128,7 +128,7 @@ class Draft:
         )
 
     async def _remake(self) -> None:
-        """Make the job again for the present state of the model. The job keeps its id."""
+        """Make the job again for the current version of the model. The job keeps its id."""
         model, old = self._wanted.model, self._admission
         found = await self._intake.models.read(model)
         serving = found.canary_for(self._wanted.key)
@@ -156,7 +156,7 @@ class Draft:
             deadline_s=SHADOWS_DEADLINE_S,
         )
         seed = self._admission.random_seed
-        with suppress(JobFailed):  # the shadow can't serve the request, for example one with tools
+        with suppress(JobFailed):  # the shadow may not support the request, for example its tools
             copy = self._wanted.job_of(replace(admission, random_seed=seed))
             self._intake.shadow_copies.start(
                 self.job.id,

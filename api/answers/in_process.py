@@ -43,10 +43,10 @@ async def reply_to(
     access: Access,
     headers: Mapping[str, str],
 ) -> Reply:
-    """Answer one request. It uses idle capacity only.
+    """Answer one request. The request uses idle capacity only.
 
-    `app` has started. `answering` answers requests to the endpoint `path`. `body` is the request's
-    JSON. Its size and complexity have been checked already, and its text has `num_bytes` bytes.
+    `app` must have started already. `answering` answers requests to the endpoint `path`. `body` is
+    the request's parsed JSON. Callers must have checked its size, `num_bytes`, and its complexity.
 
     Raises:
         Exception: the request failed with an unexpected error.
@@ -67,7 +67,7 @@ async def reply_to(
     with structlog.contextvars.bound_contextvars(request_id=request_id):
         try:
             return await _sent(request_id, request, await answering(request, access, body))
-        except Exception as failure:  # noqa: BLE001  # raised again unless clients are told
+        except Exception as failure:  # noqa: BLE001  # `failure_response` raises unexpected errors
             return await _sent(request_id, request, failure_response(request, failure))
 
 

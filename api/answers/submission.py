@@ -67,7 +67,7 @@ async def submit_json(
 async def submit_viewed(
     request: Request, access: Access, raw: dict[str, Any], viewed: ViewedRequest
 ) -> Response:
-    """Do the same as `submit` for a request of another API. `viewed` is its chat request."""
+    """Do the same as `submit_json` for another API. `viewed` is the request as a chat request."""
     return await _submit(request, access, raw, viewed.parse, viewed.job, viewed.others)
 
 
@@ -108,7 +108,7 @@ async def _submit(
         return body, answer_headers, draft
 
     try:
-        # An unknown adapter is loaded between two turns, because that may take long.
+        # Loading an unknown adapter may take long, so the request gives up its turn for that time.
         body, answer_headers, draft = await intake.on_demand.with_adapter(
             access, raw.get("model"), drafted
         )

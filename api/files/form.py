@@ -21,7 +21,7 @@ class FileForm:
     """
 
     def __init__(self, content_type: str) -> None:
-        """Prepare to read a form.
+        """Create a parser. `content_type` is the form's header Content-Type.
 
         Raises:
             JobFailed: the content type isn't that of a form.

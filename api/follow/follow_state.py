@@ -54,12 +54,12 @@ class Timer(Enum):
     """Signals of the two timers of a `Follower`."""
 
     SILENCE = auto()
-    """The job must be read.
+    """The follower must read the job from Redis.
 
     Either no event has arrived for a while, or the job is done but its result couldn't be read.
     """
     REFILL = auto()
-    """The checkpoints must be read. Has no effect if no tokens are missing."""
+    """The follower must read the checkpoints. The signal has no effect if no tokens are missing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +187,7 @@ def _on_stored_job(progress: Progress, transcript: Transcript, stored: StoredJob
 
 
 def _ended(progress: Progress, transcript: Transcript, stored: StoredJob) -> Progress:
-    """Return the progress after all stored tokens of an ended job were added."""
+    """Add all stored tokens of an ended job to the transcript, and return the final progress."""
     if stored.state is JobState.DONE and stored.result:
         return _done(progress, transcript, stored.result.usage)
     if stored.state is JobState.DONE:

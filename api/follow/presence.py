@@ -11,7 +11,7 @@ from shared.protocol.ids import ApiId
 from shared.store.jobs.queue import Queue
 
 BEAT_S = 5.0
-"""Seconds between two reports. A process counts as dead after a minute without a report."""
+"""Seconds between two reports. The pool considers a process dead after a minute without one."""
 
 log = structlog.get_logger()
 
@@ -37,7 +37,7 @@ class Presence:
             await asyncio.sleep(BEAT_S)
 
     async def _beat(self) -> None:
-        """Report once. If this process counted as dead, attach it to its jobs again."""
+        """Report once. If the pool considered this process dead, attach it to its jobs again."""
         if await self._queue.beat_api(self._api):
             for job_id in self._replies.jobs:
                 self._cancels.attach(job_id)

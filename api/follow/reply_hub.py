@@ -71,7 +71,7 @@ class Inbox:
         self._wake.set()
 
     def take_outage(self) -> bool:
-        """Return whether Redis was unavailable since the last call."""
+        """Return whether Redis was unavailable since the last call of this method."""
         had_outage, self._had_outage = self._had_outage, False
         return had_outage
 

@@ -27,8 +27,8 @@ class Delta:
     ids: tuple[int, ...] = ()
     """Ids of the new tokens. Empty unless the answer needs them."""
     prompt_ids: tuple[int, ...] = ()
-    """Ids of the prompt's tokens. Only a choice's first delta with `ids` has them, or, without
-    tokens, its only delta."""
+    """Ids of the prompt's tokens. Only the first delta of a choice that has `ids` contains them. If
+    the choice has no tokens, its only delta contains them."""
 
 
 @dataclass(slots=True)

@@ -24,7 +24,7 @@ class CanonicalPath:
         self._pools = pools
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one request."""
+        """Normalise the path of a request, and pass the request to the app."""
         if scope["type"] == "http":
             path = canonical_path(scope["path"], self._root_path)
             pool = path.removeprefix(POOLS_PATH).partition("/")[0]

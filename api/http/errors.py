@@ -50,7 +50,7 @@ _ANTHROPIC_TYPES = {
     504: "timeout_error",
 }
 _NO_THREADS = {"error_code": "thread_unsupported_request"}
-"""Details that make Anthropic's clients repeat a request with all messages and no thread."""
+"""Error details that make Anthropic's clients send all messages again, without a thread."""
 
 
 def add_error_handlers(app: FastAPI) -> None:

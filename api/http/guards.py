@@ -123,7 +123,7 @@ class Guards:
         return guard.scopes if guard else ()
 
     def is_always_open(self, path: str) -> bool:
-        """Return whether API keys have no effect on `path`. Such requests never wait for Redis."""
+        """Return whether API keys don't affect requests for `path`, which then never need Redis."""
         return self._has(path, Key.IGNORED) or path.startswith(self._open_prefixes)
 
     def is_key_optional(self, path: str) -> bool:

@@ -37,4 +37,4 @@ RATE_HEADERS = tuple(
     for part in ("limit", "remaining", "reset")
     for unit in ("requests", "tokens")
 )
-"""The API key's limits, the remaining amounts, and the seconds until they are full again."""
+"""The API key's limits, the remaining amounts, and the seconds until they equal the limits."""

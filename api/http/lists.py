@@ -62,7 +62,7 @@ def read_limit(text: str | None, *, default: int, most: int) -> int:
 
 
 def read_page_query(params: QueryParams, *, also: Collection[str] = ()) -> tuple[int, str | None]:
-    """Return a page's maximum number of items, and its `after`. `also` has more known parameters.
+    """Return the parameters `limit` and `after` of a page. `also` names other valid parameters.
 
     Raises:
         JobFailed: a parameter is unknown or has an invalid value. The error names the parameter.

@@ -46,7 +46,7 @@ class Boundary:
         self._pacer = Pacer()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one request."""
+        """Pass a request to the app, and handle the exceptions that the app raises."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -71,7 +71,7 @@ class Boundary:
             await self._app(scope, receive, recording_send)
         except ClientDisconnect:
             pass  # the client disconnected while it sent the body
-        except asyncio.CancelledError:  # uvicorn cancels what still runs after the drain time
+        except asyncio.CancelledError:  # uvicorn cancels requests that outlast the drain time
             if status != CLIENT_GONE_STATUS:
                 raise  # the response has started; closing the connection shows it is incomplete
             await error_response(Request(scope), _STOPPING)(scope, receive, recording_send)

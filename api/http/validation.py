@@ -94,7 +94,7 @@ def _shortened(value: str | float | None) -> str:
 
 
 def _path(detail: ErrorDetails) -> tuple[int | str, ...]:
-    """Return the path of the invalid field, without the kind of message that pydantic adds."""
+    """Return the path of the invalid field, without the role that pydantic adds for a message."""
     loc = detail["loc"]
     return loc[:2] + loc[3:] if loc[0] == _MESSAGES_FIELD else loc
 

@@ -53,7 +53,7 @@ def stop_fields(reader: BlockReader) -> dict[str, Any]:
 
 
 def usage_body(usage: Usage | None) -> dict[str, Any]:
-    """Return token counts in Anthropic's format. It doesn't count cached tokens as input tokens."""
+    """Return token counts in Anthropic's format, whose input tokens exclude cached tokens."""
     usage = usage or Usage(prompt_tokens=0, completion_tokens=0)
     return {
         "input_tokens": usage.prompt_tokens - usage.cached_tokens,

@@ -1,4 +1,4 @@
-"""Translates messages and tools from the format of /v1/messages to a chat request's. Pure."""
+"""Translates messages and tools of /v1/messages into the format of chat requests. Pure."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn

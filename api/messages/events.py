@@ -17,7 +17,7 @@ _DELTAS = {
 
 
 class MessageEvents:
-    """Format of the events of one message."""
+    """Renders the events of one message."""
 
     is_numbered = False
 
@@ -36,7 +36,7 @@ class MessageEvents:
         return [TypedEvent("message_start", {"message": message}), TypedEvent("ping", {})]
 
     def block(self, event: BlockEvent) -> list[TypedEvent]:
-        """Return the event of a content block."""
+        """Return the event that opens, extends or closes a content block."""
         place = {"index": event.block.index}
         match event:
             case Opened():

@@ -1,4 +1,4 @@
-"""Known fields of objects in requests to /v1/messages that no pydantic class validates. Pure.
+"""Known fields of the objects in /v1/messages requests that no pydantic class validates. Pure.
 
 Clients send blocks of earlier messages back as they are, and mark blocks to be cached. Fields such
 as `signature` and `cache_control` are therefore known, although the conversation doesn't need them.

@@ -38,7 +38,7 @@ class PoolSnapshot:
 
 
 class PoolCollector(Collector):
-    """Prometheus collector for one snapshot of the pool's state; None without Redis."""
+    """Prometheus collector for one snapshot of the pool, which is None if Redis is unavailable."""
 
     def __init__(self, pool: PoolSnapshot | None) -> None:
         self._pool = pool
@@ -136,7 +136,7 @@ def _labelled(
 
 
 def _total(name: str) -> Callable[[WorkerView], float]:
-    """Return a function that reads a worker's counter; 0 if its release doesn't report it."""
+    """Return a function that reads a worker's counter. A counter that isn't reported is 0."""
     return lambda worker: worker.info.counters.get(name, 0)
 
 

@@ -103,7 +103,7 @@ class RequestTrace:
         return replace(job, traceparent=span.traceparent)
 
     def replay(self, job: Job, earlier: JobId) -> None:
-        """Record that the job of an earlier request with the same key answers the request."""
+        """Record that the job of an earlier request with the same idempotency key answers it."""
         if self._span:
             self._span.set(
                 {
@@ -180,6 +180,6 @@ def _error_type(failure: BaseException) -> ErrorCode | str:
             return ErrorCode.UNAVAILABLE
         case ClientGone() | ClientDisconnect():
             return CLIENT_GONE
-        case asyncio.CancelledError():  # uvicorn cancels what still runs after the drain time
+        case asyncio.CancelledError():  # uvicorn cancels requests that outlast the drain time
             return ErrorCode.SERVER_STOPPING
     return ErrorCode.INTERNAL

@@ -1,4 +1,4 @@
-"""Measures when the tokens of one answer arrive, for the metrics."""
+"""Measures, for the metrics, when the tokens of one answer arrive."""
 
 import time
 from collections.abc import Iterable

@@ -62,7 +62,7 @@ def describe(
 ) -> dict[str, Any]:
     """Build the OpenAPI document of `app`, without the names of models.
 
-    `with_keys` says whether clients need API keys, and `guards` which routes need them.
+    `with_keys` states whether clients need API keys, and `guards` states which routes need them.
     """
     root = settings.root_path
     document = get_openapi(

@@ -35,7 +35,7 @@ MEANINGS = {
     503: "Redis, the model or the adapter is unavailable at present, or the server stops.",
     504: "The job wasn't finished within its deadline.",
 }
-"""Meanings of the statuses of errors on most routes."""
+"""Description of each error status. They apply to most routes."""
 _ENCODING = "The body has a Content-Encoding other than gzip."
 _STREAM: dict[str, Any] = {"text/event-stream": {}}
 

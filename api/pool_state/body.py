@@ -45,7 +45,7 @@ def pool_body(state: PoolState, *, pool: str, version: str) -> dict[str, Any]:
 
 
 def reason(*, has_base: bool, has_worker: bool) -> str | None:
-    """Return why requests aren't answered at present, or None if they are."""
+    """Return the reason why requests aren't answered at present, or None if they are answered."""
     if not has_base:
         return "no base model is registered"
     return None if has_worker else "no worker is alive"

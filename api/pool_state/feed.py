@@ -30,7 +30,7 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Frame:
-    """One read of the pool, encoded once for all streams."""
+    """State of the pool from one read, encoded once for all streams."""
 
     body: bytes
     """JSON of the state without `history`, and without its closing brace."""

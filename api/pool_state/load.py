@@ -7,7 +7,7 @@ from shared.store.views.pool_views import QueueCounts
 def load_of(counts: QueueCounts, base: BaseModel | None) -> float:
     """Return the number of workers that the unfinished jobs need: jobs divided by slots per worker.
 
-    A job counts as one slot, although it takes a slot for each of its choices. Workers that have
+    Each job is taken as one slot, although it needs a slot for each choice. Workers that have
     left don't change the result, since Redis remembers the slots of the last worker. Without a base
     model, the load is 1, because the pool accepts jobs only after a worker has registered one.
     """
@@ -16,4 +16,4 @@ def load_of(counts: QueueCounts, base: BaseModel | None) -> float:
     unfinished = counts.waiting + counts.running
     if counts.slots_per_worker:
         return unfinished / counts.slots_per_worker
-    return 1.0 if unfinished else 0.0  # how many workers these jobs need is unknown
+    return 1.0 if unfinished else 0.0  # the number of workers that these jobs need is unknown

@@ -92,5 +92,5 @@ def points(samples: Sequence[Sample], indexes: Iterable[int]) -> list[Point]:
 
 
 def rounded(seconds: float | None) -> float | None:
-    """Round a time to the first token for clients."""
+    """Return a time to the first token, rounded for clients."""
     return None if seconds is None else round(seconds, 4)

@@ -14,11 +14,11 @@ MAX_MODELS = 2048
 
 
 class ModelCache:
-    """Models that were found in the registry, so that most requests needn't read it.
+    """Caches models from the registry, so that most requests needn't read it.
 
-    A remembered model may be outdated. `Queue.enqueue` therefore checks that the registry still has
-    the revision in which the model was found. All remembered models belong to one revision. Unknown
-    names aren't remembered.
+    A cached model may be outdated. `Queue.enqueue` therefore checks that the registry still has the
+    revision from which the model was read. All cached models are from one revision. Unknown names
+    aren't cached.
     """
 
     def __init__(self, registry: Registry) -> None:

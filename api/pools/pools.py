@@ -41,8 +41,8 @@ def settings_of_pools(settings: ApiSettings) -> list[ApiSettings]:
 class Pools:
     """Finds the pool that a request is for.
 
-    A request whose path begins with `/pools/NAME` is for this pool. Others are for the first pool
-    that has their model or job, or for the first pool if none has.
+    A request whose path begins with `/pools/NAME` is for the pool NAME. Any other request is for
+    the first pool that has its model or job. If no pool has it, the request is for the first pool.
     """
 
     def __init__(self, pools: Sequence[Pool]) -> None:
@@ -87,7 +87,7 @@ class Pools:
         return self.all[0] if job is None else await self._with_job(job)
 
     def shown_to(self, request: Request) -> Sequence[Pool]:
-        """Return the pools whose models a request lists."""
+        """Return the pools whose models the response to a request lists."""
         known = self._known(request)
         return self.all if known is None else (known,)
 

@@ -1,6 +1,6 @@
-"""Base class of the answer formats in `openai_chunks.py` and `embeddings.py`.
+"""Interface of answer formats. `openai_chunks.py` and `embeddings.py` contain the formats.
 
-Responses and messages don't consist of choices: `api/responses/` and `api/messages/` render them.
+It covers answers with choices. `api/responses/` and `api/messages/` render the other answers.
 """
 
 from abc import ABC, abstractmethod
@@ -10,7 +10,7 @@ from api.follow.transcript import ChoiceTranscript, Delta
 
 
 class Format(ABC):
-    """Answer format of one endpoint."""
+    """Interface of the answer format of one endpoint. Subclasses render its choices."""
 
     id: str
     object: str

@@ -1,8 +1,8 @@
 """Divides the output of a choice into blocks of text, reasoning and tool calls. Pure.
 
 The blocks are a function of the output: they don't depend on the pieces in which it arrives. Each
-event has a position: the number of characters of output that precede it. The end of the output
-counts as one more character.
+event has a position: the number of characters of output that precede it. Events at the end of the
+output have a position that is one higher.
 """
 
 from collections import deque
@@ -96,7 +96,7 @@ class BlockReader:
     def __init__(self, spec: AnswerSpec) -> None:
         self.blocks: list[Block] = []
         self.num_chars = 0
-        """Number of characters of output so far, plus one once the output has ended."""
+        """Number of characters of output so far. It is one higher once the output has ended."""
         self.finish: FinishReason | None = None
         self.stop = ""
         """Stop sequence that ended the output, if the view reports it."""
@@ -199,7 +199,7 @@ class BlockReader:
             yield Closed(block)
 
     def _taken(self, end: int | None) -> tuple[PositionLogprobs, ...]:
-        """Take the log-probabilities of the tokens that begin before `end`, or of all tokens."""
+        """Take the log-probabilities of the tokens that begin before `end`. None takes all."""
         taken = []
         while self._logprobs and (end is None or self._logprobs[0].offset < end):
             taken.append(self._logprobs.popleft())
@@ -207,7 +207,7 @@ class BlockReader:
 
 
 def without_stop(spec: AnswerSpec, delta: Delta) -> tuple[Delta, str]:
-    """Return a delta without the stop sequence at its end, and the sequence (empty if none).
+    """Return a delta without the stop sequence at its end, and that sequence, empty if none.
 
     Only the last delta can have one, because workers hold back text that may belong to one.
     """

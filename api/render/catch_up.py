@@ -13,7 +13,7 @@ class Misplaced(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """A delta. The client may already have its first chunks."""
+    """A delta to render again. The client may already have the first chunks of it."""
 
     delta: Delta
     num_chunks: int | None = 0
@@ -31,10 +31,10 @@ class CatchUp:
         self._choices = [ChoiceTranscript() for _ in position.choices]
 
     def add(self, deltas: Sequence[Delta]) -> list[Replay]:
-        """Add deltas and return everything to replay, or nothing before the position is reached.
+        """Add deltas. Return nothing until the position is reached, and then all deltas to replay.
 
-        The replayed deltas rebuild the state in which the stream was after the position, and then
-        report all further output. `add` must not be called again after that.
+        The first replayed deltas restore the state that the stream had at the position. The others
+        contain all further output. Callers must not call `add` again after that.
 
         Raises:
             Misplaced: a choice ended before the position, or its text differs from the text that
@@ -67,7 +67,7 @@ class CatchUp:
 
     def _replays(self) -> Iterator[Replay]:
         # Ids and token counts depend on everything that was sent before. The order is therefore the
-        # stream's order: what the client has, the delta with the cut, all further output.
+        # stream's: the output that the client has, the delta with the cut, all further output.
         for index, choice in enumerate(self._choices):
             # None: the client has all chunks, so the writer adds the output and emits nothing.
             yield Replay(_between(index, choice, NOTHING, self._position.choices[index]), None)

@@ -12,7 +12,7 @@ from shared.protocol.ids import EMBEDDING_PREFIX
 
 
 class EmbeddingFormat(Format):
-    """Format of /v1/embeddings. Only the result of a job has embeddings. They aren't streamed."""
+    """Format of /v1/embeddings. The embeddings are in the result of a job, and never streamed."""
 
     object = "list"
     chunk_object = "list"

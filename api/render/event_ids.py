@@ -84,7 +84,7 @@ class Middle:
     id: str
     """Id of the event before the position."""
     choices: tuple[Sent, ...]
-    """One item per choice. The item of a choice that is cut is its part before the delta."""
+    """Part of each choice that the client has. For the choice with the cut: without the delta."""
     cut: Cut | None
     checksum: int
     """Checksum of the text before the position. At a cut, the text includes the whole delta."""

@@ -28,8 +28,8 @@ DONE = b"data: [DONE]\n\n"
 class StreamWriter:
     """Renders the events of one stream, from its start or after one of its events.
 
-    A job may have several streams, such as after a reconnect. Their chunks may differ; the joined
-    output doesn't.
+    A job may have several streams, such as after a reconnect. They may divide the output into
+    different chunks, but the joined output is the same.
     """
 
     def __init__(self, spec: AnswerSpec, after: Position = START) -> None:

@@ -1,8 +1,9 @@
 """Renders a job's output as a stream of typed server-sent events. Pure.
 
-Each event has a number. It is a function of the event's position in the output, so all streams of
-one job have equal numbers, however they divide the output. The numbers increase, with gaps. The id
-of an event is its number and a checksum of the output before it, for example `570001-0a1b2c3d`.
+Each event has a number, which is a function of the event's position in the output. Streams of a job
+therefore use the same numbers, even if they divide the output differently. The numbers increase,
+with gaps. The id of an event is its number and a checksum of the output before it, for example
+`570001-0a1b2c3d`.
 """
 
 import re
@@ -38,7 +39,7 @@ class TypedEvent:
 
 
 class EventFormat(Protocol):
-    """Format of one API's events."""
+    """Interface of the classes that render one API's events."""
 
     is_numbered: bool
     """Whether the data of an event contains its number, as `sequence_number`."""
@@ -67,11 +68,11 @@ class After:
     checksum: int | None = None
     """Checksum of the output before the position; None if it isn't known."""
     is_end: bool = False
-    """Whether nothing follows."""
+    """Whether the stream has no events after the position."""
 
     @property
     def num_chars(self) -> int:
-        """Number of characters of output before the position, plus one after the output's end."""
+        """Number of characters of output before the position; one higher after the output's end."""
         return max(0, self.number) // PER_POSITION
 
     @property

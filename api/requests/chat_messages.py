@@ -113,7 +113,7 @@ def _template_call(call: ToolCall, budget: JsonBudget) -> dict[str, Any]:
     """Return the call in the form that chat templates expect, with parsed arguments.
 
     Arguments that aren't valid JSON, are nested too deeply, or exceed the budget of all calls stay
-    text. They aren't refused, because the client may only be repeating what the model wrote.
+    text. They aren't refused, because the client may only be repeating the model's own text.
     """
     try:
         text = (call.function.arguments or "{}").encode()

@@ -19,7 +19,7 @@ from api.schema.chat_messages import AssistantMessage
 from api.schema.tools import mode_of
 
 MAX_LISTED = 10
-"""Maximum number of fields that the header names. Further fields are only counted."""
+"""Maximum number of fields that the header names. Of further fields, it states the number."""
 MAX_LISTED_CHARS = 80
 """Maximum length of a field's path in the header."""
 _UNSAFE = re.compile(r"[^!#-+\--~]")
@@ -73,7 +73,7 @@ def warning(request: RequestModel, others: OtherFields = NO_OTHERS) -> str | Non
 
 
 def _listed(ignored: Iterator[str], unknown: Iterator[UnknownField]) -> str:
-    """Return the paths of the first `MAX_LISTED` fields, and how many more there are."""
+    """Return the paths of the first `MAX_LISTED` fields, and the number of further fields."""
     paths = chain(ignored, (field.path for field in unknown))
     shown = ", ".join(_shown(path) for path in islice(paths, MAX_LISTED))
     # `islice` leaves the further fields in the iterators.

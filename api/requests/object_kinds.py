@@ -14,7 +14,7 @@ from shared.errors import ErrorCode, failed
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObjectKind:
-    """Fields that objects of one kind may have."""
+    """One kind of object in a request, with the fields that such an object may have."""
 
     fields: tuple[str, ...]
     """Fields that have an effect, and fields that clients only send back."""

@@ -7,7 +7,7 @@ from shared.protocol.images import text_of
 from shared.protocol.jobs import Endpoint, Job
 
 JOINED_BYTES = 12
-"""Number of bytes at the start of each message that the lower bound doesn't count.
+"""Number of bytes at the start of each message that the lower bound leaves out.
 
 The chat template puts text before a message. A tokenizer's Unicode composition may merge that text
 with up to three characters of the message. Each of these characters has up to four bytes.

@@ -69,9 +69,9 @@ def enqueue_options(
 ) -> EnqueueOptions:
     """Return the options of the request's job.
 
-    `path` is the endpoint's path, `raw` is the body as parsed JSON, and `weight` is the tenant's.
-    `key_id` is the id of a stored API key, empty for other keys. `books_pool` is
-    `Access.books_pool`.
+    `path` is the endpoint's path, `raw` is the parsed JSON body, and `weight` is the tenant's share
+    of the pool relative to other tenants. `key_id` is the id of a stored API key, and empty for
+    other keys. `books_pool` is `Access.books_pool`.
     """
     key = headers.idempotency_key
     return EnqueueOptions(

@@ -45,7 +45,7 @@ def thinking_switch(thinks: bool) -> dict[str, Any]:
 
 
 def prompt_end(request: ChatCompletionRequest) -> PromptEnd:
-    """Return how the prompt ends.
+    """Return the end of the prompt that the request asks for.
 
     Raises:
         JobFailed: the request asks both for a new answer and for the continuation of a message.

@@ -45,7 +45,7 @@ MAX_ANSWERS = 128
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Admission:
-    """Properties of a job that don't come from the body of its request."""
+    """Properties of a job that the body of its request doesn't determine."""
 
     id: JobId
     tenant: str

@@ -155,7 +155,7 @@ INSTEAD: Mapping[str, str] = {
     "thinking": "reasoning_effort or chat_template_kwargs",
     "top_logprobs": "logprobs with a number",
 }
-"""For some unsupported fields, what the client can send instead."""
+"""For some unsupported fields, the fields or values that clients can send instead."""
 
 
 def drop_unsupported(

@@ -83,9 +83,9 @@ class ViewedRequest:
 
 
 def chat_extras(request: RequestModel) -> dict[str, Any]:
-    """Return the fields of a request that its own API doesn't define, but chat requests do.
+    """Return the fields of a request that only chat requests define, and not the request's own API.
 
-    This includes fields that chat requests know only in order to refuse them.
+    This includes fields that chat requests define only in order to refuse them.
     """
     extra = request.model_extra or {}
     return {name: value for name, value in extra.items() if name in CHAT_FIELDS or name in CHAT}
@@ -99,8 +99,8 @@ def unknown_in_view(
 ) -> Iterator[UnknownField]:
     """Yield the unknown fields of another API's request, at any depth.
 
-    Fields of `model`, the class of all the API's fields, are known, and so are fields of chat
-    requests. The suggestions for a misspelt name never include `unsupported` names. For each field
+    Known are the fields of `model`, the class of all the API's fields, and the fields of chat
+    requests. `unsupported` names are never suggested in place of a misspelt name. For each field
     that no pydantic class validates, `objects` has the kinds of the objects in it.
     """
     known = {*field_names(model), *CHAT_FIELDS}

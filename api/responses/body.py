@@ -26,7 +26,7 @@ def response_body(
     usage: Usage | None = None,
     error: JobError | None = None,
 ) -> dict[str, Any]:
-    """Return the response object with `status`."""
+    """Return the response object of a job. `output` are its output items."""
     is_incomplete = status == INCOMPLETE
     request = spec.request or {}
     return {
@@ -58,7 +58,7 @@ def status_of(finish: FinishReason | None) -> str:
 
 
 def output_items(spec: AnswerSpec, blocks: Sequence[Block]) -> list[dict[str, Any]]:
-    """Return the output items of closed blocks. Only the last one can be incomplete."""
+    """Return the output items of closed blocks. Only the last item can be incomplete."""
     return [item(spec, block, status_of(block.finish)) for block in blocks]
 
 

@@ -7,7 +7,7 @@ from api.schema.responses import ResponseRequest, TextFormat
 
 
 def echoed_fields(request: ResponseRequest, tools: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the repeated fields with their defaults. The `tools` must not have unknown fields."""
+    """Return the repeated fields with their defaults. `tools` must contain only known fields."""
     reasoning = request.reasoning
     return {
         "background": bool(request.background),

@@ -24,7 +24,7 @@ _TEXTS = {BlockKind.TEXT: "output_text", BlockKind.REASONING: "reasoning_text"}
 
 
 class ResponseEvents:
-    """Format of the events of one response."""
+    """Renders the events of one response."""
 
     is_numbered = True
 

@@ -20,7 +20,7 @@ ITEMS_PARAMETERS = [
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ItemPage:
-    """The items that a request asks for."""
+    """The page of input items that a request asks for."""
 
     limit: int
     is_oldest_first: bool

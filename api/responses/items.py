@@ -119,7 +119,7 @@ def _part(part: Any, path: str) -> Item:
 
 
 def _reasoning(item: Mapping[str, Any], path: str) -> list[Item]:
-    """Return the parts of the reasoning's text. Summaries and encrypted content are left out."""
+    """Return the text parts of a reasoning item. Summaries and encrypted content are left out."""
     content = item.get("content")
     if content is None:
         return []

@@ -24,7 +24,7 @@ _STATUSES = {
     JobState.RUNNING: "in_progress",
     JobState.CANCELLED: "cancelled",
 }
-"""Status of a response for the state of its job. Jobs in other states, except DONE, have failed."""
+"""Status of a response, by the state of its job. In other states except DONE, the job failed."""
 
 
 async def own_response(

@@ -1,1 +1,1 @@
-"""HTTP routes, one file per group. They check rights and call the other packages of `api`."""
+"""HTTP routes, one file per group. `api/app.py` lists them, and each declares a guard."""

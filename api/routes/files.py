@@ -145,7 +145,7 @@ async def delete_file(
 ) -> DeletedFile:
     """Delete a file. A batch that still reads the file fails."""
     file = await files.own(access, file_id)
-    with suppress(JobFailed):  # then a control process deletes the content
+    with suppress(JobFailed):  # in this case, a control process deletes the content later
         await remove_file(files.store(), files.records, file.id)
     return DeletedFile(id=file.id, deleted=True)
 

@@ -37,7 +37,7 @@ Off = Annotated[
     AfterValidator(_refuse_true),
     WithJsonSchema({"type": "boolean", "const": False}),
 ]
-"""A switch that can't be on. Unlike `Literal[False]`, it doesn't take 0."""
+"""A switch that must be false. Unlike `Literal[False]`, the type refuses 0."""
 
 
 def _join_lines(schema: dict[str, Any]) -> None:
@@ -54,13 +54,13 @@ class Body(BaseModel):
 
 
 class StrictBody(Body):
-    """Body or query that refuses fields of other names."""
+    """Body or query that refuses unknown fields."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
 class RequestModel(Body):
-    """Part of a request body. Fields of other names are kept, and nothing reads their values.
+    """Part of a request body. Unknown fields are kept, but no code reads their values.
 
     `api.requests.ignored_fields` lists these fields, for a warning or an error.
     """

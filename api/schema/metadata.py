@@ -15,7 +15,7 @@ METADATA_LIMITS = (
 
 
 def _of_few_keys(metadata: Any) -> Any:
-    """Refuse too many keys before pydantic reports each value that isn't a string."""
+    """Refuse too many keys first, because pydantic reports every value that isn't a string."""
     if isinstance(metadata, dict) and len(metadata) > MAX_KEYS:
         raise ValueError(f"can have at most {MAX_KEYS} keys, not {len(metadata)}")
     return metadata

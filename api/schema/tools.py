@@ -10,7 +10,7 @@ from shared.errors import ErrorCode
 
 MAX_TOOLS = 128
 PlainTools = Annotated[list[dict[str, Any]], Field(max_length=MAX_TOOLS, fail_fast=True)]
-"""Tools that are validated later."""
+"""Tools as plain objects. The translation of the request validates them later."""
 NAME_PATTERN = r"^[a-zA-Z0-9_-]{1,64}$"
 _MODES = ("none", "auto", "required")
 

@@ -12,7 +12,7 @@ const main = document.getElementById("content");
 let unmount = null;
 let visit = 0;
 
-/** Name of the page in the hash: `#/jobs/some-id?x=1` -> "jobs". The page reads what follows itself. */
+/** Name of the page in the hash: `#/jobs/some-id?x=1` -> "jobs". The page itself reads the rest. */
 function pageName() {
   const name = location.hash.replace(/^#\/?/, "").split(/[/?]/)[0];
   return Object.hasOwn(TITLES, name) ? name : "pool";
@@ -35,7 +35,7 @@ async function show() {
   main.dataset.page = name;
   try {
     const page = await import(`./pages/${name}.js`);
-    await nextTask(); // what the page's modules did was a task of its own
+    await nextTask(); // so that loading the modules and showing the page are separate tasks
     if (own !== visit) return;
     const stop = await page.mount(body);
     if (own === visit) unmount = stop ?? null;
@@ -48,7 +48,7 @@ async function show() {
 
 let shown = null;
 
-/** Show the page of the hash, unless only what follows its name changed. */
+/** Show the page that the hash names, unless it is shown already. */
 function navigate() {
   const name = pageName();
   if (name === shown) return;

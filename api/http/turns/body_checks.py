@@ -1,4 +1,4 @@
-"""Spreads the checks of large request bodies over turns of the event loop, fairly to tenants."""
+"""Spreads checks of large request bodies over turns of the event loop, and is fair to tenants."""
 
 import asyncio
 

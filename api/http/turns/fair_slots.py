@@ -35,7 +35,7 @@ class FairSlots:
             self.release(tenant)
 
     async def acquire(self, tenant: str) -> None:
-        """Wait for a slot. `release` returns it."""
+        """Wait for a slot and take it. Callers must give it back with `release`."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(tenant, deque()).append(future)
         self._give_out()
@@ -47,7 +47,7 @@ class FairSlots:
             raise
 
     def release(self, tenant: str) -> None:
-        """Return a slot that `tenant` holds."""
+        """Give back a slot that `tenant` holds."""
         self._num_free += 1
         self._num_held[tenant] -= 1
         if not self._num_held[tenant]:

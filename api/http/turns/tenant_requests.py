@@ -27,7 +27,7 @@ class TenantRequests:
         self._num_running: Counter[str] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one request."""
+        """Pass a request to the app, or refuse it if its tenant has too many requests."""
         access: Access | None = scope.get("state", {}).get("access")
         if scope["type"] != "http" or access is None or access.is_anonymous:
             await self._app(scope, receive, send)

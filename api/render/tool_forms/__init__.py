@@ -1,1 +1,1 @@
-"""Forms in which models write tool calls, each with its parser."""
+"""Forms in which models write tool calls, with a parser each. `worker/text/` has their grammars."""

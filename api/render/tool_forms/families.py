@@ -36,7 +36,7 @@ CallBody = NamedObject | BareObject | PythonBody | XmlBody
 
 @dataclass(frozen=True, slots=True)
 class CallSyntax:
-    """One way to write calls."""
+    """Syntax of one way to write tool calls."""
 
     opens: Pattern
     """Text before the body of the first call."""
@@ -50,7 +50,7 @@ class CallSyntax:
 
 @dataclass(frozen=True, slots=True)
 class FormSyntax:
-    """All ways to write calls in one form."""
+    """All ways to write tool calls in one form."""
 
     calls: tuple[CallSyntax, ...]
     is_anywhere: bool = True

@@ -18,7 +18,7 @@ _PYTHON_WORDS = {"True": "true", "False": "false", "None": "null"}
 
 @dataclass(frozen=True, slots=True)
 class Tags:
-    """Tags of one form of calls."""
+    """Tags around the keys and values of calls in one form."""
 
     key_open: str
     key_close: str
@@ -152,9 +152,9 @@ class XmlBody:
 
 
 def to_json(value: str, types: Set[str]) -> str:
-    """Convert a value that a model wrote without quotes to JSON.
+    """Convert to JSON a value that a model wrote without quotes.
 
-    `types` are the JSON types of its parameter. A value of none of these types becomes a string.
+    `types` are the JSON types of its parameter. A value of another type becomes a string.
     """
     text = value.strip()
     text = _PYTHON_WORDS.get(text, text)
@@ -165,7 +165,7 @@ def to_json(value: str, types: Set[str]) -> str:
 
 
 def _kinds(value: object) -> set[str]:
-    """Return the names that JSON Schema has for a value's type, except for strings."""
+    """Return JSON Schema's names for the type of a value; none for a string."""
     match value:
         case bool():
             return {"boolean"}

@@ -17,7 +17,7 @@ PAGE_HEADERS = {
     ),
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-cache",  # browsers ask whether the file has changed, by its ETag
+    "Cache-Control": "no-cache",  # browsers send the ETag to ask whether the file has changed
 }
 """With these headers, browsers load nothing from other hosts, and run no inline code."""
 FOLDER = Path(__file__).parents[2] / "static"

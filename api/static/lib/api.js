@@ -7,8 +7,8 @@ const events = new EventTarget();
 let isOpen = false;
 let askForKey = null;
 let asking = null;
-let numDeclined = 0; // questions for a key that the person closed
-let aheadMs = 0; // of the server's clock
+let numDeclined = 0; // number of key dialogs that the user has closed
+let aheadMs = 0; // by which the server's clock is ahead of the browser's
 const MIN_AHEAD_MS = 2000; // the header Date has whole seconds
 
 /** An error of the API. `status` is 0 if the front end can't be reached. */
@@ -20,13 +20,13 @@ export class ApiError extends Error {
     this.code = code;
   }
 
-  /** True if the key, or its lack, is the reason, so that only another key helps. */
+  /** True if the request failed because its key is missing or not sufficient. */
   get isRefusal() {
     return this.status === 401 || this.status === 403;
   }
 }
 
-/** Unix time in ms by the server's clock, as far as its replies tell. */
+/** Unix time in ms by the server's clock, as estimated from its replies. */
 export function serverNow() {
   return Date.now() + aheadMs;
 }
@@ -46,12 +46,12 @@ export function isServerOpen() {
   return isOpen && !hasKey();
 }
 
-/** Name in localStorage for what a page keeps on a server without keys. `setKey` removes it. */
+/** Name in localStorage of data that a page keeps on a server without keys. `setKey` removes the data. */
 export function keylessName(name) {
   return KEYLESS_PREFIX + name;
 }
 
-/** Keep an API key for this tab; null forgets it, and what pages keep for this tab. */
+/** Keep an API key for this tab. null removes the key and all data that pages keep for this tab. */
 export function setKey(key) {
   const names = Object.keys(localStorage).filter((name) => name.startsWith(KEYLESS_PREFIX));
   for (const name of names) localStorage.removeItem(name);
@@ -67,9 +67,9 @@ export function onKeyChange(listener) {
 }
 
 /**
- * Register what asks a person for a key when the server answers 401.
+ * Register the function that asks the user for a key when the server answers 401.
  *
- * `ask(error)` sets the key and resolves to true, or resolves to false if the person declines.
+ * `ask(error)` sets the key and resolves to true, or resolves to false if the user declines.
  */
 export function onUnauthorized(ask) {
   askForKey = ask;
@@ -99,9 +99,9 @@ export async function sendJson(method, path, body, { headers, signal } = {}) {
 /**
  * Send a request with this tab's key and return the successful Response.
  *
- * On 401 it asks for a key and tries once more, unless the person closed the question since the request
- * was sent. Raises ApiError for every other failure; an abort by `signal` stays an AbortError. `body` is
- * passed to fetch as it is (string, FormData, Blob).
+ * On 401 it asks for a key and tries once more, unless the user closed the dialog since the request
+ * was sent. Raises ApiError for every other failure, or AbortError if `signal` aborts. `body` is passed
+ * to fetch unchanged (string, FormData, Blob).
  */
 export async function request(path, { method = "GET", body, headers, signal } = {}) {
   for (;;) {
@@ -111,7 +111,7 @@ export async function request(path, { method = "GET", body, headers, signal } = 
     if (key === null) isOpen = reply.ok || (isOpen && reply.status !== 401);
     if (reply.ok) return reply;
     const error = await errorOf(reply);
-    signal?.throwIfAborted(); // the page that asked has gone
+    signal?.throwIfAborted(); // the user has left the page that sent the request
     if (reply.status !== 401) throw error;
     // Another request may have asked for the key while this one was under way.
     if (key !== sessionStorage.getItem(STORED_KEY)) continue;
@@ -119,7 +119,7 @@ export async function request(path, { method = "GET", body, headers, signal } = 
   }
 }
 
-/** Ask for a key. Resolves to true once one is set; calls at the same time share one question. */
+/** Ask for a key. Resolves to true once one is set. Concurrent calls share one dialog. */
 export function login(error = null) {
   if (!askForKey) return Promise.resolve(false);
   asking ??= ask(error).finally(() => (asking = null));
@@ -132,7 +132,7 @@ async function ask(error) {
   return isGiven;
 }
 
-/** True while the person is asked for a key. */
+/** True while the user is asked for a key. */
 export function isAskingForKey() {
   return asking !== null;
 }
@@ -215,7 +215,7 @@ async function errorOf(reply) {
   try {
     error = JSON.parse(text).error;
   } catch {
-    // A proxy answers in its own format.
+    // The reply may come from a proxy and have another format.
   }
   const message = error?.message ?? (text.slice(0, 300) || reply.statusText || "The request failed.");
   return new ApiError(reply.status, message, error?.code ?? null);

@@ -122,7 +122,7 @@ function niceTop(value) {
   return power * [1, 1.5, 2, 3, 4, 5, 6, 8, 10, 15].find((step) => step * power >= value * 1.2);
 }
 
-/** Nulls leave gaps. */
+/** The line of a series, with gaps where values are null. */
 function pathOf(points, column, x, y) {
   let path = "";
   let isDown = false;
@@ -137,7 +137,7 @@ function pathOf(points, column, x, y) {
   return path;
 }
 
-/** The area below the first series. It has the gaps of its line. */
+/** The area below the first series, with the same gaps as its line. */
 function areaOf(points, x, y, height) {
   return runsOf(points)
     .map((run) => `${pathOf(run, 1, x, y)}L${x(run.at(-1)[0]).toFixed(1)} ${height}L${x(run[0][0]).toFixed(1)} ${height}Z`)

@@ -3,9 +3,9 @@
 import { h } from "./dom.js";
 
 /**
- * Show a question; resolves to true if the person chooses `action`, the label of the button.
+ * Show a question. Resolves to true if the user presses the button with the label `action`.
  *
- * `keep` is the label of the other button, and `tone` the class of the action's.
+ * `keep` is the label of the other button, and `tone` the class of the first one.
  */
 export function confirmAction({ title, text, action, keep = "Keep it", tone = "button-danger" }) {
   return new Promise((resolve) => {

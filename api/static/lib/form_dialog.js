@@ -4,15 +4,15 @@ import { fill, h, setText } from "./dom.js";
 import { errorBox } from "./notices.js";
 
 /**
- * Show a form; resolves to what an action returned, or to null if the dialog was closed before one.
+ * Show a form. Resolves to the result of an action, or to null if the dialog was closed without one.
  *
- * `submit` and `other`, a second button, are `{label, run, tone}`. While `run()` works, the buttons are
- * off and `busy` is shown. If it throws, the dialog shows the error and stays open. If the dialog is
- * closed while `run()` works, the promise ends as `run()` does.
+ * `submit` and `other` describe two buttons: `{label, run, tone}`. While `run()` works, the buttons are
+ * disabled and `busy` is shown. If it throws, the dialog shows the error and stays open. If the user
+ * closes the dialog while `run()` works, the promise settles with the result of `run()`.
  */
 export function formDialog({ title, fields, submit, other = null, busy }) {
   return new Promise((resolve) => {
-    let outcome = null; // of the action that works, or that has succeeded
+    let outcome = null; // promise of the action that is running or has succeeded
     const state = h("p", { class: "muted", role: "status" });
     const problem = h("div");
     const run = async (action, pressed) => {
@@ -27,7 +27,7 @@ export function formDialog({ title, fields, submit, other = null, busy }) {
         fill(problem, errorBox(error));
       }
       setBusy(false);
-      pressed.focus(); // it lost the focus when it was off
+      pressed.focus(); // it lost the focus when it was disabled
     };
     const buttons = [other && button(other, "button", ({ target }) => run(other, target)), button(submit, "submit")].filter(Boolean);
     const setBusy = (isBusy) => {

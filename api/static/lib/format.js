@@ -34,7 +34,7 @@ export function percent(fraction) {
   return `${Math.round(fraction * 100)}%`;
 }
 
-/** `num` and the noun in the right number: plural(1, "job") -> "1 job". */
+/** `num` and the noun in singular or plural: plural(1, "job") -> "1 job". */
 export function plural(num, noun) {
   return `${count(num)} ${noun}${num === 1 ? "" : "s"}`;
 }

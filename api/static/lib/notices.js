@@ -1,9 +1,9 @@
-// Messages in the page: errors, empty states, and what a screen reader announces.
+// Messages in the page: errors, empty states, and announcements for screen readers.
 
 import { ApiError, login } from "./api.js";
 import { fill, h } from "./dom.js";
 
-/** A box that shows an error. `retry`, if given, is what its button does; on 401 it logs in first. */
+/** A box that shows an error. Its button, if any, calls `retry`. After a 401, it asks for a key first. */
 export function errorBox(error, retry = null) {
   const isKey = error instanceof ApiError && error.status === 401;
   const label = isKey ? "Log in" : "Try again";
@@ -20,9 +20,9 @@ export function errorBox(error, retry = null) {
 }
 
 /**
- * What a page shows if it can't be read. On 403 it says which pages this key may use.
+ * A box for a page whose data can't be read. On 403 it says which pages this key may use.
  *
- * `what` is what the page shows, such as "the pool", and `page` its name.
+ * `what` names the data, such as "the pool", and `page` names the page.
  */
 export function refusalBox(error, { what, page, retry }) {
   if (error.status !== 403) return errorBox(error, retry);
@@ -41,9 +41,9 @@ export function refusalBox(error, { what, page, retry }) {
 }
 
 /**
- * Show a box, or nothing for null, as all that `parent` holds.
+ * Replace the content of `parent` with a box, or remove the content for null.
  *
- * An equal box stays, so that its button keeps the focus and its text isn't announced again.
+ * If the box is unchanged, the old one stays: its button keeps the focus, and its text isn't announced again.
  */
 export function showBox(parent, box) {
   if (box === null || !parent.firstElementChild?.isEqualNode(box)) fill(parent, box);

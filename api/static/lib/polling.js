@@ -1,4 +1,4 @@
-// Waits, and reads something again and again.
+// Waits, and polls.
 
 /** Wait. The promise resolves early once `signal` aborts. */
 export function sleep(ms, signal) {
@@ -30,7 +30,7 @@ export async function visible(signal) {
 }
 
 /**
- * Call `read` at once, and again `everyMs` after each end of it, until `signal` aborts.
+ * Call `read` at once, and again `everyMs` after each call has ended, until `signal` aborts.
  *
  * Hidden tabs wait until they are visible. `read` must handle its errors.
  */

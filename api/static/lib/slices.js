@@ -5,7 +5,7 @@ const channel = new MessageChannel();
 const resumed = [];
 channel.port1.onmessage = () => resumed.shift()();
 
-/** Wait for a task of its own. Unlike timers, messages are not slowed down in background tabs. */
+/** Continue in a new task. Unlike timers, messages are not slowed down in background tabs. */
 export function nextTask() {
   return new Promise((resolve) => {
     resumed.push(resolve);
@@ -14,7 +14,7 @@ export function nextTask() {
 }
 
 /**
- * Wait for a task after the next frame, so that what changed before is laid out on its own.
+ * Continue in a new task after the next frame, so that the browser first lays out earlier changes.
  *
  * Hidden tabs have no frames.
  */

@@ -1,4 +1,4 @@
-// The button that changes between dark and light. Without a choice the system decides.
+// The button that switches between dark and light. Until the user chooses, the system's theme applies.
 
 import { h, setAttr } from "./dom.js";
 

@@ -1,4 +1,4 @@
-// The Adapters page: what is loaded and how it is used, and what can be done with it.
+// The Adapters page: the loaded adapters, their usage, and actions for them.
 
 import { getJson } from "../lib/api.js";
 import { fill, h, keyed, setText } from "../lib/dom.js";
@@ -12,10 +12,10 @@ import { droppedFiles } from "./adapters/upload.js";
 
 const REFRESH_MS = 3000;
 const PER_PAGE = 50;
-const HAS_ENDED = new Set([404, 409]); // statuses of a trial that has ended meanwhile
-const HEAD = { id: "" }; // the table's head counts as its first row
+const HAS_ENDED = new Set([404, 409]); // statuses of the server if a trial has ended
+const HEAD = { id: "" }; // item for the table's head, which is kept like a row
 
-/** Show the page in `root`; returns what leaves it. */
+/** Show the page in `root`. Returns the function that leaves the page. */
 export function mount(root) {
   const page = new AdaptersPage(root);
   page.start();
@@ -32,7 +32,7 @@ class AdaptersPage {
     this.rows = new Map();
     this.actions = new RowActions(this);
     this.reading = new Set(); // rows whose agreement is being read
-    this.turn = 0; // of the latest request, whose end is `latest`
+    this.turn = 0; // number of the latest request; `latest` is its promise
     this.search = h("input", { id: "adapter-search", type: "search", placeholder: "Filter by name", "aria-label": "Filter by name", oninput: () => this.turnTo(0) });
     this.number = h("span", { class: "muted" });
     this.table = h("table", { class: "table adapters cards" });
@@ -59,7 +59,7 @@ class AdaptersPage {
     this.leaving.abort();
   }
 
-  /** Read everything again. Resolves once the page shows what was read then, or later. */
+  /** Read everything again. Resolves once the page shows the result of this read or of a later one. */
   refresh() {
     return (this.latest = this.read());
   }
@@ -69,7 +69,7 @@ class AdaptersPage {
     const turn = ++this.turn;
     try {
       const { data, draining } = await getJson("v1/adapters", { signal });
-      if (turn !== this.turn) return await this.latest; // a later request says more
+      if (turn !== this.turn) return await this.latest; // a later request has newer data
       this.adapters = data;
       this.isRefused = false;
       showBox(this.problem, null);

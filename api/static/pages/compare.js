@@ -15,7 +15,7 @@ const MAX_MODELS = 4;
 const NUM_AT_FIRST = 2;
 const SAVE_MS = 1000;
 
-/** Show the page in `root`; returns what leaves it. Runs go on and continue at the next visit. */
+/** Show the page in `root`. Returns the function that leaves it. Runs keep running until the next visit. */
 export async function mount(root) {
   await openStore();
   const page = new ComparePage(root);
@@ -119,7 +119,7 @@ class ComparePage {
     if (hasEnded(state)) return;
     const signal = AbortSignal.any([this.leaving.signal, column.following.signal]);
     const changed = () => this.showSoon(column);
-    follow(state, signal, changed).then(() => this.ended(column), () => {}); // it was left
+    follow(state, signal, changed).then(() => this.ended(column), () => {}); // rejected if the run is no longer followed
   }
 
   ended(column) {
@@ -139,7 +139,7 @@ class ComparePage {
   /** Cancel a column's run, and follow it to its end. */
   async cancelRun(column) {
     const { state } = column;
-    // Streams may hold all the connections that the browser opens to a server.
+    // The browser limits its connections to a server, and streams may use all of them.
     if (state.job !== null) column.following.abort();
     try {
       await cancel(state);
@@ -148,10 +148,10 @@ class ComparePage {
     }
   }
 
-  /** Cancel a column's run and show it no more. */
+  /** Cancel a column's run and stop showing it. */
   drop(column) {
     column.following?.abort();
-    if (column.state) cancel(column.state).catch(() => {}); // it ends by itself
+    if (column.state) cancel(column.state).catch(() => {}); // otherwise, the job ends by itself
     column.show(null, false);
   }
 
@@ -163,7 +163,7 @@ class ComparePage {
     this.form.fields.prompt.focus();
   }
 
-  /** Show a column with the next frame, however many pieces arrive before it. */
+  /** Show a column once, with the next frame, even if several pieces arrive before it. */
   showSoon(column) {
     if (this.changed.size === 0) requestAnimationFrame(() => this.showChanged());
     this.changed.add(column);
@@ -184,7 +184,7 @@ class ComparePage {
     this.form.runButton.disabled = this.isRunning;
   }
 
-  /** Prompts and answers belong to the key. */
+  /** Forget prompts and answers, because they belong to the key. */
   loggedOut() {
     this.isForgotten = true;
     forget();
@@ -210,7 +210,7 @@ class ComparePage {
   }
 }
 
-/** A run of an earlier visit. What happened between the visits can't be timed. */
+/** A run of an earlier visit. Times between the visits can't be measured. */
 function continued(state) {
   return { ...state, isContinued: state.isContinued || !hasEnded(state) };
 }

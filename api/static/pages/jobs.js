@@ -1,4 +1,4 @@
-// The Jobs page: the tenant's jobs, newest first, with what can be done about them.
+// The Jobs page: the tenant's jobs, newest first, and actions for them.
 
 import { getJson, sendJson } from "../lib/api.js";
 import { confirmAction } from "../lib/confirm.js";
@@ -11,7 +11,7 @@ import { JobRow, STATES, headRow } from "./jobs/list.js";
 const REFRESH_MS = 2000;
 const PER_PAGE = 25;
 
-/** Show the page in `root`; returns what leaves it. `#/jobs/ID` opens the job's dialog. */
+/** Show the page in `root`. Returns the function that leaves it. `#/jobs/ID` opens the job's dialog. */
 export function mount(root) {
   const page = new JobsPage(root);
   page.start();
@@ -80,7 +80,7 @@ class JobsPage {
   }
 
   turn(step) {
-    if (this.shownQuery !== this.query.toString()) return; // the page of an earlier press is on its way
+    if (this.shownQuery !== this.query.toString()) return; // an earlier request for a page hasn't ended yet
     if (step < 0) this.cursors.pop();
     else this.cursors.push(this.lastId);
     this.refresh();
@@ -92,7 +92,7 @@ class JobsPage {
     try {
       const page = await getJson(`v1/jobs?${query}`, { signal });
       if (this.maySeePool && page.data.some(({ state }) => state === "queued")) this.pool = await this.readPool();
-      if (query !== this.query.toString()) return; // the person has chosen other jobs meanwhile
+      if (query !== this.query.toString()) return; // the user has selected other jobs meanwhile
       this.isRefused = false;
       this.shownQuery = query;
       showBox(this.problem, null);
@@ -145,7 +145,7 @@ class JobsPage {
     if (id) this.dialog = new JobDialog(id, { onClose: () => this.closed(id), actions: this.actions, poolNow: () => this.pool });
   }
 
-  /** Called some time after the dialog is closed, so another job's may be open. */
+  /** Called some time after the dialog is closed. By then, the dialog of another job may be open. */
   closed(id) {
     if (this.dialog !== null && this.dialog.id !== id) return;
     this.dialog = null;

@@ -1,4 +1,4 @@
-// The Pool page: what the workers hold and do, second by second.
+// The Pool page: the adapters and jobs of each worker, updated every second.
 
 import { ApiError, isAskingForKey, sseEvents } from "../lib/api.js";
 import { fill } from "../lib/dom.js";
@@ -17,7 +17,7 @@ export function mount(root) {
 }
 
 /**
- * Follow the pool for good. A broken stream is reported and opened again; a refusal ends it.
+ * Follow the pool until the page is left. A broken stream is reported and opened again. A refusal ends it.
  *
  * A hidden tab has no stream: browsers open six connections per server, which other tabs need.
  */

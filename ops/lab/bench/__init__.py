@@ -1,1 +1,1 @@
-"""Benchmarks, a file or folder for each."""
+"""Benchmarks, a file or folder for each. `cli.py` lists their commands."""

@@ -1,4 +1,4 @@
-"""Compares a batch with a closed loop, and other requests during a batch with those alone."""
+"""Compares a batch with a closed loop, and measures single requests with and without a batch."""
 
 import asyncio
 import time
@@ -25,7 +25,7 @@ from ops.load.report import percentile, report
 
 LOOP, BATCH, ALONE, BESIDE = "closed loop", "batch", "other requests alone", "beside a batch"
 NUM_PROBES = 40
-"""Requests whose TTFT is measured, one at a time."""
+"""Number of requests whose TTFT is measured, one at a time."""
 MIN_LINES = 2000
 """Minimum number of a batch's requests, so that the batch outlasts the other requests."""
 PROBE_TOKENS = fixed(8)
@@ -41,7 +41,7 @@ def batches(
     quick: Quick = False,
     results: ResultsFolder = RESULTS,
 ) -> None:
-    """Compare batches with a closed loop, and other requests during a batch with those alone."""
+    """Compare batches with a closed loop, and measure single requests with and without a batch."""
     sizes = sizes_of(Sizes(requests=256, words=56, adapters=5), rounds, quick=quick)
     num_probes = 2 if quick else NUM_PROBES
     with model_and_scratch(model) as (folder, scratch):
@@ -94,7 +94,7 @@ async def _probe_beside(load: Load, number: int) -> Figures:
 
 
 async def _probe(load: Load, number: int) -> Figures:
-    """Send single requests one after another."""
+    """Send single requests one after another, and return their p95 TTFT and median step time."""
     probe, answers = replace(load, output_tokens=PROBE_TOKENS), []
     async with client(load.url) as http:
         for index in range(number):

@@ -36,7 +36,7 @@ class BusyLoop:
 
 @contextmanager
 def busy_loop(core: int, *, own_session: bool) -> Iterator[BusyLoop]:
-    """Keep `core` busy at nice 19 until the block ends, however it ends.
+    """Keep `core` busy at nice 19 until the block ends or raises.
 
     Args:
         core: core that the loop is bound to.
@@ -64,7 +64,7 @@ def busy_loop(core: int, *, own_session: bool) -> Iterator[BusyLoop]:
                 raise MeasurementFailed(f"the busy loop ended early, with {started.returncode}")
         finally:
             started.kill()
-            started.wait()  # after Ctrl-C, Popen itself waits for a quarter of a second only
+            started.wait()  # after Ctrl-C, Popen itself would wait for only a quarter of a second
 
 
 def main() -> None:

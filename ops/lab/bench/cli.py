@@ -36,7 +36,7 @@ for command in (
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
 )
 def gpu(context: typer.Context) -> None:
-    """Measure kernels, decode, prefill and sampling on a GPU, beside PEFT and vLLM."""
+    """Measure kernels, decode, prefill and sampling on a GPU, and compare with PEFT and vLLM."""
     # Listed for `--help` only: `__main__` runs the command `gpu` without importing this file.
     from ops.lab.bench.gpu.command import main as measure_gpu
 

@@ -34,7 +34,7 @@ NOW = "now"
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """Code and environment of one side of a pair."""
+    """Checkout and environment variables of one side of a pair."""
 
     checkout: Path = ROOT
     environment: Mapping[str, str] = field(default_factory=dict)

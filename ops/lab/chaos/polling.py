@@ -36,7 +36,7 @@ async def until(
 
 
 async def seen(look: Callable[[], Awaitable[T]], unseen: U) -> T | U:
-    """Return what `look` returns, or `unseen` if Redis was unavailable."""
+    """Return the result of `look`, or `unseen` if Redis was unavailable."""
     try:
         return await look()
     except RedisUnavailable:

@@ -1,4 +1,4 @@
-"""Runs the pool, the load and the faults, and inspects what is left."""
+"""Runs the pool, the load and the faults, and inspects the pool afterwards."""
 
 import asyncio
 import time
@@ -25,9 +25,9 @@ NUM_CLIENT_PROCESSES = 2
 CLIENTS_PER_PROCESS = 10_000
 """Range of client numbers of each process, so that numbers are unique in the run."""
 LENGTHS = (30, 200)
-"""Least and largest number of tokens of an answer."""
+"""Minimum and maximum number of tokens of an answer."""
 REST_S = 1.0
-"""Least time between a recovery and the next fault, in seconds."""
+"""Minimum time between a recovery and the next fault, in seconds."""
 CHECK_S = 0.5
 
 Show = Callable[[str], None]

@@ -1,4 +1,4 @@
-"""Plans which fault is injected when."""
+"""Plans the times at which faults are injected."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,14 +13,14 @@ class PlannedFault:
     """A fault of the plan."""
 
     at_s: float
-    """Seconds from the start of the load. The fault comes later if others aren't over by then."""
+    """Seconds from the start of the load. The fault waits until the faults before it are over."""
     kind: str
 
 
 def plan_faults(
     kinds: Sequence[str], *, each: int, total_s: float, seed: int
 ) -> list[PlannedFault]:
-    """Return a plan with `each` faults of each kind, at equal distances within `total_s`.
+    """Return a plan of evenly spaced faults within `total_s` seconds, with `each` of every kind.
 
     The kinds come in rounds. Each round contains every kind once, in an order that the seed
     determines.

@@ -1,1 +1,1 @@
-"""Generators of pictures and tables in `ops/docs/`."""
+"""Generators of pictures and tables in the documentation. Tests check that these are current."""

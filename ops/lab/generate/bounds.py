@@ -1,7 +1,7 @@
 """Bounds of requests' work, of data in Redis and of control tasks, for `SECURITY.md`.
 
-Each piece of work of a request has a bound in bytes, items and CPU time, is charged to its
-tenant before it is done, and runs where it can be ended. Routes declare their kind of work with
+Each piece of work of a request has a bound in bytes, items and CPU time. It is charged to its
+tenant in advance, and it can be ended while it runs. Routes declare their kind of work with
 `guarded`, and `tests/api/test_bounds.py` checks all routes. A kind of key is the word after the
 pool's prefix, as in `shared.store.audit.rules`.
 """
@@ -55,9 +55,9 @@ class Bounds:
     num_bytes: str
     items: str
     time: str
-    """Bound of its CPU time, and what ends it."""
+    """Bound of the work's CPU time, and the limit that ends the work."""
     account: str
-    """Limits by which the work is charged to its tenant before it is done."""
+    """Limits of the tenant, to which the work is charged before it is done."""
 
 
 BOUNDS: Mapping[Work, Bounds] = {
@@ -150,7 +150,7 @@ class StoredBound:
     kinds: Sequence[str]
     bound: str
     account: str
-    """Whom the data is charged to, and by which limits."""
+    """Owner to whom the data is charged, and the limits that apply."""
 
 
 STORED: Sequence[StoredBound] = (
@@ -248,7 +248,7 @@ class WorkBound:
 
     items: str
     end: str
-    """What ends the work."""
+    """Limit that ends the work."""
 
 
 def _within(seconds: float) -> str:

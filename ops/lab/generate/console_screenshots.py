@@ -49,7 +49,7 @@ AFTER_KILL_S = 3.0
 """Time from the death of a worker to the picture, which still shows the worker's column."""
 
 NUM_PAIRS = 3
-"""Number of requests for each model of the demo, and so of compared answers of `sql`."""
+"""Number of requests for each model of the demo. For `sql`, as many answers are compared."""
 PROMPTS = {
     "sql": "Which ten customers ordered most often this year?",
     "extract": "Please send 31 monitors to Jonas Dubois in Osaka.",

@@ -26,7 +26,7 @@ VALUES: tuple[Any, ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """The files of an adapter as they are sent, and what was changed in them."""
+    """The files of an adapter as they are sent, and the changes that were made to them."""
 
     config: dict[str, Any]
     header: dict[str, Any]
@@ -46,7 +46,7 @@ class Sent:
         return json.dumps(self.config).encode() if self.config_text is None else self.config_text
 
     def weights(self, config: str | None) -> bytes:
-        """Return the weights file, with the text of the configuration in it unless it is None."""
+        """Return the weights file. Its metadata contains the text `config` unless this is None."""
         text = self.header_text
         if text is None:
             metadata = self.extra | ({} if config is None else {"adapter_config": config})

@@ -23,7 +23,7 @@ _PROGRAM = str(Path(sysconfig.get_path("scripts")) / "lorikeet")
 
 @dataclass(frozen=True, slots=True)
 class AdapterPool:
-    """A running pool."""
+    """A running pool, with its processes and the API keys of its two tenants."""
 
     url: str
     processes: Mapping[str, "subprocess.Popen[bytes]"]

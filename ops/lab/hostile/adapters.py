@@ -109,7 +109,7 @@ async def _run(pool: AdapterPool, report: Report, shown: Progress) -> None:
             await wait((1 - WARM_UP_SHARE) * attack_s)
             for attacker in attackers:
                 if attacker.done():
-                    attacker.result()  # an attacker ends only by an error
+                    attacker.result()  # raises, because only an error ends an attacker
             await cancel_tasks(*attackers)
 
     report.observation = await observe(pool, wait(UNDISTURBED_SHARE * length_s), attack)

@@ -9,9 +9,9 @@ import orjson
 PATH = "/v1/completions"
 BASE = "simulated"
 FLAKY = "flaky"
-"""Adapter whose source goes away and comes back."""
+"""Adapter whose source is periodically unavailable."""
 ADAPTERS = tuple(f"adapter-{number}" for number in range(12))
-"""Adapters of the other tenants. They need more than the worker's memory for adapters."""
+"""Adapters of the other tenants. Together they exceed the worker's memory for adapters."""
 MAX_TOKENS = 8
 NESTED_LEVELS = 300
 NUM_BAD_ITEMS = 2000
@@ -35,7 +35,7 @@ def requests(models: Sequence[str], number: int) -> bytes:
 
 
 def hostile_kinds(number: int) -> list[HostileKind]:
-    """Return one input file of each kind, with about `number` lines."""
+    """Return all kinds of hostile batches. Most input files have about `number` lines."""
     poison = [_line(i, {**_body(BASE, i), **bad}) for i, bad in enumerate(_bad_fields())]
     nested = b"[" * NESTED_LEVELS + b"]" * NESTED_LEVELS
     deep = _line(0, _body(BASE, 0)).replace(b'"seed":0', b'"x":' + nested)

@@ -35,14 +35,14 @@ class LedgerResult:
     jobs: int
     without_usage: int
     """Jobs that ended while they waited, some of them after their worker had died. The ledger has
-    none of their tokens. The limit counts those of their tokens that were published."""
+    none of their tokens. The key's limit includes those of their tokens that were published."""
     answers: int
     """Number of distinct jobs whose answers clients got."""
     ledger: Used
     usage: Used
     """Sum of the usage that the jobs report."""
     counted_tokens: int
-    """Tokens that the limit of the key counts."""
+    """Tokens that were charged to the key's limit."""
     reserved_tokens: int
     """Tokens that the limit still reserves for unfinished jobs."""
     differing_answers: int

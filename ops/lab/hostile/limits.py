@@ -22,8 +22,8 @@ from ops.terminal import progress
 
 MAX_RATIO = 1.1
 MAX_EXCESS = 0.6
-"""Share of one minute's limit that a key may get beyond the limits of all minutes: half a limit,
-and what is computed between two checkpoints."""
+"""Maximum excess over the limits of all minutes, as a share of one minute's limit: half a limit,
+plus the tokens that are computed between two checkpoints."""
 MAX_COST = 2 * MAX_TOKENS
 """Tokens that one request may have, its prompt included."""
 MIN_MOVED_PER_KILL = 10

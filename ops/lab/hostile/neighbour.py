@@ -42,7 +42,7 @@ class Waits:
     """Reasons of the first failures."""
 
     def add(self, later: "Waits") -> None:
-        """Include the waits of a later time."""
+        """Add the waits of a later report to this object."""
         self.health_s = max(self.health_s, later.health_s)
         self.stream_s = max(self.stream_s, later.stream_s)
         self.num_health += later.num_health

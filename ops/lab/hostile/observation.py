@@ -30,7 +30,7 @@ class Observation:
     """Processes that ended during the attack."""
 
     def faults(self, *, compares: bool) -> list[str]:
-        """Return what is wrong. If `compares`, the other tenant must not wait much longer."""
+        """Return all faults as texts. With `compares`, much longer waits are faults, too."""
         found = [f"the process {role} ended" for role in self.ended]
         for waits in (self.undisturbed, self.attacked):
             found += [f"a request of the other tenant failed: {each}" for each in waits.failures]
@@ -55,7 +55,7 @@ class Observation:
 
 
 async def observe(pool: AdapterPool, peace: Awaitable[None], attack: Attack) -> Observation:
-    """Measure the other tenant until `peace` ends, then until the attack ends."""
+    """Measure the other tenant twice: undisturbed, while `peace` is awaited, and then attacked."""
     observed = Observation()
     neighbour = Neighbour(pool)
     warm: dict[str, float] = {}

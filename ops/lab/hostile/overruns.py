@@ -24,14 +24,14 @@ PAUSE_S = 0.5
 """Seconds between two requests of a client."""
 END_TIMEOUT_S = 60.0
 MARGIN_S = 1.0
-"""A run that begins with a minute of the clock ends this many seconds before a minute does."""
+"""An aligned run ends this many seconds before a minute of the clock ends."""
 
 Report = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OverrunResult:
-    """Tokens that were made, and those that the key allows. Can be stored as JSON."""
+    """Numbers of generated tokens and of allowed tokens. Can be stored as JSON."""
 
     limit: int
     windows: int
@@ -42,7 +42,7 @@ class OverrunResult:
 
     @property
     def ratio(self) -> float:
-        """Number of tokens that were made, divided by the number that the key allows."""
+        """Number of tokens that the key got, divided by the number that its limit allows."""
         return self.made / (self.limit * self.windows)
 
 
@@ -57,7 +57,7 @@ class Overruns:
         self._until = 0.0
 
     async def run(self, *, aligned: bool) -> OverrunResult:
-        """Run the clients. With `aligned`, begin with a minute of the clock."""
+        """Run the clients. With `aligned`, start when a minute of the clock begins."""
         await self._client.begin(tokens_per_minute=LIMIT)
         if aligned:
             await self._wait(MINUTE_S - time.time() % MINUTE_S, "waiting for the next minute")
@@ -181,7 +181,7 @@ class Overruns:
 async def overrun(
     pool: LimitPool, seconds: float, report: Report, *, aligned: bool
 ) -> OverrunResult:
-    """Let a tenant try to exceed its limit for some seconds, and return what it has got."""
+    """Let a tenant try to exceed its limit for some seconds, and return the tokens that it got."""
     redis, client = connected(pool, "greedy")
     try:
         return await Overruns(client, seconds, report).run(aligned=aligned)

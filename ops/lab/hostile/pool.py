@@ -59,7 +59,7 @@ class HostilePool:
         self._controls.close()
 
     def control_log(self) -> str:
-        """Return what all control processes have logged."""
+        """Return the log of all control processes."""
         paths = sorted(self.scratch.glob("control-*.log"))
         return "".join(path.read_text(errors="replace") for path in paths)
 

@@ -35,7 +35,7 @@ class PoolSize:
     object_bytes: int
 
     def excess_over(self, before: "PoolSize") -> list[str]:
-        """Return a line for each kind of data of which there is more than `before`."""
+        """Return a line for each kind of data that has grown since `before`."""
         found = [
             *_excess("keys", self.keys, before.keys),
             *_excess("items", self.items, before.items),
@@ -46,7 +46,7 @@ class PoolSize:
 
 
 async def pool_size(redis: Redis, prefix: str, files: Path, *, waits: bool) -> PoolSize:
-    """Measure a pool. Keys that are deleted with a delay are included only if it `waits`."""
+    """Measure a pool. With `waits`, include the keys of `LATER`, which are deleted with a delay."""
     keys: Counter[str] = Counter()
     items: Counter[str] = Counter()
     num_bytes = 0

@@ -36,7 +36,7 @@ ENDLESS = {"GET /v1/pool/events"}
 UNDISTURBED_S = 60.0
 QUICK_CASES, QUICK_S = 150, 5.0
 EACH = 10
-"""Number of requests of one kind to an operation, before the next kind or operation."""
+"""Number of consecutive requests of one kind (valid or invalid) to one operation."""
 WARM_UP_SHARE = 0.2
 TIMEOUT_S = 60.0
 
@@ -136,7 +136,7 @@ class Sender:
         try:
             case.headers = {**(case.headers or {}), **self._headers}  # keys are generated as well
             reply = case.call(timeout=TIMEOUT_S)
-        except OSError as error:  # errors of the client are OSErrors
+        except OSError as error:  # the HTTP client raises subclasses of OSError
             report.fail(f"{label}: {error!r}")
             return
         if (taken_s := time.monotonic() - start_s) > report.slowest_s:

@@ -14,7 +14,7 @@ from ops.lab.machine import this_machine
 
 
 def figures_of(report: Any) -> dict[str, Any]:
-    """Return the fields of a dataclass. `asdict` can't copy counters."""
+    """Return the fields of a dataclass. It replaces `asdict`, which can't copy counters."""
     return {each.name: getattr(report, each.name) for each in fields(report)}
 
 

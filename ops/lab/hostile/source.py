@@ -1,4 +1,4 @@
-"""A source of one adapter that goes away and comes back."""
+"""A source of one adapter. It is periodically unavailable."""
 
 import http.server
 import io
@@ -9,18 +9,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 PERIOD_S = 16.0
-"""Seconds of one period. The source is away in its second half."""
+"""Seconds of one period. The source is unavailable in the second half of each period."""
 
 
 class Source:
-    """The state of a source."""
+    """A source of one adapter, which is available in the first half of each period."""
 
     def __init__(self, port: int) -> None:
         self.port = port
         self.num_answers = 0
         self.num_refusals = 0
         self.is_held_away: bool | None = None
-        """Fixes whether the source is away. None lets it go away and come back by itself."""
+        """Whether the source is unavailable. None lets its availability change periodically."""
         self._started_s = time.monotonic()
 
     @property
@@ -30,7 +30,7 @@ class Source:
 
     @property
     def is_away(self) -> bool:
-        """Whether the source answers with an error now."""
+        """Whether the source is unavailable now, so that it answers with an error."""
         if self.is_held_away is not None:
             return self.is_held_away
         return (time.monotonic() - self._started_s) % PERIOD_S > PERIOD_S / 2
@@ -38,7 +38,7 @@ class Source:
 
 @contextmanager
 def flaky_source() -> Iterator[Source]:
-    """Provide a source, which is available at first."""
+    """Run a source during the block. The source is available at first."""
     archive = _archive()
 
     class Handler(http.server.BaseHTTPRequestHandler):

@@ -1,4 +1,4 @@
-// What the buttons of an adapter's row do.
+// Actions of the buttons in an adapter's row.
 
 import { sendJson } from "../../lib/api.js";
 import { confirmAction } from "../../lib/confirm.js";
@@ -11,7 +11,7 @@ import { pinDialog } from "./pin.js";
 import { versionsOf } from "./row.js";
 
 const MAX_COMPARED = 4;
-const FLIP = { keep: "Cancel", tone: "button-primary" }; // of a question about another current version
+const FLIP = { keep: "Cancel", tone: "button-primary" }; // for questions about changing the current version
 
 /** Actions of rows; each takes the AdapterRow whose button was pressed. */
 export class RowActions {
@@ -95,7 +95,7 @@ export class RowActions {
     location.hash = "#/compare";
   }
 
-  /** Run an action of a row, and say how it ended below its buttons. null: there is nothing to say. */
+  /** Run an action of a row, and show its message below the row's buttons. null: there is no message. */
   async run(row, action) {
     try {
       const text = await action();
@@ -126,7 +126,7 @@ function pinText(pin) {
   return num === 0 ? `${id} is no longer pinned.` : `${id} is pinned. At least ${plural(num, "worker")} will keep it in memory, if the pool has that many.`;
 }
 
-/** A query with which nothing changes if another version is the candidate by now. */
+/** A query that makes the server change nothing if another version has become the candidate. */
 function only({ version }) {
   return new URLSearchParams({ version });
 }

@@ -1,11 +1,11 @@
-// The dialog that tries out a version, or changes what the candidate does.
+// The dialog that tries out a version, or changes the candidate's share or mode.
 
 import { formDialog } from "../../lib/form_dialog.js";
 import { h } from "../../lib/dom.js";
 import { radio } from "../../lib/radio.js";
 import { sourceField } from "./source.js";
 
-const SOURCE = ""; // value of the choice that is no version
+const SOURCE = ""; // value of the choice of a source instead of a version
 const MODES = [
   ["canary", "Canary: it answers a share of the requests"],
   ["shadow", "Shadow: it computes copies of a share, and the answers are compared"],
@@ -17,7 +17,7 @@ export function shareText({ mode, percent, state }) {
 }
 
 /**
- * Ask for the candidate of an adapter, or for another share of the one that it has.
+ * Ask for the candidate of an adapter, or for another share of the present candidate.
  *
  * `send(body)` tells the server. Resolves to its answer, or to null if the dialog was closed.
  */

@@ -1,4 +1,4 @@
-// Shows what a check found out about an adapter's files.
+// Shows the results of the check of an adapter's files.
 
 import { h } from "../../lib/dom.js";
 import { bytes, count, plural } from "../../lib/format.js";

@@ -108,7 +108,7 @@ class LoadDialog {
     fill(this.outcome);
   }
 
-  /** Look at the files here, so that a wrong choice is seen before anything is sent. */
+  /** Check the files in the browser, so that the user sees a wrong choice before anything is sent. */
   async choose(files) {
     this.chosen = null;
     fill(this.summary);
@@ -166,7 +166,7 @@ class LoadDialog {
     setText(this.state, part < 1 ? `Sent ${percent(part)}` : "Sent; a worker checks the files …");
   }
 
-  /** Run `action` with the buttons off; show its error in full. */
+  /** Run `action` with the buttons disabled, and show its full error message. */
   async act(text, action) {
     const buttons = [this.checkButton, this.loadButton];
     for (const button of buttons) button.disabled = true;

@@ -3,7 +3,7 @@
 import { formDialog } from "../../lib/form_dialog.js";
 import { h } from "../../lib/dom.js";
 
-const MAX_REPLICAS = 10_000; // of the API
+const MAX_REPLICAS = 10_000; // limit of the API
 
 /**
  * Ask how many workers keep an adapter. `send(body)` tells the server; null ends the pin.

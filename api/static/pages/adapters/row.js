@@ -11,7 +11,7 @@ const LABELS = {
   version: "Version", kind: "Kind", rank: "Rank", size: "Size", requests: "Requests", tokens: "Tokens",
   used: "Last used", workers: "Workers", waiting: "Waiting",
 };
-const WIDE = new Set(["version", "used"]); // on a narrow screen
+const WIDE = new Set(["version", "used"]); // cells that take the whole width of a narrow screen
 const NUMBERS = new Set(["rank", "size", "requests", "tokens", "waiting"]);
 
 /** Heads of the table's columns. */
@@ -20,7 +20,7 @@ export function headRow() {
   return h("tr", null, h("th", { scope: "col" }, "Name"), heads);
 }
 
-/** Rows of one adapter. `actions` has a function for each button, and `opened`; each gets this object. */
+/** Rows of one adapter. `actions` has `opened` and a function for each button. Each gets this object. */
 export class AdapterRow {
   constructor(adapter, actions) {
     this.adapter = adapter;

@@ -10,7 +10,7 @@ const CONFIG_KEY = "adapter_config";
 /**
  * Find an adapter's files among `files`: `{weights, config, folder}`; `config` may be null.
  *
- * Throws an Error that says what is missing.
+ * Throws an Error that names the missing file.
  */
 export function adapterFiles(files) {
   const config = files.find(({ name }) => name === CONFIG) ?? null;
@@ -40,7 +40,7 @@ async function filesIn(entry) {
   return (await Promise.all(found.map(filesIn))).flat();
 }
 
-/** What `adapter_config.json` says, or null. Throws an Error if it isn't a JSON object. */
+/** The content of `adapter_config.json`, or null. Throws an Error if it isn't a JSON object. */
 export async function readConfig(file) {
   if (file === null) return null;
   try {
@@ -80,8 +80,8 @@ export async function upload(name, { weights, config }, { signal, onProgress }) 
 /**
  * The safetensors file with the text of adapter_config.json in its metadata.
  *
- * The server also takes the text in the URL, but a URL's length is limited. Null if the file isn't in
- * the format of safetensors; the server then says what is wrong with it.
+ * The server also accepts the text in the URL, but a URL's length is limited. Null if the file isn't in
+ * the safetensors format. The server then reports the error.
  */
 async function withConfig(weights, config) {
   const size = Number(new DataView(await weights.slice(0, HEADER_BYTES).arrayBuffer().then(padded)).getBigUint64(0, true));

@@ -8,8 +8,8 @@ import { TokenView } from "./tokens.js";
 /**
  * Build a column.
  *
- * `id` is unique in the page, `model` the first value of its field, `onChange()` is called when the
- * person changes the model, `onRemove()` when the column is closed, and `showRequest(opener)` shows
+ * `id` is unique in the page. `model` is the initial value of the field. `onChange()` is called when
+ * the user changes the model, and `onRemove()` when the column is closed. `showRequest(opener)` shows
  * the request as code.
  */
 export class Column {
@@ -43,7 +43,7 @@ export class Column {
     return this.field.value.trim();
   }
 
-  /** Number the column, which is how its parts are named to screen readers. */
+  /** Number the column. Screen readers use the number in the names of the column's parts. */
   setNumber(number, isOnly) {
     setAttr(this.element, "aria-label", `Model ${number}`);
     setAttr(this.field, "aria-label", `Model ${number}`);
@@ -72,7 +72,7 @@ export class Column {
     fill(this.facts, state && factsOf(state));
   }
 
-  /** Append what is new, so that a long answer isn't laid out again for every token. */
+  /** Append only the new text, so that a long answer isn't laid out again for every token. */
   showText(state) {
     const wanted = state === null ? "The answer appears here." : state.text;
     const shown = this.text.textContent;

@@ -1,4 +1,4 @@
-// The form of the Compare page: the prompt and how to sample.
+// The form of the Compare page: the prompt and the sampling parameters.
 
 import { h } from "../../lib/dom.js";
 

@@ -2,7 +2,7 @@
 
 export const NUM_ALTERNATIVES = 5;
 
-/** Body of the chat completion that asks `model` what is in the form. */
+/** Body of the chat completion that sends the form's prompt to `model`. */
 export function requestBody(form, model) {
   const messages = [{ role: "user", content: form.prompt }];
   if (form.system.trim()) messages.unshift({ role: "system", content: form.system });

@@ -1,7 +1,7 @@
 // One request of the Compare page: it is sent as a background job and followed to its end.
 //
-// Everything that a reloaded page needs is in `state`. The idempotency key is in it before the
-// request is sent, so that a page that was reloaded meanwhile sends the same job again, not another.
+// Everything that a reloaded page needs is in `state`. It contains the idempotency key before the
+// request is sent, so that a page that is reloaded meanwhile repeats this job and creates no second one.
 
 import { ApiError, getJson, onKeyChange, sendJson } from "../../lib/api.js";
 import { TEMPORARY, followJob, pause } from "../jobs/stream.js";
@@ -47,7 +47,7 @@ export async function follow(state, signal, changed) {
   changed();
 }
 
-/** True if the run needs no more following. */
+/** True if the run has ended, so that it needn't be followed. */
 export function hasEnded(state) {
   return ["done", "failed", "cancelled"].includes(state.phase);
 }
@@ -76,10 +76,10 @@ async function accepted(state, signal) {
   const headers = { "Idempotency-Key": state.key };
   const body = { ...state.body, background: true };
   state.sentMs ??= Date.now();
-  // The time that a person needs to log in isn't the server's.
+  // The time that the user needs to log in isn't part of the server's time.
   const stopKey = onKeyChange(() => (state.sentMs = Date.now()));
   try {
-    // If the connection broke, the front end may have the job, and the key finds it.
+    // If the connection broke, the job may exist. A request with the same key then returns it.
     return (await persist(() => sendJson("POST", PATH, body, { headers, signal }), UNREACHABLE, signal)).id;
   } finally {
     stopKey();
@@ -125,7 +125,7 @@ function add(state, piece) {
   state.firstMs ??= Date.now();
 }
 
-/** What the page shows of a token's log-probability; the whole would fill the browser's storage. */
+/** The displayed part of a token's log-probabilities. The rest would fill the browser's storage. */
 function compact({ token, logprob, bytes, top_logprobs: top }) {
   return { token, logprob, bytes, top: top.map((other) => [other.token, other.logprob]) };
 }
@@ -141,7 +141,7 @@ async function showPosition(state, signal, changed) {
   }
 }
 
-/** Read what the stream doesn't say: the token counts and the server's times. The answer is whole without. */
+/** Read the token counts and the server's times, which aren't in the stream. The answer is complete already. */
 async function conclude(state, signal) {
   const job = await persist(() => getJson(`v1/jobs/${state.job}`, { signal }), TEMPORARY, signal).catch((error) => {
     if (signal.aborted) throw error;

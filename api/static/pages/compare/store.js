@@ -1,7 +1,7 @@
-// What the Compare page keeps for a reloaded or reopened tab.
+// Data that the Compare page keeps for a reloaded or reopened tab.
 //
-// The tab's storage survives a reload. On a server without keys, the browser's storage has a copy for a
-// tab that is opened anew. One tab at a time owns the copy: the runs of an open tab belong to that tab.
+// The tab's storage survives a reload. On a server without keys, the browser's storage has a copy for
+// the next tab. Only one tab at a time owns the copy, because each open tab has its own runs.
 
 import { hasKey, isServerOpen, keylessName } from "../../lib/api.js";
 import { cancel, fromStart, hasEnded } from "./run.js";
@@ -13,7 +13,7 @@ const LOCK_WAIT_MS = 500;
 let isOwner = false;
 let owning = null;
 
-/** Prepare to load. A new tab waits here for the browser's copy, but not long if another tab owns it. */
+/** Prepare to load. A new tab waits for the browser's copy, but only briefly if another tab owns it. */
 export async function openStore() {
   owning ??= own();
   if (hasKey() || hasOwnForm()) return;
@@ -35,8 +35,8 @@ export function loadRuns() {
 }
 
 /**
- * Keep the columns' states, of which those that never ran are null. If they are too large, first the
- * tokens of ended runs go, then all answers; `follow` gets these again.
+ * Keep the columns' states. The state of a column that never ran is null. If the states are too large,
+ * the tokens of ended runs are dropped first, and then all answers. `follow` reads dropped answers again.
  */
 export function saveRuns(states) {
   const smaller = (state) => (hasEnded(state) ? { ...state, tokens: [] } : fromStart(state));
@@ -53,11 +53,11 @@ export function forget() {
   }
 }
 
-/** Let the Compare page start with these models. It cancels the runs of others, which it can't show. */
+/** Make the Compare page start with these models. Cancels runs of other models, which it can't show. */
 export function chooseModels(models) {
   const runs = (loadRuns() ?? []).filter((run) => run !== null);
   const isChosen = ({ body }) => models.includes(body.model);
-  for (const run of runs) if (!isChosen(run)) cancel(run).catch(() => {}); // it ends by itself
+  for (const run of runs) if (!isChosen(run)) cancel(run).catch(() => {}); // otherwise, the job ends by itself
   saveForm({ ...loadForm(), models });
   saveRuns(models.map((model) => runs.find(({ body }) => body.model === model) ?? null));
 }

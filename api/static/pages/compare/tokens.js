@@ -23,7 +23,7 @@ export class TokenView {
     this.element = h("div", { class: "token-view" }, this.list, this.card);
   }
 
-  /** Show `tokens`, of which the first may be here already. */
+  /** Show `tokens`. The first of them may be shown already. */
   update(tokens) {
     if (tokens.length < this.num) this.clear();
     for (; this.num < tokens.length; this.num += 1) this.list.append(this.build(tokens[this.num]));

@@ -1,4 +1,4 @@
-// Reads the answer of a job that is done, whichever endpoint it came from.
+// Reads the answer of a job that is done, in the format of any endpoint.
 
 import { pieceOf } from "./stream.js";
 

@@ -60,7 +60,7 @@ export class JobDialog {
     poll(() => this.isSettled || this.refresh(), { everyMs: REFRESH_MS, signal: this.closing.signal });
   }
 
-  /** True if the server has nothing new to say: the job has ended, is unknown, or needs another key. */
+  /** True if the server has no more news of the job: it has ended, is unknown, or needs another key. */
   get isSettled() {
     return this.isRefused || (this.job !== null && !isUnfinished(this.job));
   }

@@ -54,7 +54,7 @@ export function headRow() {
   return h("tr", null, LABELS.map((label) => h("th", { scope: "col", class: label === "Tokens" ? "num" : null }, label || h("span", { class: "visually-hidden" }, "Actions"))));
 }
 
-/** A row of the table; `actions.cancel(job)` and `actions.retry(job)` are what its buttons do. */
+/** A row of the table. Its buttons call `actions.cancel(job)` and `actions.retry(job)`. */
 export class JobRow {
   constructor(job, actions) {
     this.badge = h("span");

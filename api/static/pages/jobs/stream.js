@@ -1,4 +1,4 @@
-// Follows a job's stream over broken connections and restarts of front ends, and reads its events.
+// Follows a job's stream across broken connections and restarts of front ends, and reads its events.
 
 import { ApiError, sseEvents } from "../../lib/api.js";
 
@@ -11,7 +11,7 @@ const LAST_TYPES = new Set(["response.completed", "response.incomplete", "messag
  * Iterate over the pieces of a job's answer, each with `id`, the id of the event it came with.
  *
  * With `lastId`, the pieces begin exactly after that event. The iterator ends with the answer. A
- * piece `{isRestart: true}` means that the earlier pieces no longer count. Raises ApiError if the job
+ * piece `{isRestart: true}` means that all earlier pieces are void. Raises ApiError if the job
  * failed or doesn't exist, and AbortError if `signal` aborts.
  */
 export async function* followJob(job, { lastId = "", signal }) {

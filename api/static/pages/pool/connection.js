@@ -1,4 +1,4 @@
-// Shows whether the page is live, and since when it is not.
+// Shows whether the page is live, and the time since which it isn't.
 
 import { h, setText } from "../../lib/dom.js";
 import { clock } from "../../lib/format.js";

@@ -7,7 +7,7 @@ const ORDERS = {
 };
 
 /**
- * Rows in the wanted order: `{name, version, is_current, is_base, waiting, ..., cells, hasVersions}`.
+ * Rows in display order: `{name, version, is_current, is_base, waiting, ..., cells, hasVersions}`.
  *
  * `cells` maps a worker's id to `{state, running}`. `hasVersions` is true if another row has the name.
  */
@@ -26,7 +26,7 @@ export function rowsOf(pool, { filter, order }) {
     .sort((a, b) => ORDERS[order]?.(a, b) || byName(a, b));
 }
 
-/** The base model comes first; of one name, the current version. */
+/** Order of rows: the base model comes first, and the current version before others of its name. */
 function byName(a, b) {
   return (
     (b.is_base ?? false) - (a.is_base ?? false) ||

@@ -1,11 +1,11 @@
-// What happened in the pool, newest first.
+// Incidents of the pool, newest first.
 
 import { h, keyed, setText } from "../../lib/dom.js";
 import { clock, count } from "../../lib/format.js";
 import { shortWorker } from "./names.js";
 
 const MAX_SHOWN = 50;
-/** Tone and sign of each kind; others, of newer servers too, are neutral. */
+/** Tone and sign of each kind. Other kinds, such as those of newer servers, are neutral. */
 const LOOKS = {
   worker_lost: ["bad", "!"],
   job_dead: ["bad", "!"],
@@ -67,7 +67,7 @@ export function incidents(live) {
     keyed(list, shown, { keyOf: ({ id }) => id, create: entry });
   }
 
-  /** Ids of the workers that died, as far as the shown incidents say. */
+  /** Ids of the workers whose deaths are among the shown incidents. */
   function lostWorkers() {
     return new Set(
       shown.filter(({ kind, worker }) => worker && kind === "worker_lost").map(({ worker }) => worker),
@@ -88,7 +88,7 @@ function entry({ time, kind, text, worker }) {
   );
 }
 
-/** The text as a sentence, with the worker's short name, by which the grid names it too. */
+/** The text as a sentence with the worker's short name, which the grid also shows. */
 function readable(text, worker) {
   const short = worker ? text.replaceAll(worker, shortWorker(worker)) : text;
   return short.charAt(0).toUpperCase() + short.slice(1);

@@ -1,6 +1,6 @@
 // Short names of workers and adapter versions.
 
-/** The four characters by which a worker is named in columns: "a3f2" of "host:17:a3f2...". */
+/** The four characters that name a worker in the head of its column: "a3f2" of "host:17:a3f2...". */
 export function shortWorker(id) {
   return id.split(":").at(-1).slice(0, 4);
 }

@@ -34,7 +34,7 @@ export function poolView() {
   );
   const element = h("div", { class: "stack" }, parts.connection.element, content, live.element);
 
-  /** Show a pool, each part with a frame of its own. */
+  /** Show a pool. Each part is drawn in a separate frame. */
   async function showPool(pool) {
     parts.connection.showLive(pool);
     parts.summary.update(pool);
@@ -64,7 +64,7 @@ export function poolView() {
   };
 }
 
-/** What the pool lacks, and what to do about it. */
+/** The part that the pool lacks, and advice for the operator; nulls if it lacks none. */
 function missing(pool) {
   if (pool.workers.length === 0) {
     return [

@@ -1,1 +1,1 @@
-"""Parts of benchmarks that drive an engine in their own process."""
+"""Parts of benchmarks that run an engine without a server. Most run in a separate process."""

@@ -1,4 +1,4 @@
-"""Two engines, one of which speculates, answer the demo's tasks in turn.
+"""Runs the demo's tasks on two engines in turn. Only one of the engines speculates.
 
     python -m ops.lab.bench.engine.speculating MODEL ROUNDS STREAMS PROMPTS MAX_TOKENS
 
@@ -82,7 +82,7 @@ class _Side:
 
 
 def _shares(before: "EngineStats", after: "EngineStats") -> Figures:
-    """Return the shares of forced and of accepted tokens, if there are any."""
+    """Return the shares of forced tokens and of accepted tokens. Shares of 0 are left out."""
     num_tokens = after.num_tokens - before.num_tokens
     counts = {
         "forced, %": after.num_forced_tokens - before.num_forced_tokens,
@@ -92,7 +92,7 @@ def _shares(before: "EngineStats", after: "EngineStats") -> Figures:
 
 
 def main(model: Path, rounds: int, streams: int, prompts: int, max_tokens: int) -> None:
-    """Answer each workload with both engines in turn, one request at a time and `streams`."""
+    """Run each workload on both engines in turn, with one and with `streams` requests at once."""
     first = load_as_worker(model)
     from worker.model.loader import load_model
 

@@ -30,7 +30,7 @@ class Workload:
     def requests(
         self, number: int, versions: Mapping[str, AdapterVersion], stop_ids: frozenset[int]
     ) -> "Iterator[Request]":
-        """Yield `number` requests at temperature 0."""
+        """Yield `number` requests at temperature 0. They take the prompts in turn."""
         from worker.engine.request import ChoiceSampling, Request, RequestId
 
         for index in range(number):

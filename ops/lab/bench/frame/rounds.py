@@ -1,6 +1,6 @@
 """Measures variants in turn, and compares their figures round by round.
 
-A machine's speed drifts, so a ratio compares figures of one round only.
+A machine's speed drifts, so each ratio compares two figures of the same round.
 """
 
 import math
@@ -11,9 +11,9 @@ from statistics import median
 from ops.lab.bench.frame.finding import Chart, Finding
 
 Figures = Mapping[str, float]
-"""Figures of a variant in one round by name. A name ends with its unit: `base, tokens/s`."""
+"""Figures of a variant in one round, by name. A name ends with a unit, as in `base, tokens/s`."""
 Round = Mapping[str, Figures]
-"""Figures by variant."""
+"""Figures of all variants in one round, by variant."""
 Measure = Callable[[str], Figures]
 """Measures a variant once. Its argument is a seed for prompts, unique to the call."""
 
@@ -66,8 +66,8 @@ def rounds_finding(
         name: name of the measurement.
         rounds: figures of all variants.
         sizes: sizes of the measurement.
-        pairs: variants to compare, as the dividend and the divisor of a ratio. Figures that only
-            one of them has are left out, and so are rounds without one of them.
+        pairs: variants to compare, as the dividend and the divisor of a ratio. Figures and rounds
+            that only one of the two variants has are left out.
         notes: further lines.
     """
     compared = list(_compared(rounds, pairs))
@@ -91,7 +91,7 @@ def rounds_finding(
 
 @dataclass(frozen=True, slots=True)
 class _Compared:
-    """One figure of two variants, in the rounds that have both."""
+    """Values of one figure of two variants, in the rounds that measured both."""
 
     figure: str
     ours: str
@@ -153,7 +153,7 @@ def median_interval(values: Sequence[float]) -> tuple[float, float]:
 def ratio_text(ratios: Sequence[float]) -> str:
     """Return the median of ratios, its confidence interval, and whether the interval includes 1.
 
-    If there are too few ratios for an interval, the text has the lowest and the highest one.
+    If there are too few ratios for an interval, the text has the lowest and the highest ratio.
     """
     text = f"ratio {median(ratios):.3f}"
     low, high = median_interval(ratios)

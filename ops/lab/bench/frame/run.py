@@ -1,4 +1,4 @@
-"""Parts of each measurement's command: its options, a model, a scratch folder, the result files."""
+"""Code that all measurement commands share: options, a model, a scratch folder, result files."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -40,7 +40,7 @@ class Memory:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loaded:
-    """The model that the parts after this one measure."""
+    """Facts about the model that the following parts measure."""
 
     kernels: str
     not_triton_because: str | None
@@ -52,7 +52,7 @@ class Loaded:
 
 
 class GpuBench:
-    """The device, and the clock, kernels and model that several parts share."""
+    """Measures all parts on one device. The parts share a clock, kernels and a model."""
 
     def __init__(self, sizes: Sizes) -> None:
         self.sizes = sizes
@@ -65,7 +65,7 @@ class GpuBench:
     def parts(self) -> list[Part]:
         """Return all parts. Their time limits exceed the total, because most parts need less.
 
-        Graphs come late, because a failed capture can disturb what runs after it.
+        Graphs come late, because a failed capture can disturb the parts that run after it.
         """
         return [
             Part("memory", "Memory bandwidth", 20, self._memory),
@@ -105,10 +105,10 @@ class GpuBench:
 
     @property
     def _loaded(self) -> ServedModel:
-        """The model.
+        """The model that the part "model" created.
 
         Raises:
-            NotMeasured: it couldn't be made.
+            NotMeasured: that part failed.
         """
         if self._model is None:
             raise NotMeasured("there is no model; its part has the reason")

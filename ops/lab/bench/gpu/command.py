@@ -1,7 +1,7 @@
 """`python -m ops.lab.bench gpu`: all measurements that need a GPU, in minutes.
 
 It needs torch, transformers, peft and Triton, and none of the packages of the queue and the front
-end. A machine that is lent for half an hour needs no more than a copy of the repository.
+end. On a machine that is lent for half an hour, a copy of the repository is therefore enough.
 """
 
 import argparse
@@ -109,7 +109,8 @@ def _say(start: float, line: str) -> None:
 def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m ops.lab.bench gpu",
-        description="Measure kernels, decode, prefill and sampling on a GPU, beside PEFT and vLLM.",
+        description="Measure kernels, decode, prefill and sampling on a GPU, and compare with "
+        "PEFT and vLLM.",
     )
     parser.add_argument("--model-size", choices=SIZES, help="shape of the model; 8b by default")
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""Compares the kernels' results with the reference kernels', and their speed with the memory's."""
+"""Checks kernels against the reference kernels, and compares their speed with the bandwidth."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -92,7 +92,7 @@ def speeds(
     bandwidth: float,
     device: torch.device,
 ) -> Iterator[Speed]:
-    """Time `kernels` with the model's sizes."""
+    """Measure the duration of calls of `kernels` with the model's sizes."""
     for trial in _trials_of_speed(sizes, device):
         yield _speed(trial, kernels, dtype, clock, bandwidth)
 
@@ -114,7 +114,7 @@ def _speed(
 
 
 def _trials_of_results(sizes: Sizes, device: torch.device) -> Iterator[Trial]:
-    """Yield the trials of served shapes first, because Triton needs seconds to compile a shape."""
+    """Yield the trials of results. Served shapes come first, because compiling takes seconds."""
     context = sizes.context
     yield StoreKV("KV store", Heads(8, 2, sizes.head_dims[0]), context, device)
     for ranks in (sizes.ranks, *((rank,) * 3 for rank in sizes.ranks)):

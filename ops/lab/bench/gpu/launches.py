@@ -1,4 +1,4 @@
-"""Counts what one decode step asks of the device: kernels, copies and synchronisations."""
+"""Counts the device operations of one decode step: kernels, copies and synchronisations."""
 
 import warnings
 from collections import defaultdict
@@ -23,7 +23,7 @@ COPIES = ("Memcpy", "Memset")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Launches:
-    """What one greedy decode step asks of the device."""
+    """Numbers of device operations of one greedy decode step."""
 
     batch: int
     adapters: int

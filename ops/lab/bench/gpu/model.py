@@ -92,7 +92,7 @@ class ServedModel:
 
     @contextmanager
     def decoding(self, batch: int, adapters: int) -> Iterator[Decoding]:
-        """Yield `batch` sequences that decode with `adapters` adapters, or with the base model."""
+        """Yield `batch` sequences that use `adapters` adapters; 0 selects the base model."""
         versions: Sequence[AdapterVersion | None] = self.versions[:adapters] or [None]
         scheduler = Scheduler(self._blocks, max_num_seqs=batch, max_num_batched_tokens=batch)
         decoding = Decoding(

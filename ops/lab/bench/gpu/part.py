@@ -16,7 +16,7 @@ class NotMeasured(LorikeetError):
 
 
 class OutOfTime(BaseException):
-    """A part's time is over.
+    """The time limit of a part has passed.
 
     It isn't an `Exception`, because compilers and kernel checks catch those.
     """

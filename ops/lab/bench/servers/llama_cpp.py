@@ -1,6 +1,6 @@
-"""Starts the server of llama.cpp, with a base model and adapters in its own format.
+"""Starts the server of llama.cpp, with a base model and adapters in llama.cpp's format.
 
-`ops/docs/benchmarks.md` describes how to build it.
+`ops/docs/benchmarks.md` describes how to build the server.
 """
 
 import subprocess
@@ -23,7 +23,7 @@ KINDS = ("BF16", "Q8_0")
 """Types of base models that are compared."""
 START_TIMEOUT_S = 180.0
 TOKENS_PER_SLOT = 512
-"""Context of each concurrent request. A prompt of 128 words and its answer take about 260."""
+"""Context of each concurrent request in tokens. 128 words and their answer take about 260."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,12 +114,12 @@ def llama_cpp(
             url=f"{url}/v1",
             pids={"llama": started.pid},
             fields=_fields(adapters),
-            reuses_connections=False,  # it may close one that carries the next request
+            reuses_connections=False,  # it may close a connection on which the next request is sent
         )
 
 
 def _fields(adapters: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
-    """Return the fields of requests, by model. llama.cpp selects an adapter by its number."""
+    """Return the additional fields of requests, by model. They select an adapter by its number."""
     plain = {"cache_prompt": False}
     numbered = {
         name: {**plain, "lora": [{"id": number, "scale": 1.0}]}

@@ -54,7 +54,10 @@ def llama_measures(
     sizes: Sizes,
     scratch: Path,
 ) -> dict[str, Measure]:
-    """Return a measure of llama.cpp by base type: one client; for `MIXED_KIND` also adapters."""
+    """Return a measure of llama.cpp for each base type, with one client and the base model.
+
+    The measure for `MIXED_KIND` also loads all adapters with all clients, in some rounds.
+    """
     bases, files = converted(llama, gguf, model, adapters, scratch / "llama")
     alone, mixed = scenarios(adapters, [1])[:1], scenarios(adapters, [sizes.clients])[1:]
 

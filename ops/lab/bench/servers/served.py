@@ -30,7 +30,7 @@ class Scenario:
 
 
 def scenarios(adapters: Mapping[str, Path], clients: Sequence[int]) -> list[Scenario]:
-    """Return loads of the base model and of all adapters, each with these numbers of clients."""
+    """Return a load of the base model and one of all adapters for each number of clients."""
     kinds = {"base": (BASE,), f"{len(adapters)} adapters": tuple(adapters)}
     return [
         Scenario(label=f"{kind}, {number} client{'s'[: number - 1]}", models=models, clients=number)
@@ -42,7 +42,7 @@ def scenarios(adapters: Mapping[str, Path], clients: Sequence[int]) -> list[Scen
 def served(start: Start, loads: Sequence[Scenario], sizes: Sizes, scratch: Path) -> Measure:
     """Return a measure that starts a server, and sends it each load.
 
-    Its figures are those of the loads, and the memory of the worker, if the server has one.
+    The figures are those of the loads and, if the server has a worker, the worker's memory.
     """
 
     def measure(seed: str) -> Figures:

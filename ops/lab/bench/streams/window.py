@@ -13,7 +13,7 @@ from ops.lab.bench.streams.stream_load import StreamLoad
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
-    """Figures of a load in the time in which it was measured."""
+    """Figures of a load during the measured period."""
 
     seconds: float
     tokens: int

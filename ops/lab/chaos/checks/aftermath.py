@@ -11,11 +11,11 @@ from shared.store.audit.auditor import Auditor
 from shared.store.jobs.dead_letters import DeadLetters
 
 IDLE_S = 60.0
-"""Longest time from the last answer until no job is unfinished."""
+"""Maximum seconds from the last answer until all jobs have ended."""
 LONGEST_LIFETIME_S = 700
-"""Seconds after the retention by which no key of an ended job may exist any more."""
+"""Maximum seconds for which a key of an ended job may exist after the retention."""
 FORGET_S = 90.0
-"""Longest time for the pool to remove expired keys. It removes some of them in small steps."""
+"""Maximum seconds for the pool to remove expired keys. It removes some of them in small steps."""
 JOB_KINDS = frozenset(
     (
         *("job", "res", "tok", "idem", "jobs", "ended", "followers", "abandoned", "due"),
@@ -50,9 +50,9 @@ class Aftermath:
 
 
 async def inspect(pool: Pool) -> Aftermath:
-    """Wait until the pool is idle, look at its keys, and let the retention pass.
+    """Inspect the pool when it is idle, and look for its keys again after the retention.
 
-    The clocks of Redis are moved beyond the retention, so this takes seconds.
+    The clocks of Redis are moved beyond the retention, so the function doesn't wait for it.
     """
     is_idle = await _is_met(lambda: _is_idle(pool), "no job is unfinished", IDLE_S)
     audit = await Auditor(pool.redis, pool.keys).audit()

@@ -1,4 +1,4 @@
-"""Compares the ledger of usage with what clients have seen."""
+"""Compares the ledger of usage with the usage that clients have seen."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta

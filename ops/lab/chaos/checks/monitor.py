@@ -14,17 +14,17 @@ from shared.protocol.jobs import UNFINISHED, JobState
 
 SAMPLE_S = 2.0
 NUM_NEWEST = 2000
-"""Number of jobs per tenant that a sample reads: many more than start within `SETTLED_S`."""
+"""Number of jobs per tenant that a sample reads. Far fewer jobs start within `SETTLED_S`."""
 SETTLED_S = 30.0
-"""Seconds for which the pool must have a job before the job is settled.
+"""Seconds for which a job must exist before it is settled. The pool must not lose settled jobs.
 
-A replaced master goes on for about ten seconds. Jobs that only it has are lost, but their
-requests weren't accepted."""
+A replaced master keeps running for about ten seconds. The jobs that exist only there are lost, but
+their requests weren't accepted."""
 DIVERGED = "lorikeet_resume_diverged_total"
 
 
 class Monitor:
-    """Collects facts that are gone at the end: front ends' metrics, and jobs' states and usage."""
+    """Collects data that doesn't survive the run: front ends' metrics, jobs' states and usage."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
@@ -78,7 +78,7 @@ class Monitor:
         await seen(self._read_jobs, None)
 
     async def finish(self) -> None:
-        """Sample once more, after the last fault. Every job then in the pool is settled.
+        """Sample once more, after the last fault. All jobs in this sample are settled.
 
         Raises:
             NotInTime: the pool didn't answer.

@@ -25,7 +25,7 @@ from shared.store.redis.keys import Keys
 from shared.store.views.pool_views import PoolViews, WorkerView
 
 NUM_SERVERS = 3
-"""A master and two replicas, of which Sentinel may promote either."""
+"""Number of Redis servers: a master and two replicas. Sentinel may promote either replica."""
 NUM_SENTINELS = 3
 DOWN_AFTER_MS = 2000
 START_S = 120.0
@@ -41,7 +41,7 @@ class Api(Supervised):
         self.url = url
 
     async def is_ready(self) -> bool:
-        """Return whether the front end answers that the pool can serve."""
+        """Return whether the front end reports that the pool can serve."""
         try:
             async with httpx.AsyncClient(timeout=READY_TIMEOUT_S, trust_env=False) as http:
                 return (await http.get(f"{self.url}/ready/worker")).status_code == 200
@@ -121,7 +121,7 @@ class Pool:
         return all(views) and all([await api.is_ready() for api in self.apis])
 
     async def view_of(self, worker: Supervised) -> WorkerView | None:
-        """Return the pool's view of a worker; None if it isn't registered or Redis is away."""
+        """Return the pool's view of a worker; None if it is unknown or Redis is unavailable."""
         try:
             views = await self.views.workers()
         except RedisUnavailable:

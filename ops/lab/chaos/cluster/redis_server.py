@@ -103,7 +103,7 @@ class RedisServer:
             await client.aclose()
 
     async def answers(self) -> bool:
-        """Return whether this process answers and has loaded its data."""
+        """Return whether the server's own process answers and has loaded its data."""
         try:
             info = await self.ask("INFO", "server")
         except RedisUnavailable:

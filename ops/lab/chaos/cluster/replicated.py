@@ -115,7 +115,7 @@ class Replicated:
         await until(lambda: self.is_in_sync(port), f"{port} is in sync", within_s=START_S)
 
     async def master_port(self) -> int:
-        """Return the master's port according to the first live Sentinel."""
+        """Return the port that the first live Sentinel reports as the master's."""
         sentinel = next(each for each in self._sentinels.values() if each.is_running)
         address = await sentinel.ask("SENTINEL", "GET-MASTER-ADDR-BY-NAME", SERVICE)
         return int(address[1])
@@ -144,7 +144,7 @@ class Replicated:
         """Return whether a server is a replica that is connected to its master."""
         try:
             role = await self.ask(port, "ROLE")
-        except RedisUnavailable:  # a Sentinel that makes it a replica closes its connections
+        except RedisUnavailable:  # its connections close when a Sentinel makes it a replica
             return False
         return bool(role[0] == b"slave" and role[3] == b"connected")
 
@@ -215,5 +215,5 @@ class Replicated:
         return found == (len(self._sentinels) - 1, len(self._servers) - 1)
 
 
-# A replica receives the data as a file, which a server that restarts must not load.
+# A replica receives the data as a file. A server that restarts must not load this file.
 _KEEPS_NOTHING = ["appendonly no", "rdb-del-sync-files yes"]

@@ -27,7 +27,7 @@ class ProcessEnd:
 
     @property
     def reason(self) -> str:
-        """What ended the process, such as `SIGKILL` or `exit code 1`."""
+        """Signal or exit status that ended the process, such as `SIGKILL` or `exit code 1`."""
         return signal.Signals(-self.code).name if self.code < 0 else f"exit code {self.code}"
 
 

@@ -6,7 +6,7 @@ import signal
 from ops.cli import main
 
 HOLD_GIL = signal.SIGXCPU
-"""Signal after which the process holds the GIL for ever. Workers don't use it otherwise."""
+"""Signal after which the process holds the GIL forever. Workers don't use it otherwise."""
 _FOREVER_S = 10**6
 
 

@@ -1,1 +1,1 @@
-"""Faults that a chaos run injects, by the part that they hit."""
+"""Faults that a chaos run injects, by the part that they hit. `kinds.py` lists all of them."""

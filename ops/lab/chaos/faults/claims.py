@@ -1,4 +1,4 @@
-"""A fault of claims: a worker's jobs return to the queue without its knowledge."""
+"""A fault that returns a worker's jobs to the queue without the worker's knowledge."""
 
 import asyncio
 import contextlib
@@ -12,11 +12,11 @@ from shared.protocol.ids import JobId, WorkerId
 from shared.store.jobs.queue import Queue
 
 TIMES = 2
-"""Number of times that the jobs are taken."""
+"""Number of times that the jobs are taken from the worker."""
 RECLAIM_S = 1.5
-"""Longest time until the worker has claimed the jobs again. It is less than a lease."""
+"""Maximum seconds until the worker has claimed the jobs again. It is less than a lease."""
 SLOW = Rules(delay_s=1.0, min_bytes=1400, only_outgoing=True)
-"""Publications for many jobs arrive late. Claims and heartbeats are smaller and overtake them."""
+"""Delays publications for many jobs. Claims and heartbeats are smaller and overtake them."""
 IN_FLIGHT_S = 0.2
 """Seconds until a publication is on its way."""
 
@@ -41,7 +41,7 @@ class LoseClaims(Fault):
         self._num_claimed_again = 0
 
     async def inject(self) -> None:
-        """Take the worker's jobs away `TIMES` times. It can claim them again in between."""
+        """Take the worker's jobs away `TIMES` times. The worker can claim them again in between."""
         view = await self._pool.view_of(self._worker)
         if view is None:
             return
@@ -55,7 +55,7 @@ class LoseClaims(Fault):
         await self.heal()
 
     async def evidence(self) -> str:
-        """Return how many jobs the worker claimed twice."""
+        """Return a note with the number of jobs that the worker claimed again; empty if none."""
         number = self._num_claimed_again
         return f"{number} jobs claimed again by the same worker" if number else ""
 
@@ -86,6 +86,6 @@ class LoseClaims(Fault):
             other.signal(number)
 
     async def _claims(self, wid: WorkerId) -> dict[JobId, float]:
-        """Return the epoch of each job that the worker owns."""
+        """Return the epoch of each job that the worker owns. Each claim gives a job a new epoch."""
         entries = await self._pool.redis.zrange(self._pool.keys.owned(wid), 0, -1, withscores=True)
         return {JobId(raw.decode()): epoch for raw, epoch in entries}

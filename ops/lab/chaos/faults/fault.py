@@ -1,4 +1,4 @@
-"""A fault: how it is injected, what shows that it took place, and when it is over."""
+"""Base class of faults, and the function that injects a fault, observes it and heals it."""
 
 import asyncio
 import time
@@ -14,9 +14,9 @@ from ops.lab.chaos.polling import seen, until
 from shared.errors import LorikeetError
 
 EVIDENCE_S = 30.0
-"""Longest time from the injection of a fault until there is evidence of it."""
+"""Maximum seconds from the injection of a fault until there is evidence of it."""
 RECOVERY_S = 90.0
-"""Longest time from the end of a fault until everything is as before."""
+"""Maximum seconds from the end of a fault until its target works as before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +42,7 @@ class FaultRecord:
     healed_s: float
     """Time at which the cause of the fault was removed."""
     recovered_s: float | None
-    """Time from which on everything was as before the fault; None if it never was."""
+    """Time at which the target worked as before the fault again; None if it never did."""
     error: str
     """Why the fault failed; empty if it took place and the pool recovered."""
 
@@ -57,7 +57,7 @@ class Fault(ABC):
     needs_network: ClassVar[bool] = False
     """Whether the fault needs a process on a remote host."""
     hold_s: ClassVar[tuple[float, float]] = (0.0, 0.0)
-    """Least and largest number of seconds from the evidence until `heal`."""
+    """Minimum and maximum seconds from the evidence until `heal`."""
 
     def __init__(self, scene: Scene) -> None:
         self._pool = scene.pool

@@ -45,7 +45,7 @@ class NetworkFault(Fault):
 
 
 class DropPackets(NetworkFault):
-    """A share of the frames is lost."""
+    """Drops a share of the frames."""
 
     kind = "drop-packets"
     hold_s = (5.0, 10.0)
@@ -55,14 +55,14 @@ class DropPackets(NetworkFault):
         self._rules = Rules(drop=round(self._rng.uniform(*LOSS), 2))
 
     async def evidence(self) -> str:
-        """Return how many frames were dropped."""
+        """Return a note with the number of dropped frames; empty below `MIN_FRAMES`."""
         counts = await self._host.apply(self._rules)
         dropped = counts.dropped - self._before.dropped
         return f"{self._rules.drop:.0%} loss, {dropped} dropped" if dropped >= MIN_FRAMES else ""
 
 
 class DelayPackets(NetworkFault):
-    """All frames arrive late, and some overtake others."""
+    """Delays all frames by random times, so that some overtake others."""
 
     kind = "delay-packets"
     hold_s = (5.0, 10.0)
@@ -73,7 +73,7 @@ class DelayPackets(NetworkFault):
         self._rules = Rules(delay_s=delay_s, jitter_s=JITTER_S)
 
     async def evidence(self) -> str:
-        """Return how many frames were delayed."""
+        """Return a note with the number of delayed frames; empty below `MIN_FRAMES`."""
         counts = await self._host.apply(self._rules)
         delayed = counts.delayed - self._before.delayed
         text = f"{1000 * self._rules.delay_s:.0f} ms, {delayed} delayed"

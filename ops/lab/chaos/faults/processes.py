@@ -16,7 +16,7 @@ class ProcessFault(Fault):
         self._num_ends = len(process.ends)
 
     def _end(self) -> str:
-        """Return what ended the process since this fault was created; empty if nothing did."""
+        """Return why the process ended since this fault was created; empty if it didn't end."""
         ends = self._process.ends[self._num_ends :]
         return ends[0].reason if ends else ""
 
@@ -29,7 +29,7 @@ class Kill(ProcessFault):
         self._process.signal(signal.SIGKILL)
 
     async def evidence(self) -> str:
-        """Return what ended the process."""
+        """Return why the process ended; empty if it didn't end."""
         return f"ended by {self._end()}" if self._end() == "SIGKILL" else ""
 
 
@@ -41,7 +41,7 @@ class Suspend(ProcessFault):
         self._process.signal(signal.SIGSTOP)
 
     async def evidence(self) -> str:
-        """Return whether the process is suspended."""
+        """Return a note if the process is suspended, otherwise an empty text."""
         return "suspended" if self._process.is_suspended else ""
 
     async def heal(self) -> None:

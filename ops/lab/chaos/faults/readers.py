@@ -6,7 +6,7 @@ NUM_READERS = 6
 
 
 class StallReaders(Fault):
-    """Clients that stop reading their streams while these continue."""
+    """Makes clients stop reading while their streams continue."""
 
     kind = "stall-readers"
     subject = "clients"
@@ -18,7 +18,7 @@ class StallReaders(Fault):
         await self._fleet.stall(NUM_READERS)
 
     async def evidence(self) -> str:
-        """Return how many clients have stalled, and how many bytes they haven't read."""
+        """Return a note with the numbers of stalled clients and unread bytes; empty if too few."""
         status = self._fleet.status
         is_stalled = status.stalled >= NUM_READERS // 2 and status.unread_bytes > 0
         return f"{status.stalled} stalled, {status.unread_bytes} B unread" if is_stalled else ""

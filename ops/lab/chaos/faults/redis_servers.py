@@ -51,7 +51,7 @@ class MasterFault(RedisFault):
 
 
 class PauseRedis(MasterFault):
-    """SIGSTOP of the master, too short for a failover."""
+    """Suspends the master, but not for long enough for a failover."""
 
     kind = "pause-redis"
     hold_s = (0.2 * DOWN_AFTER_MS / 1000, 0.6 * DOWN_AFTER_MS / 1000)
@@ -60,7 +60,7 @@ class PauseRedis(MasterFault):
         self._servers.signal(self._master, signal.SIGSTOP)
 
     async def evidence(self) -> str:
-        """Return whether the server is suspended."""
+        """Return a note if the server is suspended, otherwise an empty text."""
         return "suspended" if is_suspended(self._servers.pid_of(self._master)) else ""
 
     async def heal(self) -> None:
@@ -69,9 +69,9 @@ class PauseRedis(MasterFault):
 
 
 class FreezeRedis(RedisFault):
-    """SIGSTOP of all servers and Sentinels, for longer than a lease.
+    """Suspends all servers and Sentinels, for longer than a lease.
 
-    Streams are silent for long enough that front ends send keep-alive comments.
+    Streams are silent for so long that front ends send keep-alive comments.
     """
 
     kind = "freeze-redis"
@@ -88,7 +88,7 @@ class FreezeRedis(RedisFault):
             self._servers.signal(port, signal.SIGSTOP)
 
     async def evidence(self) -> str:
-        """Return whether all servers are suspended."""
+        """Return a note if all servers are suspended, otherwise an empty text."""
         pids = [self._servers.pid_of(port) for port in self._ports]
         return f"{len(pids)} suspended" if all(map(is_suspended, pids)) else ""
 
@@ -99,7 +99,7 @@ class FreezeRedis(RedisFault):
 
 
 class KillRedis(MasterFault):
-    """SIGKILL of the master, which a replica replaces."""
+    """Kills the master with SIGKILL. A replica replaces it."""
 
     kind = "kill-redis"
 
@@ -107,7 +107,7 @@ class KillRedis(MasterFault):
         self._servers.kill(self._master)
 
     async def evidence(self) -> str:
-        """Return which server has replaced the master."""
+        """Return a note that names the new master; empty if the master wasn't replaced."""
         port = await self._successor()
         return f"killed, replaced by {port}" if port else ""
 
@@ -118,7 +118,7 @@ class KillRedis(MasterFault):
 
 
 class StallRedis(MasterFault):
-    """SIGSTOP of the master until a replica has replaced it. Then the old master continues."""
+    """Suspends the master until a replica has replaced it. Then the old master continues."""
 
     kind = "stall-redis"
 
@@ -126,7 +126,7 @@ class StallRedis(MasterFault):
         self._servers.signal(self._master, signal.SIGSTOP)
 
     async def evidence(self) -> str:
-        """Return which server has replaced the master."""
+        """Return a note that names the new master; empty if the master wasn't replaced."""
         port = await self._successor()
         return f"suspended, replaced by {port}" if port else ""
 
@@ -136,7 +136,7 @@ class StallRedis(MasterFault):
 
 
 class RestartMaster(MasterFault):
-    """SIGTERM of the master, which starts again at once."""
+    """Stops the master with SIGTERM, and starts it again at once."""
 
     kind = "restart-redis-master"
 
@@ -144,7 +144,7 @@ class RestartMaster(MasterFault):
         self._servers.signal(self._master, signal.SIGTERM)
 
     async def evidence(self) -> str:
-        """Return whether the process has ended."""
+        """Return a note if the process has ended, otherwise an empty text."""
         return "ended" if not self._servers.is_running(self._master) else ""
 
     async def heal(self) -> None:
@@ -154,7 +154,7 @@ class RestartMaster(MasterFault):
 
 
 class RestartReplica(RestartMaster):
-    """SIGTERM of a replica, which starts again at once."""
+    """Stops a replica with SIGTERM, and starts it again at once."""
 
     kind = "restart-redis-replica"
 
@@ -167,7 +167,7 @@ class RestartReplica(RestartMaster):
 
 
 class FailOverRedis(MasterFault):
-    """A failover that an operator requests from a Sentinel."""
+    """Requests a failover from a Sentinel, as an operator does."""
 
     kind = "fail-over-redis"
 
@@ -175,7 +175,7 @@ class FailOverRedis(MasterFault):
         await self._request()
 
     async def evidence(self) -> str:
-        """Return which server has replaced the master. Repeat the request if it was refused."""
+        """Return a note that names the new master. Repeat the request until there is one."""
         port = await self._successor()
         if port is None:
             await self._request()

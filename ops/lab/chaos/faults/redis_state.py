@@ -13,7 +13,7 @@ CLOCK_TOLERANCE_S = 5
 
 
 class FillRedis(MasterFault):
-    """A master whose memory is full."""
+    """Fills the master's memory, by lowering its limit."""
 
     kind = "fill-redis"
     hold_s = (2.0, 5.0)
@@ -37,7 +37,7 @@ class FillRedis(MasterFault):
 
 
 class FlushScripts(MasterFault):
-    """A master that has lost all scripts."""
+    """Removes all scripts from the master."""
 
     kind = "flush-scripts"
 
@@ -55,7 +55,7 @@ class FlushScripts(MasterFault):
         self._num_after = int(info["number_of_cached_scripts"])
 
     async def evidence(self) -> str:
-        """Return how many scripts were removed."""
+        """Return a note with the number of removed scripts; empty if scripts are left."""
         removed = self._num_before - self._num_after
         return f"{removed} scripts removed" if removed > 0 and not self._num_after else ""
 
@@ -69,7 +69,7 @@ class FlushScripts(MasterFault):
 
 
 class StepClock(MasterFault):
-    """A clock of the master that jumps, and later jumps back."""
+    """Makes the master's clock jump, and later jump back."""
 
     hold_s = (3.0, 8.0)
     _sign = 1
@@ -79,7 +79,7 @@ class StepClock(MasterFault):
         self._servers.clocks[self._master].set(step_s)
 
     async def evidence(self) -> str:
-        """Return the distance of the server's clock from this machine's clock."""
+        """Return a note with the offset of the server's clock; empty if the clock hasn't jumped."""
         seconds, _ = await self._servers.ask(self._master, "TIME")
         ahead_s = int(seconds) - time.time()
         is_moved = abs(ahead_s - self._servers.clocks[self._master].offset_s) < CLOCK_TOLERANCE_S
@@ -91,13 +91,13 @@ class StepClock(MasterFault):
 
 
 class ClockForward(StepClock):
-    """A clock that jumps forward."""
+    """Makes the master's clock jump forward."""
 
     kind = "clock-forward"
 
 
 class ClockBackward(StepClock):
-    """A clock that jumps backward."""
+    """Makes the master's clock jump backward."""
 
     kind = "clock-backward"
     _sign = -1

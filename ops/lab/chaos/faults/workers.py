@@ -70,7 +70,7 @@ class _Hang(WorkerFault):
     number: ClassVar[signal.Signals]
     """Signal that causes the fault."""
     message: ClassVar[str]
-    """Text in the log that shows that the fault was noticed."""
+    """Text in the worker's log that shows that the worker noticed the fault."""
     exit_code: ClassVar[int]
 
     def __init__(self, scene: Scene) -> None:
@@ -82,7 +82,7 @@ class _Hang(WorkerFault):
         self._process.signal(self.number)
 
     async def evidence(self) -> str:
-        """Return a note if the hang was noticed and the worker has ended, otherwise ''."""
+        """Return a note if the worker noticed the hang and ended, otherwise an empty text."""
         if self._end() != f"exit code {self.exit_code}":
             return ""
         is_noticed = self._process.log_text().count(self.message) > self._num_before
@@ -90,7 +90,7 @@ class _Hang(WorkerFault):
 
 
 class HangEngine(_Hang):
-    """A step of the engine that never ends."""
+    """Makes a step of the engine hang forever."""
 
     kind = "hang-engine"
     number = signal.SIGUSR1
@@ -99,7 +99,7 @@ class HangEngine(_Hang):
 
 
 class HoldGil(_Hang):
-    """Native code that holds the GIL for ever."""
+    """Makes native code hold the GIL forever."""
 
     kind = "hold-gil"
     number = HOLD_GIL

@@ -16,7 +16,7 @@ INTERRUPTION = "server_stopping"
 
 @dataclass(slots=True)
 class Answer:
-    """What a client has received of an answer."""
+    """The part of an answer that a client has received."""
 
     texts: dict[int, str] = field(default_factory=dict)
     """Text of each choice."""

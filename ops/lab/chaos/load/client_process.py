@@ -159,7 +159,7 @@ class Clients:
 
 
 def compare_copies(first: Exchange, second: Exchange) -> None:
-    """Add to the first record how two requests with the same key were treated differently."""
+    """Add to the first record how the jobs or answers of two equal requests differ."""
     record, other = first.record, second.record
     if record.jobs != other.jobs:
         record.problems.append(f"one key has the jobs {record.jobs} and {other.jobs}")

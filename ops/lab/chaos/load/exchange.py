@@ -35,7 +35,7 @@ class Lost(LorikeetError):
 
 
 class Exchange:
-    """A client's work on one request."""
+    """One request of a client, and the steps by which the client obtains its answer."""
 
     def __init__(
         self, request: ChaosRequest, front_ends: FrontEnds, texts: SimulatedTexts, rng: Random
@@ -54,7 +54,7 @@ class Exchange:
         self._http = front_ends.pick()
 
     async def run(self) -> Record:
-        """Obtain the answer and check it. The record says how this ended."""
+        """Obtain the answer and check it. The record contains the outcome."""
         record = self.record
         try:
             async with asyncio.timeout(PATIENCE_S):
@@ -163,7 +163,7 @@ class Exchange:
         return body
 
     async def _is_accepted(self, response: httpx.Response) -> bool:
-        """Return whether the request was accepted. Wait if it may be sent again later.
+        """Return whether the request was accepted. If it may be sent again later, wait first.
 
         Raises:
             Lost: the request was refused for good.

@@ -50,7 +50,7 @@ class Fleet:
 
     @property
     def status(self) -> Status:
-        """Sum of the processes' states."""
+        """Statuses of all client processes, added up field by field."""
         rows = [asdict(status) for status in self._statuses]
         return Status(**{field.name: sum(r[field.name] for r in rows) for field in fields(Status)})
 

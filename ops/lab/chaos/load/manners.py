@@ -1,4 +1,4 @@
-"""Behaviour of clients that don't simply read their stream."""
+"""Clients that do more than read their stream: they pause, leave or cancel."""
 
 import array
 import asyncio
@@ -36,7 +36,7 @@ class ActingExchange(Exchange):
         self._has_acted = False
 
     async def on_text(self, response: httpx.Response) -> None:
-        """Act once."""
+        """Call `act` once, after a random number of parts."""
         if not self._has_acted and len(self.record.arrivals_ms) >= self._acts_at:
             self._has_acted = True
             await self.act(response)
@@ -57,7 +57,7 @@ class PausingExchange(ActingExchange):
 
 
 class StallingExchange(PausingExchange):
-    """A client that stops reading so long that the front end can't send any more."""
+    """A client that stops reading for so long that the front end can't send any more."""
 
     pause_s = STALL_S
 

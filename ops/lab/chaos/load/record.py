@@ -10,7 +10,7 @@ OWN_READER = "own reader"
 
 
 class Outcome(StrEnum):
-    """End of a request."""
+    """How a request ended."""
 
     ANSWERED = "answered"
     """The client has the whole answer."""
@@ -36,7 +36,7 @@ class Record:
     problems: list[str] = field(default_factory=list)
     """Contradictions in the answer, such as missing tokens."""
     num_resumes: int = 0
-    """Number of connections after the first one that was accepted."""
+    """Number of connections that the client opened after the first accepted one."""
     num_refusals: int = 0
     """Number of refusals before the request was accepted: 429, 503, or no connection."""
     num_replays: int = 0

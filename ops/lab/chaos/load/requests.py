@@ -121,7 +121,7 @@ class RequestSource:
             seed: seed of the run.
             client: number of the client, unique in the run.
             models: names of the base model and the adapters.
-            lengths: least and largest number of tokens of an answer.
+            lengths: minimum and maximum number of tokens of an answer.
         """
         self._rng = Random(f"{seed}:{client}")
         self._client = client
@@ -135,7 +135,7 @@ class RequestSource:
     ) -> ChaosRequest:
         """Return the next request. Its manner is random if `manner` is None.
 
-        `fits` says which questions the client can ask.
+        `fits` returns whether the client can ask a question.
         """
         rng = self._rng
         self._num_drawn += 1
@@ -164,7 +164,7 @@ class RequestSource:
 def random_question(
     rng: Random, number: int, *, models: Sequence[str], lengths: tuple[int, int], n: int
 ) -> Question:
-    """Return a random question. Its prompt contains `number`, so that no other one equals it."""
+    """Return a random question. Its prompt contains `number`, so that no other prompt equals it."""
     words = rng.choices(WORDS, k=rng.randint(1, MAX_WORDS))
     return Question(
         model=rng.choice(models),

@@ -18,11 +18,11 @@ from ops.lab.chaos.load.sdks.sdk import Api, Part, Sdk, SdkChoked, SdkError, Sdk
 from ops.lab.chaos.load.text_checks import SimulatedTexts
 
 REPEATED = (None, 429, 503)
-"""Statuses after which a request is sent again: no response, and those that ask for it."""
+"""Statuses after which a request is sent again. None means that there was no response."""
 
 
 class SdkExchange(Exchange):
-    """A client's work on one request, with an official client."""
+    """Work on one request with an official client."""
 
     def __init__(
         self,
@@ -87,7 +87,7 @@ class SdkExchange(Exchange):
         return False
 
     def _compare_beginning(self, received: Answer) -> None:
-        """Compare what a broken stream had sent with the answer that the pool has stored."""
+        """Compare the part that a broken stream had sent with the answer that the pool stored."""
         for choice, text in received.texts.items():
             if not self.answer.texts.get(choice, "").startswith(text):
                 self.record.problems.append(f"choice {choice} began with another text")

@@ -13,14 +13,14 @@ FINISH = "length"
 
 
 class SimulatedTexts:
-    """Recomputes the tokens of the simulated engine."""
+    """Checks answers by recomputing the tokens of the simulated engine."""
 
     def __init__(self, versions: Mapping[str, str]) -> None:
-        """Create the check. `versions` has the version that the pool serves for each model."""
+        """Create a checker. `versions` maps each model to the version that the pool serves."""
         self._versions = versions
 
     def problem(self, question: Question, choice: int, text: str, *, is_whole: bool) -> str | None:
-        """Return what is wrong with the text of a choice, or None.
+        """Return a description of the first fault in the text of a choice, or None.
 
         If `is_whole` is false, the text may end early.
         """
@@ -37,7 +37,7 @@ class SimulatedTexts:
 
 
 def problems_of(question: Question, answer: Answer, texts: SimulatedTexts) -> list[str]:
-    """Return everything that is wrong with a whole answer."""
+    """Return descriptions of all faults in a whole answer; none if it is right."""
     wanted = set(range(question.n))
     found = []
     if set(answer.texts) != wanted or set(answer.finishes) != wanted:
@@ -49,7 +49,7 @@ def problems_of(question: Question, answer: Answer, texts: SimulatedTexts) -> li
 
 
 def problems_of_part(question: Question, answer: Answer, texts: SimulatedTexts) -> list[str]:
-    """Return everything that is wrong with an answer that may end early."""
+    """Return descriptions of all faults in an answer that may end early; none if it is right."""
     return _text_problems(question, answer, texts, is_whole=False)
 
 

@@ -23,7 +23,7 @@ class Workload:
     versions: Mapping[str, str]
     """Version of the base model and of each adapter, by name."""
     lengths: tuple[int, int]
-    """Least and largest number of tokens of an answer."""
+    """Minimum and maximum number of tokens of an answer."""
     records: str
     """Path of the file for the records."""
 

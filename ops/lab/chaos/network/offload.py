@@ -16,7 +16,7 @@ TX_CHECKSUMS, SCATTER_GATHER, TCP_SEGMENTS, GENERIC_SEGMENTS = 0x17, 0x19, 0x1F,
 
 
 def main() -> None:
-    """Turn the features of the interface off."""
+    """Turn off checksum and segmentation offload of the interface."""
     name = sys.argv[1].encode()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
         for command in (TCP_SEGMENTS, GENERIC_SEGMENTS, SCATTER_GATHER, TX_CHECKSUMS):

@@ -22,7 +22,7 @@ MAX_FRAME = 65_536
 
 @dataclass(slots=True, kw_only=True)
 class Rules:
-    """Treatment of the frames."""
+    """Rules for dropping and delaying frames."""
 
     drop: float = 0.0
     """Probability that a frame is dropped."""

@@ -1,4 +1,4 @@
-"""Measures how long faults were felt by streams."""
+"""Measures for how long faults delayed streams."""
 
 from bisect import bisect_left
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ MIN_FELT_S = 0.5
 AFTER_S = 3.0
 """A gap may be caused by a fault if it begins at most this many seconds after the recovery."""
 BEFORE_S = 1.0
-"""Such a gap may begin this many seconds before the injection, with the last part received."""
+"""A gap begins with the last part received, so it may begin this long before the injection."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Gap:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Felt:
-    """How long one fault was felt."""
+    """Delays that one fault caused."""
 
     active: int
     """Number of streams during the fault."""
@@ -42,7 +42,7 @@ class Felt:
 
 
 class FeltTimes:
-    """The gaps of all streams of a run."""
+    """Finds the delays that faults caused, from the gaps of all streams of a run."""
 
     def __init__(self, records: Sequence[Record]) -> None:
         steady = [r for r in records if r.is_stream and r.manner in STEADY and r.arrivals_ms]
@@ -52,7 +52,7 @@ class FeltTimes:
         )
 
     def of(self, fault: FaultRecord, next_s: float) -> Felt:
-        """Return how long a fault was felt. The next fault was injected at `next_s`."""
+        """Return the delays that a fault caused. The next fault was injected at `next_s`."""
         begin_s = fault.injected_s - BEFORE_S
         end_s = min(next_s, (fault.recovered_s or fault.healed_s) + AFTER_S)
         num_started = bisect_left(self._streams, (end_s,))
@@ -79,7 +79,7 @@ def _long_gaps(record: Record, usual_first_s: float) -> tuple[Gap, ...]:
 
 
 def percentile(values: Sequence[float], share: float) -> float | None:
-    """Return the smallest of the sorted `values` that at least `share` of them don't exceed.
+    """Return the nearest-rank percentile of the sorted `values` for a `share` from 0 to 1.
 
     Returns None if there are no values.
     """

@@ -18,7 +18,7 @@ from worker.engine_simulated.tokens import TEXT_CHARS
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Findings:
-    """What a run has observed. Times are of the monotonic clock."""
+    """Observations of a run. Times are of the monotonic clock."""
 
     started_s: float
     """Start of the load."""
@@ -41,21 +41,21 @@ class Findings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KindReport:
-    """Faults of one kind."""
+    """Summary of all faults of one kind."""
 
     kind: str
     subject: str
     took_place: int
     active: int
-    """Sum of the numbers of streams during each of these faults."""
+    """Number of streams during each of these faults, summed up over the faults."""
     affected: int
     """Number of these streams that felt the fault."""
     felt_p50_s: float | None
     felt_p99_s: float | None
     felt_max_s: float | None
-    """How long affected streams felt the fault."""
+    """Median, 99 % quantile and maximum delay of the affected streams, in seconds."""
     recovery_s: float | None
-    """Longest time from the injection until the part that was hit worked as before."""
+    """Longest time from the injection until the target worked as before."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +104,7 @@ def build_report(
     began: str,
     machine: Machine,
 ) -> RunReport:
-    """Summarize a run."""
+    """Return the report that summarises a run."""
     records = findings.records
     return RunReport(
         failures=failures,

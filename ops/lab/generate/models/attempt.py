@@ -30,7 +30,7 @@ from worker.model.loading.architecture import read_config
 ARCHITECTURES: dict[str, str] = dict(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
 """Transformers' class for each model type with a causal language model."""
 _MAX_WEIGHTS = 20_000_000
-"""A larger model is a sign of a field that `tiny_config` doesn't shrink."""
+"""Maximum number of weights. In a larger model, `tiny_config` has missed a field to shrink."""
 _TOLERANCE = 1e-3
 """Largest difference of log-probabilities between the engine and transformers, in float32."""
 _MAX_REASON = 240
@@ -53,7 +53,7 @@ def attempt(model_type: str) -> Outcome:
             adapters = _attempt(model_type, Path(folder))
     except _Ended as error:
         status, reason = error.status, error.reason
-    except Exception as error:  # noqa: BLE001  (the page lists what the worker doesn't foresee)
+    except Exception as error:  # noqa: BLE001  (the page lists unexpected errors, too)
         status, reason = Status.FAILED, _one_line(error)
     return Outcome(
         model_type=model_type,
@@ -65,7 +65,7 @@ def attempt(model_type: str) -> Outcome:
 
 
 def _attempt(model_type: str, folder: Path) -> str:
-    """Return a text that lists the modules that adapters can change.
+    """Return a list, as text, of the modules that adapters can change.
 
     Raises:
         _Ended: the model can't be built or isn't served.
@@ -110,11 +110,11 @@ def _save_model(base: Path, config: Any) -> PreTrainedModel:
     torch.manual_seed(0)
     model = _from_config(config)
     for parameter in model.parameters():
-        if parameter.dim() == 1:  # norms and biases start as 1 and 0, which hides mistakes
+        if parameter.dim() == 1:  # norms and biases start as 1 and 0, and such values hide mistakes
             parameter.add_(torch.randn_like(parameter) * 0.1)
     model(input_ids=torch.arange(3, 20)[None], use_cache=False)
     model.save_pretrained(base)
-    config.save_pretrained(base)  # some models keep only its part for text
+    config.save_pretrained(base)  # some models save only the part of the config for text
     return model
 
 
@@ -129,7 +129,7 @@ def _served(loaded: LoadedModel, reference: PreTrainedModel, folder: Path) -> st
     try:
         _compare(loaded, reference, linears, folder / "all")
     except (AdapterRejected, ValueError):
-        # In some models with experts, PEFT mistakes other linears for experts by their names.
+        # In some models with experts, PEFT treats other linears as experts because of their names.
         _compare(loaded, reference, attention, folder / "attention")
         return _adaptable(loaded, "linears of attention")
     return _adaptable(loaded, "all linears")

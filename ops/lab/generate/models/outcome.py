@@ -1,4 +1,4 @@
-"""What the native engine does with each model type, and the file that stores it."""
+"""Results of serving each model type with the native engine, and the file that stores them."""
 
 from dataclasses import asdict, dataclass
 from enum import StrEnum
@@ -10,7 +10,7 @@ FILE = Path(__file__).parent / "outcomes.json"
 
 
 class Status(StrEnum):
-    """What the native engine does with a tiny model of one type."""
+    """Result of serving a tiny model of one type with the native engine."""
 
     SERVED = "served"
     """The engine computes the same log-probabilities as transformers."""
@@ -26,7 +26,7 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What happened to the tiny model of one type."""
+    """Result of one model type, with its reasons."""
 
     model_type: str
     architecture: str
@@ -35,7 +35,7 @@ class Outcome:
     reason: str = ""
     """Why the model isn't served, in one line."""
     adapters: str = ""
-    """Which of the model's modules adapters can change, or why they can't change any."""
+    """Modules that adapters can change, or the reason why adapters can't change any."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

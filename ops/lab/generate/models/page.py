@@ -103,7 +103,7 @@ def _table(outcomes: Iterable[Outcome], vllm: VllmModels) -> str:
 
 
 def row(outcome: Outcome, vllm: VllmModels) -> str:
-    """Return the line of one model type."""
+    """Return the row of the page's table for one model type."""
     native = _STATUS[outcome.status]
     if outcome.reason:
         native = f"{native.partition(',')[0]}: {_escaped(outcome.reason)}"

@@ -67,7 +67,7 @@ async def _start(model_types: Sequence[str]) -> asyncio.subprocess.Process:
 
 
 async def _next_outcome(process: asyncio.subprocess.Process, limit_s: float) -> Outcome | str:
-    """Return the next outcome of a process, or why there is none."""
+    """Return the next outcome of a process, or the reason why there is none."""
     assert process.stdout is not None
     try:
         line = await asyncio.wait_for(process.stdout.readline(), limit_s)
@@ -80,7 +80,7 @@ async def _next_outcome(process: asyncio.subprocess.Process, limit_s: float) -> 
 
 
 async def main(model_types: Sequence[str]) -> None:
-    """Try `model_types`, or all types. Store their outcomes, and keep those of other types."""
+    """Try `model_types` and update their stored outcomes. Without types, try and store all."""
     stored = read_outcomes().outcomes if model_types and FILE.exists() else ()
     found = {outcome.model_type: outcome for outcome in stored}
     async for outcome in try_all(model_types or list(ARCHITECTURES)):

@@ -27,7 +27,7 @@ class Scored:
 
 
 def scores(loaded: LoadedModel, adapter: Path) -> tuple[Scored, Scored]:
-    """Answer one prompt with the base model and one with an adapter, and return both with scores.
+    """Answer a prompt with the base model and one with an adapter. Return both with their scores.
 
     Raises:
         AdapterRejected: the adapter can't be served.

@@ -52,7 +52,7 @@ def _tiny_fields(default: Any, model_type: str) -> dict[str, Any]:
 
 
 def _is_list_of(value: Any, num_layers: int | None) -> bool:
-    """Return whether `value` describes each layer, and isn't a list of layer numbers."""
+    """Return whether `value` is a list with one item per layer, but isn't `[0, 1, ...]`."""
     return isinstance(value, list) and len(value) == num_layers and value != list(range(num_layers))
 
 

@@ -56,7 +56,7 @@ class _Sources:
         self.tree = cache(self._parse)
 
     def has_base(self, module: str, cls: str, base: str) -> bool:
-        """Return whether the class `cls` of a module has the class `base` among its bases."""
+        """Return whether the class `cls` of a module is `base` or inherits from it."""
         if cls == base:
             return True
         tree = self.tree(module)
@@ -87,7 +87,7 @@ class _Sources:
 
 
 def main(site_packages: Path) -> None:
-    """Store the names of the vLLM in `site_packages`."""
+    """Write to `vllm.json` the architectures that the vLLM installed in `site_packages` lists."""
     content = asdict(read_sources(site_packages))
     FILE.write_bytes(orjson.dumps(content, option=orjson.OPT_INDENT_2) + b"\n")
 

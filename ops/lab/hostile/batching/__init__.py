@@ -1,1 +1,1 @@
-"""Runs of batches with a hostile tenant."""
+"""Parts of `batches.py`: a run of all tenants' batches, and the client that each tenant uses."""

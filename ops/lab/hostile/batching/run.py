@@ -161,7 +161,7 @@ class Run:
         return _Hostile(_counts(statuses(batches)), errors)
 
     async def _slow_client(self) -> BatchClient:
-        """Return a client of the hostile tenant whose key permits few requests."""
+        """Return a client of the hostile tenant. Its key permits few requests per minute."""
         access = Access(tenant=HOSTILE, scopes=frozenset({Scope.INFERENCE}))
         limits = KeyLimits(requests_per_minute=REQUESTS_PER_MINUTE)
         _, secret = await KeyStore(self._redis, self._keys).create(access, limits)
@@ -198,7 +198,7 @@ class Run:
         return created
 
     async def _until_ended(self, clients: Mapping[str, BatchClient], *, kills: bool = True) -> None:
-        """Wait until all batches have ended. Kill control after equal numbers of ended lines."""
+        """Wait until all batches have ended. With `kills`, kill control at regular progress."""
         num_lines = len(clients) * self._sizes.per_tenant * self._sizes.lines
         num_kills = self._sizes.kills if kills else 0
         end_s = time.monotonic() + END_TIMEOUT_S

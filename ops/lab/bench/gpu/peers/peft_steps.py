@@ -27,7 +27,7 @@ class BesidePeft:
 
 
 def beside_peft(model: ServedModel, dtype: torch.dtype, clock: Clock) -> Iterator[BesidePeft]:
-    """Measure the mixed batch of `Sizes.peft_decode`."""
+    """Measure a batch of the size `Sizes.peft_decode` with Lorikeet and with PEFT."""
     batch, adapters = model.sizes.peft_decode
     own_ms = step_ms(model, clock, batch, adapters)
     peer = _peer(model, dtype, adapters)

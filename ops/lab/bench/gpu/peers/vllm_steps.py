@@ -32,7 +32,7 @@ class Vllm:
 
 
 def vllm_steps(sizes: Sizes, dtype: torch.dtype) -> Generator[Vllm]:
-    """Measure vLLM with random weights.
+    """Measure vLLM's decode steps with random weights, for each of `Sizes.vllm_batches`.
 
     Raises:
         NotMeasured: vLLM isn't installed, or it failed.
@@ -63,7 +63,7 @@ def _figures(folder: Path, sizes: Sizes) -> Generator[dict[str, Any]]:
         )
         assert process.stdout is not None
         try:
-            # vLLM prints lines of its own.
+            # vLLM also prints other lines.
             yield from (json.loads(line) for line in process.stdout if line.startswith(FIRST_FIELD))
             status = process.wait()
         finally:
@@ -74,7 +74,7 @@ def _figures(folder: Path, sizes: Sizes) -> Generator[dict[str, Any]]:
 
 
 def _kill_group(process: subprocess.Popen[str]) -> None:
-    """End the process and those that it has started, which would keep the GPU's memory."""
+    """End the process and its children. Otherwise, the children would keep GPU memory."""
     try:
         os.killpg(process.pid, signal.SIGKILL)
     except ProcessLookupError:

@@ -1,1 +1,1 @@
-"""Official clients as clients of a chaos run."""
+"""Official client libraries, used as clients of a chaos run."""

@@ -1,4 +1,4 @@
-"""Client libraries in a program of another language or environment.
+"""Client libraries that run in a separate program, in another language or environment.
 
 The program prints an empty object once it is ready. From each line of its input, it reads one
 `SdkRequest` in JSON, with the fields `id` and `library` as well. It prints lines in JSON with the
@@ -39,7 +39,7 @@ class ProgramEnded(LorikeetError):
 
 
 class SdkProgram:
-    """A running program."""
+    """A running program that contains client libraries."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
@@ -117,7 +117,7 @@ class SdkProgram:
 
 
 class ProgramSdk:
-    """One library of a program."""
+    """One client library that runs in a program."""
 
     def __init__(self, program: SdkProgram, name: str, apis: frozenset[Api]) -> None:
         self._program = program

@@ -13,7 +13,7 @@ from shared.errors import LorikeetError
 
 
 class Api(StrEnum):
-    """APIs with streams."""
+    """APIs whose streams the clients read."""
 
     CHAT = "chat"
     COMPLETIONS = "completions"
@@ -36,7 +36,7 @@ class SdkRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """What one event of a stream adds to a choice."""
+    """Addition to a choice that one event of a stream contains."""
 
     choice: int = 0
     text: str = ""
@@ -56,7 +56,7 @@ class SdkError(LorikeetError):
 
 
 class SdkChoked(LorikeetError):
-    """The library couldn't read what the server sent."""
+    """The library couldn't read the server's response."""
 
 
 class Sdk(Protocol):
