@@ -96,7 +96,8 @@ async def test_anthropics_client_sends_images_and_counts_their_tokens(
     content = [{"type": "image", "source": source}, {"type": "text", "text": "what?"}]
     request: Any = {"model": ADAPTER, "messages": [{"role": "user", "content": content}]}
     expected = (await answer(client, ADAPTER, file)).choices[0].message.content
-    given: Any = {**request, **OPTIONS, "extra_body": IGNORE_END}
+    extra = {**IGNORE_END, "temperature": 0}
+    given: Any = {**request, "max_tokens": NUM_TOKENS, "extra_body": extra}
     message = await claude.messages.create(**given)
     assert [block.text for block in message.content if block.type == "text"] == [expected]
     async with claude.messages.stream(**given) as stream:

@@ -176,6 +176,7 @@ CASES = {
     "an inspection for ever": case(string("inspect:i")),
     "a report of an inspection for ever": case(list_("found:i")),
     "calls for ever": case(list_("calls")),
+    "calls with images for ever": case(list_("imagecalls")),
     "a reply to a call for ever": case(list_("reply:c")),
     "a history for ever": case(list_("history")),
     "a file that is never deleted": case(hash_("file:f", tenant="red")),
