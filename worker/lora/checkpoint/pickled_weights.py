@@ -1,7 +1,7 @@
 """Converts the weights that old versions of PEFT have saved, `adapter_model.bin`, to safetensors.
 
-Reading a pickle can run code. Only tensors are read here, by torch's restricted unpickler, and only
-for adapters that the operator named.
+Reading a pickle can run code. Torch's restricted unpickler reads these files, and adapters' only if
+the operator named them.
 """
 
 import pickle
@@ -19,6 +19,8 @@ from worker.lora.checkpoint.adapter_files import AdapterFiles
 
 def unpickled(path: Path) -> dict[str, torch.Tensor]:
     """Return the tensors in a file of `torch.save` by name, mapped to memory.
+
+    `weights_only` builds tensors and plain containers, and calls nothing that the file names.
 
     Raises:
         ValueError: the file has anything but tensors by name, or was saved before torch 1.6.

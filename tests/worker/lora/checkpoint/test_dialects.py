@@ -139,6 +139,9 @@ ADAPTER = [
 ]
 
 
+SERVED = "base_model.model.model.layers.0.self_attn.q_proj.lora_A"
+
+
 @given(
     st.one_of(
         changes(ADAPTER),
@@ -161,6 +164,3 @@ def test_tensors_of_adapters_that_are_swapped_missing_unknown_or_doubled_are_ref
     (made / "adapter_config.json").write_text((folder / "adapter_config.json").read_text())
     with pytest.raises(AdapterRejected, match=r"tensors? .* (is missing|belongs|has|are for)"):
         read_adapter(base, made)
-
-
-SERVED = "base_model.model.model.layers.0.self_attn.q_proj.lora_A"
