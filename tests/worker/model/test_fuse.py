@@ -1,5 +1,6 @@
 """Modules, layers and stacks are fused where native operations compute the same bits."""
 
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from engines import engine_of, greedy_request, load, random_prompt, run
-from kernel_sets import NATIVE_DTYPES, native_kernels
+from kernel_sets import NATIVE_DTYPES, linear_kernels, native_kernels
 from slow_cases import slow_unless
 from targets import targeting
 from tiny import save_adapter, tiny_model
@@ -16,9 +17,12 @@ from transformers import PreTrainedModel
 
 from shared.errors import AdapterRejected, ModelRejected
 from worker.engine.request import RequestId
+from worker.kernels.interface import AttentionBatch
 from worker.kernels.reference import ReferenceKernels
+from worker.model.attention import AttentionStep, attention_step
 from worker.model.fuse import FusedAttention, FusedGatedMLP, FusedRMSNorm
-from worker.model.fused_layer import FusedLayer, FusedStack, LayerRun
+from worker.model.fused_layer import FusedLayer, FusedStack, LayerRun, fused_layer
+from worker.model.kv_cache import KVCache
 from worker.model.loader import LoadedModel
 
 
@@ -43,6 +47,7 @@ FOUND = {
     "qwen2": ([QKV, GATE_UP], (2, 2, 5), 2),  # with biases on q, k and v only
     "qwen3": ([QKV, GATE_UP], (0, 2, 9), 0),  # norms between projection and rotation
     "gemma2": ([QKV, GATE_UP], (2, 0, 9), 0),  # GELU
+    "granite_swa": ([QKV, GATE_UP], (2, 2, 5), 0),  # sinks; scaled residual connections
     "mixtral": ([QKV], (2, 0, 5), 0),  # its experts aren't linears
     "phi3": ([], (0, 0, 5), 0),  # its linears are joined already
     "gpt2": ([], (0, 0, 0), 0),
@@ -121,6 +126,33 @@ def test_modules_that_only_look_alike_and_those_of_other_kernels_are_not_fused()
     assert count(loaded.model, FusedRMSNorm) == 4
     other_kernels = load(small_model("llama"), kernels=ReferenceKernels())
     assert count(other_kernels.model, FusedRMSNorm) == 0
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("dtype", NATIVE_DTYPES, ids=str)
+def test_a_fused_layer_computes_sinks_and_chunks_as_its_modules_do(dtype: torch.dtype) -> None:
+    kernels = linear_kernels(dtype)
+    loaded = load_native(tiny_model("llama").to(dtype))
+    stack: Any = loaded.model.get_submodule("model")
+    plain = stack.layers[0]
+    params = plain.self_attn.params
+    plain.self_attn.params = replace(params, chunk_size=4, sinks=torch.arange(4).to(dtype))
+    limited = fused_layer(plain, kernels)
+    assert limited is not None
+    positions = torch.arange(13)
+    batch = AttentionBatch(
+        slots=positions,
+        query_starts=torch.tensor([0, 13], dtype=torch.int32),
+        context_lens=torch.tensor([13], dtype=torch.int32),
+        block_tables=torch.zeros(1, 1, dtype=torch.int32),
+    )
+    cache = KVCache(loaded.kv_shapes, 1, dtype=dtype, device=loaded.device)
+    x = torch.randn(1, 13, 64, generator=torch.Generator().manual_seed(0)).to(dtype)
+    given = {"position_embeddings": stack.rotary_emb(x, position_ids=positions[None])}
+    with attention_step(AttentionStep(kernels, cache, batch)):
+        expected = plain.forward_by_modules(x, attention_mask=None, **given)
+        assert torch.equal(limited(x, **given), expected)
+        assert not torch.equal(plain(x, **given), expected)
 
 
 def test_a_model_that_does_not_call_each_linear_is_refused() -> None:
