@@ -3,15 +3,13 @@
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from transformers import AutoTokenizer, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from shared.cache_folder import cache_folder
-from shared.errors import ModelRejected
 from worker.kernels.cpu.native import NativeKernels
 from worker.kernels.cpu.quantised import QuantisedWeight
 from worker.kernels.interface import Kernels
@@ -34,10 +32,10 @@ from worker.model.loading.end_tokens import end_token_ids
 from worker.model.loading.folder import digest_of, find_model, model_name
 from worker.model.loading.refusals import (
     attention_refusal,
-    first_line,
     layers_refusal,
     refusing_by_name,
 )
+from worker.model.loading.tokenizer import load_tokenizer
 from worker.model.loading.weights import load_weights
 from worker.model.module_calls import record_calls, sibling_groups
 from worker.model.out_of_memory import return_freed_memory
@@ -100,7 +98,7 @@ def load_model(
         quantising_kernels(source, kernels)  # raises ModelRejected before the weights are read
     with digest_of(source, folder) as digest:
         model = load_weights(source, folder, config, dtype=torch_dtype, device=torch_device)
-        tokenizer = _load_tokenizer(source, folder)
+        tokenizer = load_tokenizer(source, folder)
         whole_digest = digest.result()
     loaded = prepare_model(
         model,
@@ -174,13 +172,6 @@ def _weight_bytes(model: PreTrainedModel, siblings: list[Siblings]) -> int:
     held = [*model.parameters(), *model.buffers()]
     inside: int = sum(tensor.nbytes for tensor in held if not tensor.is_meta)
     return inside + sum(one.base.packed_bytes for one in siblings)
-
-
-def _load_tokenizer(source: str, folder: Path) -> Any:
-    try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # transformers raises many error types for broken folders
-        raise ModelRejected(f"--model {source}: AutoTokenizer: {first_line(error)}") from error
 
 
 def _switch_attention(source: str, model: PreTrainedModel) -> LayerProbe:

@@ -70,6 +70,8 @@ class LoRAAdapter:
     """The adapter's changes besides its low-rank terms."""
     prompting: Prompting = field(default_factory=Prompting)
     """Chat template, end tokens and sampling defaults."""
+    num_without_effect: int = 0
+    """Number of tensors for images, video or sound, which change no answer to text."""
 
     def named(self, name: str) -> "LoRAAdapter":
         """Return the same adapter under another name."""
@@ -133,8 +135,9 @@ def _read(
     checked: Digests | None,
     serves: Capabilities,
 ) -> LoRAAdapter:
-    config = files.config
-    manifest = manifest_of(config, files.header, base)  # refuses misfits before reading tensors
+    # This refuses misfits before it reads tensors.
+    manifest = manifest_of(files.config, files.header, base)
+    config = manifest.config
     if excess := what_exceeds(Needs(kinds=manifest.kinds, rank=manifest.rank), serves):
         raise AdapterNotServed(f"it {excess}, which this worker's engine doesn't serve: {_OTHER}")
     tensors = AdapterTensors(
@@ -164,6 +167,7 @@ def _read(
         kinds=manifest.kinds,
         side=side,
         prompting=read_prompting(prompt_files),
+        num_without_effect=len(files.header.tensors) - len(manifest.names),
     )
 
 

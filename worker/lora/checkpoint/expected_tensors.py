@@ -17,6 +17,7 @@ from worker.lora.checkpoint.target_modules import TrainedModules
 from worker.lora.checkpoint.tensor_file import FLOATS
 from worker.lora.checkpoint.tensor_names import TensorKey, TensorRole, parse_name
 from worker.lora.checkpoint.tensors import AdapterTensors
+from worker.lora.checkpoint.trained_names import TrainedNames
 from worker.lora.checkpoint.unsupported_config import ATTENTION_ALONE
 
 _TIED_ROLES = (
@@ -58,9 +59,14 @@ def expected_tensors(
 
 
 def match_tensors(
-    header: Mapping[str, TensorInfo], expected: Mapping[TensorKey, ExpectedTensor]
+    header: Mapping[str, TensorInfo],
+    expected: Mapping[TensorKey, ExpectedTensor],
+    trained_as: TrainedNames,
 ) -> dict[TensorKey, str]:
     """Check the tensors of a file against `expected` and return the tensors' names by key.
+
+    The file has the names of `trained_as`, and `expected` those of the served model. Tensors of
+    parts for images, video and sound are left out.
 
     Raises:
         AdapterRejected: a tensor is missing, unexpected or duplicated, or has the wrong shape or
@@ -69,7 +75,10 @@ def match_tensors(
     names: dict[TensorKey, str] = {}
     for name, info in header.items():
         key = parse_name(name)
+        key = key and TensorKey(trained_as.served(key.module), key.role)
         if key is None or key not in expected:
+            if trained_as.is_of_tower(name):
+                continue
             raise AdapterRejected(_why_unexpected(name))
         if key in names:
             raise AdapterRejected(
@@ -79,8 +88,9 @@ def match_tensors(
         names[key] = name
     for key, tensor in expected.items():
         if tensor.is_required and key not in names:
+            trained_key = TensorKey(trained_as.trained(key.module), key.role)
             raise AdapterRejected(
-                f"tensor {key} is missing, though adapter_config.json trains its module; save the "
+                f"tensor {trained_key} is missing, though adapter_config.json trains its module; save the "
                 "adapter again"
             )
     return names

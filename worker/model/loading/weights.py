@@ -17,6 +17,7 @@ from transformers.utils import logging
 
 from shared.errors import ModelRejected
 from worker.model.loading.bitsandbytes import dequantised_weights
+from worker.model.loading.conditional import conditional_class
 from worker.model.loading.refusals import OTHER_ENGINE, first_line, some_of
 
 _NAMES = {
@@ -90,7 +91,8 @@ def _options(dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
 def _load_plain(
     source: str, folder: Path, config: Any, options: dict[str, Any]
 ) -> tuple[Any, dict[str, Any]]:
-    loaded: tuple[Any, dict[str, Any]] = AutoModelForCausalLM.from_pretrained(
+    model_class = conditional_class(config) or AutoModelForCausalLM
+    loaded: tuple[Any, dict[str, Any]] = model_class.from_pretrained(
         folder,
         config=config,
         local_files_only=True,
@@ -105,11 +107,15 @@ def _load_quantised(
     source: str, folder: Path, config: Any, options: dict[str, Any]
 ) -> tuple[Any, dict[str, Any]]:
     """Load with the model's own class, because the auto class takes no dict of lazy weights."""
-    model_class = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    model_class = conditional_class(config)
+    config = without_quantisation(config)
+    if model_class is None:
+        model_class = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+        config = config.get_text_config()
     weights = dequantised_weights(source, folder, options["device_map"][""])
     model, info = model_class.from_pretrained(
         None,
-        config=without_quantisation(config).get_text_config(),
+        config=config,
         state_dict=dict(weights),
         **options,
     )
