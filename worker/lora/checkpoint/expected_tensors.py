@@ -90,8 +90,8 @@ def match_tensors(
         if tensor.is_required and key not in names:
             trained_key = TensorKey(trained_as.trained(key.module), key.role)
             raise AdapterRejected(
-                f"tensor {trained_key} is missing, though adapter_config.json trains its module; save the "
-                "adapter again"
+                f"tensor {trained_key} is missing, though adapter_config.json trains its module; "
+                "save the adapter again"
             )
     return names
 
