@@ -56,7 +56,10 @@ _PARTS: dict[str, dict[str, Any]] = {
             "num_kv_shared_layers": 0,
             "vocab_size_per_layer_input": _TEXT["vocab_size"],
         },
-        "vision_config": {"model_type": "gemma4_vision", **_TOWER, "head_dim": 16},
+        "vision_config": {
+            **{"model_type": "gemma4_vision", **_TOWER, "num_key_value_heads": 2, "head_dim": 16},
+            "position_embedding_size": 64,
+        },
         "audio_config": None,
     },
     "mistral3": {

@@ -26,13 +26,15 @@ from worker.lora.checkpoint.adapter_files import AdapterFiles
 from worker.model.loader import LoadedModel, load_model
 
 LINEARS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
-TOWERS_LINEARS = ["fc1", "qkv", "linear_fc1"]
+TOWERS_LINEARS = ["fc1", "qkv", "linear_fc1", "linear"]
 PATTERN = r"model.language_model.layers.[\d]+.(mlp|cross_attn|self_attn).(up|down|q|v)_proj"
 """Axolotl's example for Gemma 3."""
 CONFIGS: dict[str, dict[str, Any]] = {
     "list": {"r": 8, "lora_alpha": 16, "target_modules": [*LINEARS, *TOWERS_LINEARS]},
     "pattern": {"r": 3, "lora_alpha": 9, "target_modules": PATTERN},
 }
+WRAPPED = {"gemma4": {"exclude_modules": r".*vision_tower.*_proj"}}
+"""PEFT can't train the modules around the linears of Gemma 4's tower, but the linears in them."""
 NAMES = ["base", *CONFIGS]
 NUM_TOKENS = 24
 
@@ -57,9 +59,10 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     root = tmp_path_factory.mktemp(request.param)
     folder = save_conditional(root / "base", request.param)
     base = partial(conditional_model, request.param)
+    configs = {**CONFIGS, "list": CONFIGS["list"] | WRAPPED.get(request.param, {})}
     adapters = {
         name: save_adapter(root / name, base=base(), seed=seed, **config)
-        for seed, (name, config) in enumerate(CONFIGS.items())
+        for seed, (name, config) in enumerate(configs.items())
     }
     loaded = load_model(str(folder), dtype="float32", device="cpu")
     return Case(request.param, folder, adapters, loaded)
