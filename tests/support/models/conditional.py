@@ -57,7 +57,10 @@ _PARTS: dict[str, dict[str, Any]] = {
             "vocab_size_per_layer_input": _TEXT["vocab_size"],
         },
         "vision_config": {
-            **{"model_type": "gemma4_vision", **_TOWER, "num_key_value_heads": 2, "head_dim": 16},
+            "model_type": "gemma4_vision",
+            **_TOWER,
+            "num_key_value_heads": 2,
+            "head_dim": 16,
             "position_embedding_size": 64,
         },
         "audio_config": None,

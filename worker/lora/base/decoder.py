@@ -12,12 +12,12 @@ def decoder_name(model: nn.Module) -> str:
     It is the part of a multimodal model that reads text. The name is empty if it is `model` itself.
     """
     embedding = model.get_input_embeddings()  # type: ignore[operator]  # every PreTrainedModel has it
-    *_, innermost = (
+    models = [
         name
         for name, part in model.named_modules()
         if isinstance(part, PreTrainedModel) and any(each is embedding for each in part.modules())
-    )
-    return innermost
+    ]
+    return models[-1] if models else ""
 
 
 def name_of(model: nn.Module, module: Any) -> str | None:

@@ -1,4 +1,4 @@
-"""Maps the names of modules in an adapter to those in the served model. Pure.
+"""Maps the names of modules in an adapter to those in the served model.
 
 The decoder of one model has other names in other classes of transformers: in the class with towers
 for images, in that class before release 4.52, and in the class for text alone. PEFT writes the
