@@ -135,6 +135,7 @@ def worker(redis_url: str, pool: str, case: Case) -> Iterator["subprocess.Popen[
 
 @pytest.mark.slow
 @pytest.mark.timeout(240)
+@pytest.mark.parametrize("case", ["mistral3", "qwen3_vl"], indirect=True)
 async def test_answers_go_on_after_their_worker_was_killed(
     case: Case, client: Client, redis_url: str, pool: str
 ) -> None:

@@ -29,8 +29,7 @@ class TrainedNames:
     """Names of the decoder, its head and the towers in one class of transformers."""
 
     pairs: tuple[tuple[str, str], ...] = ()
-    """Names of the decoder and of the head: in the served model, and where the adapter was trained.
-    """
+    """Served and trained names of the decoder and of the head. Empty if they are the same."""
     towers: tuple[str, ...] = ()
     """Beginnings of the names of towers' modules, each with its dot, after an optional `model.`."""
 
