@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging
 
@@ -20,6 +20,7 @@ from worker.lora.base.modules import is_expert, module_shape
 from worker.model.attention import PAGED_ATTENTION, UnsupportedAttention, probe_layers
 from worker.model.kv_cache import KVShape
 from worker.model.loading.architecture import read_config
+from worker.model.loading.conditional import model_of_config
 from worker.model.loading.refusals import attention_refusal, first_line, layers_refusal
 from worker.model.loading.weights import is_quantised
 from worker.model.memory_policy import layer_width
@@ -84,9 +85,7 @@ def demo_shape(dtype: torch.dtype, quantize: Quantize | None = None) -> ModelSha
 def _shape(source: str, config: Any, dtype: torch.dtype, quantize: Quantize | None) -> ModelShape:
     try:
         with torch.device("meta"):
-            model: PreTrainedModel = AutoModelForCausalLM.from_config(
-                config, dtype=dtype, trust_remote_code=False
-            )
+            model = model_of_config(config, dtype)
     except Exception as error:  # transformers raises many error types
         raise ModelRejected(f"--model {source}: {first_line(error)}") from error
     text = model.config.get_text_config()

@@ -9,6 +9,7 @@ from transformers.pytorch_utils import Conv1D
 
 from shared.errors import ModelRejected
 from worker.lora.base.base_weight import BaseWeight
+from worker.lora.base.decoder import decoder_name
 from worker.lora.base.modules import BaseModules, ModuleShape, is_expert, module_shape
 from worker.model.loading.images import takes_images
 from worker.model.loading.refusals import first_line
@@ -34,7 +35,8 @@ def skeleton_modules(source: str, config: Any) -> BaseModules:
     linears: dict[str, ModuleShape] = {}
     others: dict[str, str] = {}
     head = model.get_output_embeddings()
-    prefix = _text_prefix(model) if takes_images(config) else ""
+    decoder = decoder_name(model)
+    prefix = f"{decoder}." if takes_images(config) else ""
     modules = {name: m for name, m in model.named_modules() if name.startswith(prefix)}
     for name, module in modules.items():
         if _is_linear(module, head) and not is_expert(name):
@@ -47,16 +49,9 @@ def skeleton_modules(source: str, config: Any) -> BaseModules:
         conv1d=frozenset(n for n in linears if isinstance(model.get_submodule(n), Conv1D)),
         others=others,
         all_linear=frozenset(n for n, m in modules.items() if _is_linear(m, head)),
-        text_prefix=prefix,
+        decoder=decoder,
         weights={name: _shapes_of(model.get_submodule(name)) for name in linears},
     )
-
-
-def _text_prefix(model: Any) -> str:
-    """Return the start of the names of the language model's modules, inside a larger model."""
-    decoder = model.get_decoder()
-    name = next(name for name, module in model.named_modules() if module is decoder)
-    return f"{name}." if name else ""
 
 
 def _shapes_of(linear: Any) -> BaseWeight:

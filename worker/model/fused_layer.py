@@ -123,13 +123,27 @@ class FusedStack(nn.Module):
         self.layers = original.layers
         self.norm = original.norm
         self.rotary_emb = original.rotary_emb
+        self.config = original.config
         self._run = LayerRun([*original.layers], kernels)
 
+    def get_input_embeddings(self) -> nn.Module:
+        """Return the embedding. Models that contain the stack call this, as that of `original`."""
+        embedding: nn.Module = self.embed_tokens
+        return embedding
+
     def forward(
-        self, input_ids: Tensor, *, position_ids: Tensor, **_: Any
+        self,
+        input_ids: Tensor | None = None,
+        *,
+        position_ids: Tensor,
+        inputs_embeds: Tensor | None = None,
+        **_: Any,
     ) -> BaseModelOutputWithPast:
-        """Map token ids and positions, each `[1, T]`, to hidden states `[1, T, hidden]`."""
-        hidden = self.embed_tokens(input_ids)
+        """Map token ids and positions, each `[1, T]`, to hidden states `[1, T, hidden]`.
+
+        The embeddings of the ids, `[1, T, hidden]`, may take the place of the ids.
+        """
+        hidden = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
         rotation = self.rotary_emb(hidden, position_ids=position_ids)
         return BaseModelOutputWithPast(
             last_hidden_state=self.norm(self.run_layers(hidden, rotation))

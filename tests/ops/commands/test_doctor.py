@@ -38,7 +38,7 @@ def test_the_demo_would_start_on_this_machine() -> None:
 
 
 def test_an_unservable_base_is_refused_with_its_reason_as_json(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text('{"model_type": "llava"}')
+    (tmp_path / "config.json").write_text('{"model_type": "phi4_multimodal"}')
     done = doctor(str(tmp_path), "--json")
     assert done.returncode == 1
     found: dict[str, Any] = json.loads(done.stdout)

@@ -14,7 +14,7 @@ import torch
 from engines import load
 from safetensors.torch import load_file, save_file
 from slow_cases import slow_unless
-from tiny import ARCHITECTURES, save_tiny_model, tiny_model
+from tiny import ARCHITECTURES, CHAT_TEMPLATE, save_tiny_model, tiny_model
 from torch import nn
 
 from shared.errors import ModelRejected
@@ -22,6 +22,7 @@ from worker.model.loader import load_model
 from worker.model.loading import folder as folder_module
 from worker.model.loading.device import pick_device
 from worker.model.loading.folder import digest_of
+from worker.model.loading.tokenizer import load_tokenizer
 
 MOE = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "head_dim": 16}
 SUPPORTED = {
@@ -118,6 +119,17 @@ def test_name_context_end_tokens_and_a_digest_of_the_weights_are_read_from_the_f
     assert same == loaded.digest != other
 
 
+def test_the_template_of_a_processor_is_used_if_the_tokenizer_has_none(tmp_path: Path) -> None:
+    folder = save_tiny_model(tmp_path)
+    (folder / "chat_template.json").write_text('{"chat_template": "processor"}')
+    assert load_tokenizer("x", folder).chat_template == CHAT_TEMPLATE
+    (folder / "chat_template.jinja").unlink()
+    assert load_tokenizer("x", folder).chat_template == "processor"
+    (folder / "chat_template.json").write_text('{"chat_template": 3}')
+    with pytest.raises(ModelRejected, match=r"AutoTokenizer: chat_template\.json"):
+        load_tokenizer("x", folder)
+
+
 @pytest.mark.parametrize("kind", ["longrope", "dynamic"])
 def test_position_encodings_that_depend_on_the_batch_are_refused(tmp_path: Path, kind: str) -> None:
     rope = {"rope_type": kind, "rope_theta": 1e4, "factor": 2.0}
@@ -142,8 +154,6 @@ REFUSED_CONFIGS: list[tuple[str, dict[str, Any], list[str]]] = [
     ("zeta9", {}, ["model_type 'zeta9'", "upgrade transformers"]),
     ("zeta9", {"auto_map": {"AutoConfig": "configuration_zeta.ZetaConfig"}}, [f"zeta9 {CODE}"]),
     ("clip", {"auto_map": {"AutoModelForCausalLM": "modeling_clip.Clip"}}, [f"clip {CODE}"]),
-    ("gemma3", {}, ["multimodal models aren't served", "gemma3 also takes images, video or sound"]),
-    ("llava", {}, ["llava also takes images"]),
     ("qwen3_next", {}, ["qwen3_next use linear_attention"]),
     (
         "zeta9_vl",

@@ -57,6 +57,24 @@ def encoded(
     return hf.decode(prompt.ids), prompt
 
 
+OF_PARTS = (
+    "{% for m in messages %}{{ m.role }}:{% for part in m.content if part.type == 'text' %}"
+    "{{ part.text }}{% endfor %};{% endfor %}"
+)
+OF_BOTH = (
+    "{% for m in messages %}{% if m.content is string %}{{ m.content }}{% else %}"
+    "{% for part in m.content %}[{{ part.text }}]{% endfor %}{% endif %}{% endfor %}"
+)
+
+
+def test_a_template_that_shows_only_parts_gets_texts_as_parts() -> None:
+    answer = {"role": "assistant", "content": ""}
+    assert encoded(OF_PARTS, HI, answer, HI)[0] == "user:hi;assistant:;user:hi;"
+    assert encoded(OF_BOTH, HI)[0] == "hi"
+    own = PromptStyle(templates={"default": OF_PARTS}, special_tokens={}, tool_form=None)
+    assert encoded(CHAT_TEMPLATE, HI, style=own)[0] == "user:hi;"
+
+
 @pytest.mark.parametrize("template", [HERMES, LLAMA3])
 def test_tools_are_rendered_only_if_the_request_has_some(template: str) -> None:
     assert '"name": "add"' in encoded(template, HI, tools=USE)[0]

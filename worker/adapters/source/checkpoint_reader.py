@@ -64,6 +64,13 @@ class CheckpointReader:
             raise AdapterRejected(f"adapter {name} from {files.source}: {error}") from error
         if unused := weights.prompting.unused:
             log.warning("adapter_files_not_used", version=weights.version, files=unused)
+        if num_tensors := weights.num_without_effect:
+            log.warning(
+                "adapter_tensors_without_effect",
+                version=weights.version,
+                num_tensors=num_tensors,
+                reason="they belong to parts for images, video or sound, and only text is served",
+            )
         trained_on = files.base_model_name
         if checked is None and names_another_base(trained_on, self.base_names):
             log.warning(

@@ -1,8 +1,8 @@
 """Describes a base model's modules and finds an adapter's target modules by PEFT's rules."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 from peft.utils.other import EMBEDDING_LAYER_NAMES
@@ -11,11 +11,14 @@ from transformers.pytorch_utils import Conv1D
 
 from shared.errors import AdapterRejected
 from worker.lora.base.base_weight import BaseTable, BaseWeight, base_table, row_squares
+from worker.lora.base.decoder import decoder_name, dropped_modules, name_of
 from worker.lora.base.dialect import Dialect
 from worker.lora.base.linear import can_join
 from worker.lora.base.targeting import Targeting
 from worker.lora.patterns.name_patterns import NamePatterns
 from worker.lora.patterns.pattern_form import PatternForm
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,20 +65,42 @@ class BaseModules:
     """Names of the modules that `target_modules="all-linear"` selects in PEFT."""
     tables: Mapping[str, BaseTable] = field(default_factory=dict)
     """Shapes and digests of the embedding's and the head's weights, by module name."""
-    text_prefix: str = ""
-    """Start of the decoder's names if it is part of a model that also reads images."""
     norms: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """Parameter sizes of the norms, by module name and then by parameter name."""
     weights: Mapping[str, BaseWeight] = field(default_factory=dict)
     """Weight properties of unquantised linears, by name. Empty until `serve_linears` has run."""
     dialect: Dialect | None = None
     """Names of these modules in the model's checkpoint, if they differ."""
+    decoder: str = ""
+    """Name of the module that contains the layers and the embedding."""
+    towers: frozenset[str] = frozenset()
+    """Names of the modules for images, video or sound that were left out."""
 
     @property
     def names(self) -> list[str]:
         """Names of all modules: the embedding, the linears in order, then the others."""
         embedding = [self.embedding.name] if self.embedding else []
         return [*embedding, *self.linears, *self.others]
+
+    def renamed(self, name_of: Callable[[str], str]) -> "BaseModules":
+        """Return the same modules with other names. `name_of` returns the new name of a module."""
+
+        def by_new_name(modules: Mapping[str, T]) -> dict[str, T]:
+            return {name_of(name): value for name, value in modules.items()}
+
+        embedding = self.embedding
+        return replace(
+            self,
+            linears=by_new_name(self.linears),
+            head=name_of(self.head) if self.head else None,
+            embedding=embedding and replace(embedding, name=name_of(embedding.name)),
+            conv1d=frozenset(map(name_of, self.conv1d)),
+            others=by_new_name(self.others),
+            all_linear=frozenset(map(name_of, self.all_linear)),
+            tables=by_new_name(self.tables),
+            norms=by_new_name(self.norms),
+            weights=by_new_name(self.weights),
+        )
 
     def targets(self, targeting: Targeting) -> list[str]:
         """Return the names of the modules that an adapter's configuration targets.
@@ -191,6 +216,8 @@ def base_modules(model: nn.Module, dialect: Dialect | None = None) -> BaseModule
         all_linear=frozenset(all_linear),
         norms={name: sizes for name, module in model.named_modules() if (sizes := _sizes(module))},
         dialect=dialect,
+        decoder=decoder_name(model),
+        towers=dropped_modules(model),
     )
 
 
@@ -203,7 +230,7 @@ def _embedding(model: nn.Module, head: nn.Module | None) -> BaseEmbedding | None
     if type(found) is not nn.Embedding and scale is None:
         return None
     return BaseEmbedding(
-        name=next(name for name, module in model.named_modules() if module is found),
+        name=name_of(model, found) or "",
         weight=found.weight.data,
         scale=1.0 if scale is None else float(scale),
         is_tied=getattr(head, "weight", None) is found.weight,

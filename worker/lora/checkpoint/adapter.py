@@ -71,6 +71,8 @@ class LoRAAdapter:
     """The adapter's changes besides its low-rank terms."""
     prompting: Prompting = field(default_factory=Prompting)
     """Chat template, end tokens and sampling defaults."""
+    num_without_effect: int = 0
+    """Number of tensors for images, video or sound, which change no answer to text."""
 
     def named(self, name: str) -> "LoRAAdapter":
         """Return the same adapter under another name."""
@@ -134,9 +136,10 @@ def _read(
     checked: Digests | None,
     serves: Capabilities,
 ) -> LoRAAdapter:
-    config = files.config
     trained_on = trained_modules_of(files.header, base)
-    manifest = manifest_of(config, files.header, trained_on)  # refuses misfits before any reading
+    # This refuses misfits before it reads tensors.
+    manifest = manifest_of(files.config, files.header, trained_on)
+    config = manifest.config
     if excess := what_exceeds(Needs(kinds=manifest.kinds, rank=manifest.rank), serves):
         raise AdapterNotServed(f"it {excess}, which this worker's engine doesn't serve: {_OTHER}")
     tensors = AdapterTensors(
@@ -169,6 +172,7 @@ def _read(
         kinds=manifest.kinds,
         side=side,
         prompting=read_prompting(prompt_files),
+        num_without_effect=len(files.header.tensors) - len(manifest.names),
     )
 
 

@@ -90,19 +90,22 @@ class AdapterConfig:
     """
     targeting: Targeting
     """The fields that select modules for low-rank terms."""
+    trained_name: Callable[[str], str] = str
+    """Returns the name of a served module where the adapter was trained. Patterns match it."""
 
     def resolve(self, modules: Sequence[str]) -> None:
         """Match the patterns with all modules. Raises AdapterRejected if that is too costly."""
-        self.rank_pattern.resolve(modules)
-        self.alpha_pattern.resolve(modules)
+        trained = [self.trained_name(module) for module in modules]
+        self.rank_pattern.resolve(trained)
+        self.alpha_pattern.resolve(trained)
 
     def rank(self, module: str) -> int:
         """Return the rank of a targeted module."""
-        return self.rank_pattern.get(module, self.r)
+        return self.rank_pattern.get(self.trained_name(module), self.r)
 
     def scaling(self, module: str) -> float:
         """Return the factor by which PEFT multiplies a targeted module's `B @ A`."""
-        alpha = self.alpha_pattern.get(module, self.alpha)
+        alpha = self.alpha_pattern.get(self.trained_name(module), self.alpha)
         rank = self.rank(module)
         return alpha / math.sqrt(rank) if self.use_rslora else alpha / rank
 

@@ -4,7 +4,6 @@ PEFT may store copies of the base's tables, which are the weights of the embeddi
 an adapter ties the embedding and the head, PEFT stores each tied tensor twice.
 """
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -18,6 +17,7 @@ from worker.lora.checkpoint.target_modules import TrainedModules
 from worker.lora.checkpoint.tensor_file import FLOATS
 from worker.lora.checkpoint.tensor_names import TensorKey, TensorRole, parse_name
 from worker.lora.checkpoint.tensors import AdapterTensors
+from worker.lora.checkpoint.trained_names import TrainedNames
 from worker.lora.checkpoint.unsupported_config import ATTENTION_ALONE
 
 _TIED_ROLES = (
@@ -26,8 +26,6 @@ _TIED_ROLES = (
     (TensorRole.WEIGHT, TensorRole.WEIGHT),
 )
 """Roles of the head and the embedding whose tensors are tied. Low-rank matrices are transposed."""
-_LAYERS = re.compile(r"^(?:model\.language_model|language_model\.model|model)\.(?=layers\.)")
-"""Start of the names of a language model's layers, with and without the parts for images."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +61,12 @@ def expected_tensors(
 def match_tensors(
     header: Mapping[str, TensorInfo],
     expected: Mapping[TensorKey, ExpectedTensor],
-    *,
-    text_prefix: str = "",
+    trained_as: TrainedNames,
 ) -> dict[TensorKey, str]:
     """Check the tensors of a file against `expected` and return the tensors' names by key.
 
-    With a `text_prefix`, as in `BaseModules`, layers may have the names of the model for text alone
-    or those of earlier releases of transformers.
+    The file has the names of `trained_as`, and `expected` those of the served model. Tensors of
+    parts for images, video and sound are left out.
 
     Raises:
         AdapterRejected: a tensor is missing, unexpected or duplicated, or has the wrong shape or
@@ -78,9 +75,10 @@ def match_tensors(
     names: dict[TensorKey, str] = {}
     for name, info in header.items():
         key = parse_name(name)
-        if key is not None and text_prefix:
-            key = key._replace(module=_LAYERS.sub(text_prefix, key.module))
+        key = key and TensorKey(trained_as.served(key.module), key.role)
         if key is None or key not in expected:
+            if trained_as.is_of_tower(name):
+                continue
             raise AdapterRejected(_why_unexpected(name))
         if key in names:
             raise AdapterRejected(
@@ -90,9 +88,10 @@ def match_tensors(
         names[key] = name
     for key, tensor in expected.items():
         if tensor.is_required and key not in names:
+            trained_key = TensorKey(trained_as.trained(key.module), key.role)
             raise AdapterRejected(
-                f"tensor {key} is missing, though adapter_config.json trains its module; save the "
-                "adapter again"
+                f"tensor {trained_key} is missing, though adapter_config.json trains its module; "
+                "save the adapter again"
             )
     return names
 

@@ -15,6 +15,7 @@ from worker.lora.checkpoint.adapter_files import AdapterFiles
 from worker.lora.checkpoint.safetensors_header import MAX_HEADER_BYTES, TensorInfo
 from worker.lora.checkpoint.served_names import trained_modules_of
 from worker.lora.checkpoint.tensor_names import parse_name
+from worker.lora.checkpoint.trained_names import TrainedNames, trained_names
 
 PREFIX = "base_model.model."
 MAX_PROMPT_FILES = 16
@@ -52,7 +53,8 @@ def report_headers(files: AdapterFiles, base: BaseModules) -> HeaderReport:
         return HeaderReport(trained_on=trained_on)
     base = trained_modules_of(files.header, base)
     names = [str(name) for name in tensors]
-    are_matched = [_is_of_base(name, base) for name in names]
+    trained_as = trained_names(names, base)
+    are_matched = [_is_of_base(name, base, trained_as) for name in names]
     return HeaderReport(
         matched=tuple(compress(names, are_matched)),
         unmatched=tuple(compress(names, map(not_, are_matched))),
@@ -87,9 +89,10 @@ def check_size(files: AdapterFiles, *, dtype: torch.dtype, max_bytes: int) -> No
             raise AdapterRejected(f"{path} has more than {MAX_PROMPT_FILE_BYTES} bytes")
 
 
-def _is_of_base(tensor: str, base: BaseModules) -> bool:
+def _is_of_base(tensor: str, base: BaseModules, trained_as: TrainedNames) -> bool:
     key = parse_name(tensor)
     module = key.module if key else tensor.removeprefix(PREFIX).partition(".lora_")[0]
+    module = trained_as.served(module)
     return module in base.linears or module in base.others or module in base.tables
 
 

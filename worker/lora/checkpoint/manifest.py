@@ -6,7 +6,7 @@ reading an adapter. Adapters trained with the same recipe have equal manifests.
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import prod
 
@@ -20,6 +20,7 @@ from worker.lora.checkpoint.safetensors_header import Header
 from worker.lora.checkpoint.target_modules import TrainedModules, trained_modules
 from worker.lora.checkpoint.tensor_file import common_distance
 from worker.lora.checkpoint.tensor_names import TensorKey, TensorRole
+from worker.lora.checkpoint.trained_names import trained_names
 from worker.lora.throttle import CHUNK_ELEMENTS
 
 
@@ -47,9 +48,11 @@ class LowRankPair:
 class Manifest:
     """Modules and tensors of an adapter that fits the base model."""
 
+    config: AdapterConfig
+    """The adapter's configuration, with patterns that match names of the served model."""
     trained: TrainedModules
     names: Mapping[TensorKey, str]
-    """Name of each tensor in the file."""
+    """Name of each tensor in the file that changes answers to text."""
     pairs: tuple[LowRankPair, ...]
     """One pair for each targeted linear, in the model's order."""
     stackable_pairs: tuple[tuple[LowRankPair, ...], ...]
@@ -77,14 +80,17 @@ def manifest_of(config: AdapterConfig, header: Header, base: BaseModules) -> Man
 
 @lru_cache(maxsize=MAX_CACHED_TEXTS)
 def _manifest(config: AdapterConfig, header: Header, base: BaseModules) -> Manifest:
+    trained_as = trained_names(header.tensors, base)
+    config = replace(config, trained_name=trained_as.trained)
     config.resolve(base.names)
-    trained = trained_modules(config, base)
+    trained = trained_modules(config, trained_as.of(base)).renamed(trained_as.served)
     linears = [module for module in trained.targets if module in base.linears]
     _check_fan_in_fan_out(config, base, linears)
     expected = expected_tensors(config, base, trained)
-    names = match_tensors(header.tensors, expected, text_prefix=base.text_prefix)
+    names = match_tensors(header.tensors, expected, trained_as)
     pairs = [_pair(module, config, names, header) for module in linears]
     return Manifest(
+        config=config,
         trained=trained,
         names=names,
         pairs=tuple(pairs),

@@ -1,6 +1,6 @@
 """Finds the modules of the base model that an adapter changes, by PEFT's rules."""
 
-from collections.abc import Collection, Mapping, Set
+from collections.abc import Callable, Collection, Mapping, Set
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -34,6 +34,18 @@ class TrainedModules:
     """Sources of replaced rows, by module name. Only the embedding and the head can occur."""
     is_tied: bool
     """Whether the adapter's tensors for the head must equal those for the embedding."""
+
+    def renamed(self, name_of: Callable[[str], str]) -> "TrainedModules":
+        """Return the same modules with other names. `name_of` returns the new name of a module."""
+        return TrainedModules(
+            [name_of(name) for name in self.targets],
+            [name_of(name) for name in self.saved],
+            {
+                name_of(name): TokenSource(name_of(source.module), source.ids)
+                for name, source in self.tokens.items()
+            },
+            self.is_tied,
+        )
 
 
 def trained_modules(config: AdapterConfig, base: BaseModules) -> TrainedModules:

@@ -13,6 +13,7 @@ from transformers.models.auto.modeling_auto import (
 
 from shared.errors import ModelRejected
 from worker.model.loading.chatglm import glm_config
+from worker.model.loading.conditional import conditional_class, has_text_class
 from worker.model.loading.folder import is_chatglm
 from worker.model.loading.refusals import OTHER_ENGINE, first_line
 from worker.model.verify import check_rope
@@ -88,7 +89,8 @@ def _check_kind(source: str, config: Any) -> None:
             f"{transformers.__version__}; use another model"
         )
     has_media = any(getattr(config, name, None) is not None for name in _MEDIA_PARTS)
-    if (has_parts or has_media) and not (known and has_parts and _is_text_alone(config)):
+    is_multimodal = has_parts or has_media
+    if is_multimodal and not has_text_class(config) and conditional_class(config) is None:
         raise _multimodal(source, model_type)
 
 
@@ -96,12 +98,6 @@ def _answers_media(config: Any) -> bool:
     """Return whether the model answers prompts that may contain images, video or sound."""
     mappings = (MODEL_FOR_MULTIMODAL_LM_MAPPING, MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING)
     return any(type(config) in mapping for mapping in mappings)
-
-
-def _is_text_alone(config: Any) -> bool:
-    """Return whether transformers loads only the text part of a model with several parts."""
-    model_class = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
-    return getattr(model_class, "config_class", None) is type(config.get_text_config())
 
 
 def _check_layers(source: str, config: Any) -> None:

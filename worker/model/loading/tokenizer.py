@@ -1,5 +1,6 @@
-"""Loads a base model's tokenizer."""
+"""Loads a base model's tokenizer and its chat template."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,32 @@ from worker.model.loading.chatglm_tokenizer import chatglm_tokenizer
 from worker.model.loading.folder import is_chatglm
 from worker.model.loading.refusals import first_line
 
+_PROCESSORS_TEMPLATE = "chat_template.json"
+"""Template that processors of multimodal models had before `chat_template.jinja`."""
+
 
 def load_tokenizer(source: str, folder: Path) -> Any:
     """Return the tokenizer of the model in `folder`. Raises ModelRejected if it can't be read."""
     try:
         if is_chatglm(folder):
             return chatglm_tokenizer(source, folder)
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
+        if tokenizer.chat_template is None:
+            tokenizer.chat_template = _processors_template(folder / _PROCESSORS_TEMPLATE)
     except ModelRejected:
         raise
     except Exception as error:  # transformers raises many error types for broken folders
         raise ModelRejected(f"--model {source}: AutoTokenizer: {first_line(error)}") from error
+    return tokenizer
+
+
+def _processors_template(file: Path) -> str | None:
+    """Return the chat template in `file`, or None if there is no file."""
+    if not file.is_file():
+        return None
+    template = json.loads(file.read_bytes())["chat_template"]
+    if not isinstance(template, str):
+        raise TypeError(f"{file.name}: chat_template isn't a text")
+    return template

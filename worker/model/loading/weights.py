@@ -18,6 +18,7 @@ from transformers.utils import logging
 from shared.errors import ModelRejected
 from worker.model.loading.bitsandbytes import dequantised_weights
 from worker.model.loading.chatglm import find_dialect
+from worker.model.loading.conditional import conditional_class
 from worker.model.loading.refusals import OTHER_ENGINE, first_line, some_of
 from worker.model.loading.stored_weights import served_weights
 
@@ -94,7 +95,8 @@ def _options(dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
 def _load_plain(
     source: str, folder: Path, config: Any, options: dict[str, Any]
 ) -> tuple[Any, dict[str, Any]]:
-    loaded: tuple[Any, dict[str, Any]] = AutoModelForCausalLM.from_pretrained(
+    model_class = conditional_class(config) or AutoModelForCausalLM
+    loaded: tuple[Any, dict[str, Any]] = model_class.from_pretrained(
         folder,
         config=config,
         local_files_only=True,
@@ -108,9 +110,13 @@ def _load_plain(
 def _load_quantised(
     source: str, folder: Path, config: Any, options: dict[str, Any]
 ) -> tuple[Any, dict[str, Any]]:
+    model_class = conditional_class(config)
+    config = without_quantisation(config)
+    if model_class is None:
+        model_class = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+        config = config.get_text_config()
     weights = dequantised_weights(source, folder, options["device_map"][""])
-    text = without_quantisation(config).get_text_config()
-    return _load_lazily(folder, MODEL_FOR_CAUSAL_LM_MAPPING[type(config)], text, weights, options)
+    return _load_lazily(folder, model_class, config, weights, options)
 
 
 def _load_translated(

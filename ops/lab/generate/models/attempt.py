@@ -17,8 +17,11 @@ from typing import Any
 import torch
 from peft import LoraConfig, get_peft_model
 from torch import Tensor
-from transformers import AutoModelForCausalLM, PreTrainedModel
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers import AutoModelForCausalLM, AutoModelForMultimodalLM, PreTrainedModel
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES,
+)
 
 from ops.lab.generate.models.outcome import Outcome, Status
 from ops.lab.generate.models.score import Scored, scores
@@ -27,8 +30,11 @@ from shared.errors import AdapterRejected, ModelRejected
 from worker.model.loader import LoadedModel, load_model
 from worker.model.loading.architecture import read_config
 
-ARCHITECTURES: dict[str, str] = dict(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
-"""Transformers' class for each model type with a causal language model."""
+ARCHITECTURES: dict[str, str] = {
+    **MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES,
+    **MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+}
+"""Transformers' class for each model type that answers text: for text alone if there is one."""
 _MAX_WEIGHTS = 20_000_000
 """Maximum number of weights. In a larger model, `tiny_config` has missed a field to shrink."""
 _TOLERANCE = 1e-3
@@ -119,7 +125,9 @@ def _save_model(base: Path, config: Any) -> PreTrainedModel:
 
 
 def _from_config(config: Any) -> PreTrainedModel:
-    model: PreTrainedModel = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
+    is_causal = config.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    auto_class = AutoModelForCausalLM if is_causal else AutoModelForMultimodalLM
+    model: PreTrainedModel = auto_class.from_config(config, attn_implementation="eager")
     return model.eval().float().requires_grad_(False)
 
 

@@ -12,7 +12,8 @@ WELL_KNOWN = (
     *("llama", "llama4_text", "llama4", "mllama"),
     *("qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "qwen3_next", "qwen3_5", "qwen3_5_text"),
     *("qwen3_5_moe", "qwen3_5_moe_text"),
-    *("mistral", "ministral", "ministral3", "mixtral"),
+    *("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe"),
+    *("mistral", "ministral", "ministral3", "mistral3", "mixtral"),
     *("gemma", "gemma2", "gemma3_text", "gemma3", "gemma3n_text", "gemma3n", "gemma4_text"),
     *("gemma4", "phi", "phi3", "phimoe", "phi4_multimodal", "smollm3"),
     *("olmo", "olmo2", "olmo3", "olmoe", "granite", "granitemoe", "granitemoehybrid"),
@@ -20,25 +21,27 @@ WELL_KNOWN = (
     *("glm", "glm4", "glm4_moe", "glm_moe_dsa", "cohere", "cohere2", "falcon", "falcon_h1"),
     *("nemotron", "nemotron_h", "minimax_m2", "kimi_linear", "seed_oss", "exaone4", "ernie4_5"),
     *("ernie4_5_moe", "hunyuan_v1_dense", "stablelm", "starcoder2", "lfm2", "jamba", "mamba2"),
+    *("llava", "llava_next", "llava_onevision", "idefics3", "smolvlm", "paligemma", "internvl"),
     *("gpt2", "gpt_neo", "gptj", "gpt_neox", "opt", "bloom"),
 )
 """Model types of the first table, by family."""
 _HEAD = """# Model types
 
-This page lists every causal language model of transformers {transformers}, by the `model_type` in
-its `config.json`, and what each engine does with it. [Base models](models.md) describes what the
-native engine serves, and quantised models.
+This page lists every model of transformers {transformers} that answers text, causal or multimodal,
+by the `model_type` in its `config.json`, and what each engine does with it. [Base
+models](models.md) describes what the native engine serves, and quantised models.
 
 For each type, a random model of a few layers was saved, and loaded as a worker loads `--model`. It
 answered a prompt of the base model and one of an adapter in the same batch, in float32 on a CPU. It
 counts as served if the log-probabilities of all tokens, in prompts and answers, equal those of
 transformers and PEFT to within 0.001. This was not measured on a GPU.
 
-Three properties decide:
+Four properties decide:
 
 * Each layer sends its attention through transformers' attention interface, and nothing besides the
   scale, a sliding window, chunks, a soft cap and attention sinks changes the result. The layers
   keep no state but keys and values.
+* Text needs only the decoder of a multimodal model and its head. Its towers aren't loaded.
 * The model calls each linear in a forward pass, so that adapters on it are exact.
 * Requests that are computed together get the same logits as each alone. `longrope` and `dynamic`
   position encodings depend on the longest request, so a model that uses one is refused.

@@ -38,6 +38,7 @@ BASE = BaseModules(
         ["model", "model.norm", *(f"{layer}.{name}" for layer in LAYERS for name in OTHERS)], "X"
     ),
     all_linear=frozenset(SHAPES),
+    decoder="model",
 )
 """The names of a large model's modules, without its weights."""
 Unit = Callable[[int], str]
