@@ -50,6 +50,7 @@ def skeleton_modules(source: str, config: Any) -> BaseModules:
         others=others,
         all_linear=frozenset(n for n, m in modules.items() if _is_linear(m, head)),
         decoder=decoder,
+        reads_images=takes_images(config),
         weights={name: _shapes_of(model.get_submodule(name)) for name in linears},
     )
 

@@ -75,6 +75,8 @@ class BaseModules:
     """Name of the module that contains the layers and the embedding."""
     towers: frozenset[str] = frozenset()
     """Names of the modules for images, video or sound that were left out."""
+    reads_images: bool = False
+    """Whether towers are served, so that an adapter's tensors for them would change answers."""
 
     @property
     def names(self) -> list[str]:

@@ -60,7 +60,7 @@ def trained_names(tensors: Iterable[str], base: BaseModules) -> TrainedNames:
     if base.decoder not in _DECODERS:
         return TrainedNames()
     left_out = [name.removeprefix("model.") for name in base.towers] or _TOWERS
-    towers = tuple(f"{name}." for name in left_out)
+    towers = () if base.reads_images else tuple(f"{name}." for name in left_out)
     classes = [TrainedNames((), towers)]
     for decoder in _DECODERS:
         if decoder != base.decoder:
