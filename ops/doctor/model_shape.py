@@ -20,8 +20,8 @@ from worker.lora.base.modules import is_expert, module_shape
 from worker.model.attention import PAGED_ATTENTION, UnsupportedAttention, probe_layers
 from worker.model.kv_cache import KVShape
 from worker.model.loading.architecture import read_config
+from worker.model.loading.quantisation import quantisation_of
 from worker.model.loading.refusals import attention_refusal, first_line, layers_refusal
-from worker.model.loading.weights import is_quantised
 from worker.model.memory_policy import layer_width
 from worker.model.quantise import Quantize
 
@@ -72,7 +72,7 @@ def served_shape(
     """
     logging.set_verbosity_error()
     config = read_config(source, folder)
-    is_quantised(source, config)  # raises ModelRejected for weights that can't be dequantised
+    quantisation_of(source, config)  # raises ModelRejected for weights that can't be dequantised
     return _shape(source, config, dtype, quantize)
 
 

@@ -4,10 +4,9 @@ Linears that read the same input, such as q, k and v, are called siblings. They 
 matrix product.
 """
 
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -16,11 +15,9 @@ from torch import Tensor, nn
 from worker.kernels.cpu.quantised import QuantisedWeight
 from worker.kernels.interface import Kernels, LoRAPlan, LoRASites
 from worker.lora.base.base_weight import BaseWeight, row_squares, weight_of
-from worker.lora.base.linear import BaseLinear, base_linear
+from worker.lora.base.linear import BaseLinear, base_linear, dequantise_
 from worker.lora.batch import BatchCache, LoRABatch, Sequences
 from worker.lora.memory.pool import LoRAPool, SiblingSites
-
-_NOT_QUANTISED: Mapping[str, QuantisedWeight] = MappingProxyType({})
 
 
 @dataclass(slots=True)
@@ -79,15 +76,13 @@ class Siblings:
         names: Sequence[str],
         linears: Sequence[nn.Module],
         kernels: Kernels,
-        quantised: Mapping[str, QuantisedWeight] = _NOT_QUANTISED,
+        quantised: Sequence[QuantisedWeight] = (),
     ) -> None:
         self.names = tuple(names)
         weights = [weight_of(linear) for linear in linears]
         self._squares = [None if weight is None else row_squares(weight) for weight in weights]
         self._biases: list[Tensor | None] = [getattr(linear, "bias", None) for linear in linears]
-        self.base: BaseLinear = base_linear(
-            linears, kernels, [quantised[name] for name in names if name in quantised]
-        )
+        self.base: BaseLinear = base_linear(linears, kernels, quantised)
         self.sizes = self.base.out_features
         self._sites: SiblingSites | None = None
         self._context: LoRAContext | None = None
@@ -227,17 +222,22 @@ def serve_linears(
     model: nn.Module,
     groups: Sequence[Sequence[str]],
     kernels: Kernels,
-    quantised: Mapping[str, QuantisedWeight] = _NOT_QUANTISED,
+    quantised: dict[str, QuantisedWeight] | None = None,
 ) -> list[Siblings]:
     """Replace each linear named in `groups` with a `ServedLinear`. Return each group's `Siblings`.
 
     The linears of a group must read the same input. `quantised` has the quantised weights, by
-    name; either all linears of a group are quantised, or none is.
+    name; either all linears of a group are quantised, or none is. A group's weights are removed
+    from it when they are packed, so that the memory isn't needed twice.
     """
+    quantised = {} if quantised is None else quantised
     served = []
     for names in groups:
         linears = [model.get_submodule(name) for name in names]
-        siblings = Siblings(names, linears, kernels, quantised)
+        weights = [quantised.pop(name) for name in names if name in quantised]
+        for linear, weight in zip(linears, weights, strict=False):
+            dequantise_(linear, weight)
+        siblings = Siblings(names, linears, kernels, weights)
         for index, (name, linear) in enumerate(zip(names, linears, strict=True)):
             model.set_submodule(name, ServedLinear(linear, siblings, index))
         served.append(siblings)

@@ -16,13 +16,22 @@ MAX_THREADS = 4
 CHUNK_BYTES = 4 << 20
 
 
+GGUF = ".gguf"
+"""Ending of the name of a file that holds a whole model, in the format of llama.cpp."""
+
+
 def find_model(source: str) -> Path:
-    """Return a model's folder, downloaded if necessary. Raises ModelRejected if there is none."""
+    """Return a model's folder, downloaded if necessary, or its GGUF file.
+
+    Raises:
+        ModelRejected: there is none.
+    """
     folder = Path(source).expanduser()
-    if folder.is_dir():
+    if folder.is_dir() or (folder.suffix == GGUF and folder.is_file()):
         return folder
-    if source.startswith((".", "/", "~")) or source.count("/") > 1:
-        raise ModelRejected(f"--model {source}: this folder doesn't exist")
+    if source.startswith((".", "/", "~")) or source.count("/") > 1 or folder.suffix == GGUF:
+        kind = "file" if folder.suffix == GGUF else "folder"
+        raise ModelRejected(f"--model {source}: this {kind} doesn't exist")
     # Commands check folders without the time that these imports take.
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
@@ -37,8 +46,18 @@ def find_model(source: str) -> Path:
 
 
 def model_name(source: str, folder: Path) -> str:
-    """Return the name of the model: its folder's name, or its hub id."""
-    return folder.resolve().name if Path(source).expanduser().is_dir() else source
+    """Return the name of the model: its folder's, its GGUF file's without the end, or its hub id."""
+    path = Path(source).expanduser()
+    if path.suffix == GGUF:
+        return path.stem
+    return folder.resolve().name if path.is_dir() else source
+
+
+def model_files(folder: Path) -> list[Path]:
+    """Return the files of the model in `folder`, or its GGUF file alone."""
+    if folder.is_file():
+        return [folder]
+    return sorted(path for pattern in FILES for path in folder.glob(pattern))
 
 
 class Digest:
@@ -53,7 +72,7 @@ class Digest:
         self._stop = Event()
         self._files = [
             (path, pool.submit(_sha256, path, self._stop))
-            for path in sorted(path for pattern in FILES for path in folder.glob(pattern))
+            for path in model_files(folder)
         ]
 
     def stop(self) -> None:
