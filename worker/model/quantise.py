@@ -71,9 +71,7 @@ def lending_weights(model: nn.Module, quantised: dict[str, QuantisedWeight]) -> 
     removed from `quantised` in the meantime lose their weights. The others keep them at the end.
     """
     handles = [
-        handle
-        for name in quantised
-        for handle in _lend(name, model.get_submodule(name), quantised)
+        handle for name in quantised for handle in _lend(name, model.get_submodule(name), quantised)
     ]
     try:
         yield

@@ -32,11 +32,13 @@ _OTHERS = {"lm_head": "output", "model.embed_tokens": "token_embd", "model.norm"
 _CONTROL, _NORMAL = 3, 1
 
 
-def save_gguf(path: Path, model: Any, kind: Type, **metadata: Any) -> dict[str, Tensor]:
+def save_gguf(
+    path: Path, model: Any, kind: Type, rope_factors: Tensor | None = None, **metadata: Any
+) -> dict[str, Tensor]:
     """Save `model` with its matrices in the type `kind`. Return its dequantised weights.
 
-    A type that the package `gguf` can't quantise to gets random blocks. `metadata` has further
-    fields, by their names with `__` in place of a dot.
+    A type that the package `gguf` can't quantise to gets random blocks. `rope_factors` are those
+    of the rotation. `metadata` has further fields, by their names with `__` in place of a dot.
     """
     config = model.config
     writer = gguf.GGUFWriter(path, config.model_type)
@@ -54,6 +56,8 @@ def save_gguf(path: Path, model: Any, kind: Type, **metadata: Any) -> dict[str, 
     for name, value in metadata.items():
         add = writer.add_string if isinstance(value, str) else writer.add_uint32
         add(name.replace("__", "."), value)
+    if rope_factors is not None:
+        writer.add_tensor("rope_freqs.weight", rope_factors.numpy())
     values = {}
     for name, weight in model.state_dict().items():
         values[name] = _add_tensor(writer, name, weight, kind, config)
@@ -84,7 +88,7 @@ def _add_tensor(
     writer: gguf.GGUFWriter, name: str, weight: Tensor, kind: Type, config: Any
 ) -> Tensor:
     """Add a tensor, and return its dequantised values in the order of transformers."""
-    *_, part, end = name.split(".")
+    part = name.split(".")[-2]
     heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
     is_permuted = config.model_type == "llama" and part in heads
     rows = torch.arange(len(weight))

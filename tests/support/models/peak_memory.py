@@ -41,7 +41,7 @@ def main(warm_up: str, model: str, quantize: Quantize | None) -> None:
     loaded = load_model(model, dtype="bfloat16", device="cpu", quantize=quantize)
     is_done = True
     thread.join()
-    print(loaded.weight_bytes, peak - before)
+    sys.stdout.write(f"{loaded.weight_bytes} {peak - before}\n")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,8 @@ from gguf_files import SIZES, VOCAB_SIZE, save_gguf
 from kernel_sets import linear_kernels
 from reference import check_greedy_along, logits_along, with_adapter
 from tiny import CHAT_TEMPLATE, roughen, save_adapter, tiny_model, tiny_tokenizer
+from transformers import AutoConfig
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from shared.errors import ModelRejected
 from shared.settings import WorkerSettings
@@ -118,35 +120,19 @@ def test_longer_rotations_are_read(kind: str, tmp_path: Path) -> None:
     assert kind == "linear" or rope["original_max_position_embeddings"] == 128
 
 
-def with_rope_factors(path: Path, factors: torch.Tensor) -> None:
-    """Write a GGUF file with the factors of a rotation, but no other tensors than it needs."""
-    model = model_of("llama")
-    model.register_buffer("factors", factors)
-    from unittest import mock
-
-    import gguf_files
-
-    names = gguf_files._name
-    with mock.patch.object(
-        gguf_files, "_name", lambda name: "rope_freqs.weight" if name == "factors" else names(name)
-    ):
-        save_gguf(path, model, Type.F16)
-
-
 def test_the_rotation_of_llama_3_is_recognised_by_its_factors(tmp_path: Path) -> None:
-    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
-
     path = tmp_path / "tiny.gguf"
     rope = {"rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0}
     rope |= {"low_freq_factor": 1.0, "high_freq_factor": 4.0}
     rope |= {"original_max_position_embeddings": 8192}
-    config = model_of("llama", rope_parameters=rope).config
+    config = AutoConfig.for_model("llama", **SIZES, num_attention_heads=4, rope_parameters=rope)
     inverse, _ = ROPE_INIT_FUNCTIONS["llama3"](config, CPU)
     dim = config.head_dim
     usual = 10000.0 ** -(torch.arange(0, dim, 2) / dim)
-    with_rope_factors(path, usual / inverse)
+    save_gguf(path, model_of("llama"), Type.F16, usual / inverse)
     assert read_config(str(path), path).rope_parameters == rope
-    with_rope_factors(path, usual / inverse * torch.linspace(1, 2, dim // 2))
+    others = usual / inverse * torch.linspace(1, 2, dim // 2)
+    save_gguf(path, model_of("llama"), Type.F16, others)
     with pytest.raises(ModelRejected, match="aren't the factors of Llama 3's rotation"):
         read_config(str(path), path)
 

@@ -1,4 +1,4 @@
-"""Packed bases have the weights of their publishers' code, also in int8, and load in little memory."""
+"""Packed bases have the weights of their publishers' code, and load in little memory."""
 
 import os
 import subprocess

@@ -46,7 +46,7 @@ def find_model(source: str) -> Path:
 
 
 def model_name(source: str, folder: Path) -> str:
-    """Return the name of the model: its folder's, its GGUF file's without the end, or its hub id."""
+    """Return the model's name: its folder's, its GGUF file's without the ending, or its hub id."""
     path = Path(source).expanduser()
     if path.suffix == GGUF:
         return path.stem
@@ -71,8 +71,7 @@ class Digest:
         self._source = source
         self._stop = Event()
         self._files = [
-            (path, pool.submit(_sha256, path, self._stop))
-            for path in model_files(folder)
+            (path, pool.submit(_sha256, path, self._stop)) for path in model_files(folder)
         ]
 
     def stop(self) -> None:

@@ -241,7 +241,9 @@ def _set_split(source: str, tokenizer: Any, rule: str) -> None:
     if rule == "smollm":
         bytes_of_words = pre_tokenizers.ByteLevel(add_prefix_space=False)
         digits = pre_tokenizers.Digits(individual_digits=True)
-        tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence([digits, bytes_of_words])
+        tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+            [digits, bytes_of_words]
+        )
     elif rule not in {"gpt-2", *GGUF_PRE_TOKENIZER_SPLITS}:
         raise ModelRejected(
             f"--model {source}: its tokenizer splits text by the rule {rule!r}, which transformers "

@@ -53,9 +53,7 @@ _Found = tuple[str, Sequence[str], Weight]
 """Name of a weight, the names of the tensors that it is stored in, and the weight."""
 
 
-def _mxfp4(
-    files: TensorFiles, name: str, _: Mapping[str, Any], place: Place
-) -> _Found | None:
+def _mxfp4(files: TensorFiles, name: str, _: Mapping[str, Any], place: Place) -> _Found | None:
     """Return the experts `[num_experts, in, out]` with the blocks `name`, as gpt-oss stores them.
 
     The blocks are `[num_experts, out, groups, 16]` bytes, the lower half of a byte first, and the
@@ -284,7 +282,7 @@ def _scales(stored: Tensor, *, to_float32: bool) -> Tensor:
 
 
 def _unpacked(words: Tensor, bits: int) -> Tensor:
-    """Return the unsigned numbers in int32 words `[n, m]`, the lowest bits first: `[n, m 32/bits]`."""
+    """Return the unsigned numbers in int32 words `[n, m]`: `[n, 32 m / bits]`, low bits first."""
     shifts = torch.arange(0, 32, bits, dtype=torch.int32, device=words.device)
     return ((words[..., None] >> shifts) & ((1 << bits) - 1)).flatten(-2)
 

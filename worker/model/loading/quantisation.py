@@ -1,4 +1,4 @@
-"""Reads how a base model's weights are quantised, and refuses what can't be dequantised, by name."""
+"""Reads how a base model's weights are quantised, and refuses unknown methods by name."""
 
 import copy
 from collections.abc import Mapping

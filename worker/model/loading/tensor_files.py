@@ -1,4 +1,4 @@
-"""Reads single tensors of a model's safetensors files, and weights that are computed on first use."""
+"""Reads single tensors of safetensors files, and weights that are computed on first use."""
 
 import json
 import math

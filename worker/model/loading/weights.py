@@ -24,6 +24,7 @@ from worker.model.loading.quantisation import (
 from worker.model.loading.refusals import first_line, some_of
 from worker.model.loading.tensor_files import Place, Weight
 
+
 def load_weights(
     source: str,
     folder: Path,
@@ -96,9 +97,7 @@ def _options(dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
     }
 
 
-def _load_plain(
-    folder: Path, config: Any, options: dict[str, Any]
-) -> tuple[Any, dict[str, Any]]:
+def _load_plain(folder: Path, config: Any, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     loaded: tuple[Any, dict[str, Any]] = AutoModelForCausalLM.from_pretrained(
         folder,
         config=config,
