@@ -16,6 +16,7 @@ from tiny import CHAT_TEMPLATE, roughen, save_adapter, tiny_model, tiny_tokenize
 from transformers import AutoConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
+from ops.doctor.base_model import find_base
 from shared.errors import ModelRejected
 from shared.settings import WorkerSettings
 from worker.model.loader import load_model
@@ -152,6 +153,16 @@ def test_files_that_cannot_be_served_are_refused_with_the_reason(tmp_path: Path)
     path.write_bytes(b"GGUF" + bytes(40))
     with pytest.raises(ModelRejected, match="this GGUF file can't be read"):
         read_config(str(path), path)
+
+
+def test_doctor_reads_the_shape_of_the_model_in_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "tiny.gguf"
+    model = model_of("qwen3")
+    save_gguf(path, model, Type.Q8_0)
+    base = find_base(WorkerSettings(model=str(path), device="cpu"), str(path))
+    assert base.facts.problem is None
+    assert base.folder == path
+    assert base.facts.num_parameters == sum(each.numel() for each in model.parameters())
 
 
 def test_the_files_are_checked_before_anything_is_started(tmp_path: Path) -> None:

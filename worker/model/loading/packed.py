@@ -188,14 +188,16 @@ def _whole_bytes_or_words(
         zeros = files.read(zero).to(place.device) if zero in files else None
         if is_packed and zeros is not None:
             zeros = _signed(zeros.t(), bits)[:, : shape[0]].t()
-        columns = files.read(order).long() if order in files else grid.columns
+        columns = grid.columns(place.device)
+        if order in files:
+            columns = files.read(order).long().to(place.device)
         flat = stored.flatten(0, -2)
         return _dequantised(
             lambda rows: _signed(flat[rows], bits)[:, : shape[1]] if is_packed else flat[rows],
             scales.reshape(-1, grid.num_columns),
             None if zeros is None else zeros.reshape(-1, grid.num_columns),
-            rows=grid.rows.to(place.device),
-            columns=columns.to(place.device),
+            rows=grid.rows(place.device),
+            columns=columns,
         )
 
     rows_shape = [math.prod(shape[:-1]), shape[-1]]
@@ -203,15 +205,17 @@ def _whole_bytes_or_words(
     return weight, parts, Piecewise(rows_shape, open_rows, place, view=shape)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class _Grid:
-    """Places of the scales of a weight `[..., out, in]`, which `rows` counts as `[rows, in]`."""
+    """Places of the scales of a weight `[..., out, in]`, which is computed as `[rows, in]`."""
 
-    rows: Tensor
-    """`[rows]`: row of each row's scales."""
-    columns: Tensor
-    """`[in]`: column of each input's scale."""
+    shape: tuple[int, ...]
+    num_rows: int
+    """Rows of scales of each matrix. A single scale of the whole weight counts as none."""
     num_columns: int
+    height: int
+    width: int
+    """Number of neighbours in a column and in a row that share a scale."""
 
     @classmethod
     def of(
@@ -225,17 +229,29 @@ class _Grid:
         *leading, out_features, in_features = shape
         count, stored = math.prod(leading), files.shape(scale)
         total = math.prod(stored)
-        if total in (1, count):
-            num_rows = num_columns = 1
-        else:
-            num_rows, num_columns = stored[-2:] if len(stored) > 1 else (stored[0], 1)
-        if total not in (1, count * num_rows * num_columns):
+        rows = columns = 1
+        if total not in (1, count):
+            rows, columns = stored[-2:] if len(stored) > 1 else (stored[0], 1)
+        if total not in (1, count * rows * columns):
             raise ValueError(f"{scale} has the shape {stored}, which doesn't fit {list(shape)}")
         height, width = block or (None, None)
-        rows = torch.arange(out_features) // _block_size(scale, out_features, num_rows, height)
-        columns = torch.arange(in_features) // _block_size(scale, in_features, num_columns, width)
-        first = torch.arange(count)[:, None] * num_rows if total > 1 else torch.zeros(count, 1)
-        return cls((first.long() + rows).flatten(), columns, num_columns)
+        return cls(
+            shape=tuple(shape),
+            num_rows=rows if total > 1 else 0,
+            num_columns=columns,
+            height=_block_size(scale, out_features, rows, height),
+            width=_block_size(scale, in_features, columns, width),
+        )
+
+    def rows(self, device: torch.device) -> Tensor:
+        """Return the row of the scales of each row, `[rows]`."""
+        *leading, out_features, _ = self.shape
+        first = torch.arange(math.prod(leading), device=device) * self.num_rows
+        return (first[:, None] + torch.arange(out_features, device=device) // self.height).flatten()
+
+    def columns(self, device: torch.device) -> Tensor:
+        """Return the column of the scale of each input, `[in]`."""
+        return torch.arange(self.shape[-1], device=device) // self.width
 
 
 def _block_size(scale: str, size: int, count: int, given: int | None) -> int:
