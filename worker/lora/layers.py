@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from worker.kernels.cpu.quantised import QuantisedWeight
 from worker.kernels.interface import Kernels, LoRAPlan, LoRASites
 from worker.lora.base.base_weight import BaseWeight, row_squares, weight_of
-from worker.lora.base.linear import BaseLinear, base_linear, dequantise_
+from worker.lora.base.linear import BaseLinear, base_linear
 from worker.lora.batch import BatchCache, LoRABatch, Sequences
 from worker.lora.memory.pool import LoRAPool, SiblingSites
 
@@ -79,8 +79,7 @@ class Siblings:
         quantised: Sequence[QuantisedWeight] = (),
     ) -> None:
         self.names = tuple(names)
-        weights = [weight_of(linear) for linear in linears]
-        self._squares = [None if weight is None else row_squares(weight) for weight in weights]
+        self._squares = _squares(linears, quantised)
         self._biases: list[Tensor | None] = [getattr(linear, "bias", None) for linear in linears]
         self.base: BaseLinear = base_linear(linears, kernels, quantised)
         self.sizes = self.base.out_features
@@ -183,6 +182,17 @@ class Siblings:
             batch.side.change_linears_(self.names, self.sizes, x, y)
 
 
+def _squares(
+    linears: Sequence[nn.Module], quantised: Sequence[QuantisedWeight]
+) -> list[Tensor | None]:
+    """Return the squared length of the rows of each linear's weight, in the linear's dtype."""
+    if quantised:
+        dtype: Any = linears[0].weight.dtype
+        return [row_squares(weight.dequantised(dtype)) for weight in quantised]
+    weights = [weight_of(linear) for linear in linears]
+    return [None if weight is None else row_squares(weight) for weight in weights]
+
+
 class ServedLinear(nn.Module):
     """Replaces a base linear and returns this linear's columns of the siblings' joint output.
 
@@ -235,8 +245,6 @@ def serve_linears(
     for names in groups:
         linears = [model.get_submodule(name) for name in names]
         weights = [quantised.pop(name) for name in names if name in quantised]
-        for linear, weight in zip(linears, weights, strict=False):
-            dequantise_(linear, weight)
         siblings = Siblings(names, linears, kernels, weights)
         for index, (name, linear) in enumerate(zip(names, linears, strict=True)):
             model.set_submodule(name, ServedLinear(linear, siblings, index))

@@ -20,7 +20,7 @@ from worker.lora.base.modules import is_expert
 _METHOD = "lorikeet_int8"
 
 
-class QuantiseOnLoad(QuantizationConfigMixin):
+class QuantiseOnLoad(QuantizationConfigMixin):  # type: ignore[misc]  # transformers is untyped
     """Quantises the linears of one model, and keeps their weights.
 
     The linears are left on the meta device. Experts are left out, and so is the output head, whose
@@ -28,7 +28,7 @@ class QuantiseOnLoad(QuantizationConfigMixin):
     """
 
     def __init__(self, kernels: QuantisedKernels, dtype: torch.dtype) -> None:
-        self.quant_method = _METHOD  # type: ignore[assignment]  # transformers' own are an enum
+        self.quant_method = _METHOD
         self.kernels = kernels
         self.dtype = dtype
         """Type of the weights before they are quantised: that of the kernels."""

@@ -198,11 +198,14 @@ def _joined_weight(linears: Sequence[nn.Linear]) -> Tensor:
 
 
 def _joined_bias(linears: Sequence[nn.Linear]) -> Tensor | None:
-    if all(linear.bias is None for linear in linears):
+    biases = [linear.bias for linear in linears]
+    like = next((bias for bias in biases if bias is not None), None)
+    if like is None:
         return None
+    sizes = [linear.out_features for linear in linears]
     return torch.cat(
         [
-            linear.weight.new_zeros(linear.out_features) if linear.bias is None else linear.bias
-            for linear in linears
+            like.new_zeros(size) if bias is None else bias
+            for size, bias in zip(sizes, biases, strict=True)
         ]
     )

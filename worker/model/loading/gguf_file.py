@@ -6,6 +6,7 @@ parses files and dequantises tensors.
 
 import math
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -60,15 +61,20 @@ class _File:
         # Most workers serve no GGUF file, and the GPU benchmark runs without this package.
         from gguf import GGUFReader
 
+        from gguf.constants import GGUFValueType
+
         reader = GGUFReader(path)
-        self._fields = reader.fields
+        self._fields = {
+            name: field.contents()
+            for name, field in reader.fields.items()
+            if field.types[0] != GGUFValueType.ARRAY  # vocabularies take tens of megabytes
+        }
         self.tensors = {tensor.name: tensor for tensor in reader.tensors}
         self.architecture = str(self.field("general.architecture"))
 
     def field(self, name: str, default: Any = None) -> Any:
         """Return the value of a field of the metadata."""
-        found = self._fields.get(name)
-        return default if found is None else found.contents()
+        return self._fields.get(name, default)
 
     def of_model(self, name: str, default: Any = None) -> Any:
         """Return the value of a field whose name starts with the architecture."""
@@ -97,9 +103,15 @@ def gguf_config(source: str, path: Path) -> Any:
         raise _unreadable(source, error) from error
 
 
+@lru_cache(maxsize=1)
+def _parsed(path: Path, changed_ns: int) -> _File:
+    """Parse a file that was last changed at this time. A large vocabulary takes seconds."""
+    return _File(path)
+
+
 def _opened(source: str, path: Path) -> _File:
     try:
-        return _File(path)
+        return _parsed(path, path.stat().st_mtime_ns)
     except ModuleNotFoundError:
         raise ModelRejected(
             f"--model {source}: GGUF files need the package gguf; install it: pip install gguf"

@@ -114,7 +114,8 @@ def _awq(files: TensorFiles, name: str, _: Mapping[str, Any], place: Place) -> _
 
 
 def _awq_numbers(words: Tensor) -> Tensor:
-    return _unpacked(words, _AWQ_BITS).unflatten(-1, (-1, 8))[..., _AWQ_ORDER].flatten(-2)
+    numbers = _unpacked(words, _AWQ_BITS)
+    return numbers.view(len(words), -1, 8)[..., _AWQ_ORDER].flatten(-2)
 
 
 def _gptq(files: TensorFiles, name: str, fields: Mapping[str, Any], place: Place) -> _Found | None:
