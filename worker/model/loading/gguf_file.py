@@ -59,9 +59,7 @@ class _File:
 
     def __init__(self, path: Path) -> None:
         # Most workers serve no GGUF file, and the GPU benchmark runs without this package.
-        from gguf import GGUFReader
-
-        from gguf.constants import GGUFValueType
+        from gguf import GGUFReader, GGUFValueType
 
         reader = GGUFReader(path)
         self._fields = {

@@ -235,7 +235,7 @@ class _Grid:
             rows, columns = stored[-2:] if len(stored) > 1 else (stored[0], 1)
         if total not in (1, count * rows * columns):
             raise ValueError(f"{scale} has the shape {stored}, which doesn't fit {list(shape)}")
-        height, width = block or (None, None)
+        height, width = block if block and total not in (1, count) else (None, None)
         return cls(
             shape=tuple(shape),
             num_rows=rows if total > 1 else 0,
@@ -257,11 +257,10 @@ class _Grid:
 
 def _block_size(scale: str, size: int, count: int, given: int | None) -> int:
     """Return how many neighbours share a scale. Only blocks of a `given` size may be cut off."""
-    if given and -(-size // given) == count:
-        return given
-    if size % count:
-        raise ValueError(f"{scale} has {count} scales for {size} values")
-    return size // count
+    length = given or max(1, size // count)
+    if -(-size // length) != count or (given is None and size % count):
+        raise ValueError(f"{scale} has {count} scales for {size} values, which doesn't fit")
+    return length
 
 
 def _dequantised(
