@@ -375,8 +375,8 @@ class WorkerSettings(PoolSettings):
         "files and no GPU, for load tests.",
     )
     model: str = Field(
-        description="Base model: a folder, a hub id (ORG/REPO), or demo. Any name with --engine "
-        "simulated."
+        description="Base model: a folder, a GGUF file, a hub id (ORG/REPO), or demo. Any name "
+        "with --engine simulated."
     )
     served_name: str | None = Field(
         None,

@@ -120,21 +120,12 @@ def _convert(source: Path, target: Path) -> None:
 
 
 def _tokenizer(source: Path) -> Any:
-    """Return SmolLM2's tokenizer.
+    """Return SmolLM2's tokenizer."""
+    from tokenizers import decoders
 
-    The GGUF file contains only the name of the rule that splits text into words. transformers
-    ignores that name, so this function sets the rule.
-    """
-    from tokenizers import decoders, pre_tokenizers
-    from transformers import AutoTokenizer
+    from worker.model.loading.gguf_file import gguf_tokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
-    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Digits(individual_digits=True),
-            pre_tokenizers.ByteLevel(add_prefix_space=False),
-        ]
-    )
+    tokenizer = gguf_tokenizer("demo", source)
     tokenizer.backend_tokenizer.decoder = decoders.ByteLevel()
     tokenizer.model_max_length = _CONTEXT
     return tokenizer

@@ -29,7 +29,7 @@ class Base:
     facts: BaseFacts
     shape: "ModelShape | None" = None
     folder: Path | None = None
-    """Folder of the model, or None if the first start downloads or converts it."""
+    """Folder or GGUF file of the model, or None if the first start downloads or converts it."""
 
 
 def find_base(worker: WorkerSettings, source: str) -> Base:
@@ -59,8 +59,8 @@ def _folder_of(model: str) -> tuple[Path, str]:
     from worker.model.loading.folder import FILES, find_model
 
     folder = Path(model).expanduser()
-    if folder.is_dir():
-        return folder, str(folder.resolve())
+    if folder.exists():
+        return find_model(model), str(folder.resolve())
     if model.startswith((".", "/", "~")) or model.count("/") != 1:
         return find_model(model), ""  # raises ModelRejected
     try:

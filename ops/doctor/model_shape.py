@@ -21,8 +21,8 @@ from worker.model.attention import PAGED_ATTENTION, UnsupportedAttention, probe_
 from worker.model.kv_cache import KVShape
 from worker.model.loading.architecture import read_config
 from worker.model.loading.conditional import model_of_config
+from worker.model.loading.quantisation import quantisation_of
 from worker.model.loading.refusals import attention_refusal, first_line, layers_refusal
-from worker.model.loading.weights import is_quantised
 from worker.model.memory_policy import layer_width
 from worker.model.quantise import Quantize
 
@@ -73,7 +73,7 @@ def served_shape(
     """
     logging.set_verbosity_error()
     config = read_config(source, folder)
-    is_quantised(source, config)  # raises ModelRejected for weights that can't be dequantised
+    quantisation_of(source, config)  # raises ModelRejected for weights that can't be dequantised
     return _shape(source, config, dtype, quantize)
 
 

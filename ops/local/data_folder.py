@@ -98,7 +98,7 @@ def data_folder(data_dir: Path | None, worker: WorkerSettings, base: Path | None
 
 
 def quick_digest(base: Path) -> str:
-    """Return a digest of the base model in the folder `base`, as 64 hex digits.
+    """Return a digest of the base model in the folder or GGUF file `base`, as 64 hex digits.
 
     The digest covers each file's name, size and up to `SAMPLES` pieces, so that it takes
     milliseconds. Training changes nearly all weights, so it changes these pieces. Workers compute
@@ -108,10 +108,10 @@ def quick_digest(base: Path) -> str:
         SettingsError: a file can't be read.
     """
     # Imported here, because only engines that read files need the packages that it imports.
-    from worker.model.loading.folder import FILES
+    from worker.model.loading.folder import model_files
 
     digest = hashlib.sha256()
-    for path in sorted(path for pattern in FILES for path in base.glob(pattern)):
+    for path in model_files(base):
         try:
             with path.open("rb", buffering=0) as file:
                 size = os.fstat(file.fileno()).st_size

@@ -144,6 +144,11 @@ def _served(
 
 def _read(settings: WorkerSettings) -> _Files:
     folder = find_model(settings.model)
+    if folder.is_file():
+        raise ModelRejected(
+            f"--model {settings.model}: --engine vllm takes no GGUF files; leave --engine out, or "
+            "serve the model that it was made from"
+        )
     config = _load(settings, AutoConfig, folder)
     tokenizer = _load(settings, AutoTokenizer, folder)
     if takes_images(config) and not tokenizer.chat_template:  # older models have it elsewhere

@@ -4,10 +4,9 @@ Linears that read the same input, such as q, k and v, are called siblings. They 
 matrix product.
 """
 
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -19,8 +18,6 @@ from worker.lora.base.base_weight import BaseWeight, row_squares, weight_of
 from worker.lora.base.linear import BaseLinear, base_linear
 from worker.lora.batch import BatchCache, LoRABatch, Sequences
 from worker.lora.memory.pool import LoRAPool, SiblingSites
-
-_NOT_QUANTISED: Mapping[str, QuantisedWeight] = MappingProxyType({})
 
 
 @dataclass(slots=True)
@@ -79,15 +76,12 @@ class Siblings:
         names: Sequence[str],
         linears: Sequence[nn.Module],
         kernels: Kernels,
-        quantised: Mapping[str, QuantisedWeight] = _NOT_QUANTISED,
+        quantised: Sequence[QuantisedWeight] = (),
     ) -> None:
         self.names = tuple(names)
-        weights = [weight_of(linear) for linear in linears]
-        self._squares = [None if weight is None else row_squares(weight) for weight in weights]
+        self._squares = _squares(linears, quantised)
         self._biases: list[Tensor | None] = [getattr(linear, "bias", None) for linear in linears]
-        self.base: BaseLinear = base_linear(
-            linears, kernels, [quantised[name] for name in names if name in quantised]
-        )
+        self.base: BaseLinear = base_linear(linears, kernels, quantised)
         self.sizes = self.base.out_features
         self._sites: SiblingSites | None = None
         self._context: LoRAContext | None = None
@@ -188,6 +182,17 @@ class Siblings:
             batch.side.change_linears_(self.names, self.sizes, x, y)
 
 
+def _squares(
+    linears: Sequence[nn.Module], quantised: Sequence[QuantisedWeight]
+) -> list[Tensor | None]:
+    """Return the squared length of the rows of each linear's weight, in the linear's dtype."""
+    if quantised:
+        dtype: Any = linears[0].weight.dtype
+        return [row_squares(weight.dequantised(dtype)) for weight in quantised]
+    weights = [weight_of(linear) for linear in linears]
+    return [None if weight is None else row_squares(weight) for weight in weights]
+
+
 class ServedLinear(nn.Module):
     """Replaces a base linear and returns this linear's columns of the siblings' joint output.
 
@@ -227,17 +232,20 @@ def serve_linears(
     model: nn.Module,
     groups: Sequence[Sequence[str]],
     kernels: Kernels,
-    quantised: Mapping[str, QuantisedWeight] = _NOT_QUANTISED,
+    quantised: dict[str, QuantisedWeight] | None = None,
 ) -> list[Siblings]:
     """Replace each linear named in `groups` with a `ServedLinear`. Return each group's `Siblings`.
 
     The linears of a group must read the same input. `quantised` has the quantised weights, by
-    name; either all linears of a group are quantised, or none is.
+    name; either all linears of a group are quantised, or none is. A group's weights are removed
+    from it when they are packed, so that the memory isn't needed twice.
     """
+    quantised = {} if quantised is None else quantised
     served = []
     for names in groups:
         linears = [model.get_submodule(name) for name in names]
-        siblings = Siblings(names, linears, kernels, quantised)
+        weights = [quantised.pop(name) for name in names if name in quantised]
+        siblings = Siblings(names, linears, kernels, weights)
         for index, (name, linear) in enumerate(zip(names, linears, strict=True)):
             model.set_submodule(name, ServedLinear(linear, siblings, index))
         served.append(siblings)

@@ -1,7 +1,6 @@
 """Loads a base model and checks that it can be served exactly."""
 
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -42,7 +41,14 @@ from worker.model.loading.weights import load_weights
 from worker.model.module_calls import record_calls, sibling_groups
 from worker.model.out_of_memory import return_freed_memory
 from worker.model.packed_positions import use_packed_positions
-from worker.model.quantise import Quantize, quantise_linears_, quantised_digest, quantising_kernels
+from worker.model.quantise import (
+    Quantize,
+    lending_weights,
+    quantise_linears_,
+    quantised_digest,
+    quantising_kernels,
+)
+from worker.model.quantise_on_load import QuantiseOnLoad
 from worker.model.verify import Verifier, check_windows
 
 DType = Literal["auto", "float32", "bfloat16", "float16"]
@@ -53,7 +59,7 @@ class LoadedModel:
     """A base model on its device, ready to be served."""
 
     name: str
-    """Name of the model's folder, or its hub id."""
+    """Name of the model's folder or GGUF file, or its hub id."""
     digest: str
     """SHA-256 of the model's files, as 64 hex digits."""
     model: PreTrainedModel
@@ -85,7 +91,7 @@ def load_model(
     device: str = "auto",
     quantize: Quantize | None = None,
 ) -> LoadedModel:
-    """Load the model from the folder or hub id `source`, and quantise it to `quantize`.
+    """Load the model from the folder, GGUF file or hub id `source`, and quantise it to `quantize`.
 
     Raises:
         ModelRejected: the model wasn't found, is incomplete, or can't be served exactly.
@@ -97,10 +103,13 @@ def load_model(
     torch_dtype = torch.bfloat16 if dtype == "auto" else getattr(torch, dtype)
     config = read_config(source, folder)
     kernels = pick_kernels(torch_device, torch_dtype, cache_folder())
+    on_load = None
     if quantize is not None:
-        quantising_kernels(source, kernels)  # raises ModelRejected before the weights are read
+        on_load = QuantiseOnLoad(quantising_kernels(source, kernels), torch_dtype)
     with digest_of(source, folder) as digest:
-        model = load_weights(source, folder, config, dtype=torch_dtype, device=torch_device)
+        model = load_weights(
+            source, folder, config, dtype=torch_dtype, device=torch_device, quantise=on_load
+        )
         tokenizer = load_tokenizer(source, folder)
         whole_digest = digest.result()
     loaded = prepare_model(
@@ -112,6 +121,7 @@ def load_model(
         kernels=kernels,
         quantize=quantize,
         dialect=find_dialect(folder),
+        quantised=on_load.weights if on_load else None,
     )
     return_freed_memory()
     return loaded
@@ -127,13 +137,15 @@ def prepare_model(
     kernels: Kernels | None = None,
     quantize: Quantize | None = None,
     dialect: Dialect | None = None,
+    quantised: dict[str, QuantisedWeight] | None = None,
 ) -> LoadedModel:
     """Prepare a model for serving and check that it still computes the same results.
 
     The model, loaded with eager attention, is changed in place. `name` is that of its folder, or
     its hub id, and `digest` the SHA-256 of its files. `source`, the value of --model, is for error
     messages. The default of `kernels` is the fastest that this machine supports. `dialect` has the
-    names of the model's modules in its checkpoint, if they differ.
+    names of the model's modules in its checkpoint, if they differ. `quantised` has the linears that
+    were quantised when they were read; it is empty afterwards.
 
     Raises:
         ModelRejected: the model can't be served with the same results.
@@ -142,18 +154,19 @@ def prepare_model(
         kernels = kernels or pick_kernels(model.device, model.dtype, cache_folder())
         config = model.config.get_text_config()
         base = base_modules(model, dialect)
-        quantised: Mapping[str, QuantisedWeight] = {}
+        quantised = {} if quantised is None else quantised
         if quantize is not None:
             chosen = quantising_kernels(source, kernels)
-            quantised = quantise_linears_(source, model, base, chosen)
+            quantise_linears_(source, model, base, chosen, quantised)
             digest = quantised_digest(digest)
-        verifier = Verifier(source, model)
-        probe = _switch_attention(source, model)
-        shapes = [probe.shapes[layer] for layer in range(len(probe.shapes))]
-        step = verifier.step(kernels, shapes)
-        base, siblings, fused = _serve(
-            source, model, base, kernels, quantised, probe, verifier, step
-        )
+        with lending_weights(model, quantised):
+            verifier = Verifier(source, model)
+            probe = _switch_attention(source, model)
+            shapes = [probe.shapes[layer] for layer in range(len(probe.shapes))]
+            step = verifier.step(kernels, shapes)
+            base, siblings, fused = _serve(
+                source, model, base, kernels, quantised, probe, verifier, step
+            )
         return LoadedModel(
             name=name,
             digest=digest,
@@ -199,7 +212,7 @@ def _serve(
     model: PreTrainedModel,
     base: BaseModules,
     kernels: Kernels,
-    quantised: Mapping[str, QuantisedWeight],
+    quantised: dict[str, QuantisedWeight],
     probe: LayerProbe,
     verifier: Verifier,
     step: AttentionStep,
@@ -209,6 +222,7 @@ def _serve(
     Return the modules that adapters may target, the siblings, and the names of fused modules.
     """
     others = fusible(model) if isinstance(kernels, NativeKernels) else []
+    is_quantised = bool(quantised)
     with record_calls(model, {*adaptable_modules(base), *others}) as calls:
         verifier.check(step)
     check_each_is_called(source, model, base, calls)
@@ -226,7 +240,7 @@ def _serve(
                 kernels,
                 probe,
                 [call for call in calls if call.name in set(others)],
-                is_quantised=bool(quantised),
+                is_quantised=is_quantised,
             )
-    verifier.check(step, rounds_inputs=bool(quantised))
+    verifier.check(step, rounds_inputs=is_quantised)
     return replace(base, weights=weights_of(siblings, base.linears)), siblings, fused

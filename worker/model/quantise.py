@@ -1,8 +1,9 @@
 """Quantises the linears of a loaded base model to int8."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from hashlib import sha256
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -11,7 +12,7 @@ from shared.errors import ModelRejected
 from worker.kernels.cpu.native import NativeKernels
 from worker.kernels.cpu.quantised import GROUP, QuantisedKernels, QuantisedWeight
 from worker.kernels.interface import Kernels
-from worker.lora.base.linear import can_join
+from worker.lora.base.linear import can_join, dequantise_, drop_weight
 from worker.lora.base.modules import BaseModules
 
 Quantize = Literal["int8"]
@@ -35,31 +36,54 @@ def quantising_kernels(source: str, kernels: Kernels) -> QuantisedKernels:
 
 @torch.no_grad()
 def quantise_linears_(
-    source: str, model: nn.Module, base: BaseModules, kernels: QuantisedKernels
-) -> Mapping[str, QuantisedWeight]:
+    source: str,
+    model: nn.Module,
+    base: BaseModules,
+    kernels: QuantisedKernels,
+    quantised: dict[str, QuantisedWeight],
+) -> None:
     """Quantise the linears that adapters may target, the output head included.
 
-    The linears of `model` keep weights in the model's dtype, but with the quantised values, so that
-    anything computed from these weights agrees with the quantised model. Embeddings, norms and
-    mixtures of experts keep their weights.
-
-    Returns the quantised weights, by the linears' names.
+    The weights are added to `quantised`, which has those that were quantised when they were read,
+    by the linears' names. The linears of `model` keep only the shapes of their weights.
+    Embeddings, norms and mixtures of experts keep their weights.
 
     Raises:
         ModelRejected: the model has no such linear.
     """
-    found = {}
     for name in base.linears:
         linear = model.get_submodule(name)
-        if can_join(linear):
-            weight = kernels.quantise(linear.weight.data)  # type: ignore[arg-type]  # a Linear's
-            dequantised = weight.dequantised().to(linear.weight.dtype)  # type: ignore[arg-type]
-            # A new parameter, because the head may share its weight with the embedding.
-            linear.weight = nn.Parameter(dequantised, requires_grad=False)
-            found[name] = weight
-    if not found:
+        if can_join(linear) and name not in quantised:
+            quantised[name] = kernels.quantise(linear.weight.data)  # type: ignore[arg-type]  # a Linear's
+            drop_weight(linear)
+    if not quantised:
         raise ModelRejected(
             f"--model {source}: {type(model).__name__} has no linears that --quantize can "
             "quantise; leave it out"
         )
-    return found
+
+
+@contextmanager
+def lending_weights(model: nn.Module, quantised: dict[str, QuantisedWeight]) -> Iterator[None]:
+    """Give each linear in `quantised` its dequantised weight while it is called.
+
+    The model can therefore run without a copy of all weights in its dtype. Linears that are
+    removed from `quantised` in the meantime lose their weights. The others keep them at the end.
+    """
+    handles = [
+        handle for name in quantised for handle in _lend(name, model.get_submodule(name), quantised)
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+    for name in list(quantised):
+        dequantise_(model.get_submodule(name), quantised.pop(name))
+
+
+def _lend(name: str, linear: nn.Module, quantised: Mapping[str, QuantisedWeight]) -> list[Any]:
+    return [
+        linear.register_forward_pre_hook(lambda *_: dequantise_(linear, quantised[name])),
+        linear.register_forward_hook(lambda *_: drop_weight(linear)),
+    ]

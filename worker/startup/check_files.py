@@ -14,9 +14,10 @@ from shared.settings import WorkerSettings
 from worker.adapters.source.allowed_sources import adapter_roots
 from worker.adapters.source.load_at_start import has_bases_name, refusal
 from worker.lora.checkpoint.adapter_files import AdapterFiles
-from worker.model.loading.folder import find_model, model_name
+from worker.model.loading.folder import GGUF, find_model, model_name
 
 CONFIG_FILE = "config.json"
+_GGUF_START = b"GGUF"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +25,7 @@ class CheckedFiles:
     """Result of checking the files that a worker's settings name."""
 
     base: Path
-    """Folder of the base model."""
+    """Folder or GGUF file of the base model."""
     left_out: frozenset[str]
     """Names of the adapters that can't be served, if the settings allow leaving them out."""
 
@@ -49,8 +50,11 @@ def check_files(settings: WorkerSettings) -> CheckedFiles:
 
 
 def check_base(source: str) -> Path:
-    """Return the base model's folder. Raises ModelRejected if it has no readable model."""
+    """Return the base model's folder or file. Raises ModelRejected if it has no readable model."""
     folder = find_model(source)
+    if folder.is_file():
+        _check_is_gguf(source, folder)
+        return folder
     path = folder / CONFIG_FILE
     if not path.is_file():
         if (folder / "adapter_config.json").exists():
@@ -58,9 +62,23 @@ def check_base(source: str) -> Path:
                 f"--model {source}: this is a LoRA adapter; name it in --adapters, and its base "
                 "model in --model"
             )
+        if files := sorted(each.name for each in folder.glob(f"*{GGUF}")):
+            raise ModelRejected(
+                f"--model {source}: {path} is missing; name a GGUF file itself: {folder / files[0]}"
+            )
         raise ModelRejected(f"--model {source}: {path} is missing; name a folder with a model")
     _check_is_object(source, path)
     return folder
+
+
+def _check_is_gguf(source: str, path: Path) -> None:
+    try:
+        with path.open("rb") as file:
+            start = file.read(len(_GGUF_START))
+    except OSError as error:
+        raise ModelRejected(f"--model {source}: can't be read: {error}") from None
+    if start != _GGUF_START:
+        raise ModelRejected(f"--model {source}: this isn't a GGUF file; download it again")
 
 
 def _check_is_object(source: str, path: Path) -> None:

@@ -13,6 +13,8 @@ GROUP = 32
 """Number of neighbouring inputs of a row that share a scale. Must equal GROUP in groups.h."""
 BYTES_PER_WEIGHT = torch.int8.itemsize + torch.bfloat16.itemsize / GROUP
 """Memory of a weight, including its share of a scale."""
+_PIECE = 1 << 18
+"""Number of values that are dequantised at a time."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -24,10 +26,16 @@ class QuantisedWeight:
     scales: Tensor
     """`[out, ceil(in / GROUP)]` bfloat16: the weight is `values` times the scale of their group."""
 
-    def dequantised(self) -> Tensor:
-        """Return the weight in float32. The conversion is exact."""
-        scales = self.scales.float().repeat_interleave(GROUP, dim=1)
-        return self.values.float().mul_(scales[:, : self.values.shape[1]])
+    def dequantised(self, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Return the weight in `dtype`. The conversion to float32 is exact."""
+        num_rows, num_inputs = self.values.shape
+        weight = torch.empty(num_rows, num_inputs, dtype=dtype)
+        step = max(1, _PIECE // num_inputs)
+        for start in range(0, num_rows, step):  # float32 takes four times the memory of int8
+            rows = slice(start, start + step)
+            scales = self.scales[rows].float().repeat_interleave(GROUP, dim=1)
+            weight[rows] = self.values[rows].float().mul_(scales[:, :num_inputs])
+        return weight
 
 
 def joined(weights: Sequence[QuantisedWeight]) -> QuantisedWeight:

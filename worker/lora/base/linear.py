@@ -36,6 +36,19 @@ def can_join(linear: nn.Module) -> bool:
     return type(linear) is nn.Linear
 
 
+@torch.no_grad()
+def dequantise_(linear: nn.Module, weight: QuantisedWeight) -> None:
+    """Give a linear the values of a quantised weight, in the linear's dtype."""
+    values = weight.dequantised(linear.weight.dtype)  # type: ignore[arg-type]  # a Linear's
+    linear.weight = nn.Parameter(values, requires_grad=False)
+
+
+def drop_weight(linear: nn.Module) -> None:
+    """Free the memory of a linear's weight. The shape stays available."""
+    empty = torch.empty_like(linear.weight, device="meta")  # type: ignore[arg-type]  # a Linear's
+    linear.weight = nn.Parameter(empty, requires_grad=False)
+
+
 def base_linear(
     linears: Sequence[nn.Module], kernels: Kernels, quantised: Sequence[QuantisedWeight] = ()
 ) -> BaseLinear:
@@ -118,7 +131,8 @@ class NativePacked:
         self.bias = _joined_bias(linears)
         self.weight = weight
         self.packed_bytes = weight.nbytes
-        _drop_weights(linears)
+        for linear in linears:
+            drop_weight(linear)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return the outputs of all linears for `x` `[..., in]`, joined to `[..., sum of out]`."""
@@ -155,7 +169,8 @@ class _OneDNNPacked:
         weight = _joined_weight(linears)
         self._weight = torch.ops.mkldnn._reorder_linear_weight(weight, PACKED_ROWS)
         self.packed_bytes = weight.nbytes
-        _drop_weights(linears)
+        for linear in linears:
+            drop_weight(linear)
 
     def __call__(self, x: Tensor) -> Tensor:
         return self._multiply(x, self._bias)
@@ -166,13 +181,6 @@ class _OneDNNPacked:
     def _multiply(self, x: Tensor, bias: Tensor | None) -> Tensor:
         y: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._weight, bias, "none", [], "")
         return y
-
-
-def _drop_weights(linears: Sequence[nn.Linear]) -> None:
-    """Free the memory of the linears' weights. The shapes stay available."""
-    for linear in linears:
-        empty = torch.empty_like(linear.weight, device="meta")
-        linear.weight = nn.Parameter(empty, requires_grad=False)
 
 
 def _onednn_can_pack(weight: Tensor) -> bool:
@@ -190,11 +198,14 @@ def _joined_weight(linears: Sequence[nn.Linear]) -> Tensor:
 
 
 def _joined_bias(linears: Sequence[nn.Linear]) -> Tensor | None:
-    if all(linear.bias is None for linear in linears):
+    biases = [linear.bias for linear in linears]
+    like = next((bias for bias in biases if bias is not None), None)
+    if like is None:
         return None
+    sizes = [linear.out_features for linear in linears]
     return torch.cat(
         [
-            linear.weight.new_zeros(linear.out_features) if linear.bias is None else linear.bias
-            for linear in linears
+            like.new_zeros(size) if bias is None else bias
+            for size, bias in zip(sizes, biases, strict=True)
         ]
     )

@@ -15,6 +15,7 @@ from shared.errors import ModelRejected
 from worker.model.loading.chatglm import glm_config
 from worker.model.loading.conditional import conditional_class, has_text_class
 from worker.model.loading.folder import is_chatglm
+from worker.model.loading.gguf_file import gguf_config
 from worker.model.loading.refusals import OTHER_ENGINE, first_line
 from worker.model.verify import check_rope
 
@@ -24,24 +25,31 @@ _MEDIA_PARTS = ("vision_config", "audio_config")
 
 
 def read_config(source: str, folder: Path) -> Any:
-    """Return the configuration of the model in `folder`, as transformers reads it.
+    """Return the configuration of the model in `folder`, or in a GGUF file, as transformers has it.
 
     Raises:
         ModelRejected: the configuration is missing or broken, or describes a model that the native
             engine can't serve.
     """
-    _refuse_adapter(source, folder)
-    if is_chatglm(folder):
+    if folder.is_file():
+        config = gguf_config(source, folder)
+    elif is_chatglm(folder):
         return glm_config(source, folder)
-    try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # transformers raises many error types for broken folders
-        _refuse_unknown(source, folder)
-        raise ModelRejected(f"--model {source}: AutoConfig: {first_line(error)}") from error
+    else:
+        config = _config_of(source, folder)
     _check_kind(source, config)
     _check_layers(source, config)
     check_rope(source, config)
     return config
+
+
+def _config_of(source: str, folder: Path) -> Any:
+    _refuse_adapter(source, folder)
+    try:
+        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # transformers raises many error types for broken folders
+        _refuse_unknown(source, folder)
+        raise ModelRejected(f"--model {source}: AutoConfig: {first_line(error)}") from error
 
 
 def _refuse_adapter(source: str, folder: Path) -> None:

@@ -5,20 +5,15 @@ The values equal those of bitsandbytes bit by bit. It defines the names of tenso
 
 import json
 import math
-from collections.abc import Mapping
-from pathlib import Path
 from types import EllipsisType
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812  (torch's own name for it)
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from shared.errors import ModelRejected
+from worker.model.loading.tensor_files import TensorFiles, Weight
 
-INDEX = "model.safetensors.index.json"
-SINGLE = "model.safetensors"
 _STATES = {f".quant_state.bitsandbytes__{kind}": kind for kind in ("nf4", "fp4")}
 _PARTS_4BIT = (".absmax", ".quant_map", ".nested_absmax", ".nested_quant_map", *_STATES)
 _ROW_FORMAT = 0
@@ -27,61 +22,10 @@ _PER_STEP = 7.874015718698502e-3
 """1 / 127, as bitsandbytes writes it."""
 
 
-class Weight(Protocol):
-    """A weight that is read when transformers indexes it, like a tensor of a safetensors file."""
-
-    def __getitem__(self, index: EllipsisType) -> Tensor:
-        """Return the weight."""
-
-
-class _Files:
-    """All tensors of a model's safetensors files, by name."""
-
-    def __init__(self, folder: Path) -> None:
-        self._files: dict[str, Any] = {}
-        for name in _file_names(folder):
-            file: Any = safe_open(folder / name, framework="pt", device="cpu")
-            self._files.update(dict.fromkeys(file.keys(), file))
-
-    @property
-    def names(self) -> list[str]:
-        return list(self._files)
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._files
-
-    def read(self, name: str) -> Tensor:
-        tensor: Tensor = self._files[name].get_tensor(name)
-        return tensor
-
-    def shape(self, name: str) -> list[int]:
-        """Return a tensor's shape. Raises ValueError if no file holds the tensor."""
-        if name not in self._files:
-            raise ValueError(f"{name} is missing")
-        shape: list[int] = self._files[name].get_slice(name).get_shape()
-        return shape
-
-    def num_bytes(self, name: str) -> int:
-        """Return the size of a tensor in bytes. For FSDP, bytes may be packed in wider types."""
-        shape = self.shape(name)
-        dtype = self._files[name].get_slice(name).get_dtype()
-        return math.prod(shape) * {"U8": 1, "I8": 1, "BF16": 2, "F16": 2, "F32": 4}.get(dtype, 0)
-
-
-class _Plain:
-    """A weight that isn't quantised."""
-
-    def __init__(self, files: _Files, name: str) -> None:
-        self._files, self._name = files, name
-
-    def __getitem__(self, _: EllipsisType) -> Tensor:
-        return self._files.read(self._name)
-
-
 class _FourBit:
     """A weight of 4-bit numbers: NF4 or FP4, with or without double quantisation."""
 
-    def __init__(self, files: _Files, name: str, kind: str, device: torch.device) -> None:
+    def __init__(self, files: TensorFiles, name: str, kind: str, device: torch.device) -> None:
         self._files, self._name, self._device = files, name, device
         state_name = f"{name}.quant_state.bitsandbytes__{kind}"
         self._state: dict[str, Any] = json.loads(bytes(files.read(state_name).tolist()))
@@ -129,7 +73,7 @@ class _FourBit:
 class _Int8:
     """A weight of LLM.int8: one byte for each value, and one scale for each row."""
 
-    def __init__(self, files: _Files, name: str, device: torch.device) -> None:
+    def __init__(self, files: TensorFiles, name: str, device: torch.device) -> None:
         self._files, self._name, self._device = files, name, device
         module = name.removesuffix("weight")
         self._scales = f"{module}SCB"
@@ -144,22 +88,12 @@ class _Int8:
         return from_int8(weight.to(self._device), scales.to(self._device).float())
 
 
-def dequantised_weights(source: str, folder: Path, device: torch.device) -> Mapping[str, Weight]:
-    """Return the weights of the model in `folder` by name. They are dequantised on `device`.
+def bitsandbytes_weights(files: TensorFiles, device: torch.device) -> dict[str, Weight]:
+    """Return all weights of `files` by name. They are dequantised on `device`.
 
     Raises:
-        ModelRejected: the files can't be read, or their tensors don't fit together.
+        ValueError: tensors don't fit together.
     """
-    try:
-        return _weights(_Files(folder), device)
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelRejected(
-            f"--model {source}: its quantised weights can't be read ({error}); download or "
-            "quantise it again"
-        ) from error
-
-
-def _weights(files: _Files, device: torch.device) -> dict[str, Weight]:
     found: dict[str, Weight] = {}
     parts: set[str] = set()
     for name in files.names:
@@ -171,8 +105,7 @@ def _weights(files: _Files, device: torch.device) -> dict[str, Weight]:
             module = name.removesuffix("SCB")
             found[f"{module}weight"] = _Int8(files, f"{module}weight", device)
             parts.update({name, f"{module}weight_format"})
-    plain = {name: _Plain(files, name) for name in files.names if name not in parts}
-    return {**plain, **found}
+    return files.plain(parts) | found
 
 
 def _split_state(name: str) -> tuple[str, str | None]:
@@ -181,17 +114,6 @@ def _split_state(name: str) -> tuple[str, str | None]:
         if name.endswith(suffix):
             return name.removesuffix(suffix), suffix
     return name, None
-
-
-def _file_names(folder: Path) -> list[str]:
-    index = folder / INDEX
-    if not index.exists():
-        return [SINGLE]
-    names = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
-    for name in names:
-        if Path(name).name != name:
-            raise ValueError(f"{INDEX} names {name!r}, which isn't a file of the model's folder")
-    return names
 
 
 def from_4bit(

@@ -22,13 +22,22 @@ MAX_THREADS = 4
 CHUNK_BYTES = 4 << 20
 
 
+GGUF = ".gguf"
+"""Ending of the name of a file that holds a whole model, in the format of llama.cpp."""
+
+
 def find_model(source: str) -> Path:
-    """Return a model's folder, downloaded if necessary. Raises ModelRejected if there is none."""
+    """Return a model's folder, downloaded if necessary, or its GGUF file.
+
+    Raises:
+        ModelRejected: there is none.
+    """
     folder = Path(source).expanduser()
-    if folder.is_dir():
+    if folder.is_dir() or (folder.suffix == GGUF and folder.is_file()):
         return folder
-    if source.startswith((".", "/", "~")) or source.count("/") > 1:
-        raise ModelRejected(f"--model {source}: this folder doesn't exist")
+    if source.startswith((".", "/", "~")) or source.count("/") > 1 or folder.suffix == GGUF:
+        kind = "file" if folder.suffix == GGUF else "folder"
+        raise ModelRejected(f"--model {source}: this {kind} doesn't exist")
     folder = _download(source, FILES)
     if is_chatglm(folder) and not any(folder.glob("*.safetensors")):
         _download(source, [*FILES, PICKLES])
@@ -49,6 +58,8 @@ def _download(source: str, patterns: Sequence[str]) -> Path:
 
 def weight_files(folder: Path) -> list[Path]:
     """Return the files of a model's weights, sorted: pickles only if there are no others."""
+    if folder.is_file():
+        return [folder]
     return sorted(folder.glob("*.safetensors")) or sorted(folder.glob(PICKLES))
 
 
@@ -67,8 +78,19 @@ def is_chatglm(folder: Path) -> bool:
 
 
 def model_name(source: str, folder: Path) -> str:
-    """Return the name of the model: its folder's name, or its hub id."""
-    return folder.resolve().name if Path(source).expanduser().is_dir() else source
+    """Return the model's name: its folder's, its GGUF file's without the ending, or its hub id."""
+    path = Path(source).expanduser()
+    if path.suffix == GGUF:
+        return path.stem
+    return folder.resolve().name if path.is_dir() else source
+
+
+def model_files(folder: Path) -> list[Path]:
+    """Return the files of the model in `folder`, or its GGUF file alone."""
+    if folder.is_file():
+        return [folder]
+    found = {path for pattern in FILES for path in folder.glob(pattern)}
+    return sorted(found.union(weight_files(folder)))
 
 
 class Digest:
@@ -81,7 +103,9 @@ class Digest:
     def __init__(self, source: str, folder: Path, pool: ThreadPoolExecutor) -> None:
         self._source = source
         self._stop = Event()
-        self._files = [(path, pool.submit(_sha256, path, self._stop)) for path in _files(folder)]
+        self._files = [
+            (path, pool.submit(_sha256, path, self._stop)) for path in model_files(folder)
+        ]
 
     def stop(self) -> None:
         """Let the threads end early. `result` must not be called afterwards."""
@@ -110,11 +134,6 @@ def digest_of(source: str, folder: Path) -> Iterator[Digest]:
             yield digest
         finally:
             digest.stop()
-
-
-def _files(folder: Path) -> list[Path]:
-    found = {path for pattern in FILES for path in folder.glob(pattern)}
-    return sorted(found.union(weight_files(folder)))
 
 
 def _sha256(path: Path, stop: Event) -> bytes:

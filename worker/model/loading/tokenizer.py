@@ -9,6 +9,7 @@ from transformers import AutoTokenizer
 from shared.errors import ModelRejected
 from worker.model.loading.chatglm_tokenizer import chatglm_tokenizer
 from worker.model.loading.folder import is_chatglm
+from worker.model.loading.gguf_file import gguf_tokenizer
 from worker.model.loading.refusals import first_line
 
 _PROCESSORS_TEMPLATE = "chat_template.json"
@@ -16,8 +17,10 @@ _PROCESSORS_TEMPLATE = "chat_template.json"
 
 
 def load_tokenizer(source: str, folder: Path) -> Any:
-    """Return the tokenizer of the model in `folder`. Raises ModelRejected if it can't be read."""
+    """Return the tokenizer of the model in `folder`, or of a GGUF file. Raises ModelRejected if it can't be read."""
     try:
+        if folder.is_file():
+            return gguf_tokenizer(source, folder)
         if is_chatglm(folder):
             return chatglm_tokenizer(source, folder)
         tokenizer = AutoTokenizer.from_pretrained(

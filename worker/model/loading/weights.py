@@ -1,6 +1,5 @@
 """Loads a base model's weights straight to the device that computes with them."""
 
-import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,49 +15,48 @@ from transformers import (
 from transformers.utils import logging
 
 from shared.errors import ModelRejected
-from worker.model.loading.bitsandbytes import dequantised_weights
 from worker.model.loading.chatglm import find_dialect
 from worker.model.loading.conditional import conditional_class
-from worker.model.loading.refusals import OTHER_ENGINE, first_line, some_of
+from worker.model.loading.gguf_file import gguf_weights
+from worker.model.loading.quantisation import (
+    dequantised_weights,
+    quantisation_of,
+    without_quantisation,
+)
+from worker.model.loading.refusals import first_line, some_of
 from worker.model.loading.stored_weights import served_weights
-
-_NAMES = {
-    "awq": "AWQ",
-    "bitnet": "BitNet",
-    "compressed-tensors": "compressed-tensors",
-    "fbgemm_fp8": "FP8",
-    "fp8": "FP8",
-    "gptq": "GPTQ",
-    "hqq": "HQQ",
-    "modelopt": "ModelOpt",
-    "mxfp4": "MXFP4",
-    "torchao": "torchao",
-}
-"""Names of quantisation methods as their users write them, by `quant_method`."""
-_BITSANDBYTES = {"bitsandbytes", "bitsandbytes_4bit", "bitsandbytes_8bit"}
-_FIELDS = ("quantization_config", "compression_config")
+from worker.model.loading.tensor_files import Place, Weight
 
 
 def load_weights(
-    source: str, folder: Path, config: Any, *, dtype: torch.dtype, device: torch.device
+    source: str,
+    folder: Path,
+    config: Any,
+    *,
+    dtype: torch.dtype,
+    device: torch.device,
+    quantise: Any = None,
 ) -> PreTrainedModel:
     """Load the model in `folder` in `dtype`, with eager attention, for inference.
 
-    Each weight is copied from its file to the device once. Weights that bitsandbytes quantised are
-    dequantised there.
+    `folder` may also be a GGUF file. Each weight is copied from its file to the device once.
+    Quantised weights are dequantised there, one at a time. `quantise` is a `QuantiseOnLoad` that
+    takes over the linears, or None.
 
     Raises:
         ModelRejected: a file is missing or broken, a weight is missing, or the weights are
             quantised by a method that isn't supported.
     """
-    quantised = is_quantised(source, config)
-    load = _load_plain
-    if quantised or find_dialect(folder) is not None:
-        load = _load_quantised if quantised else _load_translated
+    place = Place(dtype, device)
+    options = {**_options(dtype, device), "quantization_config": quantise}
     with _named_errors(source, device), _quiet():
-        model, info = load(source, folder, config, _options(dtype, device))
+        weights = _computed_weights(source, folder, config, place)
+        if weights is None:
+            model, info = _load_plain(folder, config, options)
+        else:
+            model, info = _load_computed(folder, config, weights, options)
     _check_complete(source, info)
-    if quantised:
+    if weights is not None and find_dialect(folder) is None:
         # Imported here, so that the GPU benchmark needs only torch and its companions.
         import structlog
 
@@ -66,6 +64,21 @@ def load_weights(
         log.info("base_dequantised", model=source, dtype=str(dtype).removeprefix("torch."))
     eval_model: PreTrainedModel = model.eval().requires_grad_(False)
     return eval_model
+
+
+def _computed_weights(
+    source: str, folder: Path, config: Any, place: Place
+) -> Mapping[str, Weight] | None:
+    """Return a model's weights by name, or None if transformers can read them from the folder."""
+    if folder.is_file():
+        return gguf_weights(source, folder, config, place)
+    if (dialect := find_dialect(folder)) is not None:
+        with torch.device("meta"):
+            state = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)](config).state_dict()
+        shapes = {name: value.shape for name, value in state.items()}
+        return served_weights(source, folder, dialect, shapes)
+    quantisation = quantisation_of(source, config)
+    return dequantised_weights(source, folder, quantisation, place) if quantisation else None
 
 
 def _check_complete(source: str, info: dict[str, Any]) -> None:
@@ -92,9 +105,7 @@ def _options(dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
     }
 
 
-def _load_plain(
-    source: str, folder: Path, config: Any, options: dict[str, Any]
-) -> tuple[Any, dict[str, Any]]:
+def _load_plain(folder: Path, config: Any, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     model_class = conditional_class(config) or AutoModelForCausalLM
     loaded: tuple[Any, dict[str, Any]] = model_class.from_pretrained(
         folder,
@@ -107,39 +118,22 @@ def _load_plain(
     return loaded
 
 
-def _load_quantised(
-    source: str, folder: Path, config: Any, options: dict[str, Any]
+def _load_computed(
+    folder: Path, config: Any, weights: Mapping[str, Weight], options: dict[str, Any]
 ) -> tuple[Any, dict[str, Any]]:
+    """Load with the model's own class, because the auto class takes no dict of lazy weights."""
     model_class = conditional_class(config)
     config = without_quantisation(config)
     if model_class is None:
         model_class = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
         config = config.get_text_config()
-    weights = dequantised_weights(source, folder, options["device_map"][""])
-    return _load_lazily(folder, model_class, config, weights, options)
-
-
-def _load_translated(
-    source: str, folder: Path, config: Any, options: dict[str, Any]
-) -> tuple[Any, dict[str, Any]]:
-    dialect = find_dialect(folder)
-    assert dialect is not None
-    model_class = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
-    with torch.device("meta"):
-        shapes = {name: value.shape for name, value in model_class(config).state_dict().items()}
-    weights = served_weights(source, folder, dialect, shapes)
-    return _load_lazily(folder, model_class, config, weights, options)
-
-
-def _load_lazily(
-    folder: Path, model_class: Any, config: Any, weights: Mapping[str, Any], options: dict[str, Any]
-) -> tuple[Any, dict[str, Any]]:
-    """Load with the model's own class, because the auto class takes no dict of lazy weights."""
     model, info = model_class.from_pretrained(
         None, config=config, state_dict=dict(weights), **options
     )
-    with suppress(OSError):  # the model has no generation_config.json
-        model.generation_config = GenerationConfig.from_pretrained(folder, local_files_only=True)
+    if folder.is_dir():
+        with suppress(OSError):  # the model has no generation_config.json
+            generation = GenerationConfig.from_pretrained(folder, local_files_only=True)
+            model.generation_config = generation
     return model, info
 
 
@@ -169,44 +163,3 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         logging.set_verbosity(before)
-
-
-def is_quantised(source: str, config: Any) -> bool:
-    """Return whether bitsandbytes quantised the weights. Raises ModelRejected for other methods."""
-    found = [fields for part in _parts(config) for fields in _quantisations(part)]
-    for fields in found:
-        method = _method(fields)
-        if method not in _BITSANDBYTES:
-            raise ModelRejected(
-                f"--model {source} is quantised with {_NAMES.get(method, method)}, which the "
-                f"native engine can't compute: {OTHER_ENGINE}"
-            )
-    return bool(found)
-
-
-def without_quantisation(config: Any) -> Any:
-    """Return a copy of `config` for a model with dequantised weights."""
-    config = copy.deepcopy(config)
-    for part in _parts(config):
-        for name in _FIELDS:
-            if hasattr(part, name):
-                delattr(part, name)
-    return config
-
-
-def _parts(config: Any) -> list[Any]:
-    text = config.get_text_config()
-    return [config] if text is config else [config, text]
-
-
-def _quantisations(config: Any) -> list[dict[str, Any]]:
-    found = [getattr(config, name, None) for name in _FIELDS]
-    return [fields if isinstance(fields, dict) else fields.to_dict() for fields in found if fields]
-
-
-def _method(fields: dict[str, Any]) -> str:
-    """Return the quantisation method. Early releases of bitsandbytes didn't write its name."""
-    method = fields.get("quant_method")
-    if method is None and (fields.get("load_in_4bit") or fields.get("load_in_8bit")):
-        return "bitsandbytes"
-    return str(getattr(method, "value", method) or "an unknown method")

@@ -26,7 +26,11 @@ SAME = {
         "models--unsloth--Llama-3.1-8B-Instruct-bnb-4bit",
     ],
     "/models/Qwen2.5-7B": ["Qwen/Qwen2.5-7B"],
-    "Qwen/Qwen3-4B": ["unsloth/Qwen3-4B-unsloth-bnb-4bit", "unsloth/qwen3_4b"],
+    "Qwen/Qwen3-4B": [
+        *("unsloth/Qwen3-4B-unsloth-bnb-4bit", "unsloth/qwen3_4b", "/models/Qwen3-4B-Q4_K_M.gguf"),
+        *("Qwen3-4B.Q8_0.gguf", "Qwen3-4B-UD-IQ2_XXS.gguf", "Qwen/Qwen3-4B-GGUF"),
+        *("Qwen3-4B-UD-Q4_K_XL", "Qwen3-4B-f16.gguf", "Qwen3-4B-IQ4_NL.gguf"),
+    ],
     "mistralai/Mistral-7B-v0.3": ["unsloth/mistral-7b-v0.3-bnb-4bit"],
     "meta-llama/Llama-2-7b-hf": ["unsloth/llama-2-7b-bnb-4bit"],
     "/models/bert--base": ["bert--base"],
