@@ -17,7 +17,11 @@ _PROCESSORS_TEMPLATE = "chat_template.json"
 
 
 def load_tokenizer(source: str, folder: Path) -> Any:
-    """Return the tokenizer of the model in `folder`, or of a GGUF file. Raises ModelRejected if it can't be read."""
+    """Return the tokenizer of the model in `folder`, or of a GGUF file.
+
+    Raises:
+        ModelRejected: it can't be read.
+    """
     try:
         if folder.is_file():
             return gguf_tokenizer(source, folder)
