@@ -14,6 +14,7 @@ from api.requests.viewed import (
     ViewedRequest,
     chat_extras,
     fields_of_answers,
+    image_paths,
     unknown_in_view,
     unused_in_view,
 )
@@ -101,6 +102,7 @@ def viewed_message(raw: Mapping[str, Any]) -> ViewedRequest:
         view=View.MESSAGES,
         request={"stop_sequences": stops},
         names=NAMES,
+        images=tuple(image_paths(raw.get("messages"), "messages", "image")),
         ignored=(*_ignored(raw, request), *unused),
         unknown=tuple(unknown_in_view(request, MessageRequest, UNSUPPORTED, OBJECTS)),
     )
@@ -125,6 +127,7 @@ def viewed_prompt(raw: Mapping[str, Any]) -> ViewedRequest:
         },
         view=View.MESSAGES,
         names=NAMES,
+        images=tuple(image_paths(raw.get("messages"), "messages", "image")),
         ignored=(*_ignored(raw, request), *ignored),
         unknown=tuple(unknown_in_view(request, MessageRequest, UNSUPPORTED, OBJECTS)),
     )

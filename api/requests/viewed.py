@@ -22,6 +22,7 @@ from shared.protocol.jobs import Job, View
 
 T = TypeVar("T")
 CHAT_FIELDS = frozenset(field_names(ChatCompletionRequest))
+_IMAGE = re.compile(r"messages\[(\d+)\]\.content\[(\d+)\]\.image_url\.url")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +38,8 @@ class ViewedRequest:
     names: Mapping[str, str]
     """For each regular expression of a path in `chat`, the path in the request. Errors name the
     path in the request."""
+    images: tuple[str, ...] = ()
+    """Paths of the request's images. They are the last images of `chat`, in the same order."""
     ignored: tuple[str, ...] = ()
     """Paths of the request's known fields that have no effect and aren't in `chat`."""
     unknown: tuple[UnknownField, ...] = ()
@@ -76,10 +79,35 @@ class ViewedRequest:
             raise JobFailed(replace(error, message=message, param=param)) from None
 
     def _renamed(self, param: str) -> str:
+        if (found := _IMAGE.fullmatch(param)) and (path := self._image(*map(int, found.groups()))):
+            return path
         for pattern, name in self.names.items():
             if found := re.match(pattern, param):
                 return found.expand(name) + param[found.end() :]
         return param
+
+    def _image(self, message: int, part: int) -> str | None:
+        """Return the path of an image of `chat`, or None if the request doesn't contain it."""
+        places = [
+            (i, j)
+            for i, each in enumerate(self.chat["messages"])
+            for j, content in enumerate(each.get("content") or ())
+            if isinstance(content, Mapping) and content.get("type") == "image_url"
+        ]
+        number = places.index((message, part)) - len(places) + len(self.images)
+        return self.images[number] if number >= 0 else None
+
+
+def image_paths(value: Any, path: str, kind: str) -> Iterator[str]:
+    """Yield the paths of the parts of type `kind` in the messages `value` at `path`, in order."""
+    if isinstance(value, list):
+        for i, each in enumerate(value):
+            yield from image_paths(each, f"{path}[{i}]", kind)
+    elif isinstance(value, dict):
+        if value.get("type") == kind:
+            yield path
+        for name in ("content", "output"):
+            yield from image_paths(value.get(name), f"{path}.{name}", kind)
 
 
 def chat_extras(request: RequestModel) -> dict[str, Any]:

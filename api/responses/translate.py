@@ -10,11 +10,12 @@ from api.requests.viewed import (
     ViewedRequest,
     chat_extras,
     fields_of_answers,
+    image_paths,
     unknown_in_view,
     unused_in_view,
 )
 from api.responses.echo import echoed_fields
-from api.responses.items import Item, chat_messages, checked_items
+from api.responses.items import IMAGE_PART, Item, chat_messages, checked_items
 from api.responses.known_fields import ITEMS, TOOL_CHOICE, TOOLS
 from api.schema.base import MAX_LISTED
 from api.schema.responses import ResponsePrompt, ResponseRequest, TextFormat
@@ -113,6 +114,7 @@ def viewed_response(request: ResponseRequest, earlier: Sequence[Item]) -> Viewed
         view=View.RESPONSES,
         request=stored,
         names=NAMES,
+        images=tuple(image_paths(request.input, "input", IMAGE_PART)),
         ignored=(*_ignored_options(request), *_ignored_of_prompt(request)),
         unknown=tuple(unknown_in_view(request, ResponseRequest, UNSUPPORTED, OBJECTS)),
     )
@@ -137,6 +139,7 @@ def viewed_prompt(prompt: ResponsePrompt, earlier: Sequence[Item]) -> ViewedRequ
         },
         view=View.RESPONSES,
         names=NAMES,
+        images=tuple(image_paths(prompt.input, "input", IMAGE_PART)),
         ignored=(
             *(name for name in prompt.model_extra or () if name in OF_ANSWERS),
             *_ignored_of_answer(prompt),

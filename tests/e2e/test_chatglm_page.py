@@ -19,6 +19,7 @@ BASE, ADAPTER = "THUDM/chatglm2-6b", "chenchi/lora-chatglm2-6b-guodegang"
 COMMIT = "0" * 40
 HEADERS = {"accept": "application/json", "Content-Type": "application/json"}
 HI = [{"content": "hi", "role": "user"}]
+pytestmark = pytest.mark.slow
 BUDGETS = ("--dtype", "float32", "--kv-cache-mb", "64", "--adapter-memory-mb", "64")
 
 

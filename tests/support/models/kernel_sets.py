@@ -79,14 +79,24 @@ SETS = [
 if IS_INTERPRETED:
     SETS = [("triton", dtype) for dtype in TRITON_DTYPES]
 SET_IDS = [f"{name}-{str(dtype).removeprefix('torch.')}" for name, dtype in SETS]
+
+
+def _cases(sets: Sequence[tuple[str, torch.dtype]]) -> list[Any]:
+    """Return `pytest.param` of each set. Those of other levels than the first are marked slow."""
+    return [
+        pytest.param(each, each[1], marks=pytest.mark.slow if each[0] in NATIVE_NAMES[1:] else ())
+        for each in sets
+    ]
+
+
 every_kernel_set = pytest.mark.parametrize(
-    ("kernels", "dtype"), [(each, each[1]) for each in SETS], ids=SET_IDS, indirect=["kernels"]
+    ("kernels", "dtype"), _cases(SETS), ids=SET_IDS, indirect=["kernels"]
 )
 """Decorator that runs a test with each implementation in each of its dtypes."""
 
 NATIVE_SETS = [(name, dtype) for name in NATIVE_NAMES for dtype in NATIVE_DTYPES]
 every_native_set = pytest.mark.parametrize(
-    ("kernels", "dtype"), [(each, each[1]) for each in NATIVE_SETS], indirect=["kernels"], ids=str
+    ("kernels", "dtype"), _cases(NATIVE_SETS), indirect=["kernels"], ids=str
 )
 """Decorator that runs a test with all native kernels in each of their dtypes."""
 

@@ -137,6 +137,7 @@ LARGE = {"hidden_size": 512, "intermediate_size": 1024, "num_hidden_layers": 16}
 WIDE = {"hidden_size": 768, "intermediate_size": 1536, "num_hidden_layers": 24}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux")
 @pytest.mark.parametrize(
     ("name", "quantize"),

@@ -246,7 +246,7 @@ def test_lora_fits_into_registers_and_shared_memory(
 def test_weights_and_keys_are_read_in_vectors_of_16_bytes(
     compiled: list[tuple[str, Any]],
 ) -> None:
-    attend(Heads(32, 8, 128, 128), torch.bfloat16, None, None)
+    attend(Heads(32, 8, 128, 128), torch.bfloat16, {})
     add_lora(torch.bfloat16, 4, 4096, (4096, 1024, 1024))
     for name, kernel in compiled:
         if name in {"attention_kernel", "shrink_kernel", "expand_kernel"}:
