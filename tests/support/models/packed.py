@@ -37,13 +37,11 @@ def expanded(scales: Tensor, shape: torch.Size, block: tuple[int, int]) -> Tenso
 
 
 def fp8(weight: Tensor, *, block: tuple[int, int], end: str, dtype: torch.dtype) -> Packed:
-    grid = [-(-size // length) for size, length in zip(weight.shape, block, strict=True)]
-    largest = torch.zeros(grid)
-    for row in range(grid[0]):
-        for column in range(grid[1]):
-            rows = slice(row * block[0], (row + 1) * block[0])
-            part = weight[rows, column * block[1] : (column + 1) * block[1]]
-            largest[row, column] = part.abs().max()
+    height, width = (min(size, length) for size, length in zip(weight.shape, block, strict=True))
+    padding = (0, -weight.shape[1] % width, 0, -weight.shape[0] % height)
+    blocks = torch.nn.functional.pad(weight, padding).unflatten(1, (-1, width))
+    largest = blocks.unflatten(0, (-1, height)).abs().amax((1, 3))
+    block = (height, width)
     scales = (largest / LARGEST_FP8).to(dtype)
     numbers = (weight / expanded(scales, weight.shape, block).float()).to(FP8)
     values = numbers.to(dtype) * expanded(scales, weight.shape, block)
