@@ -10,7 +10,6 @@ from ops.lab.bench.comparison import comparison
 from ops.lab.bench.int8 import int8
 from ops.lab.bench.neighbour import neighbour
 from ops.lab.bench.pairs import pairs
-from ops.lab.bench.prebuilt import prebuilt
 from ops.lab.bench.scale import scale
 from ops.lab.bench.speculation import speculation
 from shared.errors import LorikeetError
@@ -20,7 +19,6 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_
 for command in (
     comparison,
     pairs,
-    prebuilt,
     int8,
     speculation,
     neighbour,

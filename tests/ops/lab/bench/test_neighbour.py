@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import psutil
@@ -16,7 +15,6 @@ from safetensors.torch import load_file
 from ops.lab.bench.busy_loop import busy_loop
 from ops.lab.bench.frame.measurement_process import MeasurementFailed
 from ops.lab.bench.neighbour import is_autogroup_on, loop_cores
-from ops.lab.bench.prebuilt import LIBRARIES, unpack_libraries
 from ops.lab.bench.servers.checkouts import MEASURED, benchmarks_of
 from ops.lab.bench.servers.llama_cpp import check_llama_cpp, run_program
 from ops.lab.bench.servers.model_servers import check_vllm
@@ -24,9 +22,7 @@ from ops.lab.bench.servers.random_adapters import make_adapters
 from ops.lab.machine import ROOT, this_machine
 from ops.lab.server_processes import ServerFailed, clean_environment, process, wait_until_serves
 from ops.local.ports import free_port
-from ops.packaging.wheel import PREBUILT
 from shared.errors import SettingsError
-from worker.kernels.cpu.levels import cpu_flags, usable_levels
 
 CORE = loop_cores()[-1]
 
@@ -83,31 +79,6 @@ def test_autogroup_is_read_from_the_kernels_setting(tmp_path: Path) -> None:
     for text, is_on in (("0\n", False), ("1\n", True)):
         setting.write_text(text)
         assert is_autogroup_on(setting) == is_on
-
-
-def test_the_fastest_library_of_the_wheel_is_found(tmp_path: Path) -> None:
-    assert PREBUILT.relative_to(ROOT).as_posix() + "/" == LIBRARIES
-    levels = usable_levels(cpu_flags())
-    if not levels:
-        pytest.skip("needs an x86 CPU with AVX2")
-    with zipfile.ZipFile(tmp_path / "a.whl", "w") as archive:
-        for level in levels:
-            archive.writestr(f"{LIBRARIES}{level.name}.so", level.name)
-    assert unpack_libraries(tmp_path / "a.whl", tmp_path / "libraries") == levels[0].name
-    unpacked = {path.stem: path.read_text() for path in (tmp_path / "libraries").iterdir()}
-    assert unpacked == {level.name: level.name for level in levels}
-
-
-def test_other_files_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "no.whl").write_text("no")
-    zipfile.ZipFile(tmp_path / "pure.whl", "w").close()
-    for name, reason in (
-        ("no", "make wheel"),
-        ("missing", "make wheel"),
-        ("pure", "no compiled kernels for this CPU"),
-    ):
-        with pytest.raises(SettingsError, match=reason):
-            unpack_libraries(tmp_path / f"{name}.whl", tmp_path / name)
 
 
 PRINT_SOURCES = "import shared, ops; print(shared.MARK, ops.__file__)"
