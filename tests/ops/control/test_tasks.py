@@ -224,7 +224,7 @@ async def test_it_continues_after_redis_was_unavailable_and_stops_while_it_is(
     server.stop()
     await logs(control, "redis_away")
     control.send_signal(signal.SIGINT)  # other tests send SIGTERM
-    _, log = control.communicate(timeout=5)
+    _, log = control.communicate(timeout=30)
     assert control.returncode == 0
     assert "control_stopped" in log
     assert "Traceback" not in log
@@ -243,7 +243,7 @@ async def test_of_several_processes_one_runs_each_task(
     await eventually(is_reported, within_s=20)
     for control in controls:
         control.terminate()
-    output = "".join(control.communicate(timeout=5)[1] for control in controls)
+    output = "".join(control.communicate(timeout=30)[1] for control in controls)
     assert output.count("new_dead_letters") == 1
 
 
