@@ -36,7 +36,7 @@ def main(warm_up: str, model: str, quantize: Quantize | None) -> None:
             peak = max(peak, anonymous_bytes())
             time.sleep(0.0005)
 
-    thread = threading.Thread(target=watch)
+    thread = threading.Thread(target=watch, daemon=True)
     thread.start()
     loaded = load_model(model, dtype="bfloat16", device="cpu", quantize=quantize)
     is_done = True
