@@ -270,3 +270,8 @@ def invalid_param(param: str, reason: str) -> JobFailed:
     The message is the field's name followed by `reason`, such as "can't be empty".
     """
     return invalid_value(f"{param} {reason}", param)
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's message, or the error's type if it has no message."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -10,6 +10,7 @@ from ops.demo.model import demo_folder
 from ops.doctor.facts import BaseFacts, Problem
 from shared.errors import ModelRejected
 from shared.settings import WorkerSettings
+from worker.engine_vllm.checkpoint_format import check_format
 from worker.model.loading.folder import weight_files
 
 if TYPE_CHECKING:
@@ -20,6 +21,10 @@ HUB_TIMEOUT_S = 5.0
 """Time limit in seconds of a request to the Hugging Face hub."""
 DEMO_BYTES = 480 << 20
 """Disk space in bytes for the demo's first start: download, conversion and converted model."""
+
+
+_SHAPE_FILES = ["config.json", "tokenizer_config.json", "tokenizer.model"]
+"""The files that a model's shape is read from. Tokenizers tell generations of chatglm apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +56,7 @@ def find_base(worker: WorkerSettings, source: str) -> Base:
 
 def _folder_of(model: str) -> tuple[Path, str]:
     """Return the folder of the configuration, and its place in words. May raise ModelRejected."""
-    from huggingface_hub import hf_hub_download, snapshot_download
+    from huggingface_hub import snapshot_download
     from huggingface_hub.constants import ENDPOINT
     from huggingface_hub.errors import LocalEntryNotFoundError
 
@@ -72,18 +77,27 @@ def _folder_of(model: str) -> tuple[Path, str]:
     try:
         # Without a network, this fails at once, while the hub's client would retry.
         httpx.head(ENDPOINT, timeout=HUB_TIMEOUT_S)
-        config = Path(hf_hub_download(model, "config.json", etag_timeout=HUB_TIMEOUT_S))
+        found = snapshot_download(model, allow_patterns=_SHAPE_FILES, etag_timeout=HUB_TIMEOUT_S)
     except Exception as error:  # the hub's client raises errors of its HTTP library too
         raise ModelRejected(
             f"--model {model}: there is no such folder, and {why_not_downloaded(error)}"
         ) from error
-    return config.parent, "downloaded from the hub at the first start"
+    return Path(found), "downloaded from the hub at the first start"
+
+
+def _vllm_problem(source: str, folder: Path | None) -> Problem | None:
+    if folder:
+        try:
+            check_format(source, folder)
+        except ModelRejected as error:
+            return Problem(str(error))
+    return None
 
 
 def _shaped(worker: WorkerSettings, source: str, folder: Path | None, place: str) -> Base:
     """Return the base, with its shape unless vLLM serves it. A missing demo has no `folder`."""
     if worker.engine == "vllm":
-        return Base(BaseFacts(source=source, place=place))
+        return Base(BaseFacts(source=source, place=place, problem=_vllm_problem(source, folder)))
     try:
         import torch
 

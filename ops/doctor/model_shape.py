@@ -13,7 +13,7 @@ from transformers import AutoConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging
 
-from shared.errors import ModelRejected
+from shared.errors import ModelRejected, first_line
 from worker.kernels.cpu.quantised import BYTES_PER_WEIGHT
 from worker.lora.base.linear import can_join
 from worker.lora.base.modules import is_expert, module_shape
@@ -22,7 +22,7 @@ from worker.model.kv_cache import KVShape
 from worker.model.loading.architecture import read_config
 from worker.model.loading.conditional import model_of_config
 from worker.model.loading.quantisation import quantisation_of
-from worker.model.loading.refusals import attention_refusal, first_line, layers_refusal
+from worker.model.loading.refusals import attention_refusal, layers_refusal
 from worker.model.memory_policy import layer_width
 from worker.model.quantise import Quantize
 

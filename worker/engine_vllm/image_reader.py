@@ -16,9 +16,8 @@ from vllm.multimodal.utils import argsort_mm_positions
 from vllm.renderers.hf import _detect_content_format
 from vllm.utils.torch_utils import set_default_torch_num_threads
 
-from shared.errors import JobFailed, invalid_value
+from shared.errors import JobFailed, first_line, invalid_value
 from shared.protocol.images import PLACE, text_of
-from worker.model.loading.refusals import first_line
 
 log = structlog.get_logger()
 

@@ -10,7 +10,7 @@ from typing import Any
 import structlog
 from transformers import AutoConfig, AutoProcessor, AutoTokenizer, GenerationConfig
 
-from shared.errors import ModelRejected
+from shared.errors import ModelRejected, first_line
 from shared.protocol.adapters import BaseModel
 from shared.protocol.capabilities import Capabilities, Feature
 from shared.protocol.tools import ToolForm
@@ -20,6 +20,7 @@ from worker.adapters.memory_budgets import AdapterBudgets
 from worker.engine.grammar import GrammarCompiler
 from worker.engine_vllm.adapters import VllmHostMemory, scratch_folder, slot_bytes
 from worker.engine_vllm.arguments import engine_args, num_slots, rank_of
+from worker.engine_vllm.checkpoint_format import check_format
 from worker.engine_vllm.core import EngineCore
 from worker.engine_vllm.engine import VllmEngine, last_line
 from worker.engine_vllm.image_reader import VllmImageReader
@@ -30,7 +31,6 @@ from worker.lora.checkpoint.adapter import version_of
 from worker.model.loading.end_tokens import end_token_ids
 from worker.model.loading.folder import digest_of, find_model, model_name
 from worker.model.loading.images import takes_images
-from worker.model.loading.refusals import first_line
 from worker.served_model import BaseInfo, CpuShares, ServedModel
 from worker.startup.adapter_supply import adapter_supply
 from worker.text.grammar_cache import GrammarCache
@@ -144,11 +144,7 @@ def _served(
 
 def _read(settings: WorkerSettings) -> _Files:
     folder = find_model(settings.model)
-    if folder.is_file():
-        raise ModelRejected(
-            f"--model {settings.model}: --engine vllm takes no GGUF files; leave --engine out, or "
-            "serve the model that it was made from"
-        )
+    check_format(settings.model, folder)
     config = _load(settings, AutoConfig, folder)
     tokenizer = _load(settings, AutoTokenizer, folder)
     if takes_images(config) and not tokenizer.chat_template:  # older models have it elsewhere

@@ -7,12 +7,11 @@ from torch import nn
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 from transformers.pytorch_utils import Conv1D
 
-from shared.errors import ModelRejected
+from shared.errors import ModelRejected, first_line
 from worker.lora.base.base_weight import BaseWeight
 from worker.lora.base.decoder import decoder_name
 from worker.lora.base.modules import BaseModules, ModuleShape, is_expert, module_shape
 from worker.model.loading.images import takes_images
-from worker.model.loading.refusals import first_line
 
 _NOT_SERVED = "which --engine vllm can't adapt"
 

@@ -9,7 +9,7 @@ import numpy as np
 import structlog
 import torch
 
-from shared.errors import ModelRejected
+from shared.errors import ModelRejected, first_line
 from shared.protocol.ids import AdapterVersion
 from worker.kernels.interface import AttentionBatch
 from worker.lora.batch import BatchCache
@@ -20,7 +20,6 @@ from worker.lora.memory.pool import LoRAPool, PageNumbers
 from worker.model.attention import AttentionStep, attention_step
 from worker.model.kv_cache import BLOCK_SIZE, KVCache
 from worker.model.loader import LoadedModel
-from worker.model.loading.refusals import first_line
 
 if TYPE_CHECKING:
     from worker.kernels.triton.variants import SequenceShape

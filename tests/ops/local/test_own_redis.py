@@ -1,7 +1,6 @@
 """The Redis of `lorikeet up`: its password, its port and the folder of its data."""
 
 import os
-import resource
 import signal
 import socket
 import stat
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from full_disk import full_disk
 
 from ops.local import embedded_redis
 from ops.local import own_redis as module
@@ -319,13 +319,9 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_reported(tmp_path: Path) -> None:
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (PROBE_BYTES // 2, before[1]))
-    try:
-        with (
-            pytest.raises(SettingsError, match=r"--data-dir: the disk of .* is full"),
-            locked_folder(tmp_path),
-        ):
-            pass
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    with (
+        full_disk(room=PROBE_BYTES // 2),
+        pytest.raises(SettingsError, match=r"--data-dir: the disk of .* is full"),
+        locked_folder(tmp_path),
+    ):
+        pass

@@ -85,8 +85,8 @@ def neighbours(weight: Tensor) -> Tensor:
     return torch.arange(weight.shape[1]) // GROUP
 
 
-def compressed_words(weight: Tensor, *, bits: int, is_ordered: bool = False) -> Packed:
-    order = ordering(weight, is_ordered=is_ordered)
+def compressed_words(weight: Tensor, *, bits: int, is_ordered: bool | None = None) -> Packed:
+    order = ordering(weight, is_ordered=bool(is_ordered))
     numbers, scales, zeros = rounded(weight[:, order], bits, GROUP, is_signed=True)
     scales = scales.bfloat16()
     columns = torch.empty_like(order).scatter_(0, order, neighbours(weight))
@@ -98,8 +98,8 @@ def compressed_words(weight: Tensor, *, bits: int, is_ordered: bool = False) -> 
         "weight_shape": torch.tensor(weight.shape),
         "weight_zero_point": words((zeros + half).t(), bits).t(),
     }
-    if is_ordered:
-        stored["weight_g_idx"] = columns.int()
+    if is_ordered is not None:
+        stored["weight_g_idx"] = columns.int() if is_ordered else torch.full_like(columns, -1).int()
     return stored, affine(numbers, scales, zeros, columns)
 
 
@@ -158,7 +158,7 @@ FORMATS: dict[str, Format] = {
     "compressed int8": (compressed("int", 8, "int-quantized"), compressed_bytes),
     "compressed packed int8": (
         compressed("int", 8, "pack-quantized"),
-        partial(compressed_words, bits=8),
+        partial(compressed_words, bits=8, is_ordered=False),
     ),
     "compressed int4": (
         compressed("int", 4, "pack-quantized"),

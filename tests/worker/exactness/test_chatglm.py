@@ -247,6 +247,7 @@ def test_spaces_are_removed_if_the_sentencepiece_model_says_so(save: Save) -> No
         ({"tie_word_embeddings": True}, "tie_word_embeddings=True"),
         ({"kv_channels": None}, "kv_channels=None .* expected a positive number"),
         ({"rope_ratio": 0}, "rope_ratio=0"),
+        ({"eos_token_id": "two"}, r"config\.json: .*eos_token_id"),
     ],
 )
 def test_a_field_that_changes_the_equations_is_refused_by_name(

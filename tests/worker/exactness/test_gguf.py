@@ -151,6 +151,9 @@ def test_files_that_cannot_be_served_are_refused_with_the_reason(tmp_path: Path)
     writer.close()
     with pytest.raises(ModelRejected, match="architecture 'mamba' can't be read yet"):
         gguf_config("m", path)
+    save_gguf(path, model_of("llama"), Type.F16, llama__attention__head_count=0)
+    with pytest.raises(ModelRejected, match="this GGUF file can't be read"):
+        read_config(str(path), path)
     path.write_bytes(b"GGUF" + bytes(40))
     with pytest.raises(ModelRejected, match="this GGUF file can't be read"):
         read_config(str(path), path)
@@ -164,6 +167,8 @@ def test_doctor_reads_the_shape_of_the_model_in_a_file(tmp_path: Path) -> None:
     assert base.facts.problem is None
     assert base.folder == path
     assert base.facts.num_parameters == sum(each.numel() for each in model.parameters())
+    on_vllm = find_base(WorkerSettings(model=str(path), engine="vllm"), str(path))
+    assert "--engine vllm takes no GGUF files" in on_vllm.facts.problem.text
 
 
 def test_the_files_are_checked_before_anything_is_started(tmp_path: Path) -> None:

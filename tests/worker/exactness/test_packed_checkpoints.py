@@ -209,6 +209,11 @@ def test_other_methods_and_layouts_are_refused_by_name_with_what_serves_them(
 BROKEN = {
     "FP8 blocks": ("weight_scale_inv", lambda t: t[:-1], "scales for 64 values, which doesn't fit"),
     "GPTQ": ("g_idx", lambda t: t[:-1], r"g_idx has the shape \[95\], not \[96\]"),
+    "GPTQ, ordered": (
+        "g_idx",
+        lambda t: t + 1,
+        "g_idx has groups outside of 0 to ",
+    ),
     "AWQ": ("qzeros", lambda t: t[:-1], "qzeros has the shape"),
     "compressed int4": ("weight_scale", lambda _: None, "weight_scale is missing"),
 }

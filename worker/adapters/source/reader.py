@@ -142,6 +142,8 @@ class AdapterReader:
         with ExitStack() as stack:
             try:
                 files = stack.enter_context(self._files(source))
+            except StoreFailed:
+                raise
             except AdapterRejected as error:
                 shown = without_query(source)
                 raise AdapterRejected(f"adapter {name} from {shown}: {error}") from None

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from shared.adapter_flags import is_hub_id
-from shared.errors import AdapterRejected, ErrorCode, SourceFailed
+from shared.errors import AdapterRejected, ErrorCode, SourceFailed, first_line
 from shared.protocol.adapter_files import CONFIG_FILE, PICKLED_FILE, PROMPT_FILES, WEIGHTS_FILE
 
 
@@ -62,7 +62,7 @@ def why_not_downloaded(error: Exception) -> str:
     from huggingface_hub import constants
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    reason = first_line(error)
     is_refusal = isinstance(error, (HfHubHTTPError, HFValidationError))
     if is_refusal or (
         isinstance(error, OSError) and not isinstance(error, LocalEntryNotFoundError)

@@ -4,15 +4,15 @@ Reading a pickle can run code. Torch's restricted unpickler reads these files, a
 the operator named them.
 """
 
-import pickle
 import shutil
 import zipfile
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from shared.errors import AdapterRejected
+from shared.errors import AdapterRejected, StoreFailed, first_line
 from shared.protocol.adapter_files import PICKLED_FILE, WEIGHTS_FILE
 from worker.lora.checkpoint.adapter_files import AdapterFiles
 
@@ -29,9 +29,8 @@ def unpickled(path: Path) -> dict[str, torch.Tensor]:
         raise ValueError(f"{path} isn't a file of torch 1.6 or later; save it again")
     try:
         found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"{path} can't be read: {reason}") from error
+    except Exception as error:  # a broken file makes torch raise almost any error
+        raise ValueError(f"{path} can't be read: {first_line(error)}") from error
     if not isinstance(found, dict) or not all(
         isinstance(name, str) and isinstance(tensor, torch.Tensor) for name, tensor in found.items()
     ):
@@ -43,15 +42,21 @@ def converted(files: AdapterFiles, folder: Path) -> AdapterFiles:
     """Copy an adapter with pickled weights to the empty `folder`, with safetensors instead.
 
     Raises:
-        AdapterRejected: the weights can't be read as tensors.
+        AdapterRejected: the weights can't be read as tensors, or aren't dense ones.
+        StoreFailed: the files can't be written.
     """
+    pickled = files.folder / PICKLED_FILE
     try:
-        tensors = unpickled(files.folder / PICKLED_FILE)
+        # Tensors of a pickle may share memory, which safetensors refuses.
+        tensors = {name: t.clone().contiguous() for name, t in unpickled(pickled).items()}
+        save_file(tensors, folder / WEIGHTS_FILE)
+        for path in files.paths:
+            if path.name != PICKLED_FILE:
+                shutil.copyfile(path, folder / path.name)
+    except (OSError, SafetensorError) as error:
+        raise StoreFailed(f"--adapter-store: can't write to {folder}: {error}") from error
     except ValueError as error:
         raise AdapterRejected(str(error)) from error
-    # Tensors of a pickle may share memory, which safetensors refuses.
-    save_file({name: t.clone().contiguous() for name, t in tensors.items()}, folder / WEIGHTS_FILE)
-    for path in files.paths:
-        if path.name != PICKLED_FILE:
-            shutil.copyfile(path, folder / path.name)
+    except Exception as error:  # sparse tensors and others that safetensors doesn't hold
+        raise AdapterRejected(f"{pickled} can't be converted: {first_line(error)}") from error
     return AdapterFiles(folder, files.source, is_operators=True)

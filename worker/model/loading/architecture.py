@@ -11,12 +11,12 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,
 )
 
-from shared.errors import ModelRejected
+from shared.errors import ModelRejected, first_line
 from worker.model.loading.chatglm import glm_config
 from worker.model.loading.conditional import conditional_class, has_text_class
 from worker.model.loading.folder import is_chatglm
 from worker.model.loading.gguf_file import gguf_config
-from worker.model.loading.refusals import OTHER_ENGINE, first_line
+from worker.model.loading.refusals import OTHER_ENGINE
 from worker.model.verify import check_rope
 
 _SERVED_LAYERS = {"full_attention", "sliding_attention", "chunked_attention"}

@@ -11,7 +11,7 @@ from typing import Any
 
 from transformers import GlmConfig
 
-from shared.errors import ModelRejected
+from shared.errors import ModelRejected, first_line
 from worker.lora.base.dialect import Dialect
 from worker.model.loading.folder import TOKENIZER_FILE, config_fields, is_chatglm
 
@@ -102,15 +102,19 @@ def glm_config(source: str, folder: Path) -> GlmConfig:
     fields = config_fields(folder)
     _check_fields(source, fields)
     eos = fields.get("eos_token_id")
-    return GlmConfig(
-        **{name: fields[field] for field, name in _SIZES.items()},
-        rms_norm_eps=fields["layernorm_epsilon"],
-        attention_bias=bool(fields.get("add_qkv_bias", False)),
-        rope_parameters=_rope(source, folder, fields.get("rope_ratio", 1)),
-        tie_word_embeddings=False,
-        pad_token_id=fields.get("pad_token_id"),
-        eos_token_id=[] if eos is None else eos,
-    )
+    rope = _rope(source, folder, fields.get("rope_ratio", 1))
+    try:
+        return GlmConfig(
+            **{name: fields[field] for field, name in _SIZES.items()},
+            rms_norm_eps=fields["layernorm_epsilon"],
+            attention_bias=bool(fields.get("add_qkv_bias", False)),
+            rope_parameters=rope,
+            tie_word_embeddings=False,
+            pad_token_id=fields.get("pad_token_id"),
+            eos_token_id=[] if eos is None else eos,
+        )
+    except Exception as error:  # transformers raises error types of its own for bad values
+        raise ModelRejected(f"--model {source}: config.json: {first_line(error)}") from error
 
 
 def generation(source: str, folder: Path) -> Generation:

@@ -2,8 +2,7 @@
 
 import torch
 
-from shared.errors import ModelRejected
-from worker.model.loading.refusals import first_line
+from shared.errors import ModelRejected, first_line
 
 _OR_CPU = "or use --device cpu"
 

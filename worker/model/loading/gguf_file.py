@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoTokenizer
 
-from shared.errors import ModelRejected
-from worker.model.loading.refusals import first_line
+from shared.errors import ModelRejected, first_line
 from worker.model.loading.tensor_files import Piecewise, Place, Weight
 
 _ARCHITECTURES = ("llama", "qwen2", "qwen3")
@@ -97,7 +96,7 @@ def gguf_config(source: str, path: Path) -> Any:
         )
     try:
         return AutoConfig.for_model(file.architecture, **_config_fields(file))
-    except (KeyError, TypeError, ValueError) as error:
+    except Exception as error:  # transformers raises error types of its own for bad values
         raise _unreadable(source, error) from error
 
 

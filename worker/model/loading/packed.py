@@ -133,21 +133,23 @@ def _gptq(files: TensorFiles, name: str, fields: Mapping[str, Any], place: Place
     if bits not in _GPTQ_BITS:
         raise ValueError(f"{parts[1]} doesn't have numbers of 2, 4 or 8 bits")
     in_features = files.shape(name)[0] * 32 // bits
-    has_order = parts[3] in files
     _check(files, name, [in_features * bits // 32, out_features])
     _check(files, parts[1], [num_groups, out_features * bits // 32])
-    if has_order:
-        _check(files, parts[3], [in_features])
+    order = _order(files, parts[3], in_features, num_groups)
 
     def open_rows() -> _Rows:
         words, zeros, scales = (files.read(part).to(place.device) for part in parts[:3])
         zeros = _unpacked(zeros, bits)
         if gptq_format(fields) == "gptq":  # it stores zero points less one
             zeros = (zeros + 1) & ((1 << bits) - 1)
-        columns = torch.arange(in_features) // -(-in_features // num_groups)
-        columns = (files.read(parts[3]).long() if has_order else columns).to(place.device)
+        columns = order
+        if columns is None:
+            columns = torch.arange(in_features) // -(-in_features // num_groups)
         return _dequantised(
-            lambda rows: _unpacked(words[:, rows].t(), bits), scales.t(), zeros.t(), columns=columns
+            lambda rows: _unpacked(words[:, rows].t(), bits),
+            scales.t(),
+            zeros.t(),
+            columns=columns.to(place.device),
         )
 
     shape = [out_features, in_features]
@@ -174,10 +176,11 @@ def _whole_bytes_or_words(
         return None
     if is_packed and files.dtype(name) != "I32":
         raise ValueError(f"{name} doesn't have the type int32")
-    zero, order = f"{weight}_zero_point", f"{weight}_g_idx"
+    zero, order_name = f"{weight}_zero_point", f"{weight}_g_idx"
     sizes = f"{weight}_shape"
     shape = files.read(sizes).tolist() if is_packed else files.shape(name)
     grid = _Grid.of(files, scale, shape, fields.get("weight_block_size"))
+    order = _order(files, order_name, shape[-1], grid.num_columns)
     bits = _bits(files, name, shape) if is_packed else 8
     is_fp8 = fields["quant_method"] != "compressed-tensors"
     if is_fp8 and files.dtype(name) == "I8":
@@ -189,9 +192,7 @@ def _whole_bytes_or_words(
         zeros = files.read(zero).to(place.device) if zero in files else None
         if is_packed and zeros is not None:
             zeros = _signed(zeros.t(), bits)[:, : shape[0]].t()
-        columns = grid.columns(place.device)
-        if order in files:
-            columns = files.read(order).long().to(place.device)
+        columns = grid.columns(place.device) if order is None else order.to(place.device)
         flat = stored.flatten(0, -2)
         return _dequantised(
             lambda rows: _signed(flat[rows], bits)[:, : shape[1]] if is_packed else flat[rows],
@@ -202,7 +203,7 @@ def _whole_bytes_or_words(
         )
 
     rows_shape = [math.prod(shape[:-1]), shape[-1]]
-    parts = (name, scale, zero, order, sizes)
+    parts = (name, scale, zero, order_name, sizes)
     return weight, parts, Piecewise(rows_shape, open_rows, place, view=shape)
 
 
@@ -253,6 +254,22 @@ class _Grid:
     def columns(self, device: torch.device) -> Tensor:
         """Return the column of the scale of each input, `[in]`."""
         return torch.arange(self.shape[-1], device=device) // self.width
+
+
+def _order(files: TensorFiles, name: str, in_features: int, num_groups: int) -> Tensor | None:
+    """Return the group of each input, `[in]`, or None if its groups are neighbours.
+
+    compressed-tensors stores -1 for all inputs in the second case.
+    """
+    if name not in files:
+        return None
+    _check(files, name, [in_features])
+    groups = files.read(name).long()
+    if (groups == -1).all():
+        return None
+    if groups.min() < 0 or groups.max() >= num_groups:
+        raise ValueError(f"{name} has groups outside of 0 to {num_groups - 1}")
+    return groups
 
 
 def _block_size(scale: str, size: int, count: int, given: int | None) -> int:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import torch
 from transformers import PreTrainedModel
 
-from shared.errors import LorikeetError, ModelRejected
+from shared.errors import LorikeetError, ModelRejected, first_line
 
 OTHER_ENGINE = "use --engine vllm"
 """Advice for a model that only the other engine can serve."""
@@ -24,11 +24,6 @@ def some_of(names: Sequence[str]) -> str:
     """Return the first of `names` and the number of the others, for an error message."""
     more = len(names) - _MAX_NAMED
     return ", ".join(names[:_MAX_NAMED]) + (f" and {more} more" if more > 0 else "")
-
-
-def first_line(error: Exception) -> str:
-    """Return the first line of an error's message, or the error's type if it has no message."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def attention_refusal(source: str, model: PreTrainedModel, error: Exception) -> ModelRejected:

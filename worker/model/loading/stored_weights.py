@@ -8,11 +8,11 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from shared.errors import ModelRejected
+from shared.errors import ModelRejected, first_line
 from worker.lora.base.dialect import Dialect
 from worker.lora.checkpoint.pickled_weights import unpickled
 from worker.model.loading.folder import weight_files
-from worker.model.loading.refusals import first_line, some_of
+from worker.model.loading.refusals import some_of
 
 Stored = Mapping[str, Any]
 """Tensors of a checkpoint by name: of torch, or slices of safetensors. Indexing reads rows."""

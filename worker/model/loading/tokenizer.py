@@ -6,11 +6,10 @@ from typing import Any
 
 from transformers import AutoTokenizer
 
-from shared.errors import ModelRejected
+from shared.errors import ModelRejected, first_line
 from worker.model.loading.chatglm_tokenizer import chatglm_tokenizer
 from worker.model.loading.folder import is_chatglm
 from worker.model.loading.gguf_file import gguf_tokenizer
-from worker.model.loading.refusals import first_line
 
 _PROCESSORS_TEMPLATE = "chat_template.json"
 """Template that processors of multimodal models had before `chat_template.jinja`."""

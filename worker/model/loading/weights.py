@@ -14,7 +14,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from shared.errors import ModelRejected
+from shared.errors import ModelRejected, first_line
 from worker.model.loading.chatglm import find_dialect
 from worker.model.loading.conditional import conditional_class
 from worker.model.loading.gguf_file import gguf_weights
@@ -23,7 +23,7 @@ from worker.model.loading.quantisation import (
     quantisation_of,
     without_quantisation,
 )
-from worker.model.loading.refusals import first_line, some_of
+from worker.model.loading.refusals import some_of
 from worker.model.loading.stored_weights import served_weights
 from worker.model.loading.tensor_files import Place, Weight
 

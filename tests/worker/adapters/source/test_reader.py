@@ -12,6 +12,7 @@ import structlog
 import torch
 from adapter_folders import change_tensors, set_field
 from bad_adapters import BAD, Bad, save_bad
+from full_disk import full_disk
 from safetensors.torch import load_file
 from scripted_engine import ScriptedSource, read_scripted_adapter
 from source_worker import source_reader
@@ -400,3 +401,22 @@ def test_a_pickle_that_runs_code_is_refused_for_the_settings_too(
         operators.read("a", str(folder))
     assert not marker.exists()
     assert store.copies() == []
+
+
+def test_a_pickle_with_sparse_tensors_is_refused(
+    base: BaseModules, store: AdapterStore, good: Path, root: Path
+) -> None:
+    folder = pickle_weights(Path(shutil.copytree(good, root / "old")))
+    torch.save({"a": torch.eye(2).to_sparse()}, folder / PICKLED_FILE)
+    operators = source_reader(base, store, [str(root)], AddressCheck(), at_start=[str(folder)])
+    with pytest.raises(AdapterRejected, match=r"adapter a from .*\.bin can't be converted"):
+        operators.read("a", str(folder))
+
+
+def test_a_full_disk_does_not_reject_a_pickled_adapter(
+    base: BaseModules, store: AdapterStore, good: Path, root: Path
+) -> None:
+    folder = pickle_weights(Path(shutil.copytree(good, root / "old")))
+    operators = source_reader(base, store, [str(root)], AddressCheck(), at_start=[str(folder)])
+    with full_disk(room=1000), pytest.raises(StoreFailed, match="--adapter-store: can't write to"):
+        operators.read("a", str(folder))
