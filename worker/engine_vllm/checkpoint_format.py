@@ -14,8 +14,8 @@ def check_format(source: str, folder: Path) -> None:
     """
     if folder.is_file():
         raise ModelRejected(
-            f"--model {source}: --engine vllm takes no GGUF files; leave --engine out, or serve the "
-            "model that it was made from"
+            f"--model {source}: --engine vllm takes no GGUF files; leave --engine out, or serve "
+            "the model that it was made from"
         )
     if is_chatglm(folder):
         raise ModelRejected(
