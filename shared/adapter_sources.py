@@ -1,8 +1,8 @@
-"""URLs of adapters, and templates that turn an adapter's name into a source. Pure."""
+"""URLs of adapters and images, and templates that turn an adapter's name into a source. Pure."""
 
 import re
 from dataclasses import dataclass
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from shared.adapter_flags import is_hub_id
 from shared.adapter_names import is_valid_name
@@ -14,14 +14,14 @@ NAME = "{name}"
 _REMOTE = re.compile(r"(?:s3|gs|https?)://")
 _CHARACTERS = re.compile(r"[!-\[\]-~]{1,4096}")
 """Characters of a URL: printable ASCII without spaces and backslashes."""
-_HOST = re.compile(r"[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?|[0-9a-f:.]*:[0-9a-f:.]*")
+_HOST = re.compile(r"[a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_])?|[0-9a-f:.]*:[0-9a-f:.]*")
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,220}[A-Za-z0-9]")
 _DIGEST = re.compile(r"sha256=([0-9a-f]{64})")
 _PORTS = {"http": 80, "https": 443}
 
 
 class BadUrl(ValueError):
-    """The URL can't be the source of an adapter. The message states the reason."""
+    """The URL can't be used. The message states the reason."""
 
 
 def is_remote(source: str) -> bool:
@@ -36,7 +36,7 @@ def without_query(source: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RemoteUrl:
-    """The parts of an adapter's URL."""
+    """The parts of a URL."""
 
     scheme: str
     host: str
@@ -58,13 +58,7 @@ class RemoteUrl:
         """
         if not (is_remote(source) and _CHARACTERS.fullmatch(source)):
             raise BadUrl("it isn't an s3, gs, https or http URL of printable ASCII characters")
-        try:
-            parts = urlsplit(source)
-            port = parts.port
-        except ValueError as error:
-            raise BadUrl(str(error)) from None
-        if "@" in parts.netloc:
-            raise BadUrl("it has a user name or password")
+        parts, port = _split(source)
         if parts.scheme in BUCKETS:
             _check_bucket(parts.netloc, parts.path, parts.query)
             host = parts.netloc
@@ -78,6 +72,26 @@ class RemoteUrl:
             path=_checked_path(parts.path.rstrip("/")),
             query=parts.query,
             sha256=_expected_digest(parts.fragment),
+        )
+
+    @classmethod
+    def of_page(cls, source: str) -> "RemoteUrl":
+        """Return the parts of any https or http URL. Its path and query stay as they are.
+
+        Raises:
+            BadUrl: the URL is malformed, or it has a user name or password.
+        """
+        if not _CHARACTERS.fullmatch(source):
+            raise BadUrl("it isn't a URL of at most 4096 printable ASCII characters")
+        parts, port = _split(source)
+        if parts.scheme not in _PORTS:
+            raise BadUrl("it isn't an https or http URL")
+        return cls(
+            scheme=parts.scheme,
+            host=_host((parts.hostname or "").removesuffix(".")),
+            port=port or _PORTS[parts.scheme],
+            path=parts.path,
+            query=parts.query,
         )
 
     @property
@@ -159,6 +173,18 @@ def _check_bucket(bucket: str, path: str, query: str) -> None:
         raise BadUrl(f"{bucket!r} isn't the name of a bucket")
     if query or "%" in path:
         raise BadUrl("the path in a bucket can't have a query or percent signs")
+
+
+def _split(source: str) -> tuple[SplitResult, int | None]:
+    """Return the parts of a URL, and its port."""
+    try:
+        parts = urlsplit(source)
+        port = parts.port
+    except ValueError as error:
+        raise BadUrl(str(error)) from None
+    if "@" in parts.netloc:
+        raise BadUrl("it has a user name or password")
+    return parts, port
 
 
 def _host(name: str | None) -> str:

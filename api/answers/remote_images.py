@@ -1,15 +1,23 @@
 """Fetches the images of a request before its body is validated."""
 
-from copy import deepcopy
 from typing import Any
 
 from fastapi import Request
 
 from api.access.model_rights import check_model
+from api.answers.parts import Intake
+from api.http.headers import IDEMPOTENCY_HEADER
+from api.http.turns.body_checks import begin_check
 from api.images.fetcher import ImageFetcher
-from api.images.urls import remote_images
+from api.images.urls import remote_images, with_url
 from api.pools.pools import pools_of
 from shared.protocol.access.rights import Access
+
+_STAND_IN = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR42mNoAAAAggCBd81ytg"
+    "AAAABJRU5ErkJggg=="
+)
+"""Image in place of those of a repeated request, whose job has them already."""
 
 
 async def with_remote_images(
@@ -18,20 +26,34 @@ async def with_remote_images(
     """Return the body `raw` with data URLs in place of the images' http and https URLs.
 
     `raw` stays as it is, because its digest belongs to an idempotency key. Nothing is fetched for a
-    model that reads no images, since the request will be refused.
+    model that reads no images, since the request will be refused, or if an earlier request with the
+    same key has a job.
 
     Raises:
         JobFailed: an image can't be fetched, or the client may not use the model.
-        RedisUnavailable: the registry can't be read.
+        RateLimited: the images of too many other requests are being fetched.
+        RedisUnavailable: Redis can't be reached.
     """
-    model = raw.get("model")
-    if not remote_images(raw) or not isinstance(model, str):
+    places, model = remote_images(raw), raw.get("model")
+    if not places:
         return raw
     pool = await pools_of(request).of_model(request, model)
-    await check_model(pool.registry, access, model)
     base = await pool.registry.base()
     if base is None or not base.takes_images:
         return raw
-    inlined = deepcopy(raw)
-    await pool.part(ImageFetcher).inline(access.tenant, remote_images(inlined))
-    return inlined
+    await check_model(pool.registry, access, model if isinstance(model, str) else base.name)
+    if await _is_repeated(request, access, pool.part(Intake)):
+        request.state.is_repeated = True
+        urls = [_STAND_IN] * len(places)
+    else:
+        urls = await pool.part(ImageFetcher).data_urls(access.tenant, places)
+    for place, url in zip(places, urls, strict=True):
+        raw = with_url(raw, place.keys, url)
+        request.state.num_body_bytes += len(url)
+    await begin_check(request)
+    return raw
+
+
+async def _is_repeated(request: Request, access: Access, intake: Intake) -> bool:
+    key = request.headers.get(IDEMPOTENCY_HEADER)
+    return bool(key) and any(await intake.queue.have_jobs(access.tenant, [key or ""]))

@@ -95,6 +95,7 @@ async def _submit(
                 weight=intake.settings.weight_of(access.tenant),
                 key_id=access.key_id,
                 books_pool=access.books_pool,
+                only_repeats=getattr(request.state, "is_repeated", False),
             )
             wanted = Wanted(
                 model=body.model,

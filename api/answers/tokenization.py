@@ -85,16 +85,19 @@ class TokenizerCalls:
 
     async def _ask(self, call: Call) -> Reply | None:
         call_id = CallId(secrets.token_hex(16))
-        for _ in range(MAX_ATTEMPTS):
+        # Images may take longer than an attempt. A second one would only double the work.
+        has_images = isinstance(call, EncodeChat) and bool(call.job.images)
+        attempts = [LIMIT_S] if has_images else [ATTEMPT_S] * MAX_ATTEMPTS
+        for attempt_s in attempts:
             await self._tokenizations.send(call_id, call)
-            if reply := await self._reply(call_id):
+            if reply := await self._reply(call_id, attempt_s):
                 return reply
             await self._tokenizations.withdraw(call_id, call)
         return None
 
-    async def _reply(self, call_id: CallId) -> Reply | None:
+    async def _reply(self, call_id: CallId, attempt_s: float) -> Reply | None:
         clock = asyncio.get_running_loop().time
-        end_s = clock() + ATTEMPT_S
+        end_s = clock() + attempt_s
         while (left_s := end_s - clock()) > 0:
             if reply := await self._tokenizations.next_reply(call_id, timeout_s=left_s):
                 return reply

@@ -4,21 +4,26 @@ import asyncio
 from base64 import b64encode
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 from api.http.turns.fair_slots import FairSlots
 from api.images.urls import UrlPlace
-from shared.adapter_sources import BUCKETS, BadUrl, RemoteUrl
-from shared.errors import AdapterRejected, ErrorCode, JobFailed, SourceFailed, invalid_value
+from shared.adapter_sources import BadUrl, RemoteUrl
+from shared.errors import AdapterRejected, JobFailed, RateLimited, invalid_value
 from shared.guarded_fetch.budget import FetchBudget
-from shared.guarded_fetch.pinned_connection import AddressCheck
+from shared.guarded_fetch.pinned_connection import AddressCheck, NotPublic
 from shared.guarded_fetch.web import fetch_over_http
 from shared.protocol.images import MAX_IMAGES
 
 MAX_FETCHES = 8
 """Maximum number of requests of one front end whose images are fetched at the same time."""
 MAX_FETCHES_OF_TENANT = 4
-FETCH_S = 10.0
-"""Maximum seconds for the images of one request."""
+FETCH_S = 5.0
+"""Maximum seconds for the images of one request. It is less than a turn of a batch."""
+RESOLVE_S = 1.0
+"""Further seconds after which a request fails even if its thread still resolves a name."""
+WAIT_S = 10.0
+"""Maximum seconds that a request waits until its images are fetched."""
 SETTING = "the server's --image-private-host"
 _NOT_ALLOWED = f"its address, or that of a redirect, isn't public; {SETTING} allows it"
 
@@ -33,20 +38,42 @@ class ImageFetcher:
         self._slots = FairSlots(MAX_FETCHES, max_per_tenant=MAX_FETCHES_OF_TENANT)
         self._threads = ThreadPoolExecutor(MAX_FETCHES, thread_name_prefix="image-fetch")
 
-    async def inline(self, tenant: str, places: Sequence[UrlPlace]) -> None:
-        """Replace the URLs in `places` by data URLs of the images that they name.
+    async def data_urls(self, tenant: str, places: Sequence[UrlPlace]) -> list[str]:
+        """Return data URLs of the images at `places`.
 
         Raises:
             JobFailed: an image can't be fetched. The error names the field.
+            RateLimited: too many other requests of the tenant, or of all, wait for their images.
         """
         if len(places) > MAX_IMAGES:
             path = places[MAX_IMAGES].path
             raise invalid_value(f"{path}: a request can have at most {MAX_IMAGES} images", path)
+        fetching = await self._start(tenant, places)
+        try:
+            # The thread goes on if the client leaves or a name isn't resolved in time.
+            return await asyncio.wait_for(asyncio.shield(fetching), FETCH_S + RESOLVE_S)
+        except TimeoutError:
+            message = f"the images can't be fetched: it takes more than {FETCH_S:g} s"
+            raise invalid_value(f"{places[0].path}: {message}", places[0].path) from None
+
+    async def _start(self, tenant: str, places: Sequence[UrlPlace]) -> "asyncio.Future[list[str]]":
+        """Start a thread that fetches the images. It holds a slot of the tenant until its end."""
+        try:
+            async with asyncio.timeout(WAIT_S):
+                await self._slots.acquire(tenant)
+        except TimeoutError:
+            message = "the images of too many other requests are being fetched; try again"
+            raise RateLimited(message, retry_after_s=1) from None
         loop = asyncio.get_running_loop()
-        async with self._slots.slot(tenant):
-            urls = await loop.run_in_executor(self._threads, self._fetched, places)
-        for place, url in zip(places, urls, strict=True):
-            place.holder[place.field] = url
+        fetching = loop.run_in_executor(self._threads, self._fetched, places)
+
+        def ended(future: "asyncio.Future[list[str]]") -> None:
+            self._slots.release(tenant)
+            with suppress(asyncio.CancelledError):
+                future.exception()  # nobody may await it any more
+
+        fetching.add_done_callback(ended)
+        return fetching
 
     def _fetched(self, places: Sequence[UrlPlace]) -> list[str]:
         budget = FetchBudget(
@@ -56,20 +83,18 @@ class ImageFetcher:
 
     def _data_url(self, place: UrlPlace, budget: FetchBudget) -> str:
         try:
-            url = RemoteUrl.parse(place.url.partition("#")[0])
-            pieces = fetch_over_http(url, allow=_allow, check=self._addresses, budget=budget)
+            pieces = fetch_over_http(
+                RemoteUrl.of_page(place.url),
+                parse=RemoteUrl.of_page,
+                check=self._addresses,
+                budget=budget,
+            )
             return "data:image/any;base64," + b64encode(b"".join(pieces)).decode()
         except (BadUrl, AdapterRejected) as error:
             raise _refusal(place, error) from None
 
 
-def _allow(url: RemoteUrl) -> None:
-    """Check the URL of a redirect. Its address is checked when it is connected to."""
-    if url.scheme in BUCKETS:
-        raise AdapterRejected("it redirects to a URL that isn't http or https")
-
-
 def _refusal(place: UrlPlace, error: Exception) -> JobFailed:
-    is_private = isinstance(error, SourceFailed) and error.code is ErrorCode.SOURCE_NOT_ALLOWED
-    reason = _NOT_ALLOWED if is_private else str(error)  # clients needn't know the address
+    # Clients needn't know the address.
+    reason = _NOT_ALLOWED if isinstance(error, NotPublic) else str(error)
     return invalid_value(f"{place.path}: the image can't be fetched: {reason}", place.path)

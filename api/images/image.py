@@ -3,19 +3,15 @@
 import binascii
 import re
 from dataclasses import dataclass
-from io import BytesIO
 
-from PIL import Image as PillowImage
-from PIL import UnidentifiedImageError
-
-from shared.protocol.images import FORMATS, MAX_PIXELS, MAX_SIDE
+from api.images.headers import image_size
+from shared.protocol.images import MAX_PIXELS, MAX_SIDE
 
 PIXELS_PER_TOKEN = 28 * 28
 """Estimated number of pixels of an image that one token stands for, as in Qwen-VL's models."""
 MAX_TOKENS = 4096
 """Maximum of the estimated number of tokens of an image."""
 _DATA_URL = re.compile(r"data:image/[\w.+-]{1,40};base64,", re.IGNORECASE)
-_TOO_LARGE = (PillowImage.DecompressionBombError, PillowImage.DecompressionBombWarning)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,24 +42,10 @@ def read_image(url: str) -> Image:
         raw = binascii.a2b_base64(data.encode(), strict_mode=True)
     except (binascii.Error, UnicodeEncodeError) as error:
         raise ValueError(f"isn't valid base64: {error}") from None
-    width, height = _size_of(raw)
+    width, height = image_size(raw)
     if not (0 < width <= MAX_SIDE and 0 < height <= MAX_SIDE and width * height <= MAX_PIXELS):
         raise ValueError(
             f"has {width} x {height} pixels; at most {MAX_SIDE} on a side and {MAX_PIXELS} in all "
             "are allowed"
         )
     return Image(data, width * height)
-
-
-def _size_of(raw: bytes) -> tuple[int, int]:
-    """Return width and height of the image in a file. Only the header is read."""
-    try:
-        with PillowImage.open(BytesIO(raw), formats=FORMATS) as image:
-            return image.size
-    except _TOO_LARGE:
-        raise ValueError(f"has more than the {MAX_PIXELS} pixels that are allowed") from None
-    except UnidentifiedImageError:
-        formats = ", ".join(FORMATS)
-        raise ValueError(f"isn't a complete image of a known format ({formats})") from None
-    except Exception as error:  # Pillow's plugins raise many error types
-        raise ValueError(f"has a broken header: {error}") from error

@@ -5,49 +5,54 @@ from dataclasses import dataclass
 from typing import Any
 
 _REMOTE = ("http://", "https://")
+Keys = tuple[str | int, ...]
+"""Names and indexes that lead to a value in a body."""
 
 
 @dataclass(frozen=True, slots=True)
 class UrlPlace:
     """A place in a body that has a URL."""
 
-    path: str
-    """Path of the field, for messages."""
-    holder: dict[str, Any]
-    """Object that has the field."""
-    field: str
+    keys: Keys
+    url: str
 
     @property
-    def url(self) -> str:
-        """The URL."""
-        return str(self.holder[self.field])
+    def path(self) -> str:
+        """Path of the field, for messages."""
+        return "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in self.keys)[1:]
 
 
 def remote_images(body: Mapping[str, Any]) -> list[UrlPlace]:
     """Return the places of images that must be fetched by HTTP."""
-    fields = ("messages", "input")
-    parts = (part for name in fields for part in _parts(body.get(name), name))
-    places = (place for path, part in parts if (place := _place(part, path)))
+    parts = (part for name in ("messages", "input") for part in _parts(body.get(name), (name,)))
+    places = (place for keys, part in parts if (place := _place(part, keys)))
     return [place for place in places if place.url[:8].lower().startswith(_REMOTE)]
 
 
-def _parts(items: Any, path: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the objects in a list, and in their content and output, with their paths."""
+def with_url(body: Any, keys: Keys, url: str) -> Any:
+    """Return a copy of `body` with another URL at a place. The rest is shared with `body`."""
+    changed = body.copy()
+    changed[keys[0]] = with_url(body[keys[0]], keys[1:], url) if len(keys) > 1 else url
+    return changed
+
+
+def _parts(items: Any, keys: Keys) -> Iterator[tuple[Keys, dict[str, Any]]]:
+    """Yield the objects in a list, and in their content and output, with the keys to them."""
     if not isinstance(items, list):
         return
     for index, item in enumerate(items):
         if isinstance(item, dict):
-            yield f"{path}[{index}]", item
+            yield (*keys, index), item
             for name in ("content", "output"):
-                yield from _parts(item.get(name), f"{path}[{index}].{name}")
+                yield from _parts(item.get(name), (*keys, index, name))
 
 
-def _place(part: dict[str, Any], path: str) -> UrlPlace | None:
+def _place(part: dict[str, Any], keys: Keys) -> UrlPlace | None:
     match part:
-        case {"type": "image_url", "image_url": {"url": str()}}:
-            return UrlPlace(f"{path}.image_url.url", part["image_url"], "url")
-        case {"type": "image_url" | "input_image", "image_url": str()}:
-            return UrlPlace(f"{path}.image_url", part, "image_url")
-        case {"type": "image", "source": {"type": "url", "url": str()}}:
-            return UrlPlace(f"{path}.source.url", part["source"], "url")
+        case {"type": "image_url", "image_url": {"url": str(url)}}:
+            return UrlPlace((*keys, "image_url", "url"), url)
+        case {"type": "image_url" | "input_image", "image_url": str(url)}:
+            return UrlPlace((*keys, "image_url"), url)
+        case {"type": "image", "source": {"type": "url", "url": str(url)}}:
+            return UrlPlace((*keys, "source", "url"), url)
     return None

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from api.images.image import Image, read_image
 from api.schema.chat_messages import ImagePart, Message
-from shared.errors import ErrorCode, failed, invalid_value
+from shared.errors import ErrorCode, failed, invalid_param, invalid_value
 from shared.protocol.images import MAX_IMAGES, MAX_PIXELS
 
 
@@ -34,6 +34,22 @@ def read_images(messages: Sequence[Message], *, takes_images: bool) -> list[Imag
             message = f"{path}: images 1 to {number} have {num_pixels} pixels together; at most "
             raise invalid_value(f"{message}{MAX_PIXELS} are allowed", path)
     return images
+
+
+def check_copies(images: Sequence[Image], num_answers: int) -> None:
+    """Check the images of all answers to a request, because each answer has its own copy.
+
+    Raises:
+        JobFailed: the bounds for a request's images are exceeded.
+    """
+    num_images = len(images) * num_answers
+    num_pixels = sum(image.num_pixels for image in images) * num_answers
+    if num_answers > 1 and (num_images > MAX_IMAGES or num_pixels > MAX_PIXELS):
+        raise invalid_param(
+            "n",
+            f"asks for {num_answers} answers to {num_images} images with {num_pixels} pixels in "
+            f"all; at most {MAX_IMAGES} images and {MAX_PIXELS} pixels are allowed",
+        )
 
 
 def _places(messages: Sequence[Message]) -> Iterator[tuple[str, str]]:

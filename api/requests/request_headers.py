@@ -66,12 +66,13 @@ def enqueue_options(
     weight: float,
     key_id: str = "",
     books_pool: str = "",
+    only_repeats: bool = False,
 ) -> EnqueueOptions:
     """Return the options of the request's job.
 
     `path` is the endpoint's path, `raw` is the parsed JSON body, and `weight` is the tenant's share
     of the pool relative to other tenants. `key_id` is the id of a stored API key, and empty for
-    other keys. `books_pool` is `Access.books_pool`.
+    other keys. `books_pool` is `Access.books_pool`. `only_repeats` is the option of this name.
     """
     key = headers.idempotency_key
     return EnqueueOptions(
@@ -80,6 +81,7 @@ def enqueue_options(
         weight=weight,
         key_id=key_id,
         books_pool=books_pool,
+        only_repeats=only_repeats,
     )
 
 

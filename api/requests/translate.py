@@ -9,7 +9,7 @@ import orjson
 from api.http.validation import validate
 from api.requests.chat_messages import template_messages, tool_use
 from api.requests.constraints import check_constraint, constraint_of
-from api.requests.images import read_images
+from api.requests.images import check_copies, read_images
 from api.requests.prompt_length import check_length
 from api.requests.template_options import echoed, prompt_end, template_kwargs
 from api.requests.unsupported_fields import CHAT, COMPLETIONS, MESSAGE, drop_unsupported
@@ -130,6 +130,7 @@ def chat_job(request: ChatCompletionRequest, admission: Admission) -> Job:
     images = read_images(request.messages, takes_images=admission.takes_images)
     if images and request.truncate_prompt_tokens is not None:
         raise invalid_param("truncate_prompt_tokens", "isn't available with images; leave it out")
+    check_copies(images, request.n or 1)
     num_chars = sum(len(text_of(message["content"])) for message in messages)
     num_chars += len(orjson.dumps(tools.tools)) if tools else 0
     max_tokens = request.max_completion_tokens or request.max_tokens

@@ -85,7 +85,7 @@ def demo_shape(dtype: torch.dtype, quantize: Quantize | None = None) -> ModelSha
 def _shape(source: str, config: Any, dtype: torch.dtype, quantize: Quantize | None) -> ModelShape:
     try:
         with torch.device("meta"):
-            model = model_of_config(config, dtype)
+            model = model_of_config(config, dtype).eval()  # in training, some models drop values
     except Exception as error:  # transformers raises many error types
         raise ModelRejected(f"--model {source}: {first_line(error)}") from error
     text = model.config.get_text_config()

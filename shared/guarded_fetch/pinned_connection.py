@@ -7,7 +7,7 @@ them. A name that resolves to another address a moment later can't lead elsewher
 import socket
 import ssl
 from collections.abc import Callable, Collection, Iterable, Sequence
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Any
 
 import httpcore
@@ -22,6 +22,15 @@ SILENCE_S = 30.0
 Resolve = Callable[[str, int], Sequence[str]]
 """Returns the addresses of a host. Raises OSError if it has none."""
 _NAT64 = IPv6Network("64:ff9b::/96")
+_SPECIAL = tuple(
+    ip_network(text)
+    for text in ("192.0.0.0/24", "168.63.129.16/32", "192.88.99.0/24", "fec0::/10", "3fff::/20")
+)
+"""Networks that some releases of Python count as public: metadata services of clouds among them."""
+
+
+class NotPublic(SourceFailed):
+    """A host has an address that isn't public. The message has the address."""
 
 
 def system_addresses(host: str, port: int) -> list[str]:
@@ -49,7 +58,11 @@ class AddressCheck:
         self._resolve = resolve
 
     def addresses(self, host: str, port: int) -> Sequence[str]:
-        """Return a host's addresses. Raises SourceFailed if there are none or one isn't public."""
+        """Return a host's addresses.
+
+        Raises:
+            SourceFailed: there are none. The subclass NotPublic means that one isn't public.
+        """
         try:
             found = self._resolve(host, port)
         except (OSError, UnicodeError) as error:
@@ -57,7 +70,7 @@ class AddressCheck:
             raise SourceFailed(ErrorCode.UNAVAILABLE, message) from None
         private = [address for address in found if not is_public(address)]
         if private and host not in self._private_hosts:
-            raise SourceFailed(
+            raise NotPublic(
                 ErrorCode.SOURCE_NOT_ALLOWED,
                 f"{host} has the address {private[0]}, which isn't public; {self._setting} "
                 "allows it",
@@ -151,6 +164,8 @@ def is_public(address: str) -> bool:
     held = _held(ip) if isinstance(ip, IPv6Address) else None
     if held is not None:
         return is_public(str(held))
+    if any(ip in network for network in _SPECIAL):
+        return False
     return ip.is_global and not ip.is_multicast and not ip.is_reserved
 
 

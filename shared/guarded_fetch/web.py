@@ -20,14 +20,15 @@ _GONE = (404, 410)
 _LATER = (408, 425, 429)
 _REQUEST_HEADERS = [("Accept-Encoding", "identity"), ("User-Agent", "lorikeet")]
 
-Allow = Callable[[RemoteUrl], None]
-"""Raises SourceFailed if clients may not name the URL."""
+
+Parse = Callable[[str], RemoteUrl]
+"""Returns the parts of a redirect's URL. Raises BadUrl or SourceFailed if it isn't allowed."""
 
 
 def fetch_over_http(
-    url: RemoteUrl, *, allow: Allow, check: AddressCheck, budget: FetchBudget
+    url: RemoteUrl, *, parse: Parse, check: AddressCheck, budget: FetchBudget
 ) -> Iterator[bytes]:
-    """Yield the bytes at `url`. Follow its redirects, if `allow` permits them.
+    """Yield the bytes at `url`. Follow its redirects, if `parse` allows them.
 
     Raises:
         AdapterRejected: the response can't be used. The subclass SourceFailed says why there is no
@@ -40,8 +41,7 @@ def fetch_over_http(
                 if response.status not in _REDIRECTS:
                     yield from _content(response, budget)
                     return
-                url = _target(url, response)
-            allow(url)
+                url = _target(url, response, parse)
     raise AdapterRejected(f"it redirects more than {MAX_REDIRECTS} times")
 
 
@@ -73,12 +73,12 @@ _ERRORS = (
 )
 
 
-def _target(url: RemoteUrl, response: httpcore.Response) -> RemoteUrl:
+def _target(url: RemoteUrl, response: httpcore.Response, parse: Parse) -> RemoteUrl:
     """Return the URL to which a response redirects. Its fragment, such as a digest, is ignored."""
     location = _header(response, b"location")
     try:
         target = urljoin(f"{url.address}?{url.query}", location)
-        return RemoteUrl.parse(target.partition("#")[0])
+        return parse(target.partition("#")[0])
     except ValueError as error:  # BadUrl, or of the standard library
         message = f"it redirects to {location[:200]!r}: {error}"
         raise SourceFailed(ErrorCode.SOURCE_NOT_ALLOWED, message) from None

@@ -61,6 +61,8 @@ class EnqueueOptions:
     """Id of the stored API key that the job is charged to. Empty for keys in the settings."""
     books_pool: str = ""
     """Name of the pool that has this key and the job's ledger. Empty if it is the job's pool."""
+    only_repeats: bool = False
+    """Whether to refuse the request unless an earlier one with its idempotency key has a job."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,6 @@ MAX_PIXELS = 64_000_000
 """Maximum number of pixels of all images of one request."""
 MAX_SIDE = 16_384
 """Maximum width and height of an image, in pixels."""
-FORMATS = ("PNG", "JPEG", "GIF", "WEBP")
-"""Formats of images, by Pillow's names."""
 PLACE: Mapping[str, str] = {"type": "image"}
 """Part of a message's content in the place of an image. Images are in the order of their places."""
 

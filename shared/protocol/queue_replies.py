@@ -162,6 +162,14 @@ class Mail:
     """Inspection to take and answer. Set only for INSPECT."""
 
 
+def _of_idempotency(reason: bytes) -> JobFailed:
+    if reason == b"expired":
+        message = "the earlier request with this Idempotency-Key has just expired; try again"
+        return failed(ErrorCode.UNAVAILABLE, message)
+    message = "another request with the same Idempotency-Key had a different body; use a new key "
+    return failed(ErrorCode.IDEMPOTENCY_CONFLICT, f"{message}for a new request")
+
+
 def enqueue_error(job: Job, reply: list[Any]) -> LorikeetError:
     """Return the error that corresponds to a reply of `enqueue.lua` other than `ok`."""
     match reply:
@@ -172,9 +180,8 @@ def enqueue_error(job: Job, reply: list[Any]) -> LorikeetError:
             return QueueFull(ReachedLimit(limit.decode()), num_waiting, retry_after_s=retry_after_s)
         case [b"revoked" | b"limited", *use]:
             return _of_key(job, use)
-        case [b"conflict", _]:
-            message = "another request with the same Idempotency-Key had a different body; use a "
-            return failed(ErrorCode.IDEMPOTENCY_CONFLICT, f"{message}new key for a new request")
+        case [b"conflict" | b"expired" as reason, *_]:
+            return _of_idempotency(reason)
         case [b"changed"]:
             return RegistryChanged("the registry has changed since the request was admitted")
         case [b"gone"]:

@@ -6,7 +6,7 @@ import pytest
 
 from shared.adapter_flags import parse_adapter_flags
 from shared.adapter_names import is_valid_name
-from shared.adapter_sources import RemoteUrl, SourceTemplate, is_remote, without_query
+from shared.adapter_sources import BadUrl, RemoteUrl, SourceTemplate, is_remote, without_query
 from shared.errors import SettingsError
 
 
@@ -43,6 +43,26 @@ def test_a_url_has_its_parts() -> None:
 )
 def test_a_root_is_one_place_with_all_below_it(url: str, root: str, is_below: bool) -> None:
     assert RemoteUrl.parse(url).is_below(RemoteUrl.parse(root)) is is_below
+
+
+@pytest.mark.parametrize(
+    ("url", "path"),
+    [
+        ("HTTPS://Host_1.example./o/images%2Fcat.png?alt=media&x", "/o/images%2Fcat.png"),
+        ("http://h//a/../b/", "//a/../b/"),
+        ("http://h?x=%25", ""),
+    ],
+)
+def test_the_url_of_an_image_keeps_its_path_and_query(url: str, path: str) -> None:
+    parsed = RemoteUrl.of_page(url)
+    assert (parsed.path, parsed.query) == (path, url.partition("?")[2])
+    assert parsed.host in ("host_1.example", "h")
+
+
+@pytest.mark.parametrize("url", ["s3://b/x", "file:///x", "http://", "http://h:x/", "http://a@h/"])
+def test_other_urls_are_no_images(url: str) -> None:
+    with pytest.raises(BadUrl):
+        RemoteUrl.of_page(url)
 
 
 def test_logs_show_no_query() -> None:

@@ -57,6 +57,12 @@ class SimulatedTokenizer:
             return [EncodedPrompt(ids[-(job.sampling.truncate_prompt_tokens or 0) :], "")]
         return [self._encode(prompt, job) for prompt in job.prompts]
 
+    async def encode_images(
+        self, job: Job, style: PromptStyle = BASE_STYLE, text: str | None = None
+    ) -> list[EncodedPrompt]:
+        """See `PromptTokenizer.encode_images`. Images are only hashed, so it needs no thread."""
+        return self.encode(job, style, text)
+
     def encode_text(self, text: str, *, add_special_tokens: bool) -> list[int]:
         """Return the tokens of a text, which are its bytes. There are no special tokens to add."""
         return prompt_ids(text)

@@ -34,6 +34,9 @@ OUTSIDE_VOCABULARY = JobError(
 )
 
 
+_LINK = "https://errors.pydantic.dev"
+
+
 class VllmEngine:
     """Runs requests in vLLM's engine core. vLLM schedules the requests.
 
@@ -252,6 +255,9 @@ def _not_served(what: str) -> JobError:
 
 
 def last_line(error: Exception) -> str:
-    """Return the last line of an error's message. vLLM states the reason there."""
-    lines = str(error).strip().splitlines()
-    return lines[-1] if lines else type(error).__name__
+    """Return the last line of an error's message, where vLLM states the reason.
+
+    Pydantic adds a line with a link to its errors of validation, which is left out.
+    """
+    lines = [line.strip() for line in str(error).splitlines() if _LINK not in line]
+    return next((line for line in reversed(lines) if line), type(error).__name__)

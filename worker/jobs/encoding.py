@@ -26,6 +26,8 @@ async def encode(
     """
     text = await tokenizer.render(job, style)
     texts = (job.messages, job.prompts, job.tools, text)
-    if not job.images and len(orjson.dumps(texts)) <= SHORT_BYTES:
+    if job.images:
+        return await tokenizer.encode_images(job, style, text)
+    if len(orjson.dumps(texts)) <= SHORT_BYTES:
         return tokenizer.encode(job, style, text)
     return await asyncio.to_thread(tokenizer.encode, job, style, text)

@@ -83,13 +83,14 @@ class TokenizationDesk:
     async def run(self) -> None:
         """Answer calls until cancelled. While Redis is unavailable, wait for it."""
         async with asyncio.TaskGroup() as group:
-            for _ in range(MAX_CONCURRENT):
-                group.create_task(self._serve())
+            group.create_task(self._serve(with_images=self.serves_images))
+            for _ in range(MAX_CONCURRENT - 1):  # images take long, and may not keep text waiting
+                group.create_task(self._serve(with_images=False))
 
-    async def _serve(self) -> None:
+    async def _serve(self, *, with_images: bool) -> None:
         while True:
             try:
-                raw = await self.calls.take(timeout_s=WAIT_S, with_images=self.serves_images)
+                raw = await self.calls.take(timeout_s=WAIT_S, with_images=with_images)
                 if raw is not None:
                     await self._answer(raw)
             except RedisUnavailable as error:  # front ends ask again

@@ -3,6 +3,7 @@
 The functions compute with numbers of bytes and tokens. `memory.py` measures them.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 MIB = 1 << 20
@@ -129,8 +130,13 @@ def divide_cpu(rest: int, asked: Parts, *, full_context: int) -> Division:
     return Division(**{**usual, **fixed})
 
 
-def layer_width(hidden_size: int, intermediate_size: int | None) -> int:
-    """Estimate the width of a layer's intermediate results, by default of the usual MLP."""
+def layer_width(hidden_size: int, intermediate_size: int | Sequence[int] | None) -> int:
+    """Estimate the width of the widest layer's intermediate results.
+
+    `intermediate_size` is the MLP's width, or that of each layer's; None means the usual MLP.
+    """
+    if isinstance(intermediate_size, Sequence):
+        intermediate_size = max(intermediate_size)
     return 8 * hidden_size + 3 * (intermediate_size or 4 * hidden_size)
 
 

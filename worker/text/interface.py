@@ -55,6 +55,14 @@ class PromptTokenizer(Protocol):
             JobFailed: the client's input is invalid; the error names the field.
         """
 
+    async def encode_images(
+        self, job: Job, style: PromptStyle, text: str | None = None
+    ) -> Sequence[EncodedPrompt]:
+        """Do the same as `encode` for a job with images, on a thread in its tenant's turn.
+
+        All calls must come from one event loop.
+        """
+
     def encode_text(self, text: str, *, add_special_tokens: bool) -> list[int]:
         """Return the tokens of a text. The text may be empty."""
 

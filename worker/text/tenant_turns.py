@@ -82,14 +82,18 @@ class CpuTurns(Generic[T]):
 class TenantTurns:
     """Turns of the tenants of one worker. All calls must come from one event loop."""
 
-    def __init__(self, max_running: int) -> None:
-        """Let at most `max_running` turns of different tenants run at a time."""
+    def __init__(self, max_running: int, *, refuses: bool = True) -> None:
+        """Let at most `max_running` turns of different tenants run at a time.
+
+        Unless it `refuses`, tenants that have used much CPU time only wait longer than others.
+        """
         self._turns: CpuTurns[asyncio.Future[None]] = CpuTurns(max_running)
+        self._refuses = refuses
 
     @asynccontextmanager
     async def turn(self, tenant: str) -> AsyncIterator[Turn]:
         """Wait for a turn, which lasts as long as the context. Raises SpentTooMuch if refused."""
-        if not self._turns.has_room(tenant):
+        if self._refuses and not self._turns.has_room(tenant):
             raise SpentTooMuch
         begins: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._turns.add(tenant, begins)
@@ -97,7 +101,7 @@ class TenantTurns:
         turn = Turn()
         try:
             await begins
-            if self._turns.spent_s(tenant, time.monotonic()) >= MAX_SPENT_S:
+            if self._refuses and self._turns.spent_s(tenant, time.monotonic()) >= MAX_SPENT_S:
                 raise SpentTooMuch
             yield turn
         finally:

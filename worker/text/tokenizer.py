@@ -1,6 +1,9 @@
 """Converts chats and prompts to token ids."""
 
+import asyncio
+import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -15,10 +18,15 @@ from worker.text.prompt_style import BASE_STYLE, PromptStyle
 from worker.text.reasoning_format import is_open
 from worker.text.templates.chat_template import TEMPLATE_ERRORS, render_chat
 from worker.text.templates.sandbox import AdapterTemplates, TemplateChat
+from worker.text.tenant_turns import TenantTurns
 
 USUAL_ROLES = ("system", "user", "assistant", "tool")
 MAX_REASON_CHARS = 500
 """Maximum length of a template's error. Errors of transformers can contain the whole prompt."""
+
+
+MAX_IMAGE_PROMPTS = 2
+"""Maximum number of prompts, of different tenants, whose images are decoded at the same time."""
 
 
 class Tokenizer:
@@ -42,6 +50,8 @@ class Tokenizer:
         self._reasoning = reasoning
         self._token_bytes = TokenBytes(hf_tokenizer)
         self._templates = AdapterTemplates()
+        self._image_turns = TenantTurns(MAX_IMAGE_PROMPTS, refuses=False)
+        self._image_threads = ThreadPoolExecutor(MAX_IMAGE_PROMPTS, thread_name_prefix="images")
 
     async def render(self, job: Job, style: PromptStyle) -> str | None:
         """See `PromptTokenizer.render`. Refuses tools in another form than the adapter's."""
@@ -82,6 +92,20 @@ class Tokenizer:
         for i, token_id in enumerate(prompt):
             self._check_id(token_id, f"{param}[{i}]")
         return _not_empty(list(prompt), param)
+
+    async def encode_images(
+        self, job: Job, style: PromptStyle = BASE_STYLE, text: str | None = None
+    ) -> list[EncodedPrompt]:
+        """See `PromptTokenizer.encode_images`."""
+        async with self._image_turns.turn(job.tenant) as turn:
+            start_s = time.monotonic()
+            loop = asyncio.get_running_loop()
+            try:
+                return await loop.run_in_executor(
+                    self._image_threads, self.encode, job, style, text
+                )
+            finally:
+                turn.cpu_s = time.monotonic() - start_s
 
     def encode_text(self, text: str, *, add_special_tokens: bool) -> list[int]:
         """Return the tokens of a text. The text may be empty."""

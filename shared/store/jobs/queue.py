@@ -453,6 +453,7 @@ def _option_args(options: EnqueueOptions) -> dict[str, Arg]:
         "idempotency_digest": idempotency.digest if idempotency else "",
         "body_digest": idempotency.body_digest if idempotency else "",
         "key_id": options.key_id,
+        "only_repeats": int(options.only_repeats),
     }
 
 

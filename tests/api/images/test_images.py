@@ -1,9 +1,11 @@
 """Images in chats of all three APIs: what jobs carry, and what is refused before it is queued."""
 
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from typing import Any
+from unittest.mock import AsyncMock
 
 import httpx
 import pytest
@@ -154,6 +156,9 @@ BAD = {
     "a private network": ("https://10.1.2.3/cat.png", "isn't public"),
     "metadata of a cloud": ("http://169.254.169.254/latest/meta-data", "isn't public"),
     "a password": ("http://me:secret@example.com/cat.png", "user name or password"),
+    "a service of a cloud": ("http://168.63.129.16/", "isn't public"),
+    "another service of a cloud": ("http://192.0.0.192/opc", "isn't public"),
+    "a site's address": ("http://[fec0::1]/cat.png", "isn't public"),
     "a long URL": (HUGE, "printable ASCII"),
     "a URL beyond ASCII": ("http://example.com/käfer.png", "printable ASCII"),
 }
@@ -194,6 +199,15 @@ async def test_all_images_of_a_request_have_a_bounded_number_of_pixels(
         *(400, "invalid_value"),
         "messages[0].content[2].image_url.url",
     )
+
+
+async def test_the_images_of_all_answers_have_bounds(direct: httpx.AsyncClient) -> None:
+    for size, num_images, num_answers in ((8, 6, 3), (4000, 1, 5)):
+        image = data_url(png_header(size, size))
+        body = {**chat_body(*[image] * num_images), "n": num_answers}
+        reply = await direct.post(CHAT, json=body)
+        assert error_of(reply) == (400, "invalid_value", "n")
+        assert f"{num_answers} answers to {num_images * num_answers} images" in reply.text
 
 
 async def test_a_prompt_with_images_is_not_truncated(direct: httpx.AsyncClient) -> None:
@@ -248,11 +262,17 @@ class TestRemoteImages:
         return ("127.0.0.1",)
 
     @pytest.fixture
-    def images(self) -> Iterator[str]:
+    def served(self) -> Counter[str]:
+        """Count requests to the server, by path."""
+        return Counter()
+
+    @pytest.fixture
+    def images(self, served: Counter[str]) -> Iterator[str]:
         """Serve images, and return the URL of the server."""
 
         class Handler(QuietHandler):
             def do_GET(self) -> None:
+                served[self.path] += 1
                 if self.path.startswith("/redirect"):
                     self.send_response(302)
                     self.send_header("Location", self.path.partition("?")[2])
@@ -262,7 +282,7 @@ class TestRemoteImages:
                 elif self.path.strip("/").isdecimal():
                     self.reply(200, FILES[int(self.path.strip("/"))])
                 else:
-                    self.reply(404)
+                    self.reply(403 if self.path == "/denied" else 404)
 
         with running(LocalServer(Handler)) as server:
             yield server.url
@@ -274,23 +294,57 @@ class TestRemoteImages:
         body = BODIES[path](f"{images}/0", f"{images}/redirect?/1")
         check_job(await queued(direct, path, body, queue), FILES)
 
-    async def test_a_repeated_request_with_a_key_has_the_first_ones_job(
-        self, direct: httpx.AsyncClient, queue: Queue, images: str
+    @paths
+    async def test_a_repeated_request_fetches_nothing_and_has_the_first_ones_job(
+        self,
+        direct: httpx.AsyncClient,
+        queue: Queue,
+        images: str,
+        served: Counter[str],
+        path: str,
+    ) -> None:
+        worker = await ScriptedWorker.start(queue)
+        body = {**BODIES[path](f"{images}/0"), "background": True}
+        headers = {"Idempotency-Key": "one"}
+        first = await direct.post(path, json=body, headers=headers)
+        assert len((await worker.take()).job.images) == 1
+        served.clear()
+        second = await direct.post(path, json=body, headers=headers)
+        assert first.json()["id"] == second.json()["id"]
+        assert served == {}
+        other = {**BODIES[path](f"{images}/1"), "background": True}
+        assert (await direct.post(path, json=other, headers=headers)).status_code == 409
+
+    async def test_a_request_whose_earlier_job_has_expired_meanwhile_is_not_answered_without_images(
+        self, direct: httpx.AsyncClient, queue: Queue, images: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         await ScriptedWorker.start(queue)
+        # The key expires between this look-up and the enqueueing.
+        monkeypatch.setattr(Queue, "have_jobs", AsyncMock(return_value=[True]))
         body = {**chat_body(f"{images}/0"), "background": True}
-        headers = {"Idempotency-Key": "one"}
-        first, second = [await direct.post(CHAT, json=body, headers=headers) for _ in range(2)]
-        assert first.json()["id"] == second.json()["id"]
+        reply = await direct.post(CHAT, json=body, headers={"Idempotency-Key": "one"})
+        assert reply.status_code == 503
+        assert "has just expired; try again" in reply.text
+
+    async def test_a_base_model_without_a_name_counts_tokens_of_remote_images(
+        self, direct: httpx.AsyncClient, queue: Queue, images: str, served: Counter[str]
+    ) -> None:
+        await ScriptedWorker.start(queue, WITHOUT_IMAGES)
+        body = chat_body(f"{images}/0")
+        del body["model"]
+        reply = await direct.post("/tokenize", json=body)
+        assert "no live worker of this pool serves images" in reply.text
+        assert served == {"/0": 1}
 
     @paths
     @pytest.mark.parametrize(
         ("name", "reason"),
         [
             ("missing", "status 404"),
+            ("denied", "status 403"),
             ("large", "than the server's --max-body-bytes allows"),
             ("redirect?http://10.0.0.1/0", "isn't public; the server's --image-private-host"),
-            ("redirect?s3://bucket/0", "isn't http or https"),
+            ("redirect?s3://bucket/0", "it isn't an https or http URL"),
             ("redirect?/redirect", "redirects"),
         ],
     )

@@ -46,6 +46,8 @@ NOT_IN_CONTAINERS = {
     "LORIKEET_VLLM_PYTHON",
 }
 """Containers take keys from LORIKEET_API_KEYS, which is required. vLLM has an image of its own."""
+OF_FRONT_ENDS = {"control": {"LORIKEET_IMAGE_PRIVATE_HOSTS", "LORIKEET_MAX_BODY_BYTES"}}
+"""Settings of front ends that also hold for the requests of batches."""
 FIXED = {
     "LORIKEET_REDIS_URL",
     "LORIKEET_HOST",
@@ -223,7 +225,7 @@ def test_every_variable_is_documented_and_every_documented_one_is_used() -> None
 def test_every_setting_reaches_its_container(name: str) -> None:
     settings = {f"LORIKEET_{field.upper()}" for field in SETTINGS[name].model_fields}
     given = {k for k in SERVICES[name]["environment"] if k.startswith("LORIKEET_")}
-    assert given == settings - NOT_IN_CONTAINERS
+    assert given == settings - NOT_IN_CONTAINERS | OF_FRONT_ENDS.get(name, set())
 
 
 def test_the_values_shown_are_the_defaults() -> None:

@@ -274,6 +274,15 @@ def test_sizes_equal_those_of_the_loaded_model(model_type: str, tmp_path: Path) 
     assert 0 <= padding < 0.2 * shape.weight_bytes
 
 
+@pytest.mark.parametrize("model_type", ["gpt2", "gemma3n_text"])
+def test_models_with_dropout_or_a_width_for_each_layer_have_a_size(
+    model_type: str, tmp_path: Path
+) -> None:
+    folder = save_tiny_model(tmp_path, model_type)
+    loaded = load_model(str(folder), dtype="float32", device="cpu")
+    assert served_shape(str(folder), folder, torch.float32).max_model_len == loaded.max_model_len
+
+
 @pytest.mark.parametrize("is_tied", [False, True])
 def test_quantised_linears_take_as_much_memory_as_in_the_loaded_model(
     is_tied: bool, tmp_path: Path

@@ -182,6 +182,15 @@ def test_a_worker_on_cpus_has_as_many_threads_as_its_limit() -> None:
     assert [e["valueFrom"]["resourceFieldRef"]["resource"] for e in threads] == ["limits.cpu"]
 
 
+def test_batches_fetch_images_as_front_ends_do() -> None:
+    hosts, size = "image_private_hosts={pictures.internal}", "max_body_bytes=40000000"
+    found = rendered("trial", f"api.settings.{hosts}", f"api.settings.{size}")
+    (control,) = [spec for component, spec in pod_specs(found) if component == "control"]
+    env = plain_env(control)
+    assert env["LORIKEET_IMAGE_PRIVATE_HOSTS"] == "pictures.internal"
+    assert env["LORIKEET_MAX_BODY_BYTES"] == "40000000"
+
+
 def test_pools_share_a_redis_under_names_of_their_own() -> None:
     found = {
         (component, plain_env(spec)["LORIKEET_POOL"])

@@ -1,10 +1,5 @@
 """Multimodal models answer text as transformers + PEFT do on the whole model, towers included."""
 
-import os
-import signal
-import subprocess
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,13 +8,11 @@ from typing import Any
 import pytest
 from conditional import TYPES, conditional_model, save_conditional
 from engines import engine_of, greedy_request, outputs_of, random_prompt, run
+from killed_worker import check_answers_over_a_kill
 from reference import check_greedy_along, logits_along, with_adapter
-from servers import LORIKEET
 from tiny import save_adapter
-from worker_support import Client, has_workers, until
+from worker_support import Client
 
-from ops.commands.flags import to_argv
-from shared.protocol.jobs import JobState, SamplingParams
 from worker.engine.request import Request
 from worker.lora.checkpoint.adapter import read_checkpoint
 from worker.lora.checkpoint.adapter_files import AdapterFiles
@@ -119,47 +112,11 @@ def test_an_answer_has_the_same_bits_alone_and_in_company(case: Case) -> None:
         assert answers([str(i)])[str(i)] == together[str(i)]
 
 
-@contextmanager
-def worker(redis_url: str, pool: str, case: Case) -> Iterator["subprocess.Popen[bytes]"]:
-    adapters = tuple(f"{name}={folder}" for name, folder in case.adapters.items())
-    settings = {"redis_url": redis_url, "pool": pool, "dtype": "float32", "adapters": adapters}
-    settings |= {"lease_ms": 1000, "kv_cache_mb": 64, "adapter_memory_mb": 64, "threads": 1}
-    argv = [str(LORIKEET), "worker", str(case.folder), *to_argv(settings, list(settings))]
-    process = subprocess.Popen(argv, env=dict(os.environ))
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("case", ["mistral3", "qwen3_vl"], indirect=True)
 async def test_answers_go_on_after_their_worker_was_killed(
     case: Case, client: Client, redis_url: str, pool: str
 ) -> None:
-    with ExitStack() as workers:
-        first = workers.enter_context(worker(redis_url, pool, case))
-        await until(lambda: has_workers(client.views, 1), 120)
-        base = await client.registry.base()
-        assert base is not None
-        versions = {each.name: each.version for each in await client.registry.adapters()}
-        prompt = tuple(random_prompt(1, 20))
-        greedy = SamplingParams(seed=1, max_tokens=400, temperature=0.0, ignore_eos=True)
-        jobs = {
-            name: await client.send(
-                prompt, version=versions.get(name, base.version), sampling=greedy
-            )
-            for name in NAMES
-        }
-        for job in jobs.values():
-            await client.until_published(job, 10)
-        os.kill(first.pid, signal.SIGKILL)
-        workers.enter_context(worker(redis_url, pool, case))
-        ends = [await client.end_of(job, 120) for job in jobs.values()]
-    assert [(end.state, end.try_) for end in ends] == [(JobState.DONE, 2)] * len(ends)
-    for name, job in jobs.items():
-        ((ids, _),) = client.answers_of(job).values()
-        assert len(ids) == 400
-        check_greedy_along(logits_along(case.model_of(name), prompt, ids), ids)
+    await check_answers_over_a_kill(
+        client, redis_url, pool, base=case.folder, adapters=case.adapters, model_of=case.model_of
+    )

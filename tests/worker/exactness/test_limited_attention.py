@@ -13,9 +13,11 @@ import pytest
 import torch
 from engines import Outputs, engine_of, greedy_request, load, outputs_of, random_prompt, tokens_of
 from kernel_sets import NATIVE_DTYPES
+from killed_worker import check_answers_over_a_kill
 from reference import check_greedy_along, logits_along, with_adapter
-from tiny import roughen, save_adapter, tiny_model
+from tiny import roughen, save_adapter, tiny_model, tiny_tokenizer
 from transformers import PreTrainedModel
+from worker_support import Client
 
 from shared.errors import AdapterRejected
 from worker.engine.request import Request
@@ -80,6 +82,25 @@ def test_a_mixed_batch_with_chunks_and_preemption_equals_the_reference(
         got = tokens_of(outputs[request.id])
         logits = logits_along(models[NAMES[i % len(NAMES)]], request.prompt_ids, got)
         check_greedy_along(logits, got)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("model_type", OTHERS)
+async def test_answers_go_on_after_their_worker_was_killed(
+    model_type: str, client: Client, redis_url: str, pool: str, tmp_path: Path
+) -> None:
+    adapters = folders_of(model_type, tmp_path)
+    base_of(model_type).save_pretrained(tmp_path / "base")
+    tiny_tokenizer().save_pretrained(tmp_path / "base")
+
+    def model_of(name: str) -> Any:
+        base = base_of(model_type)
+        return with_adapter(base, adapters[name]) if name in adapters else base
+
+    await check_answers_over_a_kill(
+        client, redis_url, pool, base=tmp_path / "base", adapters=adapters, model_of=model_of
+    )
 
 
 DENSE: dict[str, dict[str, Any]] = {

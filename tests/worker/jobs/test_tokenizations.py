@@ -4,7 +4,7 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator
 from typing import Any
-from unittest.mock import Mock
+from unittest.mock import AsyncMock, Mock
 
 import pytest
 from scripted_engine import BASE, HF
@@ -14,7 +14,7 @@ from shared.cancel_tasks import cancel_tasks
 from shared.errors import AdapterRejected, ErrorCode
 from shared.protocol.adapters import Adapter
 from shared.protocol.ids import AdapterVersion, CallId
-from shared.protocol.jobs import Endpoint
+from shared.protocol.jobs import Endpoint, Job
 from shared.protocol.tokenization import Call, Decode, Describe, EncodeChat, EncodeText, Reply
 from shared.store.adapters.registry import Registry
 from shared.store.jobs.tokenizations import Tokenizations
@@ -23,7 +23,9 @@ from shared.store.redis.keys import Keys
 from worker.adapters.loader_threads import LoaderThreads
 from worker.adapters.residency import Residency
 from worker.adapters.source.interface import CheckedAdapter
+from worker.engine_simulated.text import SimulatedTokenizer
 from worker.jobs.tokenizations import AdapterStyles, TokenizationDesk
+from worker.text.interface import EncodedPrompt
 from worker.text.prompt_style import BASE_STYLE, PromptStyle
 from worker.text.tokenizer import Tokenizer
 
@@ -126,3 +128,26 @@ async def test_no_text_has_no_tokens_unknown_tokens_are_refused_and_other_calls_
     assert (await ask(calls, EncodeText(text="", add_special_tokens=False))).ids == ()
     error = (await ask(calls, Decode(ids=(1, 10**6)))).error
     assert (error.code, error.param) == (ErrorCode.INVALID_VALUE, "tokens[1]")
+
+
+async def test_calls_with_images_do_not_keep_texts_waiting(
+    redis: Redis, keys: Keys, source: Mock, calls: Tokenizations, client: Client
+) -> None:
+    begun, may_end = asyncio.Event(), asyncio.Event()
+
+    class SlowImages(SimulatedTokenizer):
+        async def encode_images(self, job: Job, *_: Any) -> list[EncodedPrompt]:
+            begun.set()
+            await may_end.wait()
+            return self.encode(job)
+
+    styles = Mock(style=AsyncMock(return_value=BASE_STYLE))
+    task = asyncio.create_task(TokenizationDesk(calls, SlowImages(), styles).run())
+    image = client.make(endpoint=Endpoint.CHAT, messages=MESSAGES, images=("aGk=",))
+    asked = [asyncio.create_task(ask(calls, EncodeChat(job=image))) for _ in range(3)]
+    await begun.wait()
+    assert (await ask(calls, EncodeText(text="hello"))).ids
+    assert not any(each.done() for each in asked)
+    may_end.set()
+    assert all([(await each).ids for each in asked])
+    await cancel_tasks(task)

@@ -1,7 +1,10 @@
 """Prompts are tokenized in the style of the base or of an adapter."""
 
 import asyncio
+import threading
+from collections.abc import Sequence
 from dataclasses import replace
+from queue import Queue
 from typing import Any
 
 import pytest
@@ -212,3 +215,43 @@ def test_a_template_that_fails_for_any_chat_fails_the_request(template: str) -> 
     own = style_of(Prompting(templates={"default": template}))
     with pytest.raises(JobFailed, match="chat template rejects the messages"):
         text_of(chat(), own)
+
+
+class BlockingReader:
+    """Reader of images that notes the tenant of each image, and waits for permission to read it."""
+
+    def __init__(self) -> None:
+        self.begun: Queue[str] = Queue()
+        self.permits = threading.Semaphore(0)
+
+    def messages(self, messages: Any, template: str) -> list[dict[str, Any]]:
+        return [{"role": "user", "content": "look"}]
+
+    def encode(self, ids: list[int], images: Sequence[str]) -> tuple[list[int], object]:
+        self.begun.put(images[0])
+        assert self.permits.acquire(timeout=30)
+        return ids, images
+
+
+async def test_a_tenant_with_many_images_does_not_keep_those_of_another_waiting() -> None:
+    reader = BlockingReader()
+    tokenizer = Tokenizer(byte_level_tokenizer(), vocab_size=500, images=reader)
+
+    def encoding(tenant: str) -> "asyncio.Task[Any]":
+        content = [{"type": "image"}]
+        job = make_job(endpoint=Endpoint.CHAT, prompts=(), messages=({"content": content},))
+        job = replace(job, tenant=tenant, images=(tenant,))
+        return asyncio.create_task(encode(tokenizer, job, BASE_STYLE))
+
+    async def next_begun() -> str:
+        return await asyncio.to_thread(lambda: reader.begun.get(timeout=30))
+
+    tasks = [encoding("red") for _ in range(4)]
+    assert await next_begun() == "red"
+    tasks += [encoding("blue"), encoding("green")]
+    others = {await next_begun()}
+    reader.permits.release()
+    others.add(await next_begun())
+    assert others == {"blue", "green"}
+    reader.permits.release(5)
+    await asyncio.gather(*tasks)

@@ -45,8 +45,14 @@ class AllowedUrls:
             self.allow(url)
         return url
 
+    def redirect(self, target: str) -> RemoteUrl:
+        """Return the parts of a redirect's target. Raises BadUrl or SourceFailed as `allow`."""
+        url = RemoteUrl.parse(target)
+        self.allow(url)
+        return url
+
     def allow(self, url: RemoteUrl) -> None:
-        """Check a URL, such as a redirect's target. Raises SourceFailed if it is below no root."""
+        """Check a URL. Raises SourceFailed if it is below no root."""
         if not any(url.is_below(root) for root in self._roots):
             raise SourceFailed(
                 ErrorCode.SOURCE_NOT_ALLOWED,

@@ -89,7 +89,7 @@ class Stager:
         try:
             if url.scheme not in BUCKETS:
                 pieces = fetch_over_http(
-                    url, allow=self._allowed.allow, check=self._addresses, budget=budget
+                    url, parse=self._allowed.redirect, check=self._addresses, budget=budget
                 )
             else:
                 bucket = Bucket(url, budget)

@@ -27,6 +27,10 @@ from ops.lab.generate.models.outcome import Outcome, Status
 from ops.lab.generate.models.score import Scored, scores
 from ops.lab.generate.models.tiny_config import tiny_config, tiny_tokenizer
 from shared.errors import AdapterRejected, ModelRejected
+from worker.engine.config import EngineConfig
+from worker.engine.engine import NativeEngine
+from worker.lora.checkpoint.adapter import read_checkpoint
+from worker.lora.checkpoint.adapter_files import AdapterFiles
 from worker.model.loader import LoadedModel, load_model
 from worker.model.loading.architecture import read_config
 
@@ -37,9 +41,10 @@ ARCHITECTURES: dict[str, str] = {
 """Transformers' class for each model type that answers text: for text alone if there is one."""
 _MAX_WEIGHTS = 20_000_000
 """Maximum number of weights. In a larger model, `tiny_config` has missed a field to shrink."""
-_TOLERANCE = 1e-3
+TOLERANCE = 1e-3
 """Largest difference of log-probabilities between the engine and transformers, in float32."""
 _MAX_REASON = 240
+_STEP_TOKENS = 16  # less than a prompt, so that prompts are computed in several steps
 
 
 class _Ended(Exception):
@@ -77,9 +82,9 @@ def _attempt(model_type: str, folder: Path) -> str:
         _Ended: the model can't be built or isn't served.
     """
     base = folder / "base"
-    config = _built(lambda: _save_config(base, model_type))
+    config = _built(lambda: save_config(base, model_type))
     _accepted(base, lambda: read_config(str(base), base))
-    reference: PreTrainedModel = _built(lambda: _save_model(base, config))
+    reference: PreTrainedModel = _built(lambda: save_model(base, config))
     loaded: LoadedModel = _accepted(
         base, lambda: load_model(str(base), dtype="float32", device="cpu")
     )
@@ -98,17 +103,23 @@ def _accepted(base: Path, load: Callable[[], Any]) -> Any:
         return load()
     except ModelRejected as error:
         reason = str(error).removeprefix(f"--model {base}: ").partition("; ")[0]
-        raise _Ended(Status.REFUSED, _shortened(reason)) from error
+        raise _Ended(Status.REFUSED, shortened(reason)) from error
 
 
-def _save_config(base: Path, model_type: str) -> Any:
-    config = tiny_config(model_type)
+def save_config(base: Path, model_type: str, *, for_vllm: bool = False) -> Any:
+    """Save the configuration and the tokenizer of a tiny model; see `tiny_config`."""
+    config = tiny_config(model_type, for_vllm=for_vllm)
     config.save_pretrained(base)
     tiny_tokenizer().save_pretrained(base)
     return config
 
 
-def _save_model(base: Path, config: Any) -> PreTrainedModel:
+def save_model(base: Path, config: Any) -> PreTrainedModel:
+    """Save a random float32 model of this configuration, and return it.
+
+    Raises:
+        ValueError: it isn't tiny.
+    """
     with torch.device("meta"):
         num_weights = sum(p.numel() for p in _from_config(config).parameters())
     if num_weights > _MAX_WEIGHTS:
@@ -154,9 +165,15 @@ def _compare(
         ValueError: PEFT can't make such an adapter.
     """
     adapted = _save_adapter(folder, copy.deepcopy(reference), targets, loaded)
-    base, tuned = scores(loaded, folder)
+    config = EngineConfig(
+        max_num_batched_tokens=_STEP_TOKENS, kv_cache_bytes=8 << 20, adapter_bytes=64 << 20
+    )
+    engine = NativeEngine(loaded, config)
+    checked = read_checkpoint("a", AdapterFiles(folder), engine.base, dtype=loaded.dtype)
+    engine.add_adapter(checked)
+    base, tuned = scores(engine, checked.version)
     for scored, model, name in ((base, reference, "base model"), (tuned, adapted, "adapter")):
-        if not (gap := _deviation(scored, model)) <= _TOLERANCE:
+        if not (gap := deviation(scored, model)) <= TOLERANCE:
             reason = f"log-probabilities of the {name} deviate by {gap:.2g}"
             raise _Ended(Status.DIFFERS, reason)
 
@@ -172,18 +189,23 @@ def _save_adapter(
         target_modules=list(targets),
         fan_in_fan_out=bool(loaded.base.conv1d),
     )
-    adapted = get_peft_model(base, config)
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for name, parameter in adapted.named_parameters():
-            if "lora_" in name:
-                parameter.normal_(std=0.1, generator=generator)
+    adapted = randomise(get_peft_model(base, config))
     adapted.save_pretrained(folder)
+    return adapted
+
+
+@torch.no_grad()
+def randomise(adapted: Any) -> Any:
+    """Give the adapter of a model random weights, and return the model, ready to answer."""
+    generator = torch.Generator().manual_seed(1)
+    for name, parameter in adapted.named_parameters():
+        if "lora_" in name:
+            parameter.normal_(std=0.1, generator=generator)
     return adapted.eval()
 
 
 @torch.inference_mode()
-def _deviation(scored: Scored, model: Any) -> float:
+def deviation(scored: Scored, model: Any) -> float:
     """Return the largest difference between the engine's log-probabilities and the model's."""
     ids = torch.tensor([scored.token_ids])
     logits: Tensor = model(input_ids=ids, use_cache=False).logits[0]
@@ -202,10 +224,11 @@ def _adaptable(loaded: LoadedModel, linears: str) -> str:
 
 
 def _one_line(error: BaseException) -> str:
-    return _shortened(f"{type(error).__name__}: {' '.join(str(error).split())}")
+    return shortened(f"{type(error).__name__}: {' '.join(str(error).split())}")
 
 
-def _shortened(text: str) -> str:
+def shortened(text: str) -> str:
+    """Return the text, cut to the length of a reason."""
     return text if len(text) <= _MAX_REASON else f"{text[:_MAX_REASON]}..."
 
 

@@ -1,4 +1,4 @@
-"""Results of serving each model type with the native engine, and the file that stores them."""
+"""Results of serving each model type with an engine, and the files that store them."""
 
 from dataclasses import asdict, dataclass
 from enum import StrEnum
@@ -7,10 +7,12 @@ from pathlib import Path
 import orjson
 
 FILE = Path(__file__).parent / "outcomes.json"
+VLLM_FILE = FILE.with_name("vllm_outcomes.json")
+"""Outcomes of the vLLM engine, for the types that the native engine refuses."""
 
 
 class Status(StrEnum):
-    """Result of serving a tiny model of one type with the native engine."""
+    """Result of serving a tiny model of one type with an engine."""
 
     SERVED = "served"
     """The engine computes the same log-probabilities as transformers."""
@@ -40,9 +42,9 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcomes:
-    """The outcomes of one version of transformers, sorted by model type."""
+    """The outcomes of one version of transformers or vLLM, sorted by model type."""
 
-    transformers: str
+    version: str
     outcomes: tuple[Outcome, ...]
 
 
@@ -50,7 +52,7 @@ def read_outcomes(file: Path = FILE) -> Outcomes:
     """Read the stored outcomes."""
     content = orjson.loads(file.read_bytes())
     found = [Outcome(**{**row, "status": Status(row["status"])}) for row in content["outcomes"]]
-    return Outcomes(transformers=content["transformers"], outcomes=tuple(found))
+    return Outcomes(version=content["version"], outcomes=tuple(found))
 
 
 def write_outcomes(outcomes: Outcomes, file: Path = FILE) -> None:

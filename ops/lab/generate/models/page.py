@@ -1,11 +1,10 @@
 """The page of model types in ops/docs."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from ops.lab.generate.models.outcome import Outcome, Outcomes, Status, read_outcomes
-from ops.lab.generate.models.vllm import VllmModels, read_stored
+from ops.lab.generate.models.outcome import VLLM_FILE, Outcome, Outcomes, Status, read_outcomes
 
 PAGE = Path(__file__).parents[3] / "docs" / "model-types.md"
 WELL_KNOWN = (
@@ -53,11 +52,12 @@ Adapters may target the modules that are listed, and [norms and more](adapters.m
 layer share one tensor, so no adapter can change them. Where only attention is listed, PEFT takes
 the names of the other linears for those of experts.
 
-The last column shows which classes vLLM {vllm} lists, and whether its class for them supports LoRA,
-according to its sources. The models weren't tried. `--engine vllm` may also serve others through
-vLLM's adapter for transformers.
+The last column shows what the vLLM engine did with each type that the native engine refuses, tried
+in the same way with vLLM {vllm} on CPUs. Some of vLLM's kernels exist only for GPUs, so it may
+serve more types there; this was not tried.
 
-`python -m ops.lab.generate.models.run` tries all types and generates this page.
+`python -m ops.lab.generate.models.run` and `python -m ops.lab.generate.models.vllm_trials` try all
+types and generate this page.
 
 {counts}
 """
@@ -72,48 +72,54 @@ _STATUS = {
 
 def write_page() -> None:
     """Write the page from the stored files."""
-    PAGE.write_text(page(read_outcomes(), read_stored()))
+    PAGE.write_text(page(read_outcomes(), read_outcomes(VLLM_FILE)))
 
 
-def page(outcomes: Outcomes, vllm: VllmModels) -> str:
+def page(outcomes: Outcomes, vllm: Outcomes) -> str:
     """Return the page as Markdown."""
     by_type = {outcome.model_type: outcome for outcome in outcomes.outcomes}
     known = [by_type[name] for name in WELL_KNOWN if name in by_type]
+    on_vllm = {outcome.model_type: outcome for outcome in vllm.outcomes}
     others = [by_type[name] for name in sorted(by_type.keys() - set(WELL_KNOWN))]
     head = _HEAD.format(
-        transformers=outcomes.transformers,
+        transformers=outcomes.version,
         vllm=vllm.version,
-        counts=_counts(outcomes.outcomes, vllm),
+        counts=_counts(outcomes.outcomes, on_vllm),
     )
     return (
-        f"{head}\n## Well-known families\n\n{_table(known, vllm)}\n"
-        f"## All other types\n\n{_table(others, vllm)}"
+        f"{head}\n## Well-known families\n\n{_table(known, on_vllm)}\n"
+        f"## All other types\n\n{_table(others, on_vllm)}"
     )
 
 
-def _counts(outcomes: tuple[Outcome, ...], vllm: VllmModels) -> str:
+def _counts(outcomes: tuple[Outcome, ...], vllm: Mapping[str, Outcome]) -> str:
     counts = Counter(outcome.status for outcome in outcomes)
     rows = ["| native engine | model types |", "| --- | --- |"]
     rows += [f"| {text} | {counts[status]} |" for status, text in _STATUS.items() if counts[status]]
-    rest = [o for o in outcomes if o.status is not Status.SERVED and o.architecture in vllm.lora]
-    rows += [f"| not served, and listed by vLLM | {len(rest)} |"]
+    on_vllm = Counter(outcome.status for outcome in vllm.values())
+    rows += [f"| refused, and served by the vLLM engine on CPUs | {on_vllm[Status.SERVED]} |"]
     return "\n".join([*rows, f"| all | {len(outcomes)} |"])
 
 
-def _table(outcomes: Iterable[Outcome], vllm: VllmModels) -> str:
-    rows = ["| model type | class | native engine | adapters | vLLM |", "| --- " * 5 + "|"]
-    return "\n".join([*rows, *(row(outcome, vllm) for outcome in outcomes)]) + "\n"
+def _table(outcomes: Iterable[Outcome], vllm: Mapping[str, Outcome]) -> str:
+    rows = ["| model type | class | native engine | adapters | vLLM engine |", "| --- " * 5 + "|"]
+    return "\n".join([*rows, *(row(each, vllm.get(each.model_type)) for each in outcomes)]) + "\n"
 
 
-def row(outcome: Outcome, vllm: VllmModels) -> str:
-    """Return the row of the page's table for one model type."""
-    native = _STATUS[outcome.status]
+def row(outcome: Outcome, vllm: Outcome | None) -> str:
+    """Return the row of the page's table for one model type, with what vLLM did if it was tried."""
+    on_vllm = ""
+    if vllm:
+        on_vllm = _shown(vllm) + (f", {_escaped(vllm.adapters)}" if vllm.adapters else "")
+    names = (f"`{outcome.model_type}`", f"`{outcome.architecture}`")
+    return f"| {' | '.join((*names, _shown(outcome), outcome.adapters))} | {on_vllm} |"
+
+
+def _shown(outcome: Outcome) -> str:
+    status = _STATUS[outcome.status]
     if outcome.reason:
-        native = f"{native.partition(',')[0]}: {_escaped(outcome.reason)}"
-    lora = vllm.lora.get(outcome.architecture)
-    listed = "" if lora is None else "listed, LoRA" if lora else "listed"
-    cells = (f"`{outcome.model_type}`", f"`{outcome.architecture}`", native, outcome.adapters)
-    return f"| {' | '.join(cells)} | {listed} |"
+        return f"{status.partition(',')[0]}: {_escaped(outcome.reason)}"
+    return status
 
 
 def _escaped(text: str) -> str:

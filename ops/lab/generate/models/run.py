@@ -87,7 +87,7 @@ async def main(model_types: Sequence[str]) -> None:
         print(outcome.model_type, outcome.status, outcome.reason, flush=True)
         found[outcome.model_type] = outcome
     outcomes = tuple(found[name] for name in sorted(found))
-    write_outcomes(Outcomes(transformers=transformers.__version__, outcomes=outcomes))
+    write_outcomes(Outcomes(version=transformers.__version__, outcomes=outcomes))
     write_page()
 
 

@@ -1,21 +1,15 @@
-"""Log-probabilities of a native engine, for the base model and an adapter in one batch."""
+"""Log-probabilities of an engine, for the base model and an adapter in one batch."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
 
 from ops.lab.generate.models.tiny_config import VOCAB_SIZE
 from shared.protocol.ids import AdapterVersion
-from worker.engine.config import EngineConfig
-from worker.engine.engine import NativeEngine
+from worker.engine.interface import AnyEngine
 from worker.engine.request import ChoiceSampling, Request, RequestId
-from worker.lora.checkpoint.adapter import read_checkpoint
-from worker.lora.checkpoint.adapter_files import AdapterFiles
-from worker.model.loader import LoadedModel
 
 _PROMPT_LENGTH, _NUM_TOKENS = 29, 5
-_STEP_TOKENS = 16  # less than a prompt, so that prompts are computed in several steps
 
 
 @dataclass(slots=True)
@@ -26,21 +20,14 @@ class Scored:
     logprobs: list[float] = field(default_factory=list)
 
 
-def scores(loaded: LoadedModel, adapter: Path) -> tuple[Scored, Scored]:
+def scores(engine: AnyEngine, version: AdapterVersion | None) -> tuple[Scored, Scored]:
     """Answer a prompt with the base model and one with an adapter. Return both with their scores.
 
-    Raises:
-        AdapterRejected: the adapter can't be served.
+    `version` is resident. Without one, the base model answers both prompts.
     """
-    config = EngineConfig(
-        max_num_batched_tokens=_STEP_TOKENS, kv_cache_bytes=8 << 20, adapter_bytes=64 << 20
-    )
-    engine = NativeEngine(loaded, config)
-    checked = read_checkpoint("a", AdapterFiles(adapter), engine.base, dtype=loaded.dtype)
-    engine.add_adapter(checked)
     answers: dict[RequestId, Scored] = {}
-    for seed, version in enumerate((None, checked.version)):
-        request = _request(seed, version)
+    for seed, adapter in enumerate((None, version)):
+        request = _request(seed, adapter)
         answers[request.id] = Scored(list(request.prompt_ids))
         engine.add(request)
     _run(engine, answers)
@@ -61,7 +48,7 @@ def _request(seed: int, version: AdapterVersion | None) -> Request:
     )
 
 
-def _run(engine: NativeEngine, answers: dict[RequestId, Scored]) -> None:
+def _run(engine: AnyEngine, answers: dict[RequestId, Scored]) -> None:
     while engine.has_work:
         for output in engine.step():
             if output.error is not None or output.token_id is None or output.logprobs is None:

@@ -9,26 +9,36 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoConfig, PreTrainedTokenizerFast
 
 _FIELDS = json.loads(Path(__file__).with_name("tiny_fields.json").read_bytes())
-_SIZES: dict[str, Any] = {
-    name: group["value"] for group in _FIELDS["sizes"] for name in group["fields"]
-}
+
+
+def _values(groups: list[dict[str, Any]]) -> dict[str, Any]:
+    return {name: group["value"] for group in groups for name in group["fields"]}
+
+
+_SIZES = _values(_FIELDS["sizes"])
 """Values of fields by name. They apply to every configuration that has the field."""
+_FOR_VLLM = _values(_FIELDS["for_vllm"])
+"""Larger values. vLLM's attention on CPUs has no kernels for smaller heads."""
 VOCAB_SIZE: int = _SIZES["vocab_size"]
 """Number of tokens of each tiny model."""
 _OF_TYPE: dict[str, dict[str, Any]] = _FIELDS["of_type"]
 """Fields of types whose configurations need other values."""
 
 
-def tiny_config(model_type: str) -> Any:
+def tiny_config(model_type: str, *, for_vllm: bool = False) -> Any:
     """Return a configuration of this type for a model of a few layers.
 
     The model keeps one layer of each kind that the default configuration has.
     """
-    default = AutoConfig.for_model(model_type)
-    return type(default)(**_tiny_fields(default, model_type))
+    return _tiny(AutoConfig.for_model(model_type), model_type, _FOR_VLLM if for_vllm else {})
 
 
-def _tiny_fields(default: Any, model_type: str) -> dict[str, Any]:
+def _tiny(default: Any, model_type: str, larger: dict[str, Any]) -> Any:
+    fields = _tiny_fields(default, _SIZES | larger, larger) | _OF_TYPE.get(model_type, {})
+    return type(default)(**fields | {name: larger[name] for name in fields.keys() & larger})
+
+
+def _tiny_fields(default: Any, sizes: dict[str, Any], larger: dict[str, Any]) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     given = default.to_dict()
     num_layers = given.get("num_hidden_layers")
@@ -36,9 +46,9 @@ def _tiny_fields(default: Any, model_type: str) -> dict[str, Any]:
     layers = _kept_layers(per_layer.values())
     for name, value in given.items():
         if isinstance(value, dict) and hasattr(part := getattr(default, name), "to_dict"):
-            fields[name] = type(part)(**_tiny_fields(part, part.model_type))
-        elif name in _SIZES and value is not None:
-            fields[name] = _SIZES[name]
+            fields[name] = _tiny(part, part.model_type, larger)
+        elif name in sizes and value is not None:
+            fields[name] = sizes[name]
         elif name in per_layer:
             fields[name] = [value[layer] for layer in layers]
         elif num_layers and value == list(range(num_layers)):
@@ -48,7 +58,7 @@ def _tiny_fields(default: Any, model_type: str) -> dict[str, Any]:
     if "qk_rope_head_dim" in fields:
         fields.pop("head_dim", None)  # derived from the parts of a head
         fields["num_key_value_heads"] = _SIZES["num_attention_heads"]
-    return fields | _OF_TYPE.get(model_type, {})
+    return fields
 
 
 def _is_list_of(value: Any, num_layers: int | None) -> bool:

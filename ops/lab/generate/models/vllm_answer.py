@@ -1,0 +1,82 @@
+"""Serves one tiny model with the vLLM engine. Runs in the Python that has vLLM.
+
+`python -m ops.lab.generate.models.vllm_answer FOLDER` serves `FOLDER/base`, with the adapter in
+`FOLDER/adapter` if there is one, and prints an `Answer` as JSON.
+"""
+
+import contextlib
+import json
+import os
+import sys
+import warnings
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from ops.lab.generate.models.score import Scored, scores
+from shared.errors import AdapterRejected, ModelRejected
+from shared.protocol.ids import AdapterVersion
+from shared.settings import WorkerSettings, load_settings
+from worker.engine_vllm.environment import set_environment
+from worker.served_model import ServedModel
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What vLLM answered, or why it refused the model."""
+
+    refusal: str = ""
+    adapters_refusal: str = ""
+    """Why the adapter isn't served. The base model answered both prompts then."""
+    base: Scored | None = None
+    tuned: Scored | None = None
+
+
+def answer(folder: Path) -> Answer:
+    """Serve the model in `folder` in float32 on CPUs."""
+    settings = load_settings(
+        WorkerSettings,
+        engine="vllm",
+        model=str(folder / "base"),
+        device="cpu",
+        dtype="float32",
+        threads=1,
+        max_num_seqs=4,
+        max_model_len=128,
+        kv_cache_mb=64,
+        max_lora_rank=8,
+        adapter_store=folder / "store",
+    )
+    set_environment(settings, os.environ)
+    from worker.engine_vllm.load_model import load_vllm
+
+    try:
+        served = load_vllm(settings, on_lost=lambda: None)
+    except ModelRejected as error:
+        return Answer(refusal=str(error).replace(str(folder / "base"), "M"))
+    with contextlib.closing(served):
+        version, refusal = _resident(served, folder / "adapter")
+        base, tuned = scores(served.engine, version)
+    return Answer(adapters_refusal=refusal, base=base, tuned=tuned)
+
+
+def _resident(served: ServedModel, folder: Path) -> tuple[AdapterVersion | None, str]:
+    """Make the adapter resident. Return its version, or None and the reason."""
+    if not folder.is_dir():
+        return None, "PEFT can't adapt all linears"
+    try:
+        weights = served.adapters.source.read("a", str(folder)).weights
+        image = served.adapters.host.put(weights)
+        placing = served.engine.place(image)
+        served.engine.write_adapter(placing.reserved, image)
+        served.engine.activate_adapter(placing.reserved, image)
+    except AdapterRejected as error:
+        return None, str(error)
+    return image.version, ""
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")
+    with contextlib.redirect_stdout(sys.stderr):  # stdout is for the answer only
+        found = answer(Path(sys.argv[1]))
+    print(json.dumps(asdict(found)), flush=True)
+    os._exit(0)  # vLLM's processes may not end by themselves
