@@ -41,7 +41,7 @@ def check_rope(source: str, config: Any) -> None:
             raise ModelRejected(
                 f"--model {source}: rope_type {kind} makes a request's result depend on the "
                 "longest request in its batch, so the native engine can't serve the model exactly; "
-                "use --engine vllm"
+                "try --engine vllm"
             )
 
 
@@ -62,7 +62,7 @@ def check_windows(source: str, model: PreTrainedModel, probe: LayerProbe) -> Non
             raise ModelRejected(
                 f"--model {source}: layer {layer} of {type(model).__name__} doesn't pass its "
                 f"sliding window ({expected}) to the attention function, so the native engine "
-                "can't serve the model exactly; use --engine vllm"
+                "can't serve the model exactly; try --engine vllm"
             )
 
 
@@ -123,7 +123,7 @@ class Verifier:
             raise ModelRejected(
                 f"--model {self._source}: {type(model).__name__} doesn't return the logits of the "
                 "requested tokens alone, so the native engine can't serve the model; "
-                "use --engine vllm"
+                "try --engine vllm"
             )
         packed = torch.split(logits, _NUM_LOGITS)
         deviation = max(_deviation(a, b) for a, b in zip(self._alone, packed, strict=True))
@@ -131,7 +131,7 @@ class Verifier:
             raise ModelRejected(
                 f"--model {self._source}: {type(model).__name__} computes packed requests "
                 f"differently from each request alone (logits deviate by {deviation:.2g} standard "
-                "deviations), so the native engine can't serve the model; use --engine vllm"
+                "deviations), so the native engine can't serve the model; try --engine vllm"
             )
 
     def _check_causal(self, logits: Tensor) -> None:

@@ -175,7 +175,7 @@ def test_loading_takes_at_most_a_fifth_more_memory_than_what_is_served(
     assert 0.95 * served < peak < 1.2 * served
 
 
-VLLM = "can't compute: use --engine vllm"
+VLLM = "can't compute: try --engine vllm"
 REFUSED = {
     "AWQ (gemv)": ({"quant_method": "awq", "bits": 4, "version": "gemv"}, VLLM),
     "GPTQ (3 bits)": ({"quant_method": "gptq", "bits": 3}, VLLM),
@@ -189,7 +189,7 @@ REFUSED = {
         VLLM,
     ),
     "ModelOpt": ({"quant_method": "modelopt"}, VLLM),
-    "novel": ({"quant_method": "novel"}, "use --engine vllm if vLLM knows this method"),
+    "novel": ({"quant_method": "novel"}, "try --engine vllm if vLLM knows this method"),
     "SpQR": ({"quant_method": "spqr"}, "use the model that was quantised"),
 }
 

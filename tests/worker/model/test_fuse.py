@@ -170,7 +170,7 @@ def test_a_model_that_does_not_call_each_linear_is_refused() -> None:
     assert str(error.value) == (
         "--model tiny: LlamaForCausalLM doesn't call each of its linears, so adapters on "
         "model.layers.1.mlp.gate_proj, model.layers.2.mlp.gate_proj, model.layers.3.mlp.gate_proj "
-        "and 1 more would differ from PEFT's; use --engine vllm"
+        "and 1 more would differ from PEFT's; try --engine vllm"
     )
 
 

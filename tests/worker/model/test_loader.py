@@ -47,7 +47,7 @@ SUPPORTED = {
 REFUSED = {
     "falcon": (
         {},
-        "FalconForCausalLM doesn't send each of its 2 layers.*; use --engine vllm if vLLM knows "
+        "FalconForCausalLM doesn't send each of its 2 layers.*; try --engine vllm if vLLM knows "
         "this model$",
     ),
     "bloom": ({}, "BloomForCausalLM doesn't send each of its 2 layers"),
@@ -102,7 +102,7 @@ def test_a_model_that_hides_its_window_fails_or_returns_all_logits_is_refused() 
         load(model)
     model = tiny_model()
     model.model.layers[1].mlp.forward = Mock(side_effect=KeyError("pixel_values"))
-    message = r"native engine can't run LlamaForCausalLM \(KeyError: 'pixel_values'\); use --eng"
+    message = r"native engine can't run LlamaForCausalLM \(KeyError: 'pixel_values'\); try --eng"
     with pytest.raises(ModelRejected, match=message):
         load(model)
 
@@ -186,7 +186,7 @@ def test_the_refusal_names_the_model_the_reason_and_vllm_if_that_may_serve_it(
     (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type, **fields}))
     [line] = refused(f"^--model {tmp_path}", tmp_path).splitlines()
     assert all(part in line for part in parts)
-    assert ("use --engine vllm" in line) is ("--engine" in line) is suggests_vllm
+    assert ("try --engine vllm" in line) is ("--engine" in line) is suggests_vllm
 
 
 @pytest.mark.parametrize("text", [None, "[]", "{", "{}", '{"model_type": 3}'])

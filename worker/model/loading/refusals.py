@@ -11,8 +11,8 @@ from transformers import PreTrainedModel
 
 from shared.errors import LorikeetError, ModelRejected, first_line
 
-OTHER_ENGINE = "use --engine vllm"
-"""Advice for a model that only the other engine can serve."""
+OTHER_ENGINE = "try --engine vllm"
+"""Advice for a model that only the other engine may serve. The page of types shows results."""
 
 OTHER_ENGINE_IF_KNOWN = f"{OTHER_ENGINE} if vLLM knows this model"
 """The advice for a model that bypasses transformers' attention interface; vLLM may know it."""

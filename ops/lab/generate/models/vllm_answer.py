@@ -1,7 +1,7 @@
 """Serves one tiny model with the vLLM engine. Runs in the Python that has vLLM.
 
-`python -m ops.lab.generate.models.vllm_answer FOLDER` serves `FOLDER/base`, with the adapter in
-`FOLDER/adapter` if there is one, and prints an `Answer` as JSON.
+`python -m ops.lab.generate.models.vllm_answer FOLDER DTYPE` serves `FOLDER/base`, with the adapter
+in `FOLDER/adapter` if there is one, and prints an `Answer` as JSON.
 """
 
 import contextlib
@@ -31,14 +31,14 @@ class Answer:
     tuned: Scored | None = None
 
 
-def answer(folder: Path) -> Answer:
-    """Serve the model in `folder` in float32 on CPUs."""
+def answer(folder: Path, dtype: str) -> Answer:
+    """Serve the model in `folder` on CPUs."""
     settings = load_settings(
         WorkerSettings,
         engine="vllm",
         model=str(folder / "base"),
         device="cpu",
-        dtype="float32",
+        dtype=dtype,
         threads=1,
         max_num_seqs=4,
         max_model_len=128,
@@ -77,6 +77,6 @@ def _resident(served: ServedModel, folder: Path) -> tuple[AdapterVersion | None,
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
     with contextlib.redirect_stdout(sys.stderr):  # stdout is for the answer only
-        found = answer(Path(sys.argv[1]))
+        found = answer(Path(sys.argv[1]), sys.argv[2])
     print(json.dumps(asdict(found)), flush=True)
     os._exit(0)  # vLLM's processes may not end by themselves

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,30 +42,46 @@ from worker.engine_vllm.environment import FOLDER
 
 _LIMIT_S = 180.0
 _AT_ONCE = 2
+_BFLOAT16_ALONE = "requires BF16"
+"""Part of vLLM's refusal of types that it computes on CPUs only in bfloat16."""
+_BFLOAT16_GAP = 0.3
+"""Largest accepted difference of log-probabilities in bfloat16, which has 8 significant bits."""
+_NO_PROCESSOR = "--model M: AutoProcessor: "
+_Models = tuple[torch.nn.Module, torch.nn.Module | None]
+"""A model of transformers, and the same with an adapter if PEFT can make one."""
 
 
 async def _attempt(model_type: str) -> Outcome:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         try:
-            base, adapted = _build(model_type, folder)
+            models = _build(model_type, folder)
         except Exception as error:  # noqa: BLE001  (transformers raises any type)
             return _outcome(model_type, Status.NOT_BUILT, f"{type(error).__name__}: {error}")
-        answer = await _answer(folder)
+        answer = await _answer(folder, "float32")
+        if _BFLOAT16_ALONE in str(answer):
+            found = _judged(model_type, await _answer(folder, "bfloat16"), models, _BFLOAT16_GAP)
+            return replace(found, adapters=found.adapters and f"{found.adapters}, in bfloat16")
+    return _judged(model_type, answer, models, TOLERANCE)
+
+
+def _judged(
+    model_type: str, answer: dict[str, Any] | str, models: _Models, tolerance: float
+) -> Outcome:
     if isinstance(answer, str):
         return _outcome(model_type, Status.FAILED, answer)
-    if answer["refusal"]:
-        reason = answer["refusal"].removeprefix("--model M: ").removeprefix("vLLM: ")
-        reason = reason.partition(" Supported architectures: ")[0]
-        return _outcome(model_type, Status.REFUSED, reason)
-    refusal = answer["adapters_refusal"]
+    if refusal := answer["refusal"]:
+        if refusal.startswith(_NO_PROCESSOR):
+            return _outcome(model_type, Status.NOT_BUILT, "tiny models have no image processor")
+        return _outcome(model_type, Status.REFUSED, refusal)
+    refusal, (base, adapted) = answer["adapters_refusal"], models
     for scored, model in (("base", base), ("tuned", base if refusal else adapted)):
         gap = deviation(Scored(**answer[scored]), model)
-        if not gap <= TOLERANCE:
+        if not gap <= tolerance:
             which = "base model" if model is base else "adapter"
             reason = f"log-probabilities of the {which} deviate by {gap:.2g}"
             return _outcome(model_type, Status.DIFFERS, reason)
-    adapters = f"no adapter: {refusal}" if refusal else "adapters"
+    adapters = f"no adapter: {_stated(refusal)}" if refusal else "adapters"
     return _outcome(model_type, Status.SERVED, adapters=shortened(adapters))
 
 
@@ -73,12 +90,19 @@ def _outcome(model_type: str, status: Status, reason: str = "", adapters: str = 
         model_type=model_type,
         architecture=ARCHITECTURES[model_type],
         status=status,
-        reason=shortened(" ".join(reason.split())),
+        reason=shortened(_stated(reason)),
         adapters=adapters,
     )
 
 
-def _build(model_type: str, folder: Path) -> tuple[torch.nn.Module, torch.nn.Module | None]:
+def _stated(reason: str) -> str:
+    """Return the part of vLLM's reason that isn't about this trial, in one line."""
+    reason = re.sub(r"/tmp/\S+", "it", " ".join(reason.split()))
+    reason = reason.removeprefix("--model M: ").removeprefix("vLLM: ")
+    return reason.removeprefix("Value error, ").partition(" Supported architectures: ")[0]
+
+
+def _build(model_type: str, folder: Path) -> _Models:
     """Save a tiny model and an adapter on all its linears. Return it without and with the adapter.
 
     There is no adapter if PEFT can't make one.
@@ -94,13 +118,13 @@ def _build(model_type: str, folder: Path) -> tuple[torch.nn.Module, torch.nn.Mod
     return base, adapted
 
 
-async def _answer(folder: Path) -> dict[str, Any] | str:
+async def _answer(folder: Path, dtype: str) -> dict[str, Any] | str:
     """Return the fields of the `Answer` of vLLM's process, or why there is none."""
     log = folder / "log"
     with log.open("wb") as file:
         process = await asyncio.create_subprocess_exec(
             str(Path(FOLDER) / "bin" / "python"),
-            *("-m", "ops.lab.generate.models.vllm_answer", str(folder)),
+            *("-m", "ops.lab.generate.models.vllm_answer", str(folder), dtype),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=file,
             stderr=file,
