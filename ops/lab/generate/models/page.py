@@ -54,8 +54,8 @@ the names of the other linears for those of experts.
 
 The last column shows what the vLLM engine did with each type that the native engine refuses, tried
 in the same way with vLLM {vllm} on CPUs: in float32, or in bfloat16 to within 0.3 where vLLM has no
-other kernels. Many of vLLM's kernels exist only for GPUs, so it may serve more types there; this was
-not tried. Some types need a newer transformers than vLLM's.
+other kernels. Many of vLLM's kernels exist only for GPUs, so it may serve more types there; this
+was not tried. Some types need a newer transformers than vLLM's.
 
 `python -m ops.lab.generate.models.run` and `python -m ops.lab.generate.models.vllm_trials` try all
 types and generate this page.
