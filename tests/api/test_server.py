@@ -90,6 +90,7 @@ async def test_a_running_answer_is_finished_after_the_signal_and_streams_of_the_
         assert process.wait(10) == 0
 
 
+@pytest.mark.slow
 async def test_an_unfinished_answer_ends_after_the_drain_time_and_its_job_goes_on(
     redis_url: str, pool: str, worker: ScriptedWorker, views: PoolViews, redis: Redis, keys: Keys
 ) -> None:

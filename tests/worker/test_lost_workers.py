@@ -317,6 +317,7 @@ def test_a_process_whose_event_loop_stands_still_exits_and_prints_its_tracebacks
     wait_until(lambda: not is_alive(watchdog))
 
 
+@pytest.mark.slow
 def test_a_process_that_runs_its_event_loop_goes_on_and_takes_its_watchdog_with_it() -> None:
     with watched_process() as process:
         watchdog = watchdog_of(process)
@@ -342,6 +343,7 @@ def test_a_suspended_process_or_group_goes_on_afterwards() -> None:
     assert (process.returncode, errors) == (0, "")
 
 
+@pytest.mark.slow
 def test_the_watchdog_ends_with_a_killed_process_and_a_killed_watchdog_is_replaced() -> None:
     with watched_process() as process:
         watchdog = watchdog_of(process)
@@ -357,6 +359,7 @@ def test_the_watchdog_ends_with_a_killed_process_and_a_killed_watchdog_is_replac
     assert "watchdog_ended" in log
 
 
+@pytest.mark.slow
 def test_a_drain_signal_to_all_processes_of_a_terminal_leaves_the_watchdog() -> None:
     with watched_process(HANGS["the event loop holds the GIL"]) as process:
         watchdog = watchdog_of(process)
@@ -369,6 +372,7 @@ def test_a_drain_signal_to_all_processes_of_a_terminal_leaves_the_watchdog() -> 
     assert "watchdog_ended" not in log
 
 
+@pytest.mark.slow
 def test_the_first_process_of_a_container_is_ended() -> None:
     prefix = ("unshare", "--map-root-user", "--pid", "--fork", "--mount-proc")
     with watched_process(HANGS["a thread holds the GIL"], prefix=prefix) as process:

@@ -122,6 +122,7 @@ ITEM = {"type": "string", "minLength": 4, "maxLength": 8}
 SCHEMA = {"type": "array", "items": ITEM, "minItems": 20, "maxItems": 20}
 
 
+@pytest.mark.slow
 async def test_penalties_echoes_logprobs_and_schemas_continue_on_the_next_worker(
     settings: WorkerSettings, client: Client
 ) -> None:

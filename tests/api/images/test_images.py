@@ -166,13 +166,13 @@ BAD = {
 
 @paths
 @pytest.mark.parametrize("name", BAD)
-async def test_a_bad_image_is_a_400_within_a_second(
+async def test_a_bad_image_is_a_400_after_at_most_a_second_of_cpu_time(
     direct: httpx.AsyncClient, views: PoolViews, path: str, name: str
 ) -> None:
     url, reason = BAD[name]
-    started_s = time.monotonic()
+    started_s = time.process_time()
     reply = await direct.post(path, json=BODIES[path](data_url(FILES[0]), url))
-    assert time.monotonic() - started_s < 1
+    assert time.process_time() - started_s < 1
     assert reply.status_code == 400
     message = reply.json()["error"]["message"]
     assert reason in message

@@ -177,6 +177,7 @@ each_route = pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.pa
 
 
 @each_route
+@pytest.mark.slow
 def test_each_field_is_treated_as_the_page_says(send: Any, route: Route) -> None:
     wrong = []
     for row, path, value, plain in requests_of(route):

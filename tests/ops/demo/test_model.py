@@ -105,6 +105,7 @@ def test_a_conversion_that_fails_leaves_nothing(
 
 
 @given(text=st.lists(st.one_of(st.text(), st.sampled_from(PIECES))).map("".join))
+@pytest.mark.slow
 def test_no_token_has_more_bytes_than_the_maximum(tokenizer: Any, text: str) -> None:
     num_tokens = len(tokenizer(text)["input_ids"])
     assert num_tokens * max_token_bytes(tokenizer) >= least_bytes(text)

@@ -86,6 +86,7 @@ def test_the_python_of_the_setting_gets_the_same_arguments(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("name", ["missing", sys.executable])
+@pytest.mark.slow
 def test_a_python_without_vllm_is_an_error_that_says_what_to_do(name: str) -> None:
     done = run("--vllm-python", name)
     assert done.returncode == 2

@@ -79,6 +79,7 @@ def answers(engine: NativeEngine, requests: list[Request]) -> dict[RequestId, An
     }
 
 
+@pytest.mark.slow
 def test_every_answer_is_valid_under_its_schema_in_a_mixed_batch(
     loaded: LoadedModel, folders: Mapping[str, Path]
 ) -> None:

@@ -112,7 +112,13 @@ DENSE: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("dtype", NATIVE_DTYPES, ids=str)
-@pytest.mark.parametrize("model_type", DENSE)
+@pytest.mark.parametrize(
+    "model_type",
+    [
+        "granite_swa",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in DENSE if name != "granite_swa"),
+    ],
+)
 def test_an_answer_has_the_same_bits_alone_and_in_company(
     model_type: str, dtype: torch.dtype, tmp_path: Path
 ) -> None:

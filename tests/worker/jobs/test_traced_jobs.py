@@ -81,6 +81,7 @@ def test_jobs_that_leave_this_worker_end_their_spans(traced: Traced) -> None:
     assert states == ["released", "lost", "lost"]
 
 
+@pytest.mark.slow
 def test_a_worker_without_a_collector_does_not_import_the_sdk() -> None:
     code = (
         "import sys, worker.process, worker.assembly, api.server; "

@@ -290,6 +290,7 @@ def test_the_compiler_may_use_only_features_that_are_checked(level: Level) -> No
 
 
 @pytest.mark.usefixtures("compiler")
+@pytest.mark.slow
 def test_the_sources_with_tiles_compile_for_amx() -> None:
     """Other tests emulate tiles, whose real intrinsics are statements and not expressions."""
     sources = [path for path in SOURCES.rglob("*.cpp") if (path.parent / "tiles.h").exists()]

@@ -243,6 +243,7 @@ def test_lora_fits_into_registers_and_shared_memory(
 
 
 @pytest.mark.parametrize("compiled", [H100], indirect=True)
+@pytest.mark.slow
 def test_weights_and_keys_are_read_in_vectors_of_16_bytes(
     compiled: list[tuple[str, Any]],
 ) -> None:

@@ -46,6 +46,7 @@ def run(code: str) -> object:
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 def test_the_number_of_threads_is_set_per_thread() -> None:
     found = run("""
 found = {}
@@ -73,6 +74,7 @@ print(json.dumps(found))
     assert found == {"engine": 2, "reader": 1}
 
 
+@pytest.mark.slow
 def test_ending_a_team_ends_its_openmp_threads_and_a_thread_can_compute_afterwards() -> None:
     before, with_team, after = run("""
 before = num_tasks()
@@ -116,6 +118,7 @@ needs_pinning = pytest.mark.skipif(
 
 
 @needs_pinning
+@pytest.mark.slow
 def test_two_threads_are_pinned_to_one_core_each_and_a_single_thread_is_not() -> None:
     found, cores = run(
         PINNING

@@ -280,6 +280,7 @@ def test_a_chat_is_rendered_as_by_transformers(
 @pytest.mark.parametrize(
     "template", slow_unless(lambda template: template in COSTLY[:3:2], zip(COSTLY))
 )
+@pytest.mark.slow
 def test_a_costly_chat_is_refused_and_later_ones_are_rendered(
     sandbox: TemplateSandbox, template: str
 ) -> None:
@@ -305,6 +306,7 @@ def test_processes_that_were_killed_are_replaced(sandbox: TemplateSandbox) -> No
     assert sandbox.render(chat("fine")).text == "fine"
 
 
+@pytest.mark.slow
 async def test_another_tenant_is_served_beside_costly_chats() -> None:
     templates = AdapterTemplates()
     await templates.render("blue", chat("fine"))

@@ -292,6 +292,7 @@ def test_lines_are_read_as_they_were_kept(models: list[str]) -> None:
 @given(shapes(SMALL_LINE))
 @example(shape_at(SMALL_LINE, ("body", "messages"), "items", b"1", b""))
 @settings(max_examples=1, deadline=None)
+@pytest.mark.slow
 def test_the_check_of_a_line_is_linear_and_bounded(shape: Shape) -> None:
     """Try the body that took longest, and another one. Those of requests have more tries."""
     assert_bounded(lambda raw: checked(raw, max_bytes=MAX_BYTES, step=1 << 40), shape)

@@ -62,6 +62,7 @@ def test_the_loop_ends_with_a_parent_that_is_killed() -> None:
 @pytest.mark.parametrize(
     ("core", "reason"), [(100_000, "didn't start on core 100000"), (CORE, "ended early")]
 )
+@pytest.mark.slow
 def test_a_loop_that_does_not_run_until_the_end_is_an_error(core: int, reason: str) -> None:
     with pytest.raises(MeasurementFailed, match=reason), busy_loop(core, own_session=False) as loop:
         end(psutil.Process(loop.pid))

@@ -147,6 +147,7 @@ async def test_an_absent_redis_is_unavailable_to_every_caller(open_client, pool:
             await call
 
 
+@pytest.mark.slow
 async def test_a_suspended_redis_is_unavailable_in_bounded_time(
     own_server: EmbeddedRedis, open_client, keys: Keys
 ) -> None:

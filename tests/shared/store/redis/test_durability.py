@@ -124,6 +124,7 @@ async def test_sentinels_promise_a_replica(durable: EmbeddedRedis, open_client) 
     )
 
 
+@pytest.mark.slow
 async def test_a_replica_is_waited_for(own_server, replica, open_client, keys: Keys) -> None:
     redis = open_client(own_server.url)
     durability = await durability_of(redis, strict(own_server.url))
