@@ -46,7 +46,7 @@ up: $(RUNTIME)
 
 setup: $(READY)
 
-# Everything but the tests marked slow or long, in under ten minutes on two cores.
+# Everything but the tests marked slow or long, in about five minutes on two cores.
 # LORIKEET_CPU_LEVEL=avx2 in the environment forces that level of the CPU's kernels in all tests.
 test: $(READY)
 	$(PYTEST) $(ARGS)

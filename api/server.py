@@ -91,7 +91,7 @@ async def _serve(settings: ApiSettings, tracer: "Tracer | None") -> None:
 
 
 async def warn_if_retention_is_limited(settings: ApiSettings) -> None:
-    """Log a warning if finished jobs may use less memory than `retain_mb`, because Redis is small.
+    """Log a warning if Redis has too little memory for finished jobs to use all of `retain_mb`.
 
     Raises:
         RedisUnavailable: Redis can't be reached.

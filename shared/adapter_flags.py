@@ -48,7 +48,7 @@ def _split(flag: str) -> tuple[str, str]:
 
 
 def _full_path(source: str) -> str:
-    """Return a folder's absolute path, so that other processes find it. Return others unchanged."""
+    """Return a folder's absolute path, which other processes find, and other sources unchanged."""
     folder = Path(source).expanduser()
     try:
         return str(folder.resolve()) if folder.is_dir() else source

@@ -38,8 +38,8 @@ def _exit_on_signal() -> None:
     """Let SIGUSR2 print all tracebacks and exit, without the GIL.
 
     The handler is C's `_exit` itself, since a handler in Python would wait for the GIL. SIGKILL
-    alone isn't enough: in a container the worker has process id 1, which the kernel protects from
-    signals of its own namespace that have no handler.
+    alone isn't enough. In a container, the worker may have process id 1. The kernel drops signals
+    that processes of the container send to it, unless it has a handler for them.
     """
     libc = ctypes.CDLL(None)
     libc.signal.argtypes, libc.signal.restype = (ctypes.c_int, ctypes.c_void_p), ctypes.c_void_p

@@ -25,7 +25,8 @@ def worker_info(
 ) -> WorkerInfo:
     """Return the worker's state as shown to operators.
 
-    The engine's `stats` are those after its last step, `step_s` the seconds in its current one.
+    `stats` describe the engine after its last step. `step_s` are the seconds since its current step
+    began.
     `counters` are totals since the start that don't come from the engine.
     """
     info, supply = served.info, served.adapters

@@ -63,7 +63,8 @@ class CancelQueue:
     def abandon(self, job_id: JobId) -> None:
         """Queue a report that a client of a job has disconnected.
 
-        The job is cancelled after the grace period, unless it keeps running or has another client.
+        After the grace period, the job is cancelled unless it has another client or may run without
+        one.
         """
         self._add("abandon", job_id, partial(self._abandon, job_id, self._grace_ms))
 

@@ -1,6 +1,7 @@
 """Interface of answer formats. `openai_chunks.py` and `embeddings.py` contain the formats.
 
-It covers answers with choices. `api/responses/` and `api/messages/` render the other answers.
+These answers are lists of choices or embeddings. `api/responses/` and `api/messages/` render the
+other answers.
 """
 
 from abc import ABC, abstractmethod

@@ -39,7 +39,7 @@ END_ID = "end"
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """Part of one choice that a client has."""
+    """How much of one choice a client has received."""
 
     num_chars: int = 0
     num_logprobs: int = 0

@@ -4,6 +4,7 @@ tests/vllm/test_images.py compares the answers with transformers. The tests run 
 has installed vLLM.
 """
 
+import asyncio
 import base64
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -15,8 +16,11 @@ import pytest
 from anthropic import AsyncAnthropic
 from image_files import BLUE, RED, data_url, image_file
 from queue_support import eventually
-from servers import Server, lorikeet_up
+from servers import Server, lorikeet_up, lorikeet_worker
 from tiny_vision import TOKENS_PER_IMAGE, save_tiny_vision_model, save_vision_adapter
+
+from shared.protocol.capabilities import Feature
+from shared.store.views.pool_views import PoolViews
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.slow]
 
@@ -42,6 +46,17 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     flags += ["--adapter-store", str(folder / "store"), "--file-store", str(folder / "files")]
     with lorikeet_up(folder, *flags, start_timeout_s=PATIENCE_S) as server:
         yield server
+
+
+@pytest.fixture
+def native_worker(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Run a native worker of the same model in the pool. It answers text alone."""
+    folder = tmp_path_factory.getbasetemp() / "vision0"
+    flags = [str(folder / BASE), "--dtype", "float32", "--device", "cpu"]
+    flags += ["--adapters", f"{ADAPTER}={folder / ADAPTER}", "--kv-cache-mb", "64"]
+    flags += ["--adapter-store", str(folder / "store"), "--max-model-len", "256"]
+    with lorikeet_worker(server, folder, *flags):
+        yield
 
 
 @pytest.fixture
@@ -144,6 +159,22 @@ async def test_a_batchs_line_has_an_image(client: openai.AsyncOpenAI) -> None:
     reply = orjson.loads((await client.files.content(output)).content)["response"]["body"]
     expected = (await answer(client, ADAPTER, file)).choices[0].message.content
     assert reply["choices"][0]["message"]["content"] == expected
+
+
+@pytest.mark.usefixtures("native_worker")
+async def test_in_a_pool_with_both_engines_images_find_the_worker_that_reads_them(
+    client: openai.AsyncOpenAI, views: PoolViews
+) -> None:
+    file = image_file(colour=RED)
+    expected = {model: await answer(client, model, file) for model in (BASE, ADAPTER)}
+    asked = [(model, files) for model in expected for files in ((file,), ())] * 4
+    replies = await asyncio.gather(*(answer(client, model, *files) for model, files in asked))
+    for (model, files), reply in zip(asked, replies, strict=True):
+        if files:
+            assert reply.choices[0].message == expected[model].choices[0].message
+        assert reply.usage.completion_tokens == NUM_TOKENS
+    engines = {worker.info.serves.features for worker in await views.workers()}
+    assert engines == {frozenset({Feature.IMAGES}), frozenset()}
 
 
 async def test_a_truncated_image_is_a_400(client: openai.AsyncOpenAI) -> None:

@@ -124,7 +124,7 @@ class AdapterStore:
                 raise StoreFailed(_problem(self._folder, error)) from None
 
     def uploads(self, *, unused_s: float) -> dict[str, AdapterVersion]:
-        """Return the versions of `adopt`'s copies unused for `unused_s` seconds, by digest."""
+        """Return the versions, by digest, of `adopt`'s copies that weren't used for `unused_s`."""
         found = {}
         for copy in self.copies():
             file = self._folder / copy.digest / _VERSION_FILE

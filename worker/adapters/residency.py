@@ -181,7 +181,7 @@ class Residency:
     # Jobs that wait for a version.
 
     def job_waits(self, version: AdapterVersion) -> None:
-        """Record that a claimed job waits for a version. A surplus version becomes held again."""
+        """Record that a claimed job waits for a version. If it was surplus, it is held again."""
         record = self._record(version)
         record.num_waiting_jobs += 1
         self._set_surplus(record, False)

@@ -76,7 +76,7 @@ def size_worker(device: Device, asked: Asked, *, full_context: int) -> Sizes:
 
 
 def _size_step(device: Device, asked: Asked, total: int, max_bytes: int) -> tuple[Batch, int]:
-    """Return a step's limits and memory. Unless set, its tokens are halved down to `max_bytes`."""
+    """Return a step's limits and memory. Tokens that aren't set are halved until it fits."""
     usual = default_batch(total, is_cpu=device.is_cpu)
     num_seqs = asked.max_num_seqs or usual.max_num_seqs
     num_tokens = asked.max_num_batched_tokens or max(usual.max_num_batched_tokens, num_seqs)

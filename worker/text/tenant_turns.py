@@ -85,7 +85,8 @@ class TenantTurns:
     def __init__(self, max_running: int, *, refuses: bool = True) -> None:
         """Let at most `max_running` turns of different tenants run at a time.
 
-        Unless it `refuses`, tenants that have used much CPU time only wait longer than others.
+        With `refuses`, work of tenants that have used too much CPU time, or that have too much work
+        waiting, is refused. Otherwise it only waits longer than that of others.
         """
         self._turns: CpuTurns[asyncio.Future[None]] = CpuTurns(max_running)
         self._refuses = refuses

@@ -59,7 +59,7 @@ Mutation = Callable[[random.Random, Sent], Sent]
 
 
 def read_adapter(config: bytes, weights: bytes) -> Sent:
-    """Return a good adapter, from the contents of its files."""
+    """Return a valid adapter with these contents of files, for mutations."""
     (size,) = struct.unpack("<Q", weights[:8])
     header = json.loads(weights[8 : 8 + size])
     header.pop("__metadata__", None)

@@ -58,7 +58,7 @@ class Found:
     """Candidate of the adapter, if it takes requests. None if the lookup named an exact version."""
 
     def canary_for(self, key: str) -> "Found":
-        """Return the result for the canary if it takes requests with `key`, else this result."""
+        """Return what was found for the canary if it takes requests with `key`, else `self`."""
         return self._candidate_for(key, CandidateMode.CANARY) or self
 
     def shadow_for(self, key: str) -> "Found | None":

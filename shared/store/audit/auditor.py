@@ -77,7 +77,7 @@ class Auditor:
         return still
 
     async def _judge(self, entries: Iterable[Entry], strays: Sequence[Stray]) -> list[Stray]:
-        """Return `strays`, and the suspects among the entries."""
+        """Return the entries that look wrong, after the given `strays`."""
         doubts = [pair for entry in entries for pair in self._doubts(entry)]
         replies = await self._look_up(fact for _, doubt in doubts for fact in doubt.unless)
         return [

@@ -51,7 +51,7 @@ class KeyReader:
         return entries, strays
 
     async def _known(self, names: Sequence[str], now_ms: int) -> tuple[list[Entry], list[Stray]]:
-        """Return the result of `read`, but without fields and members."""
+        """Return what `read` does, but the entries have neither their fields nor their members."""
         pipe = self._redis.pipeline(transaction=False)
         for key in names:
             pipe.type(key)

@@ -107,7 +107,7 @@ class QuantisedKernels:
         return found
 
     def linear(self, x: Tensor, packed: Tensor, bias: Tensor | None, out_features: int) -> Tensor:
-        """Compute `x w^T + bias` with the result `packed` of `pack`; see `packed_product`.
+        """Compute `x w^T + bias`. `packed` is what `pack` returned for `w`; see `packed_product`.
 
         The inputs are quantised to int8 in groups, as the weight is. A row's result doesn't depend
         on the other rows.

@@ -79,7 +79,7 @@ class LoRAAdapter:
         return replace(self, name=name, version=version_of(name, self.digest))
 
     def registry_entry(self, source: str) -> Adapter:
-        """Return the adapter's registry entry, created now. Every worker must find `source`."""
+        """Return the adapter's registry entry, created now. Every worker must read `source`."""
         return Adapter(
             name=self.name,
             version=self.version,

@@ -118,7 +118,7 @@ def _special_tokens(tokenizer: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _token_ids(tokenizer: Mapping[str, Any], templates: Mapping[str, str]) -> dict[str, int]:
-    """Return the ids of added tokens. Only those in templates can occur in a rendered prompt."""
+    """Return the ids of the added tokens in templates. No others can occur in a rendered prompt."""
     added = tokenizer.get("added_tokens_decoder") or {}
     try:
         ids = {entry["content"]: int(number) for number, entry in added.items()}

@@ -124,7 +124,7 @@ def _parsed(pattern: str, form: PatternForm) -> Any:
 
 
 def ends(name: str) -> Iterator[str]:
-    """Yield the parts of a name after each of its dots."""
+    """Yield the end of a name that follows each of its dots."""
     return (name[index:] for index, char in enumerate(name, 1) if char == ".")
 
 

@@ -56,7 +56,7 @@ def llama_measures(
 ) -> dict[str, Measure]:
     """Return a measure of llama.cpp for each base type, with one client and the base model.
 
-    The measure for `MIXED_KIND` also loads all adapters with all clients, in some rounds.
+    In some rounds of the measure for `MIXED_KIND`, all clients use all adapters.
     """
     bases, files = converted(llama, gguf, model, adapters, scratch / "llama")
     alone, mixed = scenarios(adapters, [1])[:1], scenarios(adapters, [sizes.clients])[1:]

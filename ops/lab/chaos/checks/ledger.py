@@ -20,11 +20,11 @@ async def ledger_sum(redis: Redis, keys: Keys) -> Used:
 
 
 def seen_sum(records: Iterable[Record], cancelled: Mapping[str, Sequence[int]]) -> Used:
-    """Return the sum of the usage that clients have seen, without cached tokens.
+    """Return the sum of the usage of answered and cancelled requests, without cached tokens.
 
     Two requests with the same idempotency key have the same job, whose usage is added once.
-    `cancelled` has the usage of cancelled jobs. Some of these belong to requests that weren't
-    acknowledged, so that no client knows them.
+    `cancelled` has the usage of cancelled jobs. It is added because no client knows the job of a
+    request that wasn't acknowledged.
     """
     seen = {record.jobs[0]: record.usage for record in records if record.jobs}
     usage_of = {**cancelled, **seen}
