@@ -209,7 +209,7 @@ class NativeKernels:
         return packed
 
     def linear(self, x: Tensor, packed: Tensor, bias: Tensor | None, out_features: int) -> Tensor:
-        """Compute `x w^T + bias`. `packed` is the result of `pack` for `w`; see `packed_product`."""
+        """Compute `x w^T + bias`. `packed` is `pack`'s result for `w`; see `packed_product`."""
         return packed_product(self._linear, x, packed, bias, out_features)
 
     def rms_norm(
