@@ -56,4 +56,4 @@ async def with_remote_images(
 
 async def _is_repeated(request: Request, access: Access, intake: Intake) -> bool:
     key = request.headers.get(IDEMPOTENCY_HEADER)
-    return bool(key) and any(await intake.queue.have_jobs(access.tenant, [key or ""]))
+    return key is not None and all(await intake.queue.have_jobs(access.tenant, [key]))

@@ -27,6 +27,7 @@ from tiny_vision import (
 )
 from transformers import AutoProcessor, GenerationConfig
 
+from ops.lab.generate.models.vllm_answer import resident
 from shared.errors import JobFailed
 from shared.protocol.capabilities import Feature
 from shared.protocol.ids import AdapterVersion
@@ -109,16 +110,6 @@ def vision(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Vision]:
         versions[f"a{seed}"] = resident(served, f"a{seed}", folder / f"a{seed}")
     yield Vision(folder, served, versions)
     served.close()
-
-
-def resident(served: ServedModel, name: str, folder: Path) -> AdapterVersion:
-    supply, engine = served.adapters, served.engine
-    image = supply.host.put(supply.source.read(name, str(folder)).weights)
-    placing = engine.place(image)
-    assert placing.reserved is not None
-    engine.write_adapter(placing.reserved, image)
-    engine.activate_adapter(placing.reserved, image)
-    return image.version
 
 
 def test_the_worker_says_that_it_serves_images(vision: Vision) -> None:

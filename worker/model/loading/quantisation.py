@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from shared.errors import ModelRejected
+from shared.errors import ModelRejected, first_line
 from worker.model.loading.bitsandbytes import bitsandbytes_weights
 from worker.model.loading.packed import gptq_format, packed_weights
 from worker.model.loading.refusals import OTHER_ENGINE
@@ -127,8 +127,8 @@ def dequantised_weights(
         return packed_weights(files, quantisation, place)
     except Exception as error:  # a broken file makes the readers raise almost any error
         raise ModelRejected(
-            f"--model {source}: its quantised weights can't be read ({error}); download or "
-            "quantise it again"
+            f"--model {source}: its quantised weights can't be read ({first_line(error)}); "
+            "download or quantise it again"
         ) from error
 
 

@@ -34,12 +34,13 @@ def tiny_config(model_type: str, *, for_vllm: bool = False) -> Any:
 
 
 def _tiny(default: Any, model_type: str, larger: dict[str, Any]) -> Any:
-    fields = _tiny_fields(default, _SIZES | larger, larger) | _OF_TYPE.get(model_type, {})
+    fields = _tiny_fields(default, larger) | _OF_TYPE.get(model_type, {})
     return type(default)(**fields | {name: larger[name] for name in fields.keys() & larger})
 
 
-def _tiny_fields(default: Any, sizes: dict[str, Any], larger: dict[str, Any]) -> dict[str, Any]:
+def _tiny_fields(default: Any, larger: dict[str, Any]) -> dict[str, Any]:
     fields: dict[str, Any] = {}
+    sizes = _SIZES | larger
     given = default.to_dict()
     num_layers = given.get("num_hidden_layers")
     per_layer = {name: value for name, value in given.items() if _is_list_of(value, num_layers)}

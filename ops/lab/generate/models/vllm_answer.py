@@ -16,6 +16,7 @@ from ops.lab.generate.models.score import Scored, scores
 from shared.errors import AdapterRejected, ModelRejected
 from shared.protocol.ids import AdapterVersion
 from shared.settings import WorkerSettings, load_settings
+from worker.engine.interface import AdapterImage
 from worker.engine_vllm.environment import set_environment
 from worker.served_model import ServedModel
 
@@ -54,24 +55,30 @@ def answer(folder: Path, dtype: str) -> Answer:
     except ModelRejected as error:
         return Answer(refusal=str(error).replace(str(folder / "base"), "M"))
     with contextlib.closing(served):
-        version, refusal = _resident(served, folder / "adapter")
+        version, refusal = _adapter(served, folder / "adapter")
         base, tuned = scores(served.engine, version)
     return Answer(adapters_refusal=refusal, base=base, tuned=tuned)
 
 
-def _resident(served: ServedModel, folder: Path) -> tuple[AdapterVersion | None, str]:
+def _adapter(served: ServedModel, folder: Path) -> tuple[AdapterVersion | None, str]:
     """Make the adapter resident. Return its version, or None and the reason."""
     if not folder.is_dir():
         return None, "PEFT can't adapt all linears"
     try:
-        weights = served.adapters.source.read("a", str(folder)).weights
-        image = served.adapters.host.put(weights)
-        placing = served.engine.place(image)
-        served.engine.write_adapter(placing.reserved, image)
-        served.engine.activate_adapter(placing.reserved, image)
+        return resident(served, "a", folder), ""
     except AdapterRejected as error:
         return None, str(error)
-    return image.version, ""
+
+
+def resident(served: ServedModel, name: str, folder: Path) -> AdapterVersion:
+    """Load an adapter into the engine, and return its version. Raises AdapterRejected."""
+    supply, engine = served.adapters, served.engine
+    image: AdapterImage = supply.host.put(supply.source.read(name, str(folder)).weights)
+    placing = engine.place(image)
+    assert placing.reserved is not None
+    engine.write_adapter(placing.reserved, image)
+    engine.activate_adapter(placing.reserved, image)
+    return image.version
 
 
 if __name__ == "__main__":

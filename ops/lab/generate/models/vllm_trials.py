@@ -5,6 +5,7 @@ writes the page. With arguments, it tries only these types. It needs `make vllm`
 """
 
 import asyncio
+import copy
 import json
 import re
 import sys
@@ -107,11 +108,10 @@ def _build(model_type: str, folder: Path) -> _Models:
 
     There is no adapter if PEFT can't make one.
     """
-    config = save_config(folder / "base", model_type, for_vllm=True)
-    base = save_model(folder / "base", config)
+    base = save_model(folder / "base", save_config(folder / "base", model_type, for_vllm=True))
     try:
         lora = LoraConfig(task_type="CAUSAL_LM", r=8, lora_alpha=8, target_modules="all-linear")
-        adapted = randomise(get_peft_model(save_model(folder / "base", config), lora))
+        adapted = randomise(get_peft_model(copy.deepcopy(base), lora))
         adapted.save_pretrained(folder / "adapter")
     except Exception:  # noqa: BLE001  (PEFT raises any type for models that it doesn't know)
         return base, None
