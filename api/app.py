@@ -7,7 +7,7 @@ from functools import cache, partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from fastapi import Depends, FastAPI
+from fastapi import APIRouter, Depends, FastAPI
 
 from api.access.authenticator import Authenticator, KeyCheck
 from api.access.stored_keys import StoredKeys
@@ -24,24 +24,45 @@ from api.http.turns.tenant_requests import TenantRequests
 from api.images.fetcher import ImageFetcher
 from api.metrics.metrics import Metrics
 from api.openapi.document import describe
+from api.pools.error_hints import add_error_hints
 from api.pools.pools import Pools, settings_of_pools
 from api.routes import (
     audit_log,
+    base_weights,
     batches,
     completions,
     embeddings,
     files,
+    generate,
     health,
+    job_actions,
     jobs,
+    keys,
     messages,
     models,
+    pauses,
     pool,
     responses,
+    scores,
     server_info,
+    tinker,
     tokenize,
     usage,
+    workers,
 )
-from api.routes.adapters import adapters, candidates, lora_adapters, pins, uploads
+from api.routes.adapters import (
+    adapter_pauses,
+    adapters,
+    candidates,
+    lora_adapters,
+    pins,
+    quarantine,
+    sglang_adapters,
+    uploads,
+)
+from api.routes.ollama import answers as ollama_answers
+from api.routes.ollama import management as ollama_management
+from api.routes.ollama import models as ollama_models
 from api.routes.pages import console, docs, guide
 from shared.api_keys import api_keys, metrics_key
 from shared.settings import ApiSettings
@@ -54,11 +75,31 @@ if TYPE_CHECKING:
     from shared.tracing.tracer import Tracer
 
 _ROUTES = (
-    *(completions, responses, messages, embeddings, tokenize, models),
-    *(files, batches, usage, audit_log),
-    *(candidates, pins, adapters, uploads, lora_adapters, jobs),
+    *(completions, responses, messages, generate, embeddings, scores, tokenize, models, tinker),
+    *(files, batches, usage, audit_log, keys),
+    *(ollama_answers, ollama_models, ollama_management),
+    *(
+        candidates,
+        pins,
+        quarantine,
+        adapters,
+        uploads,
+        lora_adapters,
+        sglang_adapters,
+        pauses,
+        base_weights,
+        adapter_pauses,
+        workers,
+        job_actions,
+        jobs,
+    ),
     *(pool, health, server_info, docs, guide, console),
 )
+_CHECKS = [Depends(check_scope)]
+_ROUTER = APIRouter(dependencies=_CHECKS)
+"""All routes. FastAPI prepares them at the first request, once for all apps of a process."""
+for _routes in _ROUTES:
+    _ROUTER.include_router(_routes.router)
 REDIS_TIMEOUT_S = 2.0
 """Time limit of each Redis call, in seconds. If a call times out, the client gets status 503."""
 
@@ -73,8 +114,8 @@ def create_app(
     """Create the app of a front end. The app connects to Redis on startup.
 
     A request is accepted only once Redis stores its job as safely as `durability` demands. `tracer`
-    records requests as spans. With `is_internal`, only this process makes requests, and the state
-    of each request's ASGI scope contains its `access`.
+    records requests as spans. With `is_internal`, only this process makes requests, the state of
+    each request's ASGI scope contains its `access`, and the app's start and end aren't incidents.
 
     Raises:
         SettingsError: the API keys are malformed, no key is set although the server is reachable
@@ -98,7 +139,12 @@ def create_app(
         redis = connect(settings.redis_url, timeout_s=REDIS_TIMEOUT_S)
         ledger = Ledger(redis, Keys(settings.pool))
         process = ProcessParts(
-            metrics=app_metrics, tracer=tracer, store=store, ledger=ledger, images=images
+            metrics=app_metrics,
+            tracer=tracer,
+            store=store,
+            ledger=ledger,
+            images=images,
+            is_internal=is_internal,
         )
         pools = [assembled_pool(of_pool, redis, durability, process) for of_pool in of_pools]
         app.state.pools, app.state.stored_keys = Pools(pools), pools[0].part(StoredKeys)
@@ -121,12 +167,11 @@ def create_app(
         title="Lorikeet",
         version=version("lorikeet-serve"),
         lifespan=lifespan,
-        dependencies=[Depends(check_scope)],
+        routes=_ROUTER.routes,
+        dependencies=_CHECKS,  # of routes that are added later
         openapi_url=None,  # routes/pages/docs.py adds the names of models and serves the document
         redirect_slashes=False,  # `CanonicalPath` removes trailing slashes
     )
-    for routes in _ROUTES:
-        app.include_router(routes.router)
     app.add_middleware(TenantRequests, max_connections=settings.max_connections)
     web_pages = WebPages(settings.host, settings.allowed_hosts, settings.cors_origins)
     app.add_middleware(KeyCheck, authenticator=authenticator, web_pages=web_pages)
@@ -136,6 +181,7 @@ def create_app(
     )
     add_cors(app, settings.cors_origins)
     add_error_handlers(app)
+    add_error_hints(app)
     app.state.metrics, app.state.guards = app_metrics, guards
     app.state.check_slots = check_slots()
     app.state.max_body_bytes = settings.max_body_bytes

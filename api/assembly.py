@@ -1,8 +1,5 @@
 """Assembles the parts of a front end that serve a pool."""
 
-import os
-import socket
-import uuid
 from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -31,8 +28,10 @@ from api.images.fetcher import ImageFetcher
 from api.metrics.metrics import Metrics
 from api.pool_state.body import pool_body
 from api.pool_state.feed import PoolFeed
+from api.pool_state.plots import PlotReader
 from api.pool_state.state import PoolReader
 from api.pools.model_cache import ModelCache
+from api.pools.model_names import ModelNames
 from api.pools.pool import Pool
 from api.pools.pool_status import CachedRead, PoolReports, pool_snapshot, readiness
 from shared.adapter_sources import SourceTemplate
@@ -40,6 +39,7 @@ from shared.protocol.ids import ApiId
 from shared.settings import ApiSettings
 from shared.store.access.key_store import KeyStore
 from shared.store.access.ledger import Ledger
+from shared.store.adapters.adapter_pauses import AdapterPauses
 from shared.store.adapters.adapter_views import AdapterViews
 from shared.store.adapters.audit_log import Changes
 from shared.store.adapters.candidates import Candidates
@@ -53,13 +53,19 @@ from shared.store.adapters.uploads import Uploads
 from shared.store.batches.batches import Batches
 from shared.store.batches.files import StoredFiles
 from shared.store.jobs.dead_letters import DeadLetters
+from shared.store.jobs.pauses import Pauses
 from shared.store.jobs.queue import Queue
 from shared.store.jobs.token_streams import ReplyReader, read_checkpoints
 from shared.store.jobs.tokenizations import Tokenizations
+from shared.store.jobs.worker_modes import WorkerModes
+from shared.store.processes import Processes, new_process_id
 from shared.store.redis.connection import Redis
 from shared.store.redis.durability import Durability
 from shared.store.redis.keys import Keys
+from shared.store.views.job_lists import JobLists
+from shared.store.views.open_jobs import OpenJobs
 from shared.store.views.pool_views import PoolViews
+from shared.store.views.starts import WorkerStarts
 
 if TYPE_CHECKING:
     from shared.tracing.tracer import Tracer
@@ -85,6 +91,8 @@ class ProcessParts:
     ledger: Ledger
     """Records the usage of tenants."""
     images: ImageFetcher
+    is_internal: bool
+    """Whether the app is part of another process, which reports its own incidents."""
     turns: Turns = field(default_factory=partial(Turns, MAX_TURNS))
     upload_slots: FairSlots = field(
         default_factory=partial(FairSlots, MAX_UPLOADS, max_per_tenant=MAX_UPLOADS_TENANT)
@@ -120,6 +128,7 @@ class PoolLoops:
         """End the streams of the pool's state, and send the waiting cancellations."""
         self.feed.stop()
         await self.cancels.finish()
+        await self.presence.finish()
 
     async def close(self) -> None:
         """Cancel the tasks that requests have started."""
@@ -135,7 +144,7 @@ def assembled_pool(
     A request is accepted only once Redis stores its job as safely as `durability` demands.
     """
     keys, limits = Keys(settings.pool), settings.queue_limits
-    queue = Queue(redis, keys, durability=durability)
+    queue, stored_keys = Queue(redis, keys, durability=durability), KeyStore(redis, keys)
     registry, views = Registry(redis, keys), PoolViews(redis, keys)
     models, shadows = ModelCache(registry), Shadows(redis, keys)
     shadow_copies = ShadowCopies(queue, limits, shadows)
@@ -148,7 +157,7 @@ def assembled_pool(
         *(SourceLookups(redis, keys), registry, inspector, new_versions),
         limit_s=settings.deadline_s,
     )
-    api_id = ApiId(f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:12]}")
+    api_id = ApiId(new_process_id())
     replies = ReplyHub(ReplyReader(redis, keys, api_id))
     grace_ms = int(settings.disconnect_grace_s * 1000)
     cancels = CancelQueue(queue, replies, api_id, grace_ms=grace_ms)
@@ -176,18 +185,25 @@ def assembled_pool(
     loops = PoolLoops(
         replies=replies,
         cancels=cancels,
-        presence=Presence(queue, replies, cancels, api_id),
+        presence=Presence(
+            *(queue, replies, cancels, Processes(redis, keys), api_id),
+            is_internal=process.is_internal,
+        ),
         feed=reports.feed,
         on_demand=on_demand,
         shadow_copies=shadow_copies,
     )
+    adapter_pauses = AdapterPauses(redis, keys, durability=durability)
     parts = (
         *(settings, registry, views, models, intake, following, loops, reports, queue, replies),
-        *(process.metrics, process.ledger, StoredKeys(KeyStore(redis, keys))),
+        *(process.metrics, process.ledger, stored_keys, StoredKeys(stored_keys)),
         *(DeadLetters(redis, keys), Changes(redis, keys), process.images),
+        *(OpenJobs(redis, keys), Pauses(redis, keys, durability=durability)),
+        *(JobLists(redis, keys, views), WorkerModes(redis, keys, durability=durability)),
+        adapter_pauses,
         *(inspector, new_versions, shadows, Candidates(redis, keys), Pins(redis, keys)),
-        ShownAdapters(registry, AdapterViews(redis, keys), views),
-        StagingProgress(redis, keys),
+        ShownAdapters(registry, AdapterViews(redis, keys), views, adapter_pauses),
+        *(StagingProgress(redis, keys), WorkerStarts(redis, keys), ModelNames(registry)),
         AdapterUploads(
             Uploads(redis, keys), max_mb=settings.max_adapter_mb, deadline_s=settings.deadline_s
         ),
@@ -200,14 +216,16 @@ def assembled_pool(
 def _reports(
     settings: ApiSettings, redis: Redis, registry: Registry, views: PoolViews
 ) -> PoolReports:
-    state = CachedRead(PoolReader(redis, Keys(settings.pool), registry, views).read)
+    keys = Keys(settings.pool)
+    state = CachedRead(PoolReader(redis, keys, registry, views).read)
     body_of = partial(pool_body, pool=settings.pool, version=version("lorikeet-serve"))
     return PoolReports(
-        readiness=CachedRead(partial(readiness, registry, views)),
+        readiness=CachedRead(partial(readiness, registry, views, Pauses(redis, keys))),
         snapshot=CachedRead(partial(pool_snapshot, registry, views)),
         state=state,
         body_of=body_of,
         feed=PoolFeed(state.renew, body_of),
+        history=PlotReader(redis, keys),
     )
 
 

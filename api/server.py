@@ -23,6 +23,7 @@ from api.pools.pools import Pools
 from shared.api_keys import api_keys
 from shared.errors import SettingsError
 from shared.event_loop import run
+from shared.port_owner import cannot_listen
 from shared.protocol.enqueue import MIB
 from shared.settings import ApiSettings
 from shared.store.redis.connection import check_redis_at, connect
@@ -125,7 +126,7 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family, backlog=2048)
     except OSError as error:
-        raise SettingsError(f"--port: can't listen on {host}:{port}: {error}") from None
+        raise SettingsError(cannot_listen(host, port, error)) from None
 
 
 def _url(listener: socket.socket) -> str:

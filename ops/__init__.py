@@ -1,1 +1,1 @@
-"""Runs, measures and documents the pool. Nothing in `api`, `worker` or `shared` imports it."""
+"""Runs, measures and documents the pool. `api`, `worker` and `shared` don't import this package."""

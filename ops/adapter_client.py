@@ -1,9 +1,11 @@
 """Client of the API's adapter routes, for `lorikeet adapters`."""
 
+from collections.abc import Callable
 from urllib.parse import quote
 
 import httpx
 
+from ops.adapter_body import AdapterBody
 from ops.server_client import Body, ServerClient, ServerError
 
 CONNECT_TIMEOUT_S = 10.0
@@ -16,6 +18,14 @@ request before this client gives up.
 
 IN_PLACE = "set 'load_inplace' to True"
 """Advice in the server's error about a name in use. `load` puts `--replace` in its place."""
+
+
+REPLACE = "set 'replace' to True"
+"""The same advice to callers of `push`."""
+TAKEN = "give --replace, or --canary N to try the new version out"
+"""What `push` says instead."""
+OCTETS = "application/octet-stream"
+NOT_FOUND = 404
 
 
 class AdapterClient(ServerClient):
@@ -41,9 +51,37 @@ class AdapterClient(ServerClient):
             raise ServerError(str(error).replace(IN_PLACE, "give --replace")) from None
         return self._call("GET", f"/v1/adapters/{_quoted(name)}")
 
-    def unload(self, name: str) -> None:
-        """Unload an adapter."""
-        self._send("POST", "/v1/unload_lora_adapter", json={"lora_name": name})
+    def push(
+        self,
+        name: str,
+        body: AdapterBody,
+        on_sent: Callable[[int], None],
+        *,
+        replace: bool,
+        is_candidate: bool,
+    ) -> Body:
+        """Send the files of an adapter and return it. `on_sent` gets the size of each sent piece.
+
+        `replace` is that of `load`. With `is_candidate`, the adapter becomes the candidate of its
+        name.
+        """
+        flags = {"replace": replace, "candidate": is_candidate}
+        query = {"name": name, **{flag: str(given).lower() for flag, given in flags.items()}}
+        headers = {"Content-Type": OCTETS, "Content-Length": str(body.num_bytes)}
+        try:
+            return self._call(
+                "POST",
+                "/v1/adapters",
+                params=query,
+                content=body.chunks(on_sent),
+                headers={**self.options["headers"], **headers},
+            )
+        except ServerError as error:
+            raise ServerError(str(error).replace(REPLACE, TAKEN)) from None
+
+    def unload(self, name: str) -> str:
+        """Unload an adapter, and return its name."""
+        return str(self._call("DELETE", f"/v1/adapters/{_quoted(name)}")["id"])
 
     def validate(self, path: str) -> Body:
         """Check the adapter at `path` without loading it, and return the findings."""
@@ -54,9 +92,24 @@ class AdapterClient(ServerClient):
         query = "" if version is None else f"?version={_quoted(version)}"
         return self._call("POST", f"/v1/adapters/{_quoted(name)}/rollback{query}")
 
+    def release(self, name: str) -> Body:
+        """Release an adapter from quarantine, and return it."""
+        return self._call("POST", f"/v1/adapters/{_quoted(name)}/release")
+
     def adapter(self, name: str) -> Body:
         """Return one adapter with its versions."""
         return self._call("GET", f"/v1/adapters/{_quoted(name)}")
+
+    def check_free(self, name: str) -> None:
+        """Check that no adapter has this name."""
+        try:
+            version = self.adapter(name).get("version")  # none while a worker fetches the first one
+        except ServerError as error:
+            if error.status != NOT_FOUND:
+                raise
+            return
+        if version is not None:
+            raise ServerError(f"{name} is in use, by {version}; {TAKEN}")
 
     def set_candidate(self, name: str, wanted: Body) -> Body:
         """Set the candidate that the request body `wanted` describes, and return the adapter."""
@@ -75,13 +128,14 @@ class AdapterClient(ServerClient):
         """Drop the candidate of an adapter, and return the adapter."""
         return self._call("DELETE", f"/v1/adapters/{_quoted(name)}/candidate")
 
-    def pin(self, name: str, replicas: int) -> None:
-        """Keep an adapter on at least `replicas` workers. 0 removes the pin."""
+    def pin(self, name: str, replicas: int) -> int:
+        """Keep an adapter on at least `replicas` workers, and return it. 0 removes the pin."""
         path = f"/v1/adapters/{_quoted(name)}/pin"
         if replicas:
-            self._send("PUT", path, json={"min_replicas": replicas})
+            pinned = self._call("PUT", path, json={"min_replicas": replicas})
         else:
-            self._send("DELETE", path)
+            pinned = self._call("DELETE", path)
+        return int(pinned["min_replicas"])
 
     def changes(self, name: str | None, limit: int) -> Body:
         """Return the newest `limit` changes of adapter `name`, or of all adapters and API keys."""

@@ -14,6 +14,7 @@ from ops.terminal import print_line, table
 
 COLUMNS = "name", "version", "state", "rank", "MiB", "requests", "last used", "workers", "source"
 NEVER = "-"
+WARNING = "yellow"
 UNLIMITED = 10_000
 """Console width in characters that is large enough for every table."""
 
@@ -32,6 +33,7 @@ def print_list(found: dict[str, Any]) -> None:
     natural = console.measure(shown, options=console.options.update_width(UNLIMITED))
     if natural.maximum <= console.width:
         console.print(shown)
+        _print_warnings(console, rows)
         return
     for row in rows:
         _print_paragraph(console, row)
@@ -48,6 +50,7 @@ class _Row:
     facts: tuple[str, str, str, str, str]
     """Rank, size in MiB, requests, time since the last request, and workers."""
     source: str
+    warning: str | None
 
     @property
     def style(self) -> str:
@@ -77,7 +80,15 @@ def _rows(found: dict[str, Any]) -> Iterator[_Row]:
 
 def _state(adapter: dict[str, Any]) -> str:
     replicas = adapter.get("min_replicas", 0)
-    return f"{adapter['state']}, pinned to {replicas}" if replicas else str(adapter["state"])
+    pinned = f", pinned to {replicas}" if replicas else ""
+    return f"{adapter['state']}{', paused' if adapter.get('is_paused') else ''}{pinned}"
+
+
+def base_warning(version: dict[str, Any]) -> str | None:
+    """Return a warning about an adapter that names another base model; None about others."""
+    if not (trained_on := version.get("other_base")):
+        return None
+    return f"trained on {trained_on}, another base model with the same shapes: check its answers"
 
 
 def _trial(candidate: dict[str, Any]) -> str:
@@ -96,7 +107,7 @@ def _row(name: str, version: dict[str, Any], state: str) -> _Row:
         _ago(version["last_used_ms"]),
         str(len(holders)),
     )
-    return _Row(name, version["version"], state, facts, version["source"])
+    return _Row(name, version["version"], state, facts, version["source"], base_warning(version))
 
 
 def _print_paragraph(console: Console, row: _Row) -> None:
@@ -106,6 +117,14 @@ def _print_paragraph(console: Console, row: _Row) -> None:
     console.print(Text(f"  {row.version}", style=row.style), soft_wrap=True)
     console.print(Padding(Text(row.sentence, style=row.style), (0, 0, 0, 4)))
     console.print(Text(f"    {row.source}", style=row.style), soft_wrap=True)
+    if row.warning:
+        console.print(Padding(Text(row.warning, style=WARNING), (0, 0, 0, 4)))
+
+
+def _print_warnings(console: Console, rows: Sequence[_Row]) -> None:
+    for row in rows:
+        if row.warning:
+            console.print(Text(f"{row.version}: {row.warning}", style=WARNING))
 
 
 def _table(rows: Sequence[_Row]) -> Table:

@@ -57,7 +57,7 @@ class BatchClient(ServerClient):
         url = f"{self.url}/v1/files/{file_id}/content"
         with httpx.stream("GET", url, **self.options) as response:
             if not response.is_success:
-                raise ServerError(reason_of(response.status_code, response.read()))
+                raise ServerError(reason_of(response.status_code, response.read(), self.url))
             with partial.open("wb") as content:
                 for piece in response.iter_bytes():
                     content.write(piece)

@@ -1,7 +1,8 @@
 """Help pages of the command line, in one notation, and wrapped so that no text is cut off.
 
 Values are written in capitals. An argument in brackets may be left out, and one with dots may be
-repeated. A switch has no value.
+repeated. A switch has no value. If a command has hidden options, `--help` shows how many there are,
+and `--help-all` shows them, too.
 """
 
 import textwrap
@@ -15,6 +16,7 @@ MAX_NAME_WIDTH = 30
 """Maximum width of the names' column. The text of a longer name begins on the next line."""
 GAP = "  "
 ARGUMENTS, OPTIONS, COMMANDS = "Arguments", "Options", "Commands"
+HELP_ALL = "--help-all"
 CommandFunction = TypeVar("CommandFunction", bound=Callable[..., Any])
 Row = tuple[str, str]
 """A name, and the text that explains it."""
@@ -31,7 +33,8 @@ class _Pages:
 
     def format_options(self: Any, ctx: Any, formatter: Any) -> None:
         """Write a section for the arguments, and one for each panel of options and commands."""
-        shown = [param for param in self.get_params(ctx) if not getattr(param, "hidden", False)]
+        shows_all = ctx.meta.get(HELP_ALL, False)
+        shown = [param for param in self.get_params(ctx) if shows_all or not _is_hidden(param)]
         _write(formatter, ((ARGUMENTS, _row(param)) for param in shown if _is_argument(param)))
         options = [(_panel(p, OPTIONS), _row(p)) for p in shown if not _is_argument(p)]
         own_first = sorted(options, key=lambda option: option[0] != OPTIONS)
@@ -60,6 +63,28 @@ class App(typer.Typer):
     ) -> Callable[[CommandFunction], CommandFunction]:
         """Return a decorator that registers a command."""
         return super().command(name, cls=HelpCommand, **options)
+
+
+def help_all(number: int) -> Any:
+    """Return the option `--help-all` of a command with `number` hidden options."""
+    return typer.Option(
+        HELP_ALL,
+        is_eager=True,
+        help=f"Show this message with {number} more options and exit.",
+        callback=_show_all,
+    )
+
+
+def _show_all(ctx: typer.Context, is_wanted: bool) -> None:
+    """Print the help page with the hidden options, and exit."""
+    if is_wanted:
+        ctx.meta[HELP_ALL] = True
+        print(ctx.get_help())
+        raise typer.Exit
+
+
+def _is_hidden(param: Any) -> bool:
+    return bool(getattr(param, "hidden", False))
 
 
 def _write(formatter: Any, rows: Iterable[tuple[str, Row]]) -> None:

@@ -5,7 +5,14 @@ from datetime import UTC, datetime
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
@@ -13,6 +20,11 @@ from rich.text import Text
 def print_line(line: str) -> None:
     """Print a line as plain text, without markup or wrapping."""
     Console().print(Text(line), soft_wrap=True)
+
+
+def print_error_line(line: str) -> None:
+    """Print a line as plain text on standard error, without markup or wrapping."""
+    Console(stderr=True).print(Text(line), soft_wrap=True)
 
 
 def table(*columns: str, whole: tuple[str, ...] = ()) -> Table:
@@ -41,3 +53,9 @@ def progress(console: Console) -> Progress:
     """Return a progress bar with a description, the completed steps and the elapsed time."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     return Progress(*columns, TimeElapsedColumn(), console=console)
+
+
+def byte_progress(console: Console) -> Progress:
+    """Return a progress bar of bytes, which disappears at its end."""
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(binary_units=True))
+    return Progress(*columns, TimeElapsedColumn(), console=console, transient=True)

@@ -48,7 +48,10 @@ def _split(flag: str) -> tuple[str, str]:
 
 
 def _full_path(source: str) -> str:
-    """Return a folder's absolute path, which other processes find, and other sources unchanged."""
+    """Return the absolute path of a folder, so that other processes find it.
+
+    Other sources are returned unchanged.
+    """
     folder = Path(source).expanduser()
     try:
         return str(folder.resolve()) if folder.is_dir() else source

@@ -1,4 +1,4 @@
-"""The rule for names of adapters. The names appear in URLs and Redis keys."""
+"""The rule for adapter names. The names are parts of URLs and Redis keys."""
 
 import re
 
@@ -9,7 +9,7 @@ NAME_RULE = (
 )
 
 RESERVED = frozenset({"candidate", "pin", "promote", "rollback"})
-"""Last parts of paths such as `/v1/adapters/NAME/pin`. A name must not end with them."""
+"""Words that a name must not end with, because they end paths such as `/v1/adapters/NAME/pin`."""
 
 _NAME = re.compile(NAME_PATTERN)
 

@@ -13,7 +13,7 @@ NAME = "{name}"
 """Placeholder for the name of an adapter in a template."""
 _REMOTE = re.compile(r"(?:s3|gs|https?)://")
 _CHARACTERS = re.compile(r"[!-\[\]-~]{1,4096}")
-"""Characters of a URL: printable ASCII without spaces and backslashes."""
+"""Matches a URL: up to 4,096 printable ASCII characters without spaces and backslashes."""
 _HOST = re.compile(r"[a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_])?|[0-9a-f:.]*:[0-9a-f:.]*")
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,220}[A-Za-z0-9]")
 _DIGEST = re.compile(r"sha256=([0-9a-f]{64})")
@@ -25,7 +25,7 @@ class BadUrl(ValueError):
 
 
 def is_remote(source: str) -> bool:
-    """Return whether `source` is the URL of an adapter, and not a folder or hub id."""
+    """Return whether `source` is a URL rather than a folder or a hub id."""
     return _REMOTE.match(source) is not None
 
 
@@ -141,7 +141,7 @@ class SourceTemplate:
         return f"{self._before}{name}{self._after}"
 
     def source_of(self, name: str) -> str | None:
-        """Return the source of the adapter `name`, or None if the template can't take this name.
+        """Return the source of the adapter `name`, or None if no source can be made from it.
 
         The source is never outside the template's host or folder.
         """
@@ -152,7 +152,7 @@ class SourceTemplate:
         return source if is_usable and (self._is_remote or is_local or is_hub_id(source)) else None
 
     def makes(self, source: str) -> bool:
-        """Return whether the template gives `source` for some adapter name."""
+        """Return whether the template gives `source` for at least one adapter name."""
         end = len(source) - len(self._after)
         name = source[len(self._before) : end]
         return self.source_of(name) == source

@@ -29,7 +29,7 @@ _SECRET = re.compile(r"[!-~]+")
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """A key that clients send, with its tenant."""
+    """A key that a client sends, and the tenant that it identifies."""
 
     tenant: str
     """Name of the tenant in jobs, limits, logs and metrics."""

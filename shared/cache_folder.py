@@ -8,10 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from shared.errors import SettingsError
+from shared.user_folders import user_folder
 
 VARIABLE = "XDG_CACHE_HOME"
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-"""Values of `errno` that mean that no space is left."""
+"""Values of `errno` that mean that there is no space for more data."""
 _RUST_ERROR = re.compile(r"^(?:.*: )?(.+) \(os error (\d+)\)")
 """Format of operating system errors in messages of Rust libraries, such as safetensors."""
 
@@ -22,14 +23,11 @@ def cache_folder() -> Path:
     Raises:
         SettingsError: the variable isn't set, and this user has no home folder.
     """
-    root = os.environ.get(VARIABLE)
-    try:
-        return (Path(root) if root else Path.home() / ".cache") / "lorikeet"
-    except RuntimeError:
-        raise SettingsError(
-            f"this user has no home folder for the cache: set {VARIABLE} to a folder that can be "
-            "written"
-        ) from None
+    return user_folder(
+        VARIABLE,
+        ".cache",
+        without_home=f"for the cache: set {VARIABLE} to a folder that can be written",
+    )
 
 
 @contextmanager
@@ -49,7 +47,7 @@ def writing_to_cache(folder: Path) -> Iterator[None]:
 
 
 def write_problem(folder: Path, error: Exception) -> str | None:
-    """Return why `folder` can't be written, or None if `error` has another cause."""
+    """Return the reason why `folder` can't be written to, or None if `error` has another cause."""
     if isinstance(error, OSError) and error.errno is not None:
         number, reason = error.errno, error.strerror or os.strerror(error.errno)
     elif found := _RUST_ERROR.match(str(error)):

@@ -28,7 +28,8 @@ def output_limit(
 
     A chat answer may end at the end of the context, with finish reason `length`, even if
     `max_tokens` is larger. For a completion, the prompt and `max_tokens` must fit together, as in
-    OpenAI's API. For embeddings, whose prompts may fill the context, the limit is 1.
+    OpenAI's API. For embeddings, whose prompts may fill the context, the limit is 1. Each pair of a
+    job for scores needs room for one token.
 
     If `is_least`, `num_prompt_tokens` is only a lower bound, and error messages say "at least".
 
@@ -39,6 +40,8 @@ def output_limit(
     if job.endpoint is Endpoint.EMBEDDINGS and num_left >= 0:
         return 1
     wanted = num_left if job.sampling.max_tokens is None else job.sampling.max_tokens
+    if job.scoring is not None and num_left > 0:
+        return wanted
     if num_left <= 0 or (wanted > num_left and job.endpoint is not Endpoint.CHAT):
         raise _too_long(job, num_prompt_tokens, max_model_len, is_least)
     return min(wanted, num_left)
@@ -61,12 +64,15 @@ def least_bytes(text: str) -> int:
 
 
 def _too_long(job: Job, num_tokens: int, max_model_len: int, is_least: bool) -> JobFailed:
-    param = PARAMS[job.endpoint]
+    param = job.scoring.fields[1] if job.scoring else PARAMS[job.endpoint]
     least = "at least " if is_least else ""
     message = f"This model's maximum context length is {max_model_len} tokens. However, "
     wanted = job.sampling.max_tokens
     if job.endpoint is Endpoint.EMBEDDINGS:
         message += f"an input has {least}{num_tokens} tokens. Please reduce its length."
+    elif job.scoring is not None:
+        message += f"a pair has {least}{num_tokens} tokens, which leaves no room for another one. "
+        message += f"Please reduce the length of the {param}."
     elif job.endpoint is Endpoint.CHAT or wanted is None or num_tokens >= max_model_len:
         message += f"your {param} resulted in {least}{num_tokens} tokens, which leaves no room "
         message += f"for an answer. Please reduce the length of the {param}."

@@ -49,6 +49,10 @@ class ErrorCode(StrEnum):
     """The request has no API key, or an unknown one."""
     PERMISSION_DENIED = "permission_denied", 403
     """The API key doesn't permit this request."""
+    KEY_NOT_FOUND = "key_not_found", 404
+    """No stored API key has this id."""
+    KEY_CONFLICT = "key_conflict", 409
+    """The change would leave no API key that can manage keys."""
     MODEL_NOT_FOUND = "model_not_found", 404
     """No base model or adapter has this name."""
     ADAPTER_EXISTS = "adapter_exists", 400
@@ -65,6 +69,10 @@ class ErrorCode(StrEnum):
     """No job has this id, or the record of the job has expired."""
     JOB_CONFLICT = "job_conflict", 409
     """The job's state doesn't allow this request."""
+    WORKER_NOT_FOUND = "worker_not_found", 404
+    """No worker of the pool has this name or id."""
+    WORKER_CONFLICT = "worker_conflict", 409
+    """The worker can't be paused, or several workers have this name."""
     PREVIOUS_RESPONSE_NOT_FOUND = "previous_response_not_found", 400
     """The response that a request continues doesn't exist, isn't stored, or isn't completed."""
     IDEMPOTENCY_CONFLICT = "idempotency_conflict", 409

@@ -8,7 +8,7 @@ ReasoningSetting = Literal["auto", "none", "think", "mistral"]
 
 
 class ReasoningForm(StrEnum):
-    """Markers around a model's reasoning. The model's chat template defines them."""
+    """Form of a model's reasoning: the markers around it. The chat template defines the form."""
 
     THINK = "think"
     """`<think>...</think>`. Used by Qwen 3, DeepSeek R1, GLM 4.5 and others."""

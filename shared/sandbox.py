@@ -22,19 +22,19 @@ MAX_BYTES = 256 << 20
 TIMEOUT_S = 60.0
 """Maximum wall-clock time in seconds, for a process that hangs without using CPU time."""
 NICENESS = 5
-"""Niceness of the process. If it shares the core of the engine's thread, it gets a quarter of the
-time."""
+"""Niceness of the process. If the process shares a CPU core with the engine's thread, it gets a
+quarter of the core's time."""
 TOO_COSTLY = "it takes too much time or memory"
 
 
 @dataclass(frozen=True, slots=True)
 class SandboxAnswer:
-    """Result of the work."""
+    """Result of the work in the child process."""
 
     text: str
-    """The result; empty after an error."""
+    """Result of the work; empty after an error."""
     error: str
-    """The reason why the work has no result; empty if it has one."""
+    """Reason why the work has no result; empty if it has a result."""
     cpu_s: float
 
 
@@ -70,7 +70,7 @@ def answer_once(
     rejections: tuple[type[Exception], ...],
     max_cpu_s: float = MAX_CPU_S,
 ) -> None:
-    """Call `work` with standard input, within the limits, and write the result to standard output.
+    """Call `work` with the text of standard input, and write the result to standard output.
 
     `rejections` are the exceptions of `work` whose messages are returned to the client.
     """

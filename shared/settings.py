@@ -31,7 +31,7 @@ from shared.adapter_flags import parse_adapter_flags
 from shared.adapter_sources import SourceTemplate
 from shared.errors import SettingsError
 from shared.protocol.enqueue import MIB, QueueLimits
-from shared.protocol.tools import ToolSetting
+from shared.protocol.tools import ToolSetting, ToolSettings
 from shared.reasoning_form import ReasoningSetting
 from shared.tenant_weights import parse_tenant_weights
 
@@ -306,6 +306,17 @@ class ApiSettings(FileSettings):
         "Maximum memory of all finished jobs in MiB, and never more than half of Redis' memory. "
         "Beyond it, the oldest ones of the tenant that keeps most are deleted before --retain-s.",
     )
+    unanswered_days: int = _number(
+        7,
+        "Days for which failed, dead, cancelled and expired jobs can be listed with their reasons "
+        "and timelines, without prompts and answers.",
+        most=3650,
+    )
+    unanswered_mb: int = _number(
+        64,
+        "Maximum memory of these records in MiB, and never more than an eighth of Redis' memory. "
+        "Beyond it, the oldest ones of the tenant that has most are deleted.",
+    )
     usage_days: int = _number(
         400, "Days for which /v1/usage keeps what each tenant has used.", most=3650
     )
@@ -350,6 +361,8 @@ class ApiSettings(FileSettings):
             max_bytes_tenant=self.max_waiting_tenant_mb * MIB,
             retain_bytes=self.retain_mb * MIB,
             usage_days=self.usage_days,
+            unanswered_days=self.unanswered_days,
+            unanswered_bytes=self.unanswered_mb * MIB,
         )
 
     @model_validator(mode="after")
@@ -396,6 +409,10 @@ class WorkerSettings(PoolSettings):
         "auto",
         description="Form in which the model writes tool calls. auto detects it in the chat "
         "template.",
+    )
+    generic_tools: bool = Field(
+        True,
+        description="Let models whose chat template shows no tools call tools in a generic form.",
     )
     reasoning_parser: ReasoningSetting = Field(
         "auto",
@@ -558,6 +575,11 @@ class WorkerSettings(PoolSettings):
     def _check_adapters(self) -> "WorkerSettings":
         _ = self.adapter_sources  # raises SettingsError before the process does anything else
         return self
+
+    @property
+    def tool_settings(self) -> ToolSettings:
+        """Settings for tool calls."""
+        return ToolSettings(form=self.tool_call_parser, allows_generic=self.generic_tools)
 
     def dtype_text(self, dtype: str) -> str:
         """Return `dtype` and that of quantised weights, if any: "bfloat16 with int8 weights"."""

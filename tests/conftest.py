@@ -62,8 +62,9 @@ def adapter_store(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def data_folder(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Keep the data of `lorikeet up` in a temporary folder instead of the user's."""
+    """Keep the data of `lorikeet up` and of `lorikeet login` in temporary folders."""
     os.environ["XDG_DATA_HOME"] = str(tmp_path_factory.mktemp("data"))
+    os.environ["XDG_CONFIG_HOME"] = str(tmp_path_factory.mktemp("config"))
 
 
 @pytest.fixture(scope="session")

@@ -33,7 +33,7 @@ def assemble_adapters(
         )
 
     def num_jobs() -> Jobs:
-        """Return the number of running jobs of each adapter version, without the base model."""
+        """Return the number of running jobs by adapter version. The base model is left out."""
         return {version: n for version, n in jobs.num_by_version.items() if version != base}
 
     residency = Residency(base, BASE_STYLE)

@@ -14,6 +14,7 @@ from worker.adapter_assembly import assemble_adapters
 from worker.engine.thread import EngineThread
 from worker.jobs.consumer import Consumer
 from worker.jobs.durable_ends import DurableEnds
+from worker.jobs.operator_drain import OperatorDrain
 from worker.jobs.publisher import Publisher
 from worker.jobs.running import RunningJobs
 from worker.jobs.tokenizations import AdapterStyles, TokenizationDesk
@@ -67,6 +68,7 @@ class WorkerParts:
             max_num_seqs=served.info.max_num_seqs,
             recover=partial(recover, redis, stores.keys),
         )
+        self.drain = OperatorDrain(jobs, self.consumer, drain_s=settings.drain_s)
         self.membership = Membership(
             stores.queue,
             stores.registry,
@@ -78,6 +80,7 @@ class WorkerParts:
             base=served.base,
             lease_ms=settings.lease_ms,
             describe=self._describe,
+            drain=self.drain,
         )
         styles = AdapterStyles(
             adapters.residency, stores.registry, served.adapters.source, adapters.reading_threads

@@ -11,7 +11,7 @@ from typing import Protocol
 import structlog
 
 from shared.errors import LeaseLost, RedisUnavailable
-from shared.protocol.ids import WorkerId
+from shared.protocol.ids import WorkerId, worker_name
 
 log = structlog.get_logger()
 
@@ -83,7 +83,7 @@ class Lease:
             return
         self.is_held.set()
         self._is_lost.clear()
-        log.info("worker_registered", worker=wid)
+        log.info("worker_registered", worker=wid, name=worker_name(wid))
 
     async def run(self, member: Member) -> None:
         """Renew the lease until cancelled. After a loss, acquire the lease again."""
@@ -97,7 +97,7 @@ class Lease:
         """Replace the id `wid` after its lease has expired. Do nothing if another id is current."""
         if wid != self.wid:
             return
-        log.warning("lease_lost", worker=wid)
+        log.warning("lease_lost", worker=wid, name=worker_name(wid))
         self.num_losses += 1
         self.is_held.clear()
         self._is_lost.set()

@@ -12,7 +12,7 @@ from worker.jobs.consumer import Consumer
 from worker.lease import Lease
 
 WAIT_S = 1.0
-"""Maximum seconds to wait for one message. After a lost lease, the worker has a new mailbox."""
+"""Maximum seconds of one wait for a message, because the mailbox changes when a lease is lost."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

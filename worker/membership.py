@@ -18,6 +18,7 @@ from shared.store.jobs.queue import Queue
 from worker.adapters.residency import Residency
 from worker.adapters.retention import Retention
 from worker.jobs.durable_ends import DurableEnds
+from worker.jobs.operator_drain import OperatorDrain
 from worker.jobs.publisher import Publisher
 from worker.jobs.running import RunningJobs
 
@@ -48,6 +49,7 @@ class Membership:
     """Time without a heartbeat after which the pool declares the worker dead."""
     describe: Callable[[], WorkerInfo]
     """Returns the worker's current state as shown to operators."""
+    drain: OperatorDrain
     _num_forgotten: int = field(default=0, init=False)
     _own_adapters: list[Adapter] = field(default_factory=list, init=False)
     _registry_epoch: str | None = field(default=None, init=False)
@@ -70,6 +72,7 @@ class Membership:
             lease_ms=self.lease_ms,
             info=self.describe(),
             residents=sorted(self.residency.held),
+            mode=self.drain.mode,
         )
 
     async def beat(self, wid: WorkerId) -> None:
@@ -90,6 +93,7 @@ class Membership:
         if standing.num_forgotten != self._num_forgotten:
             self._num_forgotten = standing.num_forgotten
             self.retention.tidy()
+        self.drain.set_mode(standing.mode)
         await self._reconcile(wid, standing.booked)
 
     async def leave(self, wid: WorkerId) -> None:

@@ -13,6 +13,8 @@ from shared.event_loop import run
 from shared.settings import WorkerSettings
 from shared.store.redis.connection import Redis, check_redis, connect
 from shared.store.redis.durability import Durability, durability_of
+from shared.store.redis.keys import Keys
+from shared.store.views.starts import WorkerStarts
 from shared.tracing.start import tracing
 from worker.engine_simulated.engine import SimulatedEngine
 from worker.engine_simulated.load_model import load_simulated
@@ -21,11 +23,15 @@ from worker.kernels.cpu.levels import VARIABLE as CPU_LEVEL
 from worker.kernels.cpu.levels import LevelUnavailable, cpu_flags, forced_level
 from worker.served_model import ServedModel
 from worker.service import Worker
+from worker.start_report import StartReport
 from worker.startup.process_tuning import share_cores, use_huge_pages
 from worker.watchdog import watched
 
 if TYPE_CHECKING:
     from shared.tracing.tracer import Tracer
+    from worker.model.loader import OnStep  # imports torch
+
+    Load = Callable[[WorkerSettings, OnStep], ServedModel]
 
 EXIT_BROKEN = 1
 
@@ -54,7 +60,7 @@ def run_simulated(settings: WorkerSettings) -> None:
     engine = served.engine
     assert isinstance(engine, SimulatedEngine)
     signal.signal(signal.SIGUSR1, lambda *_: engine.hang())
-    run_with(settings, lambda _: served)
+    run_with(settings, lambda *_: served)
 
 
 def _force_cpu_level(name: str) -> None:
@@ -65,15 +71,16 @@ def _force_cpu_level(name: str) -> None:
         raise SettingsError(str(error)) from None
 
 
-def _load_native(settings: WorkerSettings) -> ServedModel:
+def _load_native(settings: WorkerSettings, on_step: "OnStep") -> ServedModel:
     _check(settings)
     _force_cpu_level(settings.cpu_level)
     share_cores()
     use_huge_pages()
     # This imports torch, which takes seconds. The settings and Redis have been checked by then.
+    on_step("importing torch", 0, 0)
     from worker.startup.load_model import load_served
 
-    served = load_served(settings)
+    served = load_served(settings, on_step)
     # The objects that exist now stay for the life of the process. A collection that visits them
     # all takes tenths of a second, in which no thread computes.
     gc.collect()
@@ -81,8 +88,9 @@ def _load_native(settings: WorkerSettings) -> ServedModel:
     return served
 
 
-def _load_vllm(settings: WorkerSettings) -> ServedModel:
+def _load_vllm(settings: WorkerSettings, on_step: "OnStep") -> ServedModel:
     _check(settings)
+    on_step("loading vLLM and the base model", 0, 0)
     # This imports vLLM, which takes seconds.
     from worker.engine_vllm.core import LOST
     from worker.engine_vllm.load_model import load_vllm
@@ -97,7 +105,7 @@ def _check(settings: WorkerSettings) -> None:
     check_files(settings)
 
 
-def run_with(settings: WorkerSettings, load: Callable[[WorkerSettings], ServedModel]) -> None:
+def run_with(settings: WorkerSettings, load: "Load") -> None:
     """Run a worker like `run_worker`, but serve the model that `load` returns."""
     with tracing(settings.otlp_endpoint, service="lorikeet-worker", pool=settings.pool) as tracer:
         run(_run(settings, load, tracer))
@@ -105,18 +113,20 @@ def run_with(settings: WorkerSettings, load: Callable[[WorkerSettings], ServedMo
 
 async def _run(
     settings: WorkerSettings,
-    load: Callable[[WorkerSettings], ServedModel],
+    load: "Load",
     tracer: "Tracer | None",
 ) -> None:
     redis = connect(settings.redis_url)
+    start = StartReport(WorkerStarts(redis, Keys(settings.pool)))
     try:
         await check_redis(redis, settings.redis_url)
         durability = await durability_of(redis, settings)
-        served = await asyncio.to_thread(load, settings)
-        try:
-            await _serve(settings, redis, served, durability, tracer)
-        finally:
-            await asyncio.to_thread(served.close)
+        async with start.published():
+            served = await asyncio.to_thread(load, settings, start.step)
+            try:
+                await _serve(settings, redis, served, durability, tracer, start)
+            finally:
+                await asyncio.to_thread(served.close)
     finally:
         await redis.aclose()
 
@@ -127,6 +137,7 @@ async def _serve(
     served: ServedModel,
     durability: Durability | None,
     tracer: "Tracer | None",
+    start: StartReport,
 ) -> None:
     """Run the worker until a signal ends it."""
     worker = Worker(
@@ -136,6 +147,7 @@ async def _serve(
         durability=durability,
         tracer=tracer,
         on_stalled=_exit_at_once,
+        start=start,
     )
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

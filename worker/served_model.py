@@ -58,14 +58,16 @@ class AdapterSupply:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CpuShares:
-    """How the threads of a worker share its CPU cores. The default changes nothing."""
+    """Functions by which a worker's threads share its CPU cores. The defaults do nothing."""
 
     num_threads: int = 1
     """Number of OpenMP threads of the engine."""
     take_cores: Callable[[], None] = lambda: None
-    """Gives the calling thread `num_threads` OpenMP threads. Only the engine's thread calls it."""
+    """Function that gives the calling thread `num_threads` OpenMP threads.
+
+    Only the engine's thread calls it."""
     spare_cores: Callable[[], None] = lambda: None
-    """Limits the calling thread to one core."""
+    """Function that limits the calling thread to one core."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +82,8 @@ class ServedModel:
     adapters: AdapterSupply
     cpu: CpuShares
     serves: Capabilities = EVERYTHING
-    """Capabilities of the engine: which jobs it serves."""
+    """Kinds of adapters and features of jobs that the engine supports."""
     close: Callable[[], None] = lambda: None
-    """Ends processes that the model has started. Called once, after the last job."""
+    """Function that ends the processes that the model has started.
+
+    The worker calls it once, after the last job."""

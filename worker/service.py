@@ -9,6 +9,7 @@ import structlog
 
 from shared.cancel_tasks import cancel_tasks
 from shared.errors import EngineBroken, EngineStalled, RedisUnavailable
+from shared.protocol.ids import worker_name
 from shared.settings import WorkerSettings
 from shared.store.redis.connection import Redis
 from shared.store.redis.durability import Durability
@@ -18,6 +19,7 @@ from worker.assembly import WorkerParts
 from worker.jobs.deadlines import Deadlines
 from worker.mailbox import Mailbox
 from worker.served_model import ServedModel
+from worker.start_report import StartReport
 from worker.watchdog import until_stalled
 from worker.worker_info import startup_fields
 
@@ -50,15 +52,18 @@ class Worker:
         durability: Durability | None = None,
         tracer: "Tracer | None" = None,
         on_stalled: Callable[[EngineStalled], None] | None = None,
+        start: StartReport | None = None,
     ) -> None:
         """Create the worker inside the event loop that it will run in.
 
         `durability` and `tracer` have the same meaning as in `WorkerParts`. `on_stalled` is called
-        with the error when the engine hangs, before `run` raises it.
+        with the error when the engine hangs, before `run` raises it. `start` gets the last steps
+        of the start, and its end.
         """
         self._settings = settings
         self._served = served
         self._on_stalled = on_stalled
+        self._start = start
         self._loop = asyncio.get_running_loop()
         self.parts = parts = WorkerParts(settings, served, redis, durability, tracer)
         """The worker's actors, and the state that they share."""
@@ -104,9 +109,13 @@ class Worker:
         skips_bad = self._settings.skip_bad_adapters
         async for adapter in read_each(sources, self._read_adapter, skips_bad=skips_bad):
             num_served += 1
+            if self._start:
+                self._start.step("reading the adapters", num_served, len(sources))
             await parts.adapters.loader.add(adapter)
             parts.membership.add_adapter(adapter.registry_entry(adapter.weights.source))
         await parts.lease.acquire(parts.membership)
+        if self._start:
+            self._start.end()
         log.info(
             "worker_ready",
             model=self._served.base.version,
@@ -135,6 +144,7 @@ class Worker:
                 group.create_task(parts.tokenizations.run()),
                 group.create_task(self._mailbox.run()),
                 group.create_task(self._deadlines.run()),
+                group.create_task(parts.drain.run()),
                 group.create_task(self._watch_engine()),
                 group.create_task(self._watch_progress()),
             ]
@@ -180,7 +190,8 @@ class Worker:
         await parts.membership.leave(parts.lease.wid)
         for job in parts.jobs:
             parts.jobs.remove(job)
-        log.info("worker_left", worker=parts.lease.wid, released=released)
+        wid = parts.lease.wid
+        log.info("worker_left", worker=wid, name=worker_name(wid), released=released)
 
     async def _reap(self) -> None:
         """At regular intervals, requeue the jobs of workers that have died."""

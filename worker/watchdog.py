@@ -37,9 +37,9 @@ async def watched(limit_s: float) -> AsyncIterator[None]:
 def _exit_on_signal() -> None:
     """Let SIGUSR2 print all tracebacks and exit, without the GIL.
 
-    The handler is C's `_exit` itself, since a handler in Python would wait for the GIL. SIGKILL
-    alone isn't enough. In a container, the worker may have process id 1. The kernel drops signals
-    that processes of the container send to it, unless it has a handler for them.
+    The handler is C's `_exit` itself, because a handler in Python would wait for the GIL. SIGKILL
+    alone isn't enough: in a container, the worker may have process id 1. The kernel then drops
+    signals from other processes of the container, unless the worker has a handler for them.
     """
     libc = ctypes.CDLL(None)
     libc.signal.argtypes, libc.signal.restype = (ctypes.c_int, ctypes.c_void_p), ctypes.c_void_p
@@ -48,7 +48,10 @@ def _exit_on_signal() -> None:
 
 
 async def _keep_beating(limit_s: float) -> None:
-    """Write beats to a watchdog process until cancelled, and replace the process if it ends."""
+    """Write a beat to a watchdog process at intervals, until cancelled.
+
+    A watchdog process that has ended is replaced.
+    """
     process = None
     try:
         while True:

@@ -12,7 +12,7 @@ import sys
 import time
 
 CHECKS_PER_LIMIT = 10
-"""Number of times that the worker is checked within the limit."""
+"""Number of checks of the worker within the time limit LIMIT_S."""
 MAX_CHECK_S = 1.0
 """Maximum seconds between two checks."""
 LAST_WORDS_S = 1.0
@@ -21,7 +21,7 @@ BEATS_FD = 0
 
 
 def main() -> None:
-    """Watch a worker until it hangs or has ended. End a worker that hangs."""
+    """Watch a worker until it hangs or ends. Kill it if it hangs."""
     pid, limit_s = int(sys.argv[1]), float(sys.argv[2])
     # A draining worker can hang, too. These signals reach all processes of a terminal.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -41,15 +41,17 @@ def main() -> None:
 
 
 def check_s(limit_s: float) -> float:
-    """Return the interval in seconds between checks of event loops and engines.
+    """Return the interval in seconds between two checks of an event loop or an engine.
 
-    Beats have the same interval.
+    The worker writes beats at the same interval.
     """
     return min(MAX_CHECK_S, limit_s / CHECKS_PER_LIMIT)
 
 
 def _hangs(pid: int, limit_s: float) -> bool:
-    """Return True once the worker has been silent for the limit, or False once it has ended.
+    """Wait until the worker hangs or ends, and return whether it hangs.
+
+    It hangs if it has written no beat for `limit_s` seconds.
 
     Time during which this process or the worker was suspended is left out.
     """

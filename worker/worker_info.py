@@ -12,7 +12,7 @@ from worker.served_model import ServedModel
 
 MIB = 1 << 20
 _SIZED = ("max_num_seqs", "max_num_batched_tokens", "kv_cache_mb", "adapter_memory_mb")
-"""Settings with defaults that depend on the device's memory."""
+"""Names of the settings whose defaults depend on the device's memory."""
 
 
 def worker_info(
@@ -25,9 +25,9 @@ def worker_info(
 ) -> WorkerInfo:
     """Return the worker's state as shown to operators.
 
-    `stats` describe the engine after its last step. `step_s` are the seconds since its current step
-    began.
-    `counters` are totals since the start that don't come from the engine.
+    `stats` are the engine's counters and gauges after its last step. `step_s` is the time in
+    seconds since the current step began. `counters` are totals since the worker's start that don't
+    come from the engine.
     """
     info, supply = served.info, served.adapters
     device_bytes, host_bytes = supply.budgets.used(stats.adapter_bytes, supply.host.num_bytes)
@@ -66,7 +66,10 @@ def worker_info(
 
 
 def startup_fields(settings: WorkerSettings, served: ServedModel) -> dict[str, str | int]:
-    """Return device and limits for the first log line. `sized` names limits that weren't set."""
+    """Return the device and the limits, as fields of the worker's first log line.
+
+    The field `sized` names the limits that the settings leave to the worker.
+    """
     info, budgets = served.info, served.adapters.budgets
     return {
         "device": info.device,

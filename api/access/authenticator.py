@@ -99,7 +99,7 @@ class Authenticator:
     async def _stored_or_anonymous(self, secret: str | None, stored: StoredKeys) -> Access | None:
         if secret is not None and id_of(secret) and (access := await stored.access_of(secret)):
             return access
-        return None if self._needs_key or await stored.exist() else self._anonymous
+        return None if self._needs_key or await stored.demanded() else self._anonymous
 
     def _without_redis(self, path: str, secret: str | None) -> Access | None:
         """Return the rights of a request while the stored keys can't be read.

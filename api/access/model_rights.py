@@ -3,7 +3,7 @@
 All routes whose requests name a model use these functions.
 """
 
-from shared.errors import ErrorCode, JobFailed, failed
+from shared.errors import ErrorCode, JobError, JobFailed
 from shared.protocol.access.rights import Access
 from shared.protocol.adapters import own_name
 from shared.store.adapters.registry import Registry
@@ -30,14 +30,17 @@ async def check_model(registry: Registry, access: Access, model: str) -> None:
         RedisUnavailable: the name of the base model can't be read.
     """
     if not await may_use(registry, access, model):
-        raise model_not_found(model)
+        raise ModelNotFound(model)
 
 
-def model_not_found(name: str) -> JobFailed:
-    """Return the error for a `name` that belongs to neither the base model nor an adapter.
+class ModelNotFound(JobFailed):
+    """The name in a request belongs to neither the base model nor an adapter.
 
     The message begins with OpenAI's sentence, because clients match it.
     """
-    message = f"The model {name[:200]!r} does not exist or you do not have access to it. "
-    message += "GET /v1/models lists all models."
-    return failed(ErrorCode.MODEL_NOT_FOUND, message, "model")
+
+    def __init__(self, name: str) -> None:
+        message = f"The model {name[:200]!r} does not exist or you do not have access to it. "
+        message += "GET /v1/models lists all models."
+        super().__init__(JobError(code=ErrorCode.MODEL_NOT_FOUND, message=message, param="model"))
+        self.name = name

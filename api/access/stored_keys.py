@@ -4,6 +4,7 @@ import hashlib
 import time
 from dataclasses import dataclass
 
+from shared.errors import RedisUnavailable
 from shared.protocol.access.rights import Access
 from shared.store.access.key_store import KeyStore
 
@@ -31,7 +32,7 @@ class StoredKeys:
         self._keys = keys
         self._known: dict[bytes, _Entry] = {}
         self._unknown: dict[bytes, _Entry] = {}
-        self._has_keys = False
+        self._is_demanded = False
         self._asked_s: float | None = None
 
     async def access_of(self, secret: str) -> Access | None:
@@ -47,17 +48,26 @@ class StoredKeys:
             self._remember(digest, entry)
         return entry.access
 
-    async def exist(self) -> bool:
-        """Return whether the pool has stored keys. Once it has, the answer stays True.
+    async def demanded(self) -> bool:
+        """Return whether requests need a key, because the pool has stored keys.
+
+        Once they do, only `KeyStore.open` changes this. If Redis loses the keys or is out of reach,
+        the answer stays True.
 
         Raises:
-            RedisUnavailable: the answer isn't cached, and Redis can't be read.
+            RedisUnavailable: Redis can't be read, and no key was seen before.
         """
         now_s = time.monotonic()
-        if not self._has_keys and (self._asked_s is None or now_s - self._asked_s >= MAX_AGE_S):
-            self._has_keys = await self._keys.exist()
+        if self._asked_s is None or now_s - self._asked_s >= MAX_AGE_S:
+            try:
+                answer = await self._keys.demanded()
+            except RedisUnavailable:
+                if self._is_demanded:
+                    return True
+                raise
+            self._is_demanded = self._is_demanded if answer is None else answer
             self._asked_s = now_s
-        return self._has_keys
+        return self._is_demanded
 
     def _remember(self, digest: bytes, entry: _Entry) -> None:
         self._known.pop(digest, None)

@@ -15,7 +15,10 @@ DEFAULT_LIMIT, MAX_LIMIT = 1000, 10_000
 
 
 class Group(StrEnum):
-    """Column by which usage is grouped. Rows are sorted by their columns in the members' order."""
+    """Column by which usage is grouped.
+
+    A row has its columns in the order of the members, and rows are sorted by these columns.
+    """
 
     DAY = "day"
     TENANT = "tenant"
@@ -23,7 +26,7 @@ class Group(StrEnum):
 
 
 class Format(StrEnum):
-    """Format of the response."""
+    """Format of the response to GET /v1/usage."""
 
     JSON = "json"
     CSV = "csv"
@@ -138,7 +141,10 @@ def _groups(texts: list[str]) -> tuple[Group, ...]:
 
 
 def _after(text: str | None, groups: tuple[Group, ...]) -> tuple[str, ...] | None:
-    """Split a row's id into its names at spaces. Only the last name, a model's, may have spaces."""
+    """Split the id of a row at spaces into the values of the row's columns.
+
+    Only the value of the last column may contain spaces, because it can be a model's name.
+    """
     if text is None:
         return None
     names = tuple(text.split(" ", len(groups) - 1))

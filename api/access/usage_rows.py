@@ -12,15 +12,15 @@ from shared.store.access.ledger import Ledger, Used
 
 @dataclass(frozen=True, slots=True)
 class UsageRow:
-    """Sum of all entries of the ledger that have the same values in the query's columns."""
+    """Sum of all ledger entries that have the same values in the columns of the query."""
 
     names: dict[Group, str]
-    """Value of the entries in each column of the query."""
+    """Value of each column of the query. It is the same in all entries of the row."""
     used: Used
 
     @property
     def id(self) -> str:
-        """Id of the row: its names, separated by spaces. Only a model's name may have spaces."""
+        """Id of the row: its values in `names`, separated by spaces."""
         return " ".join(self.names.values())
 
     @property
@@ -30,9 +30,10 @@ class UsageRow:
 
 
 async def usage_rows(ledger: Ledger, access: Access, query: UsageQuery) -> AsyncIterator[UsageRow]:
-    """Yield the rows after `query.after` that a client may see, sorted by their names.
+    """Yield the rows after `query.after` that a client may see, sorted by the row's columns.
 
-    The rows of one day are in memory at a time. If rows aren't grouped by day, all are in memory.
+    If the query groups usage by day, only the rows of one day are in memory at a time. Otherwise,
+    all rows are in memory at once.
     """
     for days in _parts(query):
         for row in await _rows_of(ledger, access, query, days):
@@ -40,7 +41,7 @@ async def usage_rows(ledger: Ledger, access: Access, query: UsageQuery) -> Async
 
 
 def _parts(query: UsageQuery) -> list[list[date]]:
-    """Divide the query's days into groups. The entries of one group are summed up at a time."""
+    """Divide the query's days into groups. Callers sum up and yield the groups one by one."""
     if Group.DAY not in query.groups:
         return [query.days]
     first = query.after[0] if query.after else ""

@@ -30,7 +30,8 @@ class WebPages:
     def __init__(self, host: str, allowed_hosts: Sequence[str], origins: Collection[str]) -> None:
         """Create an object for a server that listens on `host` and has the names `allowed_hosts`.
 
-        Pages of the sites `origins` may call the API. In both lists, `*` stands for all.
+        Pages of the sites `origins` may call the API. The entry `*` stands for all names in
+        `allowed_hosts`, and for all sites in `origins`.
         """
         self._hosts = {each.lower() for each in (host, socket.gethostname(), *allowed_hosts)}
         self._origins = origins

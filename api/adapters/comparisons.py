@@ -14,7 +14,7 @@ MAX_CHARS = 2000
 
 
 def agreement(found: Comparison) -> Agreement:
-    """Return the response's summary of how a candidate's answers compare."""
+    """Return the summary of how similar the answers of a candidate and the current version are."""
     return Agreement(
         pairs=found.pairs,
         equal=found.equal,
@@ -28,7 +28,7 @@ def agreement(found: Comparison) -> Agreement:
 async def differing_pairs(
     shadows: Shadows, views: PoolViews, access: Access, version: AdapterVersion
 ) -> list[DifferingPair]:
-    """Return a candidate's newest pairs of answers whose two answers differ.
+    """Return the newest requests that a candidate and the current version answered differently.
 
     The texts are included only if the client may read the job of the request: its key must belong
     to the job's tenant and have the scope `inference`.

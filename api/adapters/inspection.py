@@ -76,7 +76,7 @@ class Inspector:
     ) -> Adapter:
         """Have a worker inspect an adapter for `tenant`, and return the adapter.
 
-        `param` names the part of the request that has the source.
+        `param` is the name of the request field that contains the adapter's source.
 
         Raises:
             JobFailed: as `inspect`, or the adapter can't be served.
@@ -106,7 +106,7 @@ class Inspector:
         raise failed(ErrorCode.UNAVAILABLE, message)
 
     async def _checked(self, findings: Findings) -> Findings:
-        """Return the findings, with an error in them if no live worker can serve the adapter."""
+        """Return `findings`. An error replaces an adapter that no live worker can serve."""
         if (adapter := findings.adapter) is None:
             return findings
         serving = [worker.info.serves for worker in await self._alive()]

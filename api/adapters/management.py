@@ -52,7 +52,7 @@ def _reason_to_refuse(request: Request, settings: ApiSettings) -> str | None:
         return (
             "a server that is reachable from the network needs API keys before adapters can be "
             "managed; start it with --api-key admin:KEY, or create one with `lorikeet keys create "
-            "--tenant NAME --scopes adapters`"
+            "--tenant NAME --redis-url URL`"
         )
     if is_from_another_site(request.headers, settings.cors_origins):
         return (

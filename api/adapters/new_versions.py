@@ -1,6 +1,6 @@
 """Registers new versions of adapters that a worker has checked."""
 
-from api.access.model_rights import model_not_found
+from api.access.model_rights import ModelNotFound
 from shared.protocol.adapters import Adapter
 from shared.store.adapters.registry import Registry
 
@@ -35,4 +35,4 @@ class NewVersions:
         if not await self._registry.add_candidate(
             adapter, keep_versions=self._keep_versions, by=by
         ):
-            raise model_not_found(adapter.name)
+            raise ModelNotFound(adapter.name)

@@ -33,7 +33,7 @@ MAX_NAMES = 1024
 MAX_NAMES_PER_TENANT = 128
 """Maximum number of names of one tenant that wait for a lookup."""
 POLL_S = 0.1
-"""Seconds between two checks whether another lookup of the same name has ended."""
+"""Seconds between two checks of whether another lookup of the same name has ended."""
 
 
 class OnDemand:
@@ -69,7 +69,9 @@ class OnDemand:
         """Number of lookups of each tenant."""
 
     async def provide(self, tenant: str, model: str, unknown: JobError) -> bool:
-        """Register the adapter that `model` names. Return False if the name can't have a source.
+        """Register the adapter that `model` names.
+
+        Returns False if `--adapter-source` isn't set or has no source for this name.
 
         The limits of `tenant` apply to the lookup. If no adapter exists at the source, this request
         and requests for the same name during the next seconds get the error `unknown`.
@@ -100,7 +102,7 @@ class OnDemand:
     async def with_adapter(
         self, access: Access, model: object, admit: Callable[[], Awaitable[T]]
     ) -> T:
-        """Call `admit`, and return its result. If `model` is unknown, look it up and call again.
+        """Return the result of `admit`. If `model` is unknown, look up the adapter and call again.
 
         Models that the client may not use aren't looked up.
 
@@ -177,13 +179,16 @@ class OnDemand:
                 await self._lookups.renew(name)
 
     async def _adapter_name(self, model: str) -> str:
-        """Return the adapter's name in `model`, which is `NAME` or `BASE:NAME`."""
+        """Return the name of the adapter in `model`, which has the form `NAME` or `BASE:NAME`."""
         base_name, colon, name = model.rpartition(":")
         base = await self._registry.base() if colon else None
         return name if base and base.name == base_name else model
 
     async def _load(self, name: str, source: str, unknown: JobError) -> JobError | None:
-        """Load an adapter. If that fails, return the error for requests that name the adapter."""
+        """Load an adapter. If that fails, return the error for all requests that name the adapter.
+
+        Returns None if the adapter is registered.
+        """
         findings = await self._inspector.inspect(POOL, Inspection(name=name, source=source))
         if findings.adapter is None:
             assert findings.error is not None  # findings have either an adapter or an error

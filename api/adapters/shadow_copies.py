@@ -22,7 +22,7 @@ log = structlog.get_logger()
 
 
 class ShadowCopies:
-    """Enqueues the copies of one front end. A copy that can't be enqueued is dropped."""
+    """Enqueues copies of one front end's jobs for shadows. Drops copies if many are pending."""
 
     def __init__(self, queue: Queue, limits: QueueLimits, shadows: Shadows) -> None:
         self._queue = queue

@@ -1,9 +1,9 @@
 """Builds the response bodies that describe registered adapters."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Any
 
-from api.access.model_rights import model_not_found
+from api.access.model_rights import ModelNotFound
 from api.pools.registered_base import registered_base
 from api.schema.adapters import (
     AdapterBody,
@@ -15,6 +15,7 @@ from api.schema.adapters import (
 )
 from shared.protocol.access.rights import Access
 from shared.protocol.adapters import BaseModel
+from shared.store.adapters.adapter_pauses import AdapterPauses
 from shared.store.adapters.adapter_views import AdapterView, AdapterViews, VersionView
 from shared.store.adapters.fetch_progress import Staging
 from shared.store.adapters.registry import Registry
@@ -24,8 +25,15 @@ from shared.store.views.pool_views import PoolViews, WorkerView
 class ShownAdapters:
     """Builds response bodies about the adapters of one pool."""
 
-    def __init__(self, registry: Registry, adapter_views: AdapterViews, views: PoolViews) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        adapter_views: AdapterViews,
+        views: PoolViews,
+        pauses: AdapterPauses,
+    ) -> None:
         self._registry = registry
+        self._pauses = pauses
         self._adapter_views = adapter_views
         self._views = views
 
@@ -38,7 +46,7 @@ class ShownAdapters:
         """
         view = await self._adapter_views.adapter(name)
         if view is None:
-            raise model_not_found(name)
+            raise ModelNotFound(name)
         return view
 
     async def one(self, name: str, base: BaseModel) -> AdapterBody:
@@ -48,7 +56,8 @@ class ShownAdapters:
             JobFailed: as `view`.
             RedisUnavailable: the registry can't be read.
         """
-        return adapter_body(await self.view(name), base, await self._views.workers())
+        view, paused = await self.view(name), await self._pauses.names()
+        return adapter_body(view, base, await self._views.workers(), paused)
 
     async def all(self, access: Access) -> AdapterList:
         """Return the adapters that a client may use, and retired versions that still have requests.
@@ -60,10 +69,10 @@ class ShownAdapters:
         base = await registered_base(self._registry)
         views = await self._adapter_views.adapters()
         retired = await self._adapter_views.retired()
-        workers = await self._views.workers()
+        workers, paused = await self._views.workers(), await self._pauses.names()
         return AdapterList(
             data=[
-                adapter_body(view, base, workers)
+                adapter_body(view, base, workers, paused)
                 for view in views
                 if access.allows(view.current.adapter.name)
             ],
@@ -73,10 +82,14 @@ class ShownAdapters:
         )
 
 
-def adapter_body(view: AdapterView, base: BaseModel, workers: Sequence[WorkerView]) -> AdapterBody:
-    """Return the response body for an adapter, including its previous versions."""
+def adapter_body(
+    view: AdapterView, base: BaseModel, workers: Sequence[WorkerView], paused: Set[str]
+) -> AdapterBody:
+    """Return the response body for an adapter. `paused` has the names of all paused adapters."""
+    name = view.current.adapter.name
     return AdapterBody(
-        id=view.current.adapter.name,
+        id=name,
+        is_paused=name in paused,
         parent=base.name,
         previous=[version_body(version, workers) for version in view.previous],
         candidate=candidate_body(view, workers),
@@ -121,6 +134,7 @@ def _fields(view: VersionView, workers: Sequence[WorkerView]) -> dict[str, Any]:
         "state": adapter.state,
         "source": adapter.source,
         "kinds": sorted(adapter.kinds),
+        "other_base": adapter.other_base or None,
         "rank": adapter.rank,
         "bytes": adapter.num_bytes,
         "created": adapter.created_s,

@@ -1,7 +1,7 @@
 """Receives an adapter as a request body, and writes it to Redis for the workers."""
 
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 
@@ -39,52 +39,96 @@ class AdapterUploads:
         At most two pieces of the body are in memory at once.
 
         Raises:
-            JobFailed: the body is empty or too large, has another content type, doesn't fit into
-                Redis' memory, or exceeds what the tenant may upload.
+            JobFailed: the body is empty or too large, has another content type, or as
+                `UploadWriter.write`.
             RedisUnavailable: Redis can't be reached.
         """
         _check_content_type(request)
+        async with self.opened(tenant) as writer:
+            await self._copy(request, writer)
+            if config is not None:
+                await writer.add_config(config)
+            yield writer.upload
+
+    @asynccontextmanager
+    async def opened(self, tenant: str) -> AsyncIterator["UploadWriter"]:
+        """Begin an upload, and provide its writer. If the block raises, delete the upload."""
         upload = UploadId(secrets.token_hex(16))
+        append = partial(self._uploads.append, upload, tenant=tenant, ttl_ms=self._ttl_ms)
         try:
-            await self._write(request, tenant, upload, config)
-            yield upload
+            yield UploadWriter(upload, append, max_mb=self._max_mb)
         except BaseException:
             with suppress(RedisUnavailable):  # in this case, the upload expires by itself
                 await self._uploads.discard(upload)
             raise
 
-    async def _write(
-        self, request: Request, tenant: str, upload: UploadId, config: str | None
-    ) -> None:
-        size, max_bytes = declared_size(request), self._max_mb * MIB
-        if size > max_bytes:
-            raise _too_large(self._max_mb)
-        append = partial(self._uploads.append, upload, tenant=tenant, ttl_ms=self._ttl_ms)
-        num_written = number = 0
-        async for piece in _pieces(request, max_bytes):
-            num_written += len(piece)
-            if num_written > max_bytes:
-                raise _too_large(self._max_mb)
-            await append(str(number), piece, num_left=max(0, size - num_written))
-            number += 1
-        if not num_written:
+    async def _copy(self, request: Request, writer: "UploadWriter") -> None:
+        size = declared_size(request)
+        if size > writer.max_bytes:
+            raise writer.too_large()
+        decoder = Decoder(request.headers.get("content-encoding", ""), writer.max_bytes)
+        async for chunk in request.stream():
+            await writer.write(decoder.decode(chunk), announced=size)
+        decoder.finish()
+        await writer.finish()
+        if not writer.num_bytes:
             raise invalid_value("the body is empty; send the bytes of adapter_model.safetensors")
-        if config is not None:
-            await append(CONFIG, config.encode(), num_left=0)
 
 
-async def _pieces(request: Request, max_bytes: int) -> AsyncIterator[bytes]:
-    """Yield the decoded body in pieces of `PIECE_BYTES`. The last piece may be shorter."""
-    decoder = Decoder(request.headers.get("content-encoding", ""), max_bytes)
-    held = bytearray()
-    async for chunk in request.stream():
-        held += decoder.decode(chunk)
-        while len(held) >= PIECE_BYTES:
-            yield bytes(held[:PIECE_BYTES])
-            del held[:PIECE_BYTES]
-    decoder.finish()
-    if held:
-        yield bytes(held)
+class UploadWriter:
+    """Writes the files of one upload to Redis. Holds at most two pieces in memory at once."""
+
+    def __init__(
+        self, upload: UploadId, append: Callable[..., Awaitable[None]], *, max_mb: int
+    ) -> None:
+        """Create a writer. `append` stores a piece, as `Uploads.append` does."""
+        self.upload = upload
+        self.num_bytes = 0
+        """Number of bytes of the weights file so far."""
+        self.max_bytes = max_mb * MIB
+        """Maximum size of the weights file in bytes."""
+        self._append = append
+        self._max_mb = max_mb
+        self._held = bytearray()
+        self._num_pieces = 0
+
+    async def write(self, data: bytes, *, announced: int = 0) -> None:
+        """Append `data` to the weights file.
+
+        `announced` is the size of the whole file in bytes; 0 if the client doesn't state it.
+
+        Raises:
+            JobFailed: the file is too large, doesn't fit into Redis' memory, or exceeds what the
+                tenant may upload.
+            RedisUnavailable: Redis can't be reached.
+        """
+        self.num_bytes += len(data)
+        if self.num_bytes > self.max_bytes:
+            raise self.too_large()
+        self._held += data
+        while len(self._held) >= PIECE_BYTES:
+            await self._store(announced)
+
+    def too_large(self) -> JobFailed:
+        """Return the failure of an adapter that is larger than the limit."""
+        message = f"the adapter is larger than {self._max_mb} MiB; ask the operator to raise "
+        return failed(ErrorCode.REQUEST_TOO_LARGE, message + "--max-adapter-mb")
+
+    async def finish(self) -> None:
+        """Store the rest of the weights file. Raises the same errors as `write`."""
+        if self._held:
+            await self._store(0)
+
+    async def add_config(self, text: str) -> None:
+        """Store the text of adapter_config.json. Raises the same errors as `write`."""
+        await self._append(CONFIG, text.encode(), num_left=0)
+
+    async def _store(self, announced: int) -> None:
+        piece = bytes(self._held[:PIECE_BYTES])
+        del self._held[:PIECE_BYTES]
+        num_stored = self._num_pieces * PIECE_BYTES + len(piece)
+        await self._append(str(self._num_pieces), piece, num_left=max(0, announced - num_stored))
+        self._num_pieces += 1
 
 
 def _check_content_type(request: Request) -> None:
@@ -94,8 +138,3 @@ def _check_content_type(request: Request) -> None:
             f"the content type must be {' or '.join(CONTENT_TYPES)}, not {found!r}; to load an "
             "adapter from a folder, use POST /v1/load_lora_adapter"
         )
-
-
-def _too_large(max_mb: int) -> JobFailed:
-    message = f"the adapter is larger than {max_mb} MiB; ask the operator to raise --max-adapter-mb"
-    return failed(ErrorCode.REQUEST_TOO_LARGE, message)

@@ -4,9 +4,9 @@ import math
 import secrets
 import time
 
-from api.access.model_rights import check_model, model_not_found
+from api.access.model_rights import ModelNotFound, check_model
 from api.answers.parts import Intake
-from api.pools.registered_base import no_base
+from api.pools.registered_base import NoBase
 from api.requests.translate import Admission
 from shared.protocol.access.rights import Access
 from shared.protocol.adapters import fingerprint_of
@@ -48,9 +48,9 @@ def admission_to(
     """
     base, version = found.base, found.version
     if base is None:
-        raise no_base()
+        raise NoBase
     if version is None:
-        raise model_not_found(model)
+        raise ModelNotFound(model)
     return Admission(
         id=JobId(secrets.token_hex(16)),
         tenant=tenant,

@@ -10,12 +10,13 @@ from starlette.types import Receive, Scope, Send
 from api.access.own_job import own_job
 from api.answers.delivery import Delivery
 from api.answers.draft import Draft
+from api.answers.job_description import answer_headers
 from api.answers.parts import Following
 from api.answers.rate_headers import rate_headers
 from api.follow.follower import Follower
 from api.follow.reply_hub import Inbox
 from api.formats import AnyPosition
-from api.http.headers import JOB_HEADER, REPLAYED_HEADER
+from api.http.headers import REPLAYED_HEADER
 from api.metrics.request_trace import RequestTrace
 from api.metrics.stream_timing import StreamTiming
 from api.schema.base import JobRequest
@@ -83,7 +84,7 @@ class Answer(Response):
             else:
                 following.cancels.add(job.id)
             raise
-        self._extra_headers |= rate_headers(enqueued.rates)
+        self._extra_headers |= rate_headers(enqueued.rates, self._draft.job.view)
         event = "job_accepted" if enqueued.is_new else "job_replayed"
         log.info(event, job_id=enqueued.id, version=self._draft.job.version)
         return enqueued
@@ -94,7 +95,7 @@ class Answer(Response):
         follower = Follower(
             spec, inbox, following.views, following.read_checkpoints, left_ms=job.deadline_ms
         )
-        headers = {JOB_HEADER: job.id, **self._extra_headers}
+        headers = {**answer_headers(spec), **self._extra_headers}
         delivery = Delivery(following, spec, inbox, follower, headers=headers, timing=self._timing)
         try:
             if self._is_stream:
@@ -142,7 +143,7 @@ class AttachedAnswer(Response):
         self._view = view
         self._is_stream = is_stream
         self._after = after
-        self._extra_headers = {JOB_HEADER: view.id, **(headers or {})}
+        self._extra_headers = {**answer_headers(view.spec), **(headers or {})}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Attach this process to the job, follow it from its beginning, and send its answer."""

@@ -50,7 +50,7 @@ async def start_in_background(
         log.info("job_accepted", job_id=job.id, version=job.version, is_background=True)
     else:
         trace.replay(job, enqueued.id)
-    sent = {**headers, **job_headers(enqueued, root_path)}
+    sent = {**headers, **job_headers(enqueued, job.view, root_path)}
     if job.view is View.RESPONSES:
         return json_response(retrieved_body(view, result), headers=sent)
     return json_response(job_body(view, result), 202 if is_accepted else 200, sent)

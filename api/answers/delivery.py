@@ -2,22 +2,30 @@
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import KW_ONLY, dataclass
+from typing import Any
 
 import structlog
 from starlette.types import Message, Receive, Scope, Send
 
 from api.answers.parts import Following
-from api.follow.follow_state import Update
 from api.follow.follower import Follower
 from api.follow.reply_hub import ClientGone, Inbox, ServerStopping
-from api.follow.transcript import Delta
-from api.formats import AnyPosition, Stream, stream_of, whole_body
+from api.follow.updates import Update
+from api.formats import (
+    AnyPosition,
+    Stream,
+    partial_body,
+    shows_partial,
+    stream_of,
+    whole_body,
+)
 from api.http.errors import json_response
 from api.metrics.stream_timing import StreamTiming
 from api.render.catch_up import Misplaced
+from api.render.durations import Durations
 from api.render.sse import sse_comment
 from shared.errors import ErrorCode, JobError, JobFailed, RedisUnavailable
 from shared.protocol.answers import AnswerSpec
@@ -31,7 +39,7 @@ KEEP_ALIVE_S = 10.0
 The response headers of a stream are sent after at most this time, even if no chunk is ready.
 """
 READ_S = 0.5
-"""Time limit in seconds for reading a job's place in the queue. New output waits for this read."""
+"""Maximum seconds for reading a job's place in the queue. New output has to wait for the read."""
 STOPPING = JobError(
     code=ErrorCode.SERVER_STOPPING,
     message="this server stops; the job goes on for at least a minute, and to its end if its "
@@ -63,7 +71,8 @@ class Delivery:
     headers: Mapping[str, str]
     """Additional headers of a successful response."""
     timing: StreamTiming | None = None
-    """Measures when the tokens arrive, for the metrics."""
+    """Measures when the tokens of the answer arrive. None if another process may have received the
+    first tokens."""
     is_only_client: bool = True
     """Whether a failure of the delivery cancels the job. Otherwise, the job is abandoned, since it
     may have other clients."""
@@ -77,18 +86,14 @@ class Delivery:
             JobFailed: the job failed, or this process stops.
             ClientGone: the client has closed its connection.
         """
-        follower = self.follower
         async with self._watched(receive):
-            while not follower.is_done:
-                await self._updates()
-            assert follower.usage is not None
-            body = whole_body(self.spec, follower.transcript.choices, follower.usage)
+            body = await self._whole()
             await json_response(body, headers=self.headers)(scope, receive, send)
 
     async def send_stream(
         self, receive: Receive, send: Send, *, after: AnyPosition | None = None
     ) -> None:
-        """Send the answer as server-sent events.
+        """Send the answer as a stream.
 
         The response of a new stream starts with the first output, or after `KEEP_ALIVE_S` seconds.
         With `after`, the stream continues an earlier one after this position. Its response starts
@@ -99,11 +104,30 @@ class Delivery:
             ClientGone: the client has closed its connection, or the answer doesn't match the
                 position `after`.
         """
-        writer = stream_of(self.spec, after)
+        writer = stream_of(self.spec, after, self._durations)
         async with self._watched(receive):
-            updates = [] if after else await self._updates()
-            await send(_stream_start(self.headers))
+            try:
+                updates = [] if after else await self._updates()
+            except JobFailed as failure:
+                if not shows_partial(self.spec, failure.error):
+                    raise
+                updates = []  # the next wait raises the error again
+            await send(_stream_start(writer.media_type, self.headers))
             await self._send_events(writer, updates, send)
+
+    async def _whole(self) -> Any:
+        """Wait for the end of the job, and return the body of the answer."""
+        follower = self.follower
+        try:
+            while not follower.is_done:
+                await self._updates()
+        except JobFailed as failure:
+            if not shows_partial(self.spec, failure.error):
+                raise
+            return partial_body(self.spec, follower.transcript.choices, failure.error)
+        assert follower.usage is not None
+        choices, durations = follower.transcript.choices, self._durations()
+        return whole_body(self.spec, choices, follower.usage, durations)
 
     @asynccontextmanager
     async def _watched(self, receive: Receive) -> AsyncIterator[None]:
@@ -135,7 +159,7 @@ class Delivery:
                 await _send_part(send, await self._events(writer, updates))
                 updates = await self._updates()
             assert self.follower.usage is not None
-            last = writer.chunks(_deltas(updates)) + writer.closing(self.follower.usage)
+            last = writer.chunks(updates) + writer.closing(self.follower.usage)
         except ClientGone:
             raise
         except ServerStopping:
@@ -151,10 +175,13 @@ class Delivery:
         await _send_part(send, last, is_last=True)
 
     async def _events(self, writer: Stream, updates: list[Update]) -> bytes:
-        """Return the events for `updates`, or a comment if there are no updates."""
+        """Return the events for `updates`, or bytes that keep the stream alive if it is empty."""
         if updates:
-            return writer.chunks(_deltas(updates))
-        return await keep_alive(self.following.views, self.spec.id)
+            return writer.chunks(updates)
+        return writer.idle or await keep_alive(self.following.views, self.spec.id)
+
+    def _durations(self) -> Durations | None:
+        return self.timing.durations if self.timing else None
 
     async def _updates(self) -> list[Update]:
         updates = await self.follower.updates(KEEP_ALIVE_S)
@@ -176,7 +203,7 @@ class Delivery:
 async def keep_alive(views: PoolViews, job_id: JobId) -> bytes:
     """Return a comment that states the place of a job in the queue.
 
-    It is `KEEP_ALIVE` if the job isn't waiting, or if Redis doesn't answer within `READ_S`.
+    Returns `KEEP_ALIVE` if the job isn't waiting, or if Redis doesn't answer within `READ_S`.
     """
     try:
         async with asyncio.timeout(READ_S):
@@ -186,7 +213,10 @@ async def keep_alive(views: PoolViews, job_id: JobId) -> bytes:
 
 
 def comment(wait: Wait | None) -> bytes:
-    """Return the comment for a place in the queue; `KEEP_ALIVE` if the job isn't waiting."""
+    """Return the comment that states the job's place in the queue. `wait` has this place.
+
+    Returns `KEEP_ALIVE` if `wait` is None, because the job isn't waiting.
+    """
     if wait is None:
         return KEEP_ALIVE
     text = f"waiting, position {wait.position} of {wait.num_waiting}"
@@ -195,13 +225,9 @@ def comment(wait: Wait | None) -> bytes:
     return sse_comment(text)
 
 
-def _deltas(updates: Iterable[Update]) -> list[Delta]:
-    return [update for update in updates if isinstance(update, Delta)]
-
-
-def _stream_start(headers: Mapping[str, str]) -> Message:
+def _stream_start(media_type: str, headers: Mapping[str, str]) -> Message:
     all_headers = {
-        "content-type": "text/event-stream; charset=utf-8",
+        "content-type": f"{media_type}; charset=utf-8",
         "cache-control": "no-cache",
         "x-accel-buffering": "no",  # nginx would buffer the tokens otherwise
         **headers,

@@ -28,9 +28,9 @@ class Wanted:
     """A request, and the functions that make its job again if the registry changes."""
 
     model: str
-    """Name of the model."""
+    """Name of the model in the request."""
     key: str
-    """Key that decides whether a candidate version of the model takes the request."""
+    """Key that decides whether a candidate version of the model answers the request."""
     job_of: Callable[[Admission], Job]
     """Makes a job of the request."""
     accept: Callable[[Job], Job]
@@ -146,7 +146,8 @@ class Draft:
     def _start_shadow(self) -> None:
         """Enqueue a copy of the job for the adapter's shadow, if the shadow takes the request."""
         shadow = self._found.shadow_for(self._wanted.key)
-        if shadow is None or self.job.is_preemptible or self.job.embedding is not None:
+        generates = self.job.embedding is None and self.job.scoring is None
+        if shadow is None or self.job.is_preemptible or not generates:
             return
         admission = admission_to(
             shadow,

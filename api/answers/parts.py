@@ -1,4 +1,4 @@
-"""Two groups of a pool's objects: objects that turn requests into jobs, and objects for answers.
+"""Two groups of a pool's objects: one turns requests into jobs, and one sends the answers.
 
 `api/assembly.py` creates both when the app starts.
 """

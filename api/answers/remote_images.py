@@ -17,7 +17,7 @@ _STAND_IN = (
     "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR42mNoAAAAggCBd81ytg"
     "AAAABJRU5ErkJggg=="
 )
-"""Image in place of those of a repeated request, whose job has them already."""
+"""Data URL that replaces the images of a repeated request, because its job already has them."""
 
 
 async def with_remote_images(
@@ -25,9 +25,10 @@ async def with_remote_images(
 ) -> dict[str, Any]:
     """Return the body `raw` with data URLs in place of the images' http and https URLs.
 
-    `raw` stays as it is, because its digest belongs to an idempotency key. Nothing is fetched for a
-    model that reads no images, since the request will be refused, or if an earlier request with the
-    same key has a job.
+    `raw` isn't changed, because its digest must be the same when a client repeats the request with
+    an idempotency key. If the model reads no images, nothing is fetched, because the request will
+    be refused. If an earlier request with the same idempotency key has a job, nothing is fetched
+    either, and a stand-in replaces each image.
 
     Raises:
         JobFailed: an image can't be fetched, or the client may not use the model.

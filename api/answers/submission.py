@@ -67,7 +67,10 @@ async def submit_json(
 async def submit_viewed(
     request: Request, access: Access, raw: dict[str, Any], viewed: ViewedRequest
 ) -> Response:
-    """Do the same as `submit_json` for another API. `viewed` is the request as a chat request."""
+    """Do the same as `submit_json` for a request of another API.
+
+    `viewed` is the request in the form of a request to one of OpenAI's endpoints.
+    """
     return await _submit(request, access, raw, viewed.parse, viewed.job, viewed.others)
 
 
@@ -134,10 +137,11 @@ def is_preemptible(request: Request) -> bool:
 def parse_request(
     request: Request, parse: Callable[[], B], others: OtherFields = NO_OTHERS
 ) -> tuple[B, RequestHeaders, dict[str, str]]:
-    """Return a request's validated body, its headers, and headers for its response.
+    """Return a request's validated body, the options in its headers, and response headers.
 
     `parse` validates the body. `others` are fields of the request that the validated body doesn't
-    have. The headers for the response report which fields were ignored or refused.
+    have. The response headers list the fields that were ignored, and state whether unknown fields
+    are refused.
 
     Raises:
         JobFailed: the body or a header is invalid, or a field is unknown and the client asked for

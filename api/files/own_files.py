@@ -22,7 +22,7 @@ class TenantFiles:
     """Files of the tenants of one pool."""
 
     def __init__(self, records: StoredFiles, store: FileStore | None) -> None:
-        """Create an object. `store` has the contents of files; None without --file-store."""
+        """Create an object. `store` holds the files' contents; None without --file-store."""
         self.records = records
         self._store = store
 

@@ -24,7 +24,8 @@ memory."""
 MAX_UPLOADS_TENANT = 4
 """Maximum number of files that a process receives from one tenant at the same time."""
 MARGIN_S = 600
-"""Seconds for which an upload's reservation outlasts the time limit of a request's body."""
+"""Seconds that are added to the time limit of a request's body to get the time at which an
+unfinished upload is given up."""
 MAX_NAME_CHARS = 255
 PURPOSES = ("batch",)
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f]")
@@ -100,7 +101,7 @@ class FileUploads:
 
 
 def _declared(request: Request, max_mb: int) -> int:
-    """Return the number of bytes of the form; 0 if the client doesn't state it."""
+    """Return the size of the form in bytes that the client states, or 0 if it states none."""
     declared = declared_size(request)
     if declared > max_mb * MIB + MAX_FIELDS_BYTES:
         raise _too_large(max_mb)

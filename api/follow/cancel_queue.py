@@ -21,7 +21,7 @@ from shared.store.jobs.sweep import RETURN_MS
 
 RETRY_S = 0.5
 FINISH_S = 2.0
-"""Maximum seconds for which `finish` waits for Redis."""
+"""Maximum seconds for which `CancelQueue.finish` waits for Redis."""
 MAX_PENDING = 10_000
 """Maximum number of cancellations that wait while Redis is unavailable.
 
@@ -37,7 +37,7 @@ log = structlog.get_logger()
 @dataclass(frozen=True, slots=True)
 class _Entry:
     action: Action
-    """Name of `call`, for the log."""
+    """Name of the operation that `call` performs, for the log."""
     job_id: JobId
     call: Call
 

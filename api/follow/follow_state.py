@@ -10,14 +10,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 
-from api.follow.transcript import Delta, Diverged, Transcript, result_events
+from api.follow.transcript import Diverged, Transcript, result_events
+from api.follow.updates import Update
 from shared.errors import ErrorCode, JobError
 from shared.protocol.events import Admitted, End, Event, Retry, Tokens
 from shared.protocol.jobs import UNFINISHED, JobState
 from shared.protocol.results import Result, Usage
-
-Update = Admitted | Delta
-"""Progress that a follower reports: a worker admitted the job, or one choice has new output."""
 
 
 class FollowState(Enum):
@@ -180,6 +178,10 @@ def _on_stored_job(progress: Progress, transcript: Transcript, stored: StoredJob
     if stored.state is JobState.DONE and result:
         events = (*result_events(result),)
     outcome = _add_tokens(replace(progress, pending=()), transcript, events)
+    if stored.state is JobState.DONE and result and result.usage:
+        # The job's client may have missed when a worker admitted it.
+        admitted = Admitted(job=result.job, try_=0, prompt_tokens=result.usage.prompt_tokens)
+        outcome = replace(outcome, updates=(admitted, *outcome.updates))
     is_unfinished = stored.state in UNFINISHED
     if is_unfinished or outcome.progress.state in FINAL_STATES:
         return Outcome(outcome.progress, outcome.updates)

@@ -21,11 +21,11 @@ from api.follow.follow_state import (
     Signal,
     StoredJob,
     Timer,
-    Update,
     advance,
 )
 from api.follow.reply_hub import Inbox, max_events
 from api.follow.transcript import Transcript
+from api.follow.updates import Update
 from shared.errors import JobError, JobFailed, RedisUnavailable
 from shared.protocol.answers import AnswerSpec
 from shared.protocol.events import Tokens
@@ -170,7 +170,10 @@ class Follower:
         return updates
 
     async def _perform(self, action: Action) -> Signal | None:
-        """Perform a read, schedule the next, and return the reply; None if Redis is unavailable."""
+        """Perform a read, and set the time of the next read of this kind.
+
+        Returns the reply, or None if Redis is unavailable.
+        """
         try:
             if action is Action.READ_CHECKPOINTS:
                 return await self._checkpoints()

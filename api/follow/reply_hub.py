@@ -15,7 +15,7 @@ from shared.store.jobs.token_streams import ReplyReader
 RETRY_READ_S = 0.2
 MAX_EVENTS = 64
 MAX_EVENTS_PER_CHOICE = 4
-"""Number of events that each choice of a job adds to the limit `MAX_EVENTS` of an inbox."""
+"""Number of events that each choice of a job adds to the maximum length of the job's inbox."""
 
 log = structlog.get_logger()
 

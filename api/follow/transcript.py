@@ -23,12 +23,14 @@ class Delta:
     text: str
     finish: FinishReason | None
     logprobs: tuple[PositionLogprobs, ...] = ()
-    """Log-probabilities of the new tokens; in the first delta, also of an echoed prompt."""
+    """Log-probabilities of the new tokens. The first delta also has those of an echoed prompt."""
     ids: tuple[int, ...] = ()
     """Ids of the new tokens. Empty unless the answer needs them."""
     prompt_ids: tuple[int, ...] = ()
     """Ids of the prompt's tokens. Only the first delta of a choice that has `ids` contains them. If
     the choice has no tokens, its only delta contains them."""
+    stop: str | int | None = None
+    """What ended the choice, in the form of `Tokens.stop`."""
 
 
 @dataclass(slots=True)
@@ -42,6 +44,8 @@ class ChoiceTranscript:
     """Log-probabilities of the echoed prompt, if any, and then of the tokens in `ids`."""
     num_chars: int = 0
     finish: FinishReason | None = None
+    stop: str | int | None = None
+    """What ended the choice, in the form of `Tokens.stop`."""
     prompt_ids: tuple[int, ...] = ()
     """Ids of the prompt's tokens, if the answer needs them."""
     prompt_scores: str = ""
@@ -56,6 +60,7 @@ class ChoiceTranscript:
             logprobs=[*choice.prompt_logprobs, *choice.logprobs],
             num_chars=len(choice.text),
             finish=choice.finish,
+            stop=choice.stop,
             prompt_ids=choice.prompt_ids,
             prompt_scores=choice.prompt_scores,
         )
@@ -70,7 +75,7 @@ class ChoiceTranscript:
         self.parts.append(delta.text)
         self.logprobs += delta.logprobs
         self.num_chars += len(delta.text)
-        self.finish = delta.finish
+        self.finish, self.stop = delta.finish, delta.stop
 
 
 class Transcript:
@@ -93,7 +98,7 @@ class Transcript:
         return sum(len(choice.ids) for choice in self.choices)
 
     def is_void(self, event: Event) -> bool:
-        """Return whether the try of `event` is over."""
+        """Return whether `event` belongs to a try that is over."""
         return event.try_ < self._min_try
 
     def void(self, retry: Retry) -> None:
@@ -140,7 +145,7 @@ class Transcript:
         if not known.ids:
             logprobs = event.prompt_logprobs + logprobs
             known.prompt_scores = event.prompt_scores
-        delta = Delta(event.choice, text, event.finish, logprobs)
+        delta = Delta(event.choice, text, event.finish, logprobs, stop=event.stop)
         if self._has_ids:
             known.prompt_ids = known.prompt_ids or event.prompt_ids
             is_first = not known.ids and bool(ids or event.finish)
@@ -161,6 +166,7 @@ def result_events(result: Result) -> list[Tokens]:
             ids=c.ids,
             text=c.text,
             finish=c.finish,
+            stop=c.stop,
             logprobs=c.logprobs,
             prompt_logprobs=c.prompt_logprobs,
             prompt_ids=c.prompt_ids,

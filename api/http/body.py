@@ -14,7 +14,7 @@ from shared.json_budget import JsonBudget, TooComplex
 _GZIP = {"gzip", "x-gzip"}
 _PLAIN = {"", "identity"}
 _GZIP_WBITS = 16 + zlib.MAX_WBITS
-"""Selects gzip's format, with a header and a checksum."""
+"""Value of zlib's parameter `wbits` that selects the gzip format, with its header and checksum."""
 
 
 class Decoder:
@@ -38,7 +38,9 @@ class Decoder:
         self._left = max_bytes + 1
 
     def decode(self, chunk: bytes) -> bytes:
-        """Return the decoded bytes of `chunk`. Some may be missing if the body exceeds the limit.
+        """Return the decoded bytes of `chunk`.
+
+        Some bytes may be missing if the body exceeds the limit.
 
         Raises:
             JobFailed: the data isn't valid gzip data (400).

@@ -13,14 +13,15 @@ from api.http.headers import (
     REQUEST_ID_HEADER,
     RETRY_AFTER_HEADER,
     SHOULD_RETRY_HEADER,
+    TOOL_FORM_HEADER,
     WARNING_HEADER,
 )
 
 ANY_ORIGIN = "*"
-_METHODS = ("GET", "HEAD", "POST", "DELETE")
+_METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE")
 _READABLE = (
     *(JOB_HEADER, WARNING_HEADER, REPLAYED_HEADER, LOCATION_HEADER),
-    *(REQUEST_ID_HEADER, RETRY_AFTER_HEADER, SHOULD_RETRY_HEADER),
+    *(REQUEST_ID_HEADER, RETRY_AFTER_HEADER, SHOULD_RETRY_HEADER, TOOL_FORM_HEADER),
     *RATE_HEADERS,
 )
 """Response headers that pages may read, in addition to those that browsers always show."""

@@ -1,4 +1,4 @@
-"""Error responses in OpenAI's format, and in Anthropic's below `MESSAGES_PATH`."""
+"""Error responses in OpenAI's format, and on other APIs' paths in the formats of these APIs."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -30,6 +30,7 @@ _NOT_RETRYABLE = {
     ErrorCode.POISON_JOB,
     ErrorCode.ADAPTER_CONFLICT,
     ErrorCode.JOB_CONFLICT,
+    ErrorCode.WORKER_CONFLICT,
     ErrorCode.BATCH_CONFLICT,
     ErrorCode.IDEMPOTENCY_CONFLICT,
 }
@@ -40,6 +41,15 @@ response has a header that prevents the retry.
 """
 MESSAGES_PATH = "/v1/messages"
 """Prefix of the paths whose errors have Anthropic's format."""
+UPDATE_PATHS = {
+    "/load_lora_adapter",
+    "/load_lora_adapter_from_tensors",
+    "/unload_lora_adapter",
+    *(f"/update_weights_from_{source}" for source in ("disk", "tensor", "distributed", "ipc")),
+}
+"""Paths whose errors also have the fields of SGLang's format for changes of weights."""
+OLLAMA_PATH = "/api/"
+"""Prefix of the paths whose errors have Ollama's format."""
 _ANTHROPIC_TYPES = {
     401: "authentication_error",
     403: "permission_error",
@@ -109,7 +119,15 @@ def _body_for(request: Request, error: JobError) -> dict[str, Any]:
     path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
     if path.startswith(MESSAGES_PATH):
         return anthropic_error_body(error)
-    return job_error_body(error)
+    if path.startswith(OLLAMA_PATH):
+        return ollama_error_body(error)
+    body = job_error_body(error)
+    return body | (sglang_update_body(error) if path in UPDATE_PATHS else {})
+
+
+def sglang_update_body(error: JobError) -> dict[str, Any]:
+    """Return the fields of SGLang's response to a change of weights that failed."""
+    return {"success": False, "message": error.message, "error_message": error.message}
 
 
 def failure_response(request: Request, failure: Exception) -> Response:
@@ -186,3 +204,13 @@ def anthropic_error_body(error: JobError) -> dict[str, Any]:
     if (error.code, error.param) == (ErrorCode.UNSUPPORTED_PARAMETER, "thread"):
         body["details"] = _NO_THREADS
     return {"type": "error", "error": body}
+
+
+def ollama_error_body(error: JobError) -> dict[str, Any]:
+    """Return an error in Ollama's format, with the fields `code` and `param` added.
+
+    Clients look for the words "not found" before they offer to pull a model.
+    """
+    is_unknown = error.code is ErrorCode.MODEL_NOT_FOUND
+    message = f"model not found: {error.message}" if is_unknown else error.message
+    return {"error": message, "code": error.code, "param": error.param}

@@ -2,8 +2,13 @@
 
 REQUEST_ID_HEADER = "X-Request-Id"
 """Identifies one HTTP request. If the client sends no id, the front end generates one."""
+ANTHROPIC_REQUEST_ID_HEADER = "Request-Id"
+"""The request id, under the name that Anthropic's clients read."""
 JOB_HEADER = "X-Lorikeet-Job"
 """Id of the job that was created for the request. Clients can use it with /v1/jobs."""
+TOOL_FORM_HEADER = "X-Lorikeet-Tool-Form"
+"""Form in which the model writes tool calls, for a request with tools: `generic`, or the form that
+the model's chat template defines."""
 WARNING_HEADER = "X-Lorikeet-Warning"
 """Lists the request fields that were accepted but ignored, unknown ones included."""
 PREFER_HEADER = "Prefer"
@@ -37,4 +42,5 @@ RATE_HEADERS = tuple(
     for part in ("limit", "remaining", "reset")
     for unit in ("requests", "tokens")
 )
-"""The API key's limits, the remaining amounts, and the seconds until they equal the limits."""
+"""Headers with the limits of the API key, the amounts that remain of each limit, and the time until
+the whole limit is available again."""

@@ -10,13 +10,15 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.http.errors import error_response
-from api.http.headers import REQUEST_ID_HEADER
+from api.http.headers import ANTHROPIC_REQUEST_ID_HEADER, REQUEST_ID_HEADER
 from api.http.request_id import request_id_of
 from api.http.turns.pacing import Pacer
 from shared.errors import ErrorCode, JobError
 
 CLIENT_GONE_STATUS = 499
 """nginx's status for a client that closed its connection. It appears only in the metrics."""
+
+_REQUEST_ID_HEADERS = (REQUEST_ID_HEADER, ANTHROPIC_REQUEST_ID_HEADER)
 
 _INTERNAL = JobError(
     code=ErrorCode.INTERNAL,
@@ -57,13 +59,13 @@ class Boundary:
     async def _handle(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
         start_s = time.monotonic()
         status = CLIENT_GONE_STATUS
-        header = (REQUEST_ID_HEADER.lower().encode(), request_id.encode())
+        ids = [(name.lower().encode(), request_id.encode()) for name in _REQUEST_ID_HEADERS]
 
         async def recording_send(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message = {**message, "headers": [*message.get("headers", ()), header]}
+                message = {**message, "headers": [*message.get("headers", ()), *ids]}
             await send(message)
 
         try:

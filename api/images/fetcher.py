@@ -19,11 +19,12 @@ MAX_FETCHES = 8
 """Maximum number of requests of one front end whose images are fetched at the same time."""
 MAX_FETCHES_OF_TENANT = 4
 FETCH_S = 5.0
-"""Maximum seconds for the images of one request. It is less than a turn of a batch."""
+"""Maximum seconds for fetching the images of one request. A batch's turn lasts longer."""
 RESOLVE_S = 1.0
-"""Further seconds after which a request fails even if its thread still resolves a name."""
+"""Seconds that a request waits beyond `FETCH_S`. It then fails, even if its thread still resolves a
+host name."""
 WAIT_S = 10.0
-"""Maximum seconds that a request waits until its images are fetched."""
+"""Maximum seconds that a request waits for a slot before its images are fetched."""
 SETTING = "the server's --image-private-host"
 _NOT_ALLOWED = f"its address, or that of a redirect, isn't public; {SETTING} allows it"
 
@@ -32,7 +33,7 @@ class ImageFetcher:
     """Fetches images from public addresses, and from the private hosts that settings allow."""
 
     def __init__(self, private_hosts: Collection[str], *, max_body_bytes: int) -> None:
-        """Create a fetcher. In base64, all images of a request have at most `max_body_bytes`."""
+        """Create a fetcher. `max_body_bytes` limits all images of a request together, in base64."""
         self._addresses = AddressCheck(private_hosts, setting=SETTING)
         self._max_bytes = max_body_bytes * 3 // 4
         self._slots = FairSlots(MAX_FETCHES, max_per_tenant=MAX_FETCHES_OF_TENANT)
@@ -43,7 +44,8 @@ class ImageFetcher:
 
         Raises:
             JobFailed: an image can't be fetched. The error names the field.
-            RateLimited: too many other requests of the tenant, or of all, wait for their images.
+            RateLimited: the request got no slot in time, because the images of too many other
+                requests are being fetched.
         """
         if len(places) > MAX_IMAGES:
             path = places[MAX_IMAGES].path
@@ -57,7 +59,10 @@ class ImageFetcher:
             raise invalid_value(f"{places[0].path}: {message}", places[0].path) from None
 
     async def _start(self, tenant: str, places: Sequence[UrlPlace]) -> "asyncio.Future[list[str]]":
-        """Start a thread that fetches the images. It holds a slot of the tenant until its end."""
+        """Wait for a slot of the tenant, and start a thread that fetches the images.
+
+        The slot is released when the thread has finished. Returns the future of the data URLs.
+        """
         try:
             async with asyncio.timeout(WAIT_S):
                 await self._slots.acquire(tenant)

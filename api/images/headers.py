@@ -10,12 +10,13 @@ from struct import unpack_from
 MAX_BLOCKS = 256
 """Maximum number of blocks of metadata in front of the pixels. Cameras write a few dozen."""
 MAX_GIF_BLOCKS = 2048
-"""The same for GIF files, whose blocks have at most 255 bytes."""
+"""Maximum number of metadata blocks in front of the pixels of a GIF file. It is larger than
+`MAX_BLOCKS`, because a block of a GIF file has at most 255 bytes."""
 _PNG, _JPEG, _GIF = b"\x89PNG\r\n\x1a\n", b"\xff\xd8", (b"GIF87a", b"GIF89a")
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-"""Markers in JPEG files of the frame's header, which has the size."""
+"""Markers that start a frame header in a JPEG file. The frame header has the image's size."""
 _PIXELS = (0xD9, 0xDA)
-"""Markers in JPEG files of the end and of the first scan."""
+"""Markers at which the header of a JPEG file must be complete: end of image and start of scan."""
 _WITHOUT_LENGTH = (0x01, *range(0xD0, 0xD9))
 _BROKEN = "has a broken header"
 

@@ -8,7 +8,7 @@ from api.images.headers import image_size
 from shared.protocol.images import MAX_PIXELS, MAX_SIDE
 
 PIXELS_PER_TOKEN = 28 * 28
-"""Estimated number of pixels of an image that one token stands for, as in Qwen-VL's models."""
+"""Estimated number of pixels that one prompt token represents, as in Qwen-VL's models."""
 MAX_TOKENS = 4096
 """Maximum of the estimated number of tokens of an image."""
 _DATA_URL = re.compile(r"data:image/[\w.+-]{1,40};base64,", re.IGNORECASE)

@@ -6,38 +6,41 @@ from typing import Any
 
 _REMOTE = ("http://", "https://")
 Keys = tuple[str | int, ...]
-"""Names and indexes that lead to a value in a body."""
+"""Path of a value in a body: names of fields and indexes in lists."""
 
 
 @dataclass(frozen=True, slots=True)
 class UrlPlace:
-    """A place in a body that has a URL."""
+    """A place in a body at which there is an image's URL."""
 
     keys: Keys
     url: str
 
     @property
     def path(self) -> str:
-        """Path of the field, for messages."""
+        """Path of the field with the URL, as error messages show it."""
         return "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in self.keys)[1:]
 
 
 def remote_images(body: Mapping[str, Any]) -> list[UrlPlace]:
-    """Return the places of images that must be fetched by HTTP."""
+    """Return the places of images that must be fetched over HTTP."""
     parts = (part for name in ("messages", "input") for part in _parts(body.get(name), (name,)))
     places = (place for keys, part in parts if (place := _place(part, keys)))
     return [place for place in places if place.url[:8].lower().startswith(_REMOTE)]
 
 
 def with_url(body: Any, keys: Keys, url: str) -> Any:
-    """Return a copy of `body` with another URL at a place. The rest is shared with `body`."""
+    """Return a copy of `body` with `url` at the place `keys`. All other values are shared."""
     changed = body.copy()
     changed[keys[0]] = with_url(body[keys[0]], keys[1:], url) if len(keys) > 1 else url
     return changed
 
 
 def _parts(items: Any, keys: Keys) -> Iterator[tuple[Keys, dict[str, Any]]]:
-    """Yield the objects in a list, and in their content and output, with the keys to them."""
+    """Yield the objects in a list, and the objects in their fields `content` and `output`.
+
+    Each object is yielded with its place in the body.
+    """
     if not isinstance(items, list):
         return
     for index, item in enumerate(items):

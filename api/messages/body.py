@@ -1,8 +1,8 @@
 """Builds message objects of /v1/messages. Pure."""
 
+import hashlib
+from base64 import b64encode
 from typing import Any
-
-import orjson
 
 from api.render.blocks import Block, BlockKind, BlockReader
 from shared.protocol.answers import AnswerSpec
@@ -31,16 +31,26 @@ def message_head(spec: AnswerSpec) -> dict[str, Any]:
 
 
 def content_block(block: Block, *, is_new: bool = False) -> dict[str, Any]:
-    """Return the content block for a block of the output. With `is_new`, it is empty."""
+    """Return the content block that shows `block`. With `is_new`, its content is empty."""
     text = "" if is_new else block.text
     match block.kind:
         case BlockKind.TEXT:
             return {"type": "text", "text": text, "citations": None}
         case BlockKind.REASONING:
-            return {"type": "thinking", "thinking": text, "signature": ""}
+            signature = "" if is_new else signature_of(block)
+            return {"type": "thinking", "thinking": text, "signature": signature}
         case BlockKind.CALL:
             called = {"id": f"toolu_{block.call}", "name": block.name}
-            return {"type": "tool_use", **called, "input": orjson.loads(text or "{}")}
+            # Anthropic's clients read the arguments of a cut call in a stream in this way, too.
+            return {"type": "tool_use", **called, "input": {} if is_new else block.arguments}
+
+
+def signature_of(block: Block) -> str:
+    """Return a hash of the reasoning in a block.
+
+    Clients send the hash back in later requests, where it isn't checked.
+    """
+    return b64encode(hashlib.sha256(block.text.encode()).digest()).decode()
 
 
 def stop_fields(reader: BlockReader) -> dict[str, Any]:
@@ -52,9 +62,8 @@ def stop_fields(reader: BlockReader) -> dict[str, Any]:
     return {"stop_reason": reason, "stop_sequence": reader.stop or None}
 
 
-def usage_body(usage: Usage | None) -> dict[str, Any]:
+def usage_body(usage: Usage) -> dict[str, Any]:
     """Return token counts in Anthropic's format, whose input tokens exclude cached tokens."""
-    usage = usage or Usage(prompt_tokens=0, completion_tokens=0)
     return {
         "input_tokens": usage.prompt_tokens - usage.cached_tokens,
         "cache_creation_input_tokens": 0,

@@ -8,7 +8,9 @@ import orjson
 from api.requests.object_kinds import refuse, string_of
 from shared.errors import ErrorCode
 
-_DROPPED = ("redacted_thinking",)
+_SERVER_CALLS = ("server_tool_use", "mcp_tool_use")
+_SERVER_RESULT = "_tool_result"
+"""Suffix of the types of blocks with results of tools that Anthropic's servers ran."""
 
 ChatMessage = dict[str, Any]
 ChatPart = str | dict[str, Any]
@@ -24,6 +26,24 @@ def chat_messages(system: Any, messages: Sequence[Any]) -> list[ChatMessage]:
     is_given = system not in (None, "", [])  # 0 and false count as given, so they are refused
     first = [{"role": "system", "content": _text(system, "system")}] if is_given else []
     return [*first, *(m for i, given in enumerate(messages) for m in _translated(given, i))]
+
+
+def left_out_blocks(messages: Sequence[Any]) -> Iterator[str]:
+    """Yield the paths of the blocks of assistant messages that `chat_messages` leaves out.
+
+    Calls and results of tools that Anthropic's servers ran are left out, because they are encrypted
+    or have forms of their own.
+    """
+    for i, message in enumerate(messages):
+        content = message.get("content") if isinstance(message, dict) else None
+        for j, block in enumerate(content if isinstance(content, list) else ()):
+            kind = block.get("type") if isinstance(block, dict) else None
+            if isinstance(kind, str) and _is_of_server(kind):
+                yield f"messages[{i}].content[{j}]"
+
+
+def _is_of_server(kind: str) -> bool:
+    return kind in _SERVER_CALLS or kind.endswith(_SERVER_RESULT)
 
 
 def chat_tools(tools: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -72,7 +92,7 @@ def _assistant(blocks: list[tuple[str, Mapping[str, Any]]]) -> ChatMessage:
                 thoughts.append(string_of(block, "thinking", path))
             case "tool_use":
                 calls.append(_call(block, path))
-            case kind if kind not in _DROPPED:
+            case kind if kind != "redacted_thinking" and not _is_of_server(kind):
                 _refuse_block(kind, path)
     message: ChatMessage = {"role": "assistant", "content": "".join(texts)}
     message |= {"reasoning_content": "".join(thoughts)} if thoughts else {}
@@ -80,7 +100,7 @@ def _assistant(blocks: list[tuple[str, Mapping[str, Any]]]) -> ChatMessage:
 
 
 def _user(blocks: list[tuple[str, Mapping[str, Any]]]) -> Iterator[ChatMessage]:
-    """Yield a tool message for each result, and one user message for parts between results."""
+    """Yield a tool message for each tool result, and a user message for the blocks between them."""
     parts: list[ChatPart] = []
     for path, block in blocks:
         if block["type"] != "tool_result":
@@ -98,7 +118,10 @@ def _user(blocks: list[tuple[str, Mapping[str, Any]]]) -> Iterator[ChatMessage]:
 
 
 def _content(parts: list[ChatPart]) -> str | list[ChatPart]:
-    """Return a chat message's content. Without images it is one string, with line breaks."""
+    """Return a chat message's content from its parts.
+
+    Content without images is one string, with line breaks between the parts.
+    """
     texts = [part for part in parts if isinstance(part, str)]
     return "\n".join(texts) if len(texts) == len(parts) else parts
 

@@ -1,7 +1,7 @@
 """Typed events of a stream of /v1/messages. Pure."""
 
 from api.http.errors import anthropic_error_body
-from api.messages.body import content_block, message_head, stop_fields, usage_body
+from api.messages.body import content_block, message_head, signature_of, stop_fields, usage_body
 from api.render.blocks import Added, BlockEvent, BlockKind, BlockReader, Closed, Opened
 from api.render.typed_stream import TypedEvent
 from shared.errors import JobError
@@ -13,7 +13,7 @@ _DELTAS = {
     BlockKind.REASONING: ("thinking_delta", "thinking"),
     BlockKind.CALL: ("input_json_delta", "partial_json"),
 }
-"""Type of the delta of each kind of block, and the field that has the text."""
+"""For each kind of block: the type of its delta, and the field of the delta that has the text."""
 
 
 class MessageEvents:
@@ -24,14 +24,18 @@ class MessageEvents:
     def __init__(self, spec: AnswerSpec) -> None:
         self._spec = spec
 
-    def opening(self) -> list[TypedEvent]:
-        """Return `message_start` and `ping`. The token counts are 0 until they are known."""
+    def opening(self, num_prompt_tokens: int) -> list[TypedEvent]:
+        """Return `message_start` and `ping`.
+
+        Its input tokens include cached ones, whose number is only known at the end.
+        """
+        usage = Usage(prompt_tokens=num_prompt_tokens, completion_tokens=0)
         message = {
             **message_head(self._spec),
             "content": [],
             "stop_reason": None,
             "stop_sequence": None,
-            "usage": usage_body(None),
+            "usage": usage_body(usage),
         }
         return [TypedEvent("message_start", {"message": message}), TypedEvent("ping", {})]
 
@@ -47,7 +51,11 @@ class MessageEvents:
                 delta = {"type": kind, field: event.text}
                 return [TypedEvent("content_block_delta", {**place, "delta": delta})]
             case Closed():
-                return [TypedEvent("content_block_stop", place)]
+                stop = TypedEvent("content_block_stop", place)
+                if event.block.kind is not BlockKind.REASONING:
+                    return [stop]
+                signed = {"type": "signature_delta", "signature": signature_of(event.block)}
+                return [TypedEvent("content_block_delta", {**place, "delta": signed}), stop]
 
     def closing(self, reader: BlockReader, usage: Usage) -> list[TypedEvent]:
         """Return `message_delta`, with the token counts, and `message_stop`."""

@@ -5,10 +5,11 @@ from typing import Any
 
 from api.adapters.candidate_key import USER_ID
 from api.http.validation import validate
-from api.messages.conversation import chat_messages, chat_tools
+from api.messages.conversation import chat_messages, chat_tools, left_out_blocks
 from api.messages.known_fields import MESSAGES, TEXTS, TOOLS
 from api.requests.object_kinds import Kinds
 from api.requests.template_options import thinking_switch
+from api.requests.unknown_fields import UnknownField
 from api.requests.unsupported_fields import NeutralValues, drop_unsupported
 from api.requests.viewed import (
     ViewedRequest,
@@ -37,7 +38,8 @@ UNSUPPORTED: NeutralValues = {
     "thread": (),
     "top_logprobs": (),
 }
-"""Fields that aren't supported, and fields of a chat request that have other names here."""
+"""Fields that aren't supported, with their neutral values. Some are fields of a chat request that
+have another name in this API."""
 TOLERATED = (
     "anthropic_beta",
     "betas",
@@ -56,7 +58,7 @@ TOLERATED = (
 IGNORED = ("cache_control", "service_tier")
 """Fields of Anthropic's API that are validated and have no effect."""
 PROMPT_EXTRAS = ("chat_template_kwargs", "include_reasoning")
-"""Fields of a chat request that change a prompt or control reasoning."""
+"""Fields of a chat request that change the prompt or control the reasoning."""
 OF_ANSWERS = fields_of_answers(MessageRequest, PROMPT_EXTRAS)
 """Fields that don't change the prompt of a request."""
 OBJECTS: Mapping[str, Kinds] = {"system": TEXTS, "messages": MESSAGES, "tools": TOOLS}
@@ -98,13 +100,13 @@ def viewed_message(raw: Mapping[str, Any]) -> ViewedRequest:
         # The output keeps the stop sequence that ended it. Rendering reports and removes it.
         chat |= {"stop": stops, "include_stop_str_in_output": True}
     return ViewedRequest(
-        chat=chat,
+        body=chat,
         view=View.MESSAGES,
         request={"stop_sequences": stops},
         names=NAMES,
         images=tuple(image_paths(raw.get("messages"), "messages", "image")),
         ignored=(*_ignored(raw, request), *unused),
-        unknown=tuple(unknown_in_view(request, MessageRequest, UNSUPPORTED, OBJECTS)),
+        unknown=tuple(_unknown(request)),
     )
 
 
@@ -121,7 +123,7 @@ def viewed_prompt(raw: Mapping[str, Any]) -> ViewedRequest:
     if request.output_config and request.output_config.format:
         ignored.append("output_config.format")  # formats don't change the prompt
     return ViewedRequest(
-        chat={
+        body={
             **{name: value for name, value in extras.items() if name not in OF_ANSWERS},
             **chat_prompt(request),
         },
@@ -129,12 +131,12 @@ def viewed_prompt(raw: Mapping[str, Any]) -> ViewedRequest:
         names=NAMES,
         images=tuple(image_paths(raw.get("messages"), "messages", "image")),
         ignored=(*_ignored(raw, request), *ignored),
-        unknown=tuple(unknown_in_view(request, MessageRequest, UNSUPPORTED, OBJECTS)),
+        unknown=tuple(_unknown(request)),
     )
 
 
 def _ignored(raw: Mapping[str, Any], request: PromptRequest) -> Iterator[str]:
-    """Yield the paths of fields that have no effect, other than fields of a chat request."""
+    """Yield the paths of the fields of this API that are accepted and have no effect."""
     for name in (*TOLERATED, *IGNORED):
         if raw.get(name) not in (None, [], {}):
             yield name
@@ -144,6 +146,15 @@ def _ignored(raw: Mapping[str, Any], request: PromptRequest) -> Iterator[str]:
     if request.output_config and request.output_config.task_budget is not None:
         yield "output_config.task_budget"
     yield from unused_in_view(request, OBJECTS)
+    yield from left_out_blocks(request.messages)
+
+
+def _unknown(request: PromptRequest) -> Iterator[UnknownField]:
+    """Yield the unknown fields of a request, except those of blocks that are left out."""
+    left_out = {f"{path}." for path in left_out_blocks(request.messages)}
+    for unknown in unknown_in_view(request, MessageRequest, UNSUPPORTED, OBJECTS):
+        if unknown.prefix not in left_out:
+            yield unknown
 
 
 def chat_prompt(request: PromptRequest) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from api.metrics.vllm_metrics import vllm_metrics
 from api.pool_state.load import load_of
 from shared.protocol.adapters import BaseModel
 from shared.protocol.ids import name_of
+from shared.protocol.jobs import JobState
 from shared.store.views.pool_views import QueueCounts, RedisMemory, WorkerView
 
 MAX_ADAPTERS = 20
@@ -74,6 +75,14 @@ def _queue_metrics(counts: QueueCounts) -> Iterator[Metric]:
     yield _labelled(GaugeMetricFamily, "adapter_jobs_waiting", text, "adapter", waiting)
     ended = {state.value: total for state, total in counts.totals.items()}
     yield _labelled(CounterMetricFamily, "jobs_ended", "Ended jobs by final state", "state", ended)
+    faults = {
+        "client": counts.failed_client,
+        "server": counts.totals.get(JobState.FAILED, 0) - counts.failed_client,
+    }
+    text = "Failed jobs by the side at fault: client if the error's status is below 500"
+    yield _labelled(CounterMetricFamily, "jobs_failed", text, "fault", faults)
+    text = "Records of jobs without an answer that were deleted early for lack of memory"
+    yield CounterMetricFamily("lorikeet_job_records_dropped", text, value=counts.records_dropped)
     text = "Jobs that returned to the queue because their worker was lost or released them"
     requeued = {"worker_lost": counts.retried, "released": counts.released}
     yield _labelled(CounterMetricFamily, "jobs_requeued", text, "reason", requeued)
@@ -82,7 +91,7 @@ def _queue_metrics(counts: QueueCounts) -> Iterator[Metric]:
 
 
 def _load_metrics(counts: QueueCounts, base: BaseModel | None) -> Iterator[Metric]:
-    text = "Number of workers that the unfinished jobs need: (waiting + running) / slots per worker"
+    text = "Number of workers that the unfinished jobs need: their choices / slots per worker"
     yield _gauge("load", text, load_of(counts, base))
     text = "Maximum number of sequences of the last worker that has joined; 0 if unknown"
     yield _gauge("slots_per_worker", text, counts.slots_per_worker)

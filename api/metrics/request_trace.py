@@ -19,6 +19,7 @@ from shared.protocol.ids import (
     EMBEDDING_PREFIX,
     MESSAGE_PREFIX,
     RESPONSE_PREFIX,
+    SCORE_PREFIX,
     JobId,
 )
 from shared.protocol.jobs import Endpoint, Job, View
@@ -30,6 +31,7 @@ OPERATIONS = {
     Endpoint.CHAT: "chat",
     Endpoint.COMPLETIONS: "text_completion",
     Endpoint.EMBEDDINGS: "embeddings",
+    Endpoint.SCORES: "scores",
 }
 """`gen_ai.operation.name` by endpoint."""
 PROVIDER = "lorikeet"
@@ -37,11 +39,16 @@ PROVIDER = "lorikeet"
 CLIENT_GONE = "client_disconnected"
 """`error.type` of a request if the client closed the connection."""
 
-_PREFIX_OF_VIEW = {View.RESPONSES: RESPONSE_PREFIX, View.MESSAGES: MESSAGE_PREFIX}
+_PREFIX_OF_VIEW = {
+    View.RESPONSES: RESPONSE_PREFIX,
+    View.MESSAGES: MESSAGE_PREFIX,
+    View.GENERATE: "",
+}
 _PREFIX_OF_ENDPOINT = {
     Endpoint.CHAT: CHAT_PREFIX,
     Endpoint.COMPLETIONS: COMPLETION_PREFIX,
     Endpoint.EMBEDDINGS: EMBEDDING_PREFIX,
+    Endpoint.SCORES: SCORE_PREFIX,
 }
 
 
@@ -76,12 +83,13 @@ class RequestTrace:
         self.end(failure)
 
     def accept(self, job: Job, *, is_stream: bool) -> Job:
-        """Describe the job of the request, and return the job with its trace."""
+        """Write the job's properties to the span, and return the job with its trace context."""
         if (span := self._span) is None:
             return job
         operation, sampling = OPERATIONS[job.endpoint], job.sampling
-        sets_temperature = "temperature" not in sampling.left_out and job.embedding is None
-        sets_top_p = "top_p" not in sampling.left_out and job.embedding is None
+        generates = job.embedding is None and job.scoring is None
+        sets_temperature = "temperature" not in sampling.left_out and generates
+        sets_top_p = "top_p" not in sampling.left_out and generates
         span.rename(f"{operation} {job.model}")
         span.set(
             {
@@ -154,13 +162,13 @@ class RequestTrace:
 
 def _response_id(job: Job, job_id: JobId) -> str:
     """Return the id of the answer in the format of the request's API."""
-    prefix = _PREFIX_OF_VIEW.get(job.view) or _PREFIX_OF_ENDPOINT[job.endpoint]
+    prefix = _PREFIX_OF_VIEW.get(job.view, _PREFIX_OF_ENDPOINT[job.endpoint])
     return f"{prefix}{job_id}"
 
 
 def _finish_reasons(spec: AnswerSpec, follower: Follower) -> list[str] | None:
-    """Return OpenAI's finish reason of each choice. Embeddings have none."""
-    if spec.endpoint is Endpoint.EMBEDDINGS:
+    """Return OpenAI's finish reason of each choice; none for embeddings and scores."""
+    if spec.endpoint in (Endpoint.EMBEDDINGS, Endpoint.SCORES):
         return None
     choices = follower.transcript.choices
     if spec.tools is None:

@@ -1,10 +1,11 @@
-"""Measures, for the metrics, when the tokens of one answer arrive."""
+"""Measures when the tokens of one answer arrive, for the metrics and for the answer itself."""
 
 import time
 from collections.abc import Iterable
 
-from api.follow.follow_state import Update
+from api.follow.updates import Update
 from api.metrics.metrics import Metrics
+from api.render.durations import Durations
 from shared.protocol.events import Admitted
 
 
@@ -14,11 +15,23 @@ class StreamTiming:
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
         self._start_s = time.monotonic()
-        self._is_admitted = False
+        self._admitted_s: float | None = None
+        """Seconds from the start until a worker admitted the job; None until then."""
         self.first_token_s: float | None = None
-        """Seconds to the first tokens; None until they arrive."""
+        """Seconds from the start to the first tokens; None until they arrive."""
         self._last_s: dict[int, float] = {}
-        """Monotonic time in seconds of the latest tokens of each choice."""
+        """For each choice, the monotonic time in seconds at which its latest tokens arrived."""
+
+    @property
+    def durations(self) -> Durations:
+        """Times that the parts of the answer have taken until now."""
+        start_s, first_s = self._start_s, self.first_token_s
+        return Durations(
+            total_s=time.monotonic() - start_s,
+            load_s=self._admitted_s,
+            prompt_s=first_s - self._admitted_s if first_s and self._admitted_s else None,
+            output_s=max(self._last_s.values()) - start_s - first_s if first_s else None,
+        )
 
     def record(self, updates: Iterable[Update]) -> None:
         """Record that `updates` have just arrived."""
@@ -26,9 +39,9 @@ class StreamTiming:
         for update in updates:
             if not isinstance(update, Admitted):
                 self._record_tokens(update.choice, now)
-            elif not self._is_admitted:  # a job that moves to another worker is admitted again
-                self._is_admitted = True
-                self._metrics.queue_seconds.observe(now - self._start_s)
+            elif self._admitted_s is None:  # a job that moves to another worker is admitted again
+                self._admitted_s = now - self._start_s
+                self._metrics.queue_seconds.observe(self._admitted_s)
 
     def _record_tokens(self, choice: int, now: float) -> None:
         if not self._last_s:

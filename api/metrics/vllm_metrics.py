@@ -67,5 +67,8 @@ def _gauge(base: BaseModel, name: str, text: str, value: float) -> Metric:
 
 
 def _first(names: Iterable[str], key: Callable[[str], tuple[int | str, ...]]) -> str:
-    """Join the `MAX_LISTED` names with the smallest keys, sorted to make equal sets equal."""
+    """Return the `MAX_LISTED` names with the smallest keys, joined in alphabetical order.
+
+    Equal sets of names therefore give equal texts.
+    """
     return ",".join(sorted(nsmallest(MAX_LISTED, names, key=key)))

@@ -9,6 +9,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 
 from api.access.authenticator import SCHEME
+from api.http.errors import OLLAMA_PATH
 from api.http.guards import Guards
 from api.http.headers import DEADLINE_HEADER, REQUEST_ID_HEADER
 from api.openapi.entries import REF
@@ -20,20 +21,43 @@ from api.schema.chat import ChatCompletionRequest
 from api.schema.completions import CompletionRequest
 from api.schema.embeddings import EmbeddingRequest
 from api.schema.errors import ErrorBody
+from api.schema.generate import AbortRequest, GenerateRequest
+from api.schema.job_actions import JobActionRequest
+from api.schema.keys import CreateKeyRequest
 from api.schema.models import ModelCard
+from api.schema.ollama import (
+    OllamaChatRequest,
+    OllamaEmbeddingsRequest,
+    OllamaEmbedRequest,
+    OllamaGenerateRequest,
+)
+from api.schema.ollama_models import OllamaError, OllamaPullRequest, OllamaShowRequest
 from api.schema.responses import ResponsePrompt, ResponseRequest
+from api.schema.scores import RerankRequest, ScoreRequest
+from api.schema.sglang import (
+    ContinueRequest,
+    LoadTensorsRequest,
+    PauseRequest,
+    SglangLoadRequest,
+    SglangUnloadRequest,
+)
 from api.schema.tokenize import DetokenizeRequest, TokenizeRequest
 from shared.settings import ApiSettings
 
 REQUESTS: tuple[type[BaseModel], ...] = (
     *(ChatCompletionRequest, CompletionRequest),
     *(ResponseRequest, ResponsePrompt, MessageRequest, PromptRequest),
-    EmbeddingRequest,
+    *(EmbeddingRequest, ScoreRequest, RerankRequest),
+    *(OllamaChatRequest, OllamaGenerateRequest, OllamaEmbedRequest, OllamaEmbeddingsRequest),
 )
+"""Requests whose `model` names a model."""
 TOKENIZER_REQUESTS = (TokenizeRequest, DetokenizeRequest)
 MANAGEMENT_REQUESTS: tuple[type[BaseModel], ...] = (
     *(LoadAdapterRequest, UnloadAdapterRequest, ValidateAdapterRequest),
     *(SetCandidateRequest, PinRequest),
+    *(SglangLoadRequest, LoadTensorsRequest, SglangUnloadRequest),
+    *(PauseRequest, ContinueRequest, AbortRequest),
+    CreateKeyRequest,
 )
 _REQUEST_ID = {
     "description": "Id of the request: sent by the client or generated.",
@@ -51,6 +75,8 @@ _EXAMPLES: Mapping[str, dict[str, Any]] = {
     },
     "/v1/completions": {"prompt": "Once upon a time", "max_tokens": 64, "temperature": 0.8},
     "/v1/embeddings": {"input": ["hi"]},
+    "/v1/score": {"text_1": "Which bird is small?", "text_2": ["The wren.", "The swan."]},
+    "/v1/rerank": {"query": "Which bird is small?", "documents": ["The wren.", "The swan."]},
 }
 """Fields of an example other than `model`, by path."""
 DESCRIPTION = """Serves one base model and LoRA adapters for it. The `model` field of a request
@@ -75,10 +101,12 @@ def describe(
     schemas = document["components"]["schemas"]
     documented: tuple[type[BaseModel], ...] = (
         *REQUESTS,
+        GenerateRequest,
         *TOKENIZER_REQUESTS,
         *MANAGEMENT_REQUESTS,
-        CreateBatchRequest,
-        ErrorBody,
+        *(CreateBatchRequest, JobActionRequest),
+        *(OllamaShowRequest, OllamaPullRequest),
+        *(ErrorBody, OllamaError),
     )
     for model in documented:
         schema = model.model_json_schema(ref_template=REF)
@@ -102,10 +130,11 @@ def describe(
 
 def _add_keys(document: dict[str, Any], guards: Guards) -> None:
     scheme = {"type": "http", "scheme": SCHEME}
-    error = {"$ref": REF.format(model=ErrorBody.__name__)}
     document["components"]["securitySchemes"] = {"key": scheme}
     for path, operations in document["paths"].items():
         if not guards.is_open(path):
+            body = OllamaError if path.startswith(OLLAMA_PATH) else ErrorBody
+            error = {"$ref": REF.format(model=body.__name__)}
             for operation in operations.values():
                 operation["security"] = [{"key": []}]
                 for status, meaning in _KEY_ERRORS.items():
@@ -127,6 +156,8 @@ def with_models(document: dict[str, Any], cards: Sequence[ModelCard]) -> dict[st
         return document
     for model in REQUESTS:
         document["components"]["schemas"][model.__name__]["properties"]["model"]["enum"] = names
+    generate = document["components"]["schemas"][GenerateRequest.__name__]["properties"]
+    generate["lora_path"]["anyOf"][0]["anyOf"][0]["enum"] = names
     paths = document["paths"]
     for path, fields in _EXAMPLES.items():
         content = paths[path]["post"]["requestBody"]["content"]["application/json"]

@@ -17,9 +17,9 @@ from shared.errors import ErrorCode, JobError, RedisUnavailable
 from shared.store.views.incidents import Incident
 
 EVERY_S = 1.0
-"""Seconds between two reads while a stream is open."""
+"""Seconds between two reads of the pool's state while a stream is open."""
 READ_S = 5.0
-"""Time limit of one read in seconds. If it is exceeded, streams get an error event."""
+"""Maximum seconds for one read. If the read takes longer, all streams get an error event."""
 _OUTAGE = JobError(
     code=ErrorCode.UNAVAILABLE,
     message="Redis doesn't answer; this page goes on as soon as it is back",
@@ -36,12 +36,12 @@ class _Frame:
     """JSON of the state without `history`, and without its closing brace."""
     points: Sequence[Point]
     incidents: Sequence[Incident]
-    """Newest first."""
+    """Incidents of the pool, newest first."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _FailedRead:
-    """A read that failed."""
+    """Takes the place of a frame if the read has failed."""
 
 
 class PoolFeed:
@@ -114,7 +114,7 @@ class PoolFeed:
             last_s, is_first = (new_points[-1][0] if new_points else last_s), False
 
     async def _next(self, seen: _Frame | _FailedRead | None) -> _Frame | _FailedRead | None:
-        """Wait for a frame after `seen`. Return None once the feed is stopped."""
+        """Wait for a frame after `seen`, and return it. Return None once the feed is stopped."""
         while not self._is_stopped and (self._latest is None or self._latest is seen):
             await self._has_next.wait()
         return None if self._is_stopped else self._latest
@@ -138,7 +138,7 @@ class PoolFeed:
 
 
 def _later(incidents: Sequence[Incident], newest: Incident | None) -> Iterator[Incident]:
-    """Return the incidents after `newest`, oldest first."""
+    """Return the incidents that occurred after the incident `newest`, oldest first."""
     after = newest.order if newest else (0, 0)
     return (incident for incident in reversed(incidents) if incident.order > after)
 

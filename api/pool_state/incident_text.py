@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from shared.protocol.ids import worker_name
 from shared.store.views.incidents import Incident
 
 _TEXTS = {
@@ -9,6 +10,16 @@ _TEXTS = {
     "worker_left": "worker {worker} left{jobs}",
     "worker_lost": "worker {worker} was lost{jobs}",
     "worker_stalled": "worker {worker} stalls: its engine doesn't finish a step",
+    "front_end_joined": "front end {process} joined",
+    "front_end_left": "front end {process} left",
+    "front_end_lost": "front end {process} was lost: it hasn't reported for a minute",
+    "control_joined": "control process {process} joined",
+    "control_left": "control process {process} left",
+    "control_lost": "control process {process} was lost: it hasn't reported for a minute",
+    "redis_lost": "Redis stopped answering",
+    "redis_back": "Redis answers again",
+    "redis_restarted": "Redis was restarted, or another server took over",
+    "adapter_load_failed": "{version} couldn't be loaded on worker {worker}: {reason}",
     "job_dead": "job {job} of {version} was given up: it killed its workers repeatedly",
     "adapter_quarantined": "{version} is quarantined: several of its jobs killed their workers",
     "adapter_released": "{version} was released from quarantine",
@@ -26,20 +37,35 @@ def incident_body(incident: Incident) -> dict[str, Any]:
         "id": incident.id,
         "time": incident.time_s,
         "kind": incident.kind,
-        "text": _text(incident),
+        "text": text_of(incident),
         "worker": incident.worker,
         "adapter": incident.version,
         "job": incident.job,
         "jobs": incident.num_jobs,
+        "process": incident.process,
+        "subject": subject_of(incident),
     }
     return {name: value for name, value in body.items() if value is not None}
 
 
-def _text(incident: Incident) -> str:
+def subject_of(incident: Incident) -> str | None:
+    """Return what the incident is about: a job, an adapter's version, a worker or a process."""
+    worker = worker_name(incident.worker) if incident.worker else None
+    return incident.job or incident.version or worker or incident.process
+
+
+def process_name(process: str) -> str:
+    """Return host and process id of a front end or control process."""
+    return process.rpartition(":")[0] or process
+
+
+def text_of(incident: Incident) -> str:
     """Return the text of an incident. The text for a kind of a newer release is the kind's name."""
     text = _TEXTS.get(incident.kind, incident.kind.replace("_", " "))
     return text.format(
-        worker=incident.worker,
+        worker=incident.worker and worker_name(incident.worker),
+        process=incident.process and process_name(incident.process),
+        reason=incident.reason,
         version=incident.version,
         job=incident.job,
         jobs=_handed_over(incident.num_jobs),

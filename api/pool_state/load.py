@@ -5,15 +5,20 @@ from shared.store.views.pool_views import QueueCounts
 
 
 def load_of(counts: QueueCounts, base: BaseModel | None) -> float:
-    """Return the number of workers that the unfinished jobs need: jobs divided by slots per worker.
+    """Return the number of workers that the unfinished jobs need: their slots by those of a worker.
 
-    Each job is taken as one slot, although it needs a slot for each choice. Workers that have
-    left don't change the result, since Redis remembers the slots of the last worker. Without a base
-    model, the load is 1, because the pool accepts jobs only after a worker has registered one.
+    Workers that have left don't change the result, since Redis remembers the slots of the last
+    worker. Without a base model, the load is 1, because the pool accepts jobs only after a worker
+    has registered one.
     """
     if base is None:
         return 1.0
-    unfinished = counts.waiting + counts.running
+    needed = slots_needed(counts)
     if counts.slots_per_worker:
-        return unfinished / counts.slots_per_worker
-    return 1.0 if unfinished else 0.0  # the number of workers that these jobs need is unknown
+        return needed / counts.slots_per_worker
+    return 1.0 if needed else 0.0  # the number of workers that these jobs need is unknown
+
+
+def slots_needed(counts: QueueCounts) -> int:
+    """Return the number of slots that the unfinished jobs need: one for each of their choices."""
+    return counts.waiting + counts.running + counts.more_sequences

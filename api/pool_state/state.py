@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from api.pool_state.rates import Point, Rates, current_rates, points
 from shared.protocol.adapters import BaseModel
 from shared.store.adapters.registry import Registry
+from shared.store.audit.running_audit import RunningAudit
+from shared.store.jobs.pauses import Pause, Pauses
 from shared.store.redis.connection import Redis, unix_ms
 from shared.store.redis.keys import Keys
 from shared.store.views.activity import Activity, ActivityView
@@ -64,6 +66,10 @@ class PoolState:
     """Points of the plots over the last minutes, oldest first."""
     incidents: Sequence[Incident]
     """Newest first."""
+    num_strays: int = 0
+    """Keys that have neither an owner nor a lifetime, as the running audit has found."""
+    pause: Pause | None = None
+    """Pause that hasn't ended; None if jobs are given to workers."""
 
 
 class PoolReader:
@@ -75,6 +81,8 @@ class PoolReader:
         self._views = views
         self._activity = ActivityView(redis, keys, views)
         self._incidents = IncidentsView(redis, keys)
+        self._pauses = Pauses(redis, keys)
+        self._audit = RunningAudit(redis, keys)
         self._history = History(HistoryView(redis, keys))
 
     async def read(self) -> PoolState:
@@ -83,6 +91,7 @@ class PoolReader:
         Raises:
             RedisUnavailable: Redis can't be reached or can't serve.
         """
+        audit = await self._audit.status()
         base, workers = await self._registry.base(), await self._views.workers()
         active = {version for worker in workers for version in worker.info.running_by_version}
         activity = await self._activity.read(base.version if base else None, active)
@@ -97,4 +106,6 @@ class PoolReader:
             rates=current_rates(self._history.samples, now_s),
             points=self._history.points,
             incidents=await self._incidents.newest(MAX_INCIDENTS),
+            num_strays=len(audit.strays) if audit else 0,
+            pause=await self._pauses.current(),
         )

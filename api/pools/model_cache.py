@@ -5,12 +5,12 @@ import time
 from shared.store.adapters.registry import Found, Registry
 
 MAX_AGE_S = 1.0
-"""Seconds for which a model is remembered.
+"""Seconds for which a model stays in the cache.
 
 It must be shorter than the time for which retired versions are kept (`forget_unused.lua`).
 """
 MAX_MODELS = 2048
-"""Maximum number of remembered models. The oldest entry is dropped for a new one."""
+"""Maximum number of cached models. A new model replaces the oldest one."""
 
 
 class ModelCache:

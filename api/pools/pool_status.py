@@ -8,9 +8,11 @@ from typing import Any, Generic, TypeVar
 
 from api.metrics.pool_metrics import PoolSnapshot
 from api.pool_state.feed import PoolFeed
+from api.pool_state.plots import PlotReader
 from api.pool_state.state import PoolState
 from shared.errors import RedisUnavailable
 from shared.store.adapters.registry import Registry
+from shared.store.jobs.pauses import Pauses
 from shared.store.views.pool_views import PoolViews
 
 MAX_AGE_S = 1.0
@@ -53,6 +55,8 @@ class Readiness:
     has_base: bool = False
     num_workers: int = 0
     """Number of workers with a valid lease."""
+    is_paused: bool = False
+    """Whether jobs wait until a client lets the pool continue."""
 
     @property
     def accepts_jobs(self) -> bool:
@@ -72,15 +76,17 @@ class Readiness:
         return self.reason_to_refuse or (None if self.num_workers else "no worker is alive")
 
 
-async def readiness(registry: Registry, views: PoolViews) -> Readiness:
-    """Return whether the pool accepts jobs, and how many workers are alive."""
+async def readiness(registry: Registry, views: PoolViews, pauses: Pauses) -> Readiness:
+    """Return whether the pool accepts jobs and is paused, and how many workers are alive."""
     try:
-        base = await registry.base()
+        base, pause = await registry.base(), await pauses.current()
         workers = await views.workers()
     except RedisUnavailable:
         return Readiness(has_redis=False)
     num_workers = sum(worker.lease_left_ms > 0 for worker in workers)
-    return Readiness(has_base=base is not None, num_workers=num_workers)
+    return Readiness(
+        has_base=base is not None, num_workers=num_workers, is_paused=pause is not None
+    )
 
 
 async def pool_snapshot(registry: Registry, views: PoolViews) -> PoolSnapshot | None:
@@ -109,5 +115,7 @@ class PoolReports:
     """State for operators."""
     body_of: Callable[[PoolState], dict[str, Any]]
     """Returns the body that describes a state, without its history."""
+    history: PlotReader
+    """Reads the plots of minutes, an hour or a day."""
     feed: PoolFeed
     """Streams the state to clients."""

@@ -121,7 +121,7 @@ class Pools:
 
     async def _with_job(self, job: str) -> Pool:
         for pool in self.all:
-            if await pool.views.job(job_id_of(job)):
+            if await pool.views.job_or_record(job_id_of(job)):
                 return pool
         return self.all[0]
 

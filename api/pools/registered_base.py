@@ -1,8 +1,16 @@
 """The base model of a pool, for requests that need one."""
 
-from shared.errors import ErrorCode, JobFailed, failed
+from shared.errors import ErrorCode, JobError, JobFailed
 from shared.protocol.adapters import BaseModel
 from shared.store.adapters.registry import Registry
+
+
+class NoBase(JobFailed):
+    """No worker has registered a base model yet."""
+
+    def __init__(self) -> None:
+        message = "no worker has registered a base model; start a worker, or try again soon"
+        super().__init__(JobError(code=ErrorCode.UNAVAILABLE, message=message))
 
 
 async def registered_base(registry: Registry) -> BaseModel:
@@ -14,11 +22,5 @@ async def registered_base(registry: Registry) -> BaseModel:
     """
     base = await registry.base()
     if base is None:
-        raise no_base()
+        raise NoBase
     return base
-
-
-def no_base() -> JobFailed:
-    """Return the failure of a request while no worker has registered a base model."""
-    message = "no worker has registered a base model; start a worker, or try again soon"
-    return failed(ErrorCode.UNAVAILABLE, message)

@@ -1,10 +1,11 @@
-"""Interface of answer formats. `openai_chunks.py` and `embeddings.py` contain the formats.
+"""Interface of answer formats. `openai_chunks.py`, `embeddings.py` and `scores.py` contain them.
 
-These answers are lists of choices or embeddings. `api/responses/` and `api/messages/` render the
-other answers.
+These answers are lists of choices, embeddings or scores. `api/responses/` and `api/messages/`
+render the other answers.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 from api.follow.transcript import ChoiceTranscript, Delta
@@ -21,12 +22,16 @@ class Format(ABC):
 
     @abstractmethod
     def choice(self, index: int, choice: ChoiceTranscript) -> dict[str, Any]:
-        """Return the choice object of a finished choice, for a response that isn't streamed."""
+        """Return the choice object of a finished choice, for a response that isn't a stream."""
+
+    def all_choices(self, choices: Sequence[ChoiceTranscript]) -> list[Any]:
+        """Return the list of a complete body: by default the choice object of each choice."""
+        return [self.choice(index, choice) for index, choice in enumerate(choices)]
 
     def opening(self, num_choices: int) -> list[dict[str, Any]]:
-        """Return the choice objects that start a stream. Each is sent in its own chunk."""
+        """Return the choice objects that start a stream. Each object is sent in its own chunk."""
         return []
 
     @abstractmethod
     def delta(self, delta: Delta) -> list[dict[str, Any]]:
-        """Return zero or more choice objects for `delta`. Each is sent in its own chunk."""
+        """Return zero or more choice objects for `delta`. Each object is sent in its own chunk."""

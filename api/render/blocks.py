@@ -9,6 +9,9 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import Any
+
+from pydantic_core import from_json
 
 from api.follow.transcript import ChoiceTranscript, Delta
 from api.render.reasoning import ReasoningParser, Split
@@ -43,9 +46,9 @@ class Block:
     index: int
     kind: BlockKind
     name: str = ""
-    """Name of the called tool."""
+    """Name of the called tool; empty for blocks of other kinds."""
     call: str = ""
-    """Hex digits that identify the call. Its id is formed from them."""
+    """Hex digits that identify the call. The API's id of the call is formed from them."""
     parts: list[str] = field(default_factory=list)
     logprobs: list[PositionLogprobs] = field(default_factory=list)
     """Log-probabilities of the tokens in a block of text, if the answer reports them."""
@@ -56,8 +59,13 @@ class Block:
 
     @property
     def text(self) -> str:
-        """The text so far."""
+        """Text of the block so far."""
         return "".join(self.parts)
+
+    @property
+    def arguments(self) -> Any:
+        """Arguments of the call. If the call was cut, only the complete values are included."""
+        return from_json(self.text, allow_partial=True) if self.parts else {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +134,7 @@ class BlockReader:
                 yield self.num_chars, event
 
     def _pieces(self, text: str) -> Iterable[str]:
-        """Divide text so that the positions of events don't depend on how the output arrives.
+        """Divide text into pieces, so that events don't depend on how the output arrives.
 
         Parsers hold text back, so they get one character at a time. Without a parser, only a
         character that opens a block is a piece of its own.
@@ -162,12 +170,13 @@ class BlockReader:
             case CallArguments():
                 yield self._add(piece.text)
                 self._taken(self.num_chars)  # a call has no log-probabilities
-                yield from self._close()
+                yield from self._close(self.finish)
 
     def _end(self) -> Iterator[BlockEvent]:
         if self._reasoning:
             yield from self._split(self._reasoning.close())
-        for piece in self._tools.close() if self._tools else ():
+        is_cut = self.finish is FinishReason.LENGTH
+        for piece in self._tools.close(is_cut=is_cut) if self._tools else ():
             yield from self._events(piece)
         if not self.blocks:
             yield self._start(BlockKind.TEXT)
@@ -207,9 +216,12 @@ class BlockReader:
 
 
 def without_stop(spec: AnswerSpec, delta: Delta) -> tuple[Delta, str]:
-    """Return a delta without the stop sequence at its end, and that sequence, empty if none.
+    """Return a delta without the stop sequence that ends its text, and this stop sequence.
 
-    Only the last delta can have one, because workers hold back text that may belong to one.
+    If no stop sequence ends the text, the delta is unchanged and the second value is empty.
+
+    Only the last delta can end with a stop sequence, because workers hold back text that may belong
+    to one.
     """
     if delta.finish is FinishReason.STOP:
         for stop in (spec.request or {}).get("stop_sequences", ()):

@@ -24,7 +24,7 @@ class EmbeddingFormat(Format):
 
     def choice(self, index: int, choice: ChoiceTranscript) -> dict[str, Any]:
         """Return the embedding of one input. The text of `choice` is base64 of float32."""
-        value = choice.text if self._encodes_base64 else _floats_of(choice.text)
+        value = choice.text if self._encodes_base64 else floats_of(choice.text)
         return {"object": "embedding", "index": index, "embedding": value}
 
     def delta(self, delta: Delta) -> list[dict[str, Any]]:
@@ -32,7 +32,7 @@ class EmbeddingFormat(Format):
         return []
 
 
-def _floats_of(encoded: str) -> list[float]:
+def floats_of(encoded: str) -> list[float]:
     """Return the values of an embedding in base64 of little-endian float32."""
     values = array("f", b64decode(encoded))
     if sys.byteorder == "big":

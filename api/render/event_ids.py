@@ -9,8 +9,8 @@ the id and the stored answer, every front end can continue the stream after this
   second choice, and the whole third choice. Only answers with log-probabilities have such counts.
 - `4.3.12-0a1b2c3d`: 12 characters, 3 log-probabilities and 4 tokens of the only choice. Only
   answers with token ids or continuous token counts have such counts.
-- `57~0:91*2-0a1b2c3d`: the first 57 characters of the only choice, and two of the chunks that
-  report its next characters, up to the 91st.
+- `57~0:91*2-0a1b2c3d`: the first 57 characters of the only choice, and the first two chunks
+  of the delta that reports characters 58 to 91.
 - `end`: the whole answer and the token counts, or an error.
 
 The last eight characters are a checksum of the text that precedes the position. It detects an id
@@ -61,7 +61,7 @@ class Cut:
     end: Sent
     """Part of the choice that a client has once it has all chunks of the delta."""
     num_chunks: int
-    """Number of the delta's chunks that precede the position."""
+    """Number of chunks of the delta that precede the position."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +84,17 @@ class Middle:
     id: str
     """Id of the event before the position."""
     choices: tuple[Sent, ...]
-    """Part of each choice that the client has. For the choice with the cut: without the delta."""
+    """For each choice, the part that the client has.
+
+    If the position is between two chunks of one delta, the part excludes this delta.
+    """
     cut: Cut | None
     checksum: int
-    """Checksum of the text before the position. At a cut, the text includes the whole delta."""
+    """Checksum of the text before the position.
+
+    If the position is between two chunks of one delta, the text includes the whole delta. A delta
+    is new output of one choice, which the stream reports in one or more chunks.
+    """
 
     def covered(self, choice: int) -> Sent:
         """Return the part of a choice that the checksum covers."""
@@ -136,7 +143,7 @@ class SentOutput:
 
 
 def checksum_of(texts: Iterable[str]) -> int:
-    """Return the checksum of a position. `texts` has each choice's text before the position."""
+    """Return the checksum of a position. `texts` are the choices' texts before the position."""
     return _combined([zlib.crc32(text.encode()) for text in texts])
 
 

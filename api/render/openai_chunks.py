@@ -8,8 +8,9 @@ from api.render.answer_format import Format
 from api.render.embeddings import EmbeddingFormat
 from api.render.logprobs import chat_logprobs, text_logprobs
 from api.render.reasoning import ReasoningAnswers
+from api.render.scores import score_format
 from api.render.token_fields import add_to_body
-from api.render.tool_deltas import ToolAnswers
+from api.render.tool_deltas import TOOL_CALLS, ToolAnswers
 from shared.protocol.answers import AnswerSpec
 from shared.protocol.ids import CHAT_PREFIX, COMPLETION_PREFIX
 from shared.protocol.jobs import Endpoint
@@ -41,9 +42,10 @@ class ChatFormat(Format):
         """Return a choice with its complete message."""
         return {
             "index": index,
-            "message": {"role": "assistant", **self._message(index, choice.text)},
+            "message": {"role": "assistant", **self._message(index, choice.text, choice.finish)},
             "logprobs": chat_logprobs(choice.logprobs) if self._has_logprobs else None,
-            "finish_reason": self._finish_reason(index, choice.finish),
+            "finish_reason": (reason := self._finish_reason(index, choice.finish)),
+            **_stop_fields(reason, choice.stop),
         }
 
     def opening(self, num_choices: int) -> list[dict[str, Any]]:
@@ -68,14 +70,15 @@ class ChatFormat(Format):
             choices[0]["logprobs"] = chat_logprobs(delta.logprobs)
         if delta.finish:
             reason = self._finish_reason(delta.choice, delta.finish)
-            choices.append(_chat_chunk(delta.choice, {}, reason))
+            last = _chat_chunk(delta.choice, {}, reason)
+            choices.append({**last, **_stop_fields(reason, delta.stop)})
         return choices
 
-    def _message(self, index: int, text: str) -> dict[str, Any]:
+    def _message(self, index: int, text: str, finish: FinishReason | None) -> dict[str, Any]:
         text, reasoning = self._reasoning.message(index, text) if self._reasoning else (text, {})
         message: dict[str, Any] = {"content": text, "tool_calls": None}
         if self._tools:
-            message = self._tools.message(index, text)
+            message = self._tools.message(index, text, finish)
         if self._reasoning and self._reasoning.has_reasoning(index):
             message["content"] = message["content"] or None
         if self._echoed:
@@ -99,7 +102,8 @@ class CompletionFormat(Format):
     def choice(self, index: int, choice: ChoiceTranscript) -> dict[str, Any]:
         """Return a choice with its complete text."""
         logprobs = text_logprobs(choice.logprobs) if self._has_logprobs else None
-        return _text_choice(index, choice.text, choice.finish, logprobs)
+        fields = _text_choice(index, choice.text, choice.finish, logprobs)
+        return {**fields, **_stop_fields(choice.finish, choice.stop)}
 
     def delta(self, delta: Delta) -> list[dict[str, Any]]:
         """Return one choice object with the output and the finish reason in `delta`.
@@ -110,7 +114,8 @@ class CompletionFormat(Format):
         if not (delta.text or delta.finish or delta.logprobs or delta.ids):
             return []
         logprobs = text_logprobs(delta.logprobs) if delta.logprobs else None
-        return [_text_choice(delta.choice, delta.text, delta.finish, logprobs)]
+        fields = _text_choice(delta.choice, delta.text, delta.finish, logprobs)
+        return [{**fields, **_stop_fields(delta.finish, delta.stop)} if delta.finish else fields]
 
 
 def format_of(spec: AnswerSpec, *, stream: bool) -> Format:
@@ -122,6 +127,8 @@ def format_of(spec: AnswerSpec, *, stream: bool) -> Format:
             return CompletionFormat(spec)
         case Endpoint.EMBEDDINGS:
             return EmbeddingFormat(spec)
+        case Endpoint.SCORES:
+            return score_format(spec)
 
 
 def complete_body(
@@ -131,9 +138,7 @@ def complete_body(
     answer_format, choices = format_of(spec, stream=False), list(choices)
     body = {
         **head(answer_format, spec, answer_format.object),
-        answer_format.choices_field: [
-            answer_format.choice(index, choice) for index, choice in enumerate(choices)
-        ],
+        answer_format.choices_field: answer_format.all_choices(choices),
         "usage": usage_body(usage),
     }
     add_to_body(body, spec, choices)
@@ -141,12 +146,13 @@ def complete_body(
 
 
 def usage_body(usage: Usage) -> dict[str, Any]:
-    """Return token counts in OpenAI's format."""
+    """Return token counts as the `usage` object of OpenAI's API."""
     return {
         "prompt_tokens": usage.prompt_tokens,
         "total_tokens": usage.prompt_tokens + usage.completion_tokens,
         "completion_tokens": usage.completion_tokens,
         "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
+        "completion_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
     }
 
 
@@ -161,6 +167,16 @@ def head(answer_format: Format, spec: AnswerSpec, kind: str) -> dict[str, Any]:
         "weight_version": spec.version,
     }
     return {**fields, "service_tier": spec.service_tier} if spec.service_tier else fields
+
+
+def _stop_fields(finish: str | None, stop: str | int | None) -> dict[str, Any]:
+    """Return vLLM's and SGLang's fields for the stop string or stop token that ended a choice.
+
+    For an answer with tool calls, the fields are null: it may have ended at a marker that follows a
+    call, which isn't a stop string of the client.
+    """
+    stop = None if finish == TOOL_CALLS else stop
+    return {"stop_reason": stop, "matched_stop": stop}
 
 
 def _chat_chunk(index: int, delta: dict[str, Any], finish: str | None) -> dict[str, Any]:

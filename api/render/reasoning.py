@@ -67,7 +67,7 @@ class ReasoningParser:
         return Split(content=held)
 
     def _open(self) -> None:
-        """Remove opening markers from the start of the held text, if they are complete."""
+        """Remove complete opening markers from the start of the held text."""
         while (rest := self._held.lstrip()).startswith(self._form.opening):
             self._part, self.has_reasoning = _Part.OPENED, True
             self._held = rest.removeprefix(self._form.opening)

@@ -9,6 +9,10 @@ from typing import Any
 
 import orjson
 
+SSE_TYPE = "text/event-stream"
+"""Media type of streams of events."""
+JSON_LINES_TYPE = "application/x-ndjson"
+"""Media type of streams of JSON objects, one on each line."""
 RETRY = b"retry: 1000\n"
 """Field of the next event that asks clients to connect again one second after the stream ends."""
 

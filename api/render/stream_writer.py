@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from api.follow.transcript import Delta
+from api.follow.updates import Update, deltas_of
 from api.http.errors import job_error_body
 from api.render.catch_up import CatchUp, Misplaced, Replay
 from api.render.event_ids import (
@@ -16,7 +17,7 @@ from api.render.event_ids import (
     SentOutput,
 )
 from api.render.openai_chunks import format_of, head, usage_body
-from api.render.sse import RETRY, sse
+from api.render.sse import RETRY, SSE_TYPE, sse
 from api.render.token_fields import ChunkTokens
 from shared.errors import JobError
 from shared.protocol.answers import AnswerSpec
@@ -31,6 +32,9 @@ class StreamWriter:
     A job may have several streams, such as after a reconnect. They may divide the output into
     different chunks, but the joined output is the same.
     """
+
+    media_type = SSE_TYPE
+    idle = None
 
     def __init__(self, spec: AnswerSpec, after: Position = START) -> None:
         """Create a writer of the events after the position `after`."""
@@ -47,16 +51,16 @@ class StreamWriter:
         if spec.include_usage:
             self._head["usage"] = None  # OpenAI's clients expect null in every chunk but the last
 
-    def chunks(self, deltas: Sequence[Delta]) -> bytes:
-        """Return the chunks for `deltas`. In the first call, the opening chunks come first.
+    def chunks(self, updates: Sequence[Update]) -> bytes:
+        """Return the chunks for `updates`. In the first call, the opening chunks come first.
 
         Raises:
             Misplaced: the answer doesn't have the text that precedes the writer's position.
         """
         if self._is_ended:
             return b""
-        events = self._opening()
-        for replay in self._replays(deltas):
+        events = self._opening(updates)
+        for replay in self._replays(deltas_of(updates)):
             events += self._rendered(replay)
         return b"".join(events)
 
@@ -83,15 +87,18 @@ class StreamWriter:
         """
         return RETRY + sse(job_error_body(error), event_id=self._last_id)
 
-    def _opening(self) -> list[bytes]:
+    def _opening(self, updates: Sequence[Update]) -> list[bytes]:
         """Return the opening chunks that the client doesn't have."""
         if self._num_opening is None:
             return []
         first, self._num_opening = self._num_opening, None
         choices = self._format.opening(self._num_choices)
+        chunks: list[dict[str, Any]] = [{"choices": [choice]} for choice in choices]
+        if self._tokens:
+            self._tokens.open(updates, chunks)
         return [
-            self._event(Opening(count).id, {"choices": [choice]})
-            for count, choice in enumerate(choices[first:], first + 1)
+            self._event(Opening(count).id, chunk)
+            for count, chunk in enumerate(chunks[first:], first + 1)
         ]
 
     def _replays(self, deltas: Sequence[Delta]) -> Iterable[Replay]:

@@ -6,7 +6,9 @@ from typing import Any
 import orjson
 
 from api.follow.transcript import ChoiceTranscript, Delta
+from api.follow.updates import Update
 from shared.protocol.answers import AnswerSpec
+from shared.protocol.events import Admitted
 from shared.protocol.jobs import Endpoint
 
 
@@ -48,6 +50,18 @@ class ChunkTokens:
         self._num_prompt_tokens = [0] * spec.num_choices
         self._num_tokens = [0] * spec.num_choices
 
+    def open(self, updates: Sequence[Update], chunks: Sequence[dict[str, Any]]) -> None:
+        """Add the token counts of the prompt to the opening chunks of a chat."""
+        if not self._spec.continuous_usage:
+            return
+        counts = (
+            update.prompt_tokens if isinstance(update, Admitted) else len(update.prompt_ids)
+            for update in updates
+        )
+        num_tokens = max(counts, default=0)
+        for chunk in chunks:
+            chunk["usage"] = _usage(num_tokens, 0)
+
     def add(self, delta: Delta, chunks: Sequence[dict[str, Any]]) -> None:
         """Add the tokens of `delta` to its chunks.
 
@@ -61,7 +75,7 @@ class ChunkTokens:
             self._add_ids(delta, chunks[0])
         if self._spec.continuous_usage:
             for chunk in chunks:
-                chunk["usage"] = self._usage(index)
+                chunk["usage"] = _usage(self._num_prompt_tokens[index], self._num_tokens[index])
 
     def _add_ids(self, delta: Delta, chunk: dict[str, Any]) -> None:
         [choice] = chunk["choices"]
@@ -71,10 +85,6 @@ class ChunkTokens:
         elif delta.prompt_ids and delta.choice == 0:
             chunk["prompt_token_ids"] = delta.prompt_ids
 
-    def _usage(self, index: int) -> dict[str, int]:
-        prompt, output = self._num_prompt_tokens[index], self._num_tokens[index]
-        return {
-            "prompt_tokens": prompt,
-            "total_tokens": prompt + output,
-            "completion_tokens": output,
-        }
+
+def _usage(prompt: int, output: int) -> dict[str, int]:
+    return {"prompt_tokens": prompt, "total_tokens": prompt + output, "completion_tokens": output}

@@ -32,11 +32,11 @@ class ToolAnswers:
             lambda: ToolCallParser(use, emits_early=stream, is_constrained=is_constrained)
         )
 
-    def message(self, choice: int, text: str) -> dict[str, Any]:
-        """Return the fields `content` and `tool_calls` for the complete answer `text`."""
+    def message(self, choice: int, text: str, finish: FinishReason | None) -> dict[str, Any]:
+        """Return the fields `content` and `tool_calls` for the answer `text`, ended by `finish`."""
         parser = self._parsers[choice]
         content, calls = "", list[dict[str, Any]]()
-        for piece in parser.feed(text) + parser.close():
+        for piece in parser.feed(text) + _last(parser, finish):
             match piece:
                 case Text():
                     content += piece.text
@@ -47,9 +47,9 @@ class ToolAnswers:
         return {"content": None if calls and not content else content, "tool_calls": calls or None}
 
     def deltas(self, delta: Delta) -> list[dict[str, Any]]:
-        """Return the `delta` fields that report new output. Each is sent in its own chunk."""
+        """Return the `delta` fields that report new output. Each item is sent in its own chunk."""
         parser = self._parsers[delta.choice]
-        pieces = parser.feed(delta.text) + (parser.close() if delta.finish else [])
+        pieces = parser.feed(delta.text) + (_last(parser, delta.finish) if delta.finish else [])
         return [self._delta(delta.choice, piece) for piece in pieces]
 
     def finish_reason(self, choice: int, finish: FinishReason | None) -> str | None:
@@ -77,3 +77,7 @@ class ToolAnswers:
         call_id = digest[:9] if is_short else f"call_{digest}"
         function = {"name": call.name, "arguments": ""}
         return {"id": call_id, "type": "function", "function": function}
+
+
+def _last(parser: ToolCallParser, finish: FinishReason | None) -> list[Piece]:
+    return parser.close(is_cut=finish is FinishReason.LENGTH)

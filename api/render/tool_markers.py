@@ -23,7 +23,8 @@ class Split:
     text: str
     """Text that isn't part of a call."""
     held: str
-    """Rest of the text: markers and the start of a call, or characters that may become markers."""
+    """Rest of the text after `text`: markers and the start of a call, or characters that may become
+    markers."""
     body_at: int | None = None
     """Index in `held` of the start of the call's body; None if no call has started yet."""
     body: CallBody | None = None
@@ -51,7 +52,7 @@ class CallFinder:
         self._is_parallel = use.is_parallel
         self._may_call = True
         self._found: CallSyntax | None = None
-        """Syntax of the call that was found last."""
+        """Syntax of the most recently found call; None before the first call."""
         self._has_ended = False
         """Whether a call has just ended, so that closing markers or another call may follow."""
 
@@ -77,11 +78,18 @@ class CallFinder:
         self._may_call = self._may_call and self._is_anywhere
 
     def last_text(self, text: str) -> str:
-        """Return `text`, the end of an answer, without markers that close a call."""
+        """Return the end of an answer without the markers that close its last call."""
         if self._has_ended and self._found:
             closes = match(self._found.closes, text, 0, self._names, is_final=True)
             return text[closes.end :] if isinstance(closes, Match) else text
         return text
+
+    def cut_text(self, text: str) -> str:
+        """Return the end of an answer that was cut, without markers that aren't complete.
+
+        `split` holds back only such markers and whitespace.
+        """
+        return "" if text.strip() else text
 
     def _after_call(self, text: str, syntax: CallSyntax) -> Split | str:
         """Return the next call in the same group, or the text after the closing markers."""

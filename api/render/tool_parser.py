@@ -1,7 +1,8 @@
 """Extracts tool calls from a model's text while it is generated. Pure.
 
 A call names an offered tool and has a JSON object as its arguments. Anything else that resembles a
-call remains text. Only the markers of calls, and whitespace around them, are removed.
+call remains text, unless a limit of tokens cuts it. Only the markers of calls, and whitespace
+around them, are removed.
 """
 
 import hashlib
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from api.render.tool_forms.families import CallBody
+from api.render.tool_forms.json_body import may_be_call
 from api.render.tool_markers import CallFinder
 from shared.protocol.ids import JobId
 from shared.protocol.tools import ToolUse
@@ -55,10 +57,10 @@ class _Candidate:
     """Text that may turn out to be a call."""
 
     markers: str
-    """Text before the body: an opening tag or a separator, with whitespace."""
+    """Text before the call's body: an opening tag or a separator, and whitespace around it."""
     body: CallBody
     num_emitted: int | None = None
-    """Index in the body's text after the emitted part of the arguments.
+    """Index in the body's text at which the emitted part of the arguments ends.
 
     None until the `CallStart` is emitted.
     """
@@ -97,10 +99,18 @@ class ToolCallParser:
             pieces += self._advance()
         return _merged(pieces)
 
-    def close(self) -> list[Piece]:
-        """End the text, and emit the characters that are still held back as text."""
-        pieces = list(self._reject(self._candidate)) if self._candidate else []
-        rest, self._held = self._finder.last_text(self._held), ""
+    def close(self, *, is_cut: bool = False) -> list[Piece]:
+        """End the text, and emit the characters that are still held back.
+
+        With `is_cut`, a limit of tokens has ended the text. A call whose name is complete is then
+        emitted with its arguments so far. A call whose name isn't complete is left out, and so are
+        incomplete markers. Without `is_cut`, the characters that are held back are emitted as text.
+        """
+        pieces = list[Piece]()
+        if self._candidate:
+            pieces += self._cut(self._candidate) if is_cut else self._reject(self._candidate)
+        held, self._held = self._held, ""
+        rest = self._finder.cut_text(held) if is_cut else self._finder.last_text(held)
         if rest.strip() or (rest and not self.num_calls):
             pieces.append(Text(rest))
         return _merged(pieces)
@@ -158,6 +168,27 @@ class ToolCallParser:
         self._candidate = None
         self._finder.call_ended()
 
+    def _cut(self, candidate: _Candidate) -> Iterator[Piece]:
+        """Emit the part of a call that has arrived, if it names a tool."""
+        if candidate.num_emitted is not None:
+            self._candidate = None
+            return
+        body = candidate.body
+        found = body.cut()
+        if found and found[0] in self._names:
+            self._candidate = None
+            yield self._start(found[0])
+            if found[1]:
+                yield CallArguments(self.num_calls - 1, found[1])
+        elif not found and self._may_be_call(candidate):
+            self._candidate = None
+        else:
+            yield from self._reject(candidate)
+
+    def _may_be_call(self, candidate: _Candidate) -> bool:
+        is_marked = bool(candidate.markers.strip())
+        return may_be_call(candidate.body.text(), self._names, is_marked=is_marked)
+
     def _reject(self, candidate: _Candidate) -> Iterator[Piece]:
         """Emit, as text, the part of the candidate that hasn't been emitted yet."""
         self._candidate = None
@@ -193,7 +224,7 @@ def _merged(pieces: Iterable[Piece]) -> list[Piece]:
 
 
 def _kind(piece: Piece) -> CallStart | int | None:
-    """Return a value that is equal only for pieces that can be joined."""
+    """Return a value that is equal for two pieces only if they can be joined."""
     match piece:
         case Text():
             return None

@@ -13,12 +13,14 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from api.follow.transcript import Delta
+from api.follow.updates import Update, deltas_of
 from api.render.blocks import Added, BlockEvent, BlockReader, without_stop
 from api.render.catch_up import Misplaced
 from api.render.event_ids import unknown_event_id
-from api.render.sse import RETRY, sse
+from api.render.sse import RETRY, SSE_TYPE, sse
 from shared.errors import JobError
 from shared.protocol.answers import AnswerSpec
+from shared.protocol.events import Admitted
 from shared.protocol.results import Usage
 
 PER_POSITION = 10_000
@@ -44,11 +46,11 @@ class EventFormat(Protocol):
     is_numbered: bool
     """Whether the data of an event contains its number, as `sequence_number`."""
 
-    def opening(self) -> list[TypedEvent]:
-        """Return the events before the first output."""
+    def opening(self, num_prompt_tokens: int) -> list[TypedEvent]:
+        """Return the events before the first output. An unknown `num_prompt_tokens` is 0."""
 
     def block(self, event: BlockEvent) -> list[TypedEvent]:
-        """Return the events that report a part of the output. New text makes exactly one event."""
+        """Return the events that report a change of a block. An `Added` makes exactly one event."""
 
     def closing(self, reader: BlockReader, usage: Usage) -> list[TypedEvent]:
         """Return the events after the last output."""
@@ -57,7 +59,7 @@ class EventFormat(Protocol):
         """Return the last event of the stream of a failed job."""
 
     def interruption(self, error: JobError) -> TypedEvent:
-        """Return the last event of a stream that can be continued."""
+        """Return the last event of a stream that the client can continue later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,28 +89,35 @@ BEGINNING = After()
 class TypedStream:
     """Renders the events of one stream, from its start or after one of its events."""
 
+    media_type = SSE_TYPE
+    idle = None
+
     def __init__(self, spec: AnswerSpec, events: EventFormat, after: After = BEGINNING) -> None:
         self._spec = spec
         self._events = events
         self._after = after
         self._reader = BlockReader(spec)
         self._checksum = _Checksum()
+        self._num_prompt_tokens = 0
         self._next = 0
         """Number of the next event at the present position."""
         self._last = after
         self._held: tuple[After, Added] | None = None
         """New text that isn't rendered yet, because more may follow, and the position after it."""
 
-    def chunks(self, deltas: Sequence[Delta]) -> bytes:
-        """Return the events for `deltas`. In the first call, the opening events come first.
+    def chunks(self, updates: Sequence[Update]) -> bytes:
+        """Return the events for `updates`. In the first call, the opening events come first.
 
         Raises:
             Misplaced: the output doesn't have the text that precedes the stream's position.
         """
         if self._after.is_end:
             return b""
+        for update in updates:
+            if isinstance(update, Admitted):
+                self._num_prompt_tokens = update.prompt_tokens
         events = [*self._opening()]
-        for given in deltas:
+        for given in deltas_of(updates):
             whole, self._reader.stop = without_stop(self._spec, given)
             for delta in self._divided(whole):
                 events += self._output(delta)
@@ -143,7 +152,7 @@ class TypedStream:
 
     def _opening(self) -> Iterator[bytes]:
         if self._next == 0:
-            yield from self._all_of(self._events.opening())
+            yield from self._all_of(self._events.opening(self._num_prompt_tokens))
 
     def _divided(self, delta: Delta) -> list[Delta]:
         """Divide a delta at the position after which the stream continues."""
@@ -215,7 +224,7 @@ class TypedStream:
 
 
 class _Checksum:
-    """Checksum of the output up to a position. The position only increases."""
+    """Checksum of the output up to a position. The position can only increase."""
 
     def __init__(self) -> None:
         self.value = zlib.crc32(b"")

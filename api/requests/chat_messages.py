@@ -64,8 +64,17 @@ def tool_use(request: ChatCompletionRequest, form: ToolForm | None) -> ToolUse |
         form=form,
         choice=ToolChoice.AUTO if mode == "auto" else ToolChoice.REQUIRED,
         name=choice.function.name if isinstance(choice, NamedTool) else None,
-        is_parallel=request.parallel_tool_calls is not False,
+        is_parallel=_is_parallel(request.parallel_tool_calls, form),
     )
+
+
+def _is_parallel(asked: bool | None, form: ToolForm) -> bool:
+    """Return whether an answer may contain several calls, as `parallel_tool_calls` asks.
+
+    By default it may, except in the generic form: models that weren't trained for it tend to repeat
+    their call to the token limit.
+    """
+    return form is not ToolForm.GENERIC if asked is None else asked
 
 
 def _template_message(message: Message, budget: JsonBudget) -> dict[str, Any]:

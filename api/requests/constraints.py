@@ -10,7 +10,8 @@ from api.schema.tools import mode_of
 from shared.errors import invalid_param
 
 _KINDS = {"json": "json_schema", "regex": "regex", "choice": "choice", "grammar": "grammar"}
-"""Constraint's name in `SamplingParams` by the suffix of the request field, as in `guided_json`."""
+"""Names of constraints in `SamplingParams`. A key is the end of a request field such as
+`guided_json`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,14 +19,14 @@ class Constraint:
     """Constraint that each answer must satisfy."""
 
     param: str
-    """Request field that has the constraint."""
+    """Name of the request field that sets the constraint."""
     kind: str
-    """Name of the constraint in `SamplingParams`."""
+    """Name of the constraint's field in `SamplingParams`."""
     value: str | tuple[str, ...]
 
     @property
     def sampling(self) -> dict[str, Any]:
-        """Arguments of `SamplingParams` for the constraint."""
+        """Keyword arguments of `SamplingParams` that set the constraint."""
         named = {} if self.param == "response_format" else {"constrained_by": self.param}
         return {self.kind: self.value, **named}
 
@@ -67,7 +68,7 @@ def check_constraint(request: GenerationRequest) -> None:
 
 
 def _response_format(request: GenerationRequest) -> list[Constraint]:
-    if not isinstance(request, ChatCompletionRequest) or request.response_format is None:
+    if request.response_format is None:
         return []
     schema = request.response_format.schema_text
     return [Constraint("response_format", "json_schema", schema)] if schema is not None else []

@@ -92,16 +92,22 @@ def _check_size(request: EmbeddingRequest, size: int) -> None:
 
 
 def _limit(truncate_prompt_tokens: int | None, max_model_len: int) -> int | None:
-    """Return the maximum number of tokens to use of each input, or None to use all."""
+    """Return the maximum number of tokens of each input that are used; None uses all tokens."""
     if truncate_prompt_tokens == 0:
         raise invalid_param("truncate_prompt_tokens", "can't be 0, because an input needs a token")
     return max_model_len if truncate_prompt_tokens == -1 else truncate_prompt_tokens
 
 
 def _cost(prompts: Sequence[str | tuple[int, ...]], max_tokens: int) -> int:
-    """Estimate the tokens that the job needs at one time. A prompt has at most `max_tokens`."""
-    estimates = [
-        min(len(prompt) // (CHARS_PER_TOKEN if isinstance(prompt, str) else 1), max_tokens)
-        for prompt in prompts
-    ]
-    return max(1, *estimates, min(sum(estimates), RESERVED_TOKENS))
+    estimates = [len(p) // (CHARS_PER_TOKEN if isinstance(p, str) else 1) for p in prompts]
+    return estimated_cost(estimates, max_tokens)
+
+
+def estimated_cost(estimates: Sequence[int], max_tokens: int) -> int:
+    """Estimate the number of tokens that a job needs in the KV cache at one time.
+
+    `estimates` has the estimated number of tokens of each prompt. Each prompt counts as at most
+    `max_tokens` tokens.
+    """
+    bounded = [min(estimate, max_tokens) for estimate in estimates]
+    return max(1, *bounded, min(sum(bounded), RESERVED_TOKENS))

@@ -19,7 +19,7 @@ from api.schema.chat_messages import AssistantMessage
 from api.schema.tools import mode_of
 
 MAX_LISTED = 10
-"""Maximum number of fields that the header names. Of further fields, it states the number."""
+"""Maximum number of fields that the header names. If there are more, it states how many more."""
 MAX_LISTED_CHARS = 80
 """Maximum length of a field's path in the header."""
 _UNSAFE = re.compile(r"[^!#-+\--~]")

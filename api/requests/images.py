@@ -37,7 +37,7 @@ def read_images(messages: Sequence[Message], *, takes_images: bool) -> list[Imag
 
 
 def check_copies(images: Sequence[Image], num_answers: int) -> None:
-    """Check the images of all answers to a request, because each answer has its own copy.
+    """Check that a request's images are within the bounds if each answer gets its own copy.
 
     Raises:
         JobFailed: the bounds for a request's images are exceeded.

@@ -17,9 +17,9 @@ class ObjectKind:
     """One kind of object in a request, with the fields that such an object may have."""
 
     fields: tuple[str, ...]
-    """Fields that have an effect, and fields that clients only send back."""
+    """Fields that have an effect, or that clients only send back as they received them."""
     unused: tuple[str, ...] = ()
-    """Fields that have an effect in the original API, but none here."""
+    """Fields that have an effect in the original API, but no effect in Lorikeet."""
     parts: Mapping[str, "Kinds"] = field(default_factory=dict)
     """Kinds of the objects in some fields, by field name. The other fields are free-form."""
 
@@ -30,7 +30,8 @@ class ObjectKind:
 
 
 Kinds = Mapping[str | None, ObjectKind]
-"""For each value of the field `type`, the kind of the object. None stands for other types."""
+"""Maps each value of the field `type` to the kind of the object. The key None stands for all other
+types."""
 
 
 def unknown_in(value: Any, path: str, kinds: Kinds) -> Iterator[UnknownField]:
@@ -44,7 +45,10 @@ def unknown_in(value: Any, path: str, kinds: Kinds) -> Iterator[UnknownField]:
 
 
 def unused_in(value: Any, path: str, kinds: Kinds) -> Iterator[str]:
-    """Yield the paths of the `unused` fields that have a value, in the objects of these `kinds`."""
+    """Yield the paths of unused fields in the object or list of objects at `path`, at any depth.
+
+    The kind of an object lists its unused fields. Empty fields are left out.
+    """
     for prefix, kind, found in _objects(value, path, kinds):
         yield from (prefix + name for name in kind.unused if found.get(name))
 
@@ -52,10 +56,11 @@ def unused_in(value: Any, path: str, kinds: Kinds) -> Iterator[str]:
 def _objects(
     value: Any, path: str, kinds: Kinds
 ) -> Iterator[tuple[str, ObjectKind, Mapping[str, Any]]]:
-    """Yield the objects at `path` and in their fields, if `kinds` has their kind.
+    """Yield a tuple for each object at `path`, and for each object inside such an object.
 
-    Each tuple has the start of the paths of the object's fields, such as `messages[0].`, the
-    object's kind, and the object.
+    Each tuple has a prefix, the object's kind, and the object. The prefix, such as `messages[0].`,
+    and a field's name form the path of the field. An object of an unknown kind is skipped, together
+    with the objects inside.
     """
     if isinstance(value, list):
         for index, item in enumerate(value):

@@ -25,6 +25,8 @@ def check_length(job: Job, *, max_model_len: int, max_token_bytes: int) -> None:
         JobFailed: a prompt doesn't fit, however it is tokenized.
     """
     longest = job.sampling.truncate_prompt_tokens or sys.maxsize
+    if job.scoring is not None:
+        longest = job.scoring.max_document_tokens or sys.maxsize
     for prompt in job.prompts:
         if not isinstance(prompt, str):
             output_limit(job, min(len(prompt), longest), max_model_len)

@@ -72,7 +72,7 @@ def enqueue_options(
 
     `path` is the endpoint's path, `raw` is the parsed JSON body, and `weight` is the tenant's share
     of the pool relative to other tenants. `key_id` is the id of a stored API key, and empty for
-    other keys. `books_pool` is `Access.books_pool`. `only_repeats` is the option of this name.
+    other keys. `books_pool` and `only_repeats` become the options of these names.
     """
     key = headers.idempotency_key
     return EnqueueOptions(

@@ -23,7 +23,7 @@ def template_kwargs(request: ChatCompletionRequest) -> dict[str, Any] | None:
 
 
 def _client_kwargs(request: ChatCompletionRequest) -> dict[str, Any]:
-    """Return the variables of the template that the client sets."""
+    """Return the variables that the client sets for the chat template."""
     kwargs, thinks = request.chat_template_kwargs or {}, request.enable_thinking
     if thinks is None:
         return dict(kwargs)
@@ -45,7 +45,7 @@ def thinking_switch(thinks: bool) -> dict[str, Any]:
 
 
 def prompt_end(request: ChatCompletionRequest) -> PromptEnd:
-    """Return the end of the prompt that the request asks for.
+    """Return how the prompt of the request must end.
 
     Raises:
         JobFailed: the request asks both for a new answer and for the continuation of a message.
@@ -62,8 +62,8 @@ def prompt_end(request: ChatCompletionRequest) -> PromptEnd:
 def echoed(request: ChatCompletionRequest) -> str:
     """Return the text that the content of each answer begins with.
 
-    As in vLLM, `echo` repeats the last message if the answer has the same role. If the prompt ends
-    without a header for the answer, the answer has the role of the last message.
+    As in vLLM, `echo` repeats the last message if its role is also the role of the answer. If the
+    prompt ends without a header for the answer, the answer has the role of the last message.
     """
     last = request.messages[-1]
     has_same_role = last.role == "assistant" or prompt_end(request) is not PromptEnd.ANSWER

@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 
 from api.http.validation import validate
+from api.requests.aliases import without_aliases
 from api.requests.chat_messages import template_messages, tool_use
 from api.requests.constraints import check_constraint, constraint_of
 from api.requests.images import check_copies, read_images
@@ -34,7 +35,7 @@ _AS_SENT = tuple(
     if field.name in GenerationRequest.model_fields
     and field.name not in ("seed", "top_k", "max_tokens", "prompt_logprobs")
 )
-"""Sampling parameters that are also request fields, with the same name and meaning."""
+"""Sampling parameters that a request contains as fields with the same name and meaning."""
 ADAPTERS_MAY_SET = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 """Request fields for which an adapter's generation_config.json can set the default."""
 PRIORITY_OF_TIER = {"priority": 10, "flex": -10}
@@ -75,6 +76,11 @@ def parse_chat(raw: Mapping[str, Any]) -> ChatCompletionRequest:
     Raises:
         JobFailed: a field is invalid or unsupported. The error names the field.
     """
+    with without_aliases(raw) as body:
+        return _parsed_chat(body)
+
+
+def _parsed_chat(raw: Mapping[str, Any]) -> ChatCompletionRequest:
     supported = drop_unsupported(raw, CHAT)
     if isinstance(supported.get("messages"), list):
         supported["messages"] = [
@@ -99,6 +105,11 @@ def parse_completion(raw: Mapping[str, Any]) -> CompletionRequest:
     Raises:
         JobFailed: a field is invalid or unsupported. The error names the field.
     """
+    with without_aliases(raw) as body:
+        return _parsed_completion(body)
+
+
+def _parsed_completion(raw: Mapping[str, Any]) -> CompletionRequest:
     neutral = {**COMPLETIONS, "best_of": (1, raw.get("n", 1))}
     request = validate(CompletionRequest, drop_unsupported(raw, neutral))
     _check_stream_fields(request)
@@ -146,20 +157,28 @@ def chat_job(request: ChatCompletionRequest, admission: Admission) -> Job:
         tools=tools,
         template_kwargs=template_kwargs(request),
         prompt_end=prompt_end(request),
-        reasoning=admission.reasoning,
+        reasoning=None if request.separate_reasoning is False else admission.reasoning,
         hides_reasoning=request.include_reasoning is False,
         echoed=echoed(request),
     )
     return fitting(job, admission)
 
 
-def completion_job(request: CompletionRequest, admission: Admission) -> Job:
+def completion_job(
+    request: CompletionRequest,
+    admission: Admission,
+    *,
+    default_max_tokens: int | None = COMPLETION_MAX_TOKENS,
+) -> Job:
     """Return the job that answers a completion request.
+
+    Without `max_tokens`, an answer has at most `default_max_tokens` tokens, or ends with the
+    context if that is None.
 
     Raises:
         JobFailed: a prompt can't fit into the model's context.
     """
-    max_tokens = _or(request.max_tokens, COMPLETION_MAX_TOKENS)
+    max_tokens = _or(request.max_tokens, default_max_tokens)
     sampling = _sampling(request, max_tokens, admission.random_seed)
     sampling = replace(sampling, logprobs=request.logprobs)
     prompts = tuple(p if isinstance(p, str) else tuple(p) for p in request.prompt)
@@ -169,7 +188,7 @@ def completion_job(request: CompletionRequest, admission: Admission) -> Job:
 
 
 def _stop_after_call(sampling: SamplingParams, tools: ToolUse | None) -> SamplingParams:
-    """Return `sampling`, with a stop string added if the answer must end after one tool call."""
+    """Return `sampling`, with an added stop string if the answer must end after one tool call."""
     if tools is None or tools.is_parallel or tools.form not in CALL_ENDS:
         return sampling
     return replace(sampling, stop=(*sampling.stop, CALL_ENDS[tools.form]))

@@ -58,7 +58,10 @@ def refuse_unknown(fields: Iterable[UnknownField]) -> None:
 
 @cache
 def _parts(model: type[BaseModel]) -> tuple[tuple[str, str], ...]:
-    """Return the attribute and the name of each field that can have objects of other models."""
+    """Return the fields of `model` that can contain other pydantic models.
+
+    Each field is returned as the name of its attribute and the name that clients use.
+    """
     return tuple(
         (name, field.alias or name)
         for name, field in model.model_fields.items()

@@ -21,7 +21,6 @@ COMMON: NeutralValues = {
     "max_output_tokens": (),
     "models": ([],),
     "moderation": (),
-    "random_seed": (),
     "safe_prompt": (False,),
     "stop_sequences": ([],),
     "top_a": (0,),
@@ -41,30 +40,24 @@ COMMON: NeutralValues = {
     "watermarking": (False,),
     # SGLang and LMDeploy
     "custom_logit_processor": (),
-    "ebnf": (),
     "image_data": (),
     "input_ids": (),
     "lora_path": (),
-    "max_new_tokens": (),
-    "min_new_tokens": (0,),
     "no_stop_trim": (False,),
-    "regex": (),
     "repetition_ngram_size": (0,),
     "repetition_ngram_threshold": (0,),
     "return_hidden_states": (False,),
     "return_logprob": (False,),
+    "return_prompt_token_ids": (False,),
     "return_routed_experts": (False,),
     "stop_regex": ([], ""),
+    "top_logprobs_num": (0,),
     # llama.cpp
     "dry_multiplier": (0,),
     "dynatemp_range": (0,),
-    "grammar": ("",),
-    "json_schema": (),
     "lora": ([],),
     "mirostat": (0,),
-    "n_predict": (-1,),
     "n_probs": (0,),
-    "repeat_penalty": (1,),
     "return_tokens": (False,),
     "samplers": (),
     "typical_p": (1,),
@@ -105,7 +98,6 @@ COMPLETIONS: NeutralValues = {
     "best_of": (1,),  # `n` is neutral, too: the server then returns all answers
     "max_completion_tokens": (),
     "messages": (),
-    "response_format": ({"type": "text"},),
     "suffix": ("",),
     "tools": ([],),
     "top_logprobs": (0,),
@@ -131,37 +123,37 @@ INSTEAD: Mapping[str, str] = {
     "adapter_id": "model",
     "function_call": "tool_choice",
     "do_preprocess": "POST /v1/completions",
-    "ebnf": "structured_outputs.grammar",
     "functions": "tools",
-    "grammar": "structured_outputs.grammar",
     "instructions": "a message with the role system",
-    "json_schema": "structured_outputs.json",
     "lora_path": "model",
     "max_completion_tokens": "max_tokens",
-    "max_new_tokens": "max_tokens",
     "max_output_tokens": "max_tokens",
     "messages": "prompt, or POST /v1/chat/completions",
-    "min_new_tokens": "min_tokens",
-    "n_predict": "max_tokens",
     "prompt": "messages, or POST /v1/completions",
-    "random_seed": "seed",
     "reasoning": "reasoning_effort",
-    "regex": "structured_outputs.regex",
-    "repeat_penalty": "repetition_penalty",
     "return_logprob": "logprobs",
+    "return_prompt_token_ids": "return_token_ids",
     "stop_sequences": "stop",
     "system": "a message with the role system",
     "tools": "POST /v1/chat/completions",
     "thinking": "reasoning_effort or chat_template_kwargs",
     "top_logprobs": "logprobs with a number",
+    "top_logprobs_num": "top_logprobs, or logprobs of a completion",
+    "truncate_prompt_tokens": "max_tokens_per_doc",
 }
 """For some unsupported fields, the fields or values that clients can send instead."""
 
 
 def drop_unsupported(
-    raw: Mapping[str, Any], unsupported: NeutralValues, *, path: str = ""
+    raw: Mapping[str, Any],
+    unsupported: NeutralValues,
+    *,
+    path: str = "",
+    instead: Mapping[str, str] = INSTEAD,
 ) -> dict[str, Any]:
     """Return `raw` without its unsupported fields.
+
+    `instead` says for some of them what clients can send instead.
 
     Raises:
         JobFailed: an unsupported field has a value that isn't neutral. The error names the field,
@@ -169,7 +161,8 @@ def drop_unsupported(
     """
     for name in unsupported.keys() & raw.keys():
         if not _is_neutral(raw[name], unsupported[name]):
-            raise JobFailed(_unsupported_error(path, name, unsupported[name]))
+            hint = f"; send {instead[name]} instead" if name in instead else ""
+            raise JobFailed(_unsupported_error(path + name, unsupported[name], hint))
     return {name: value for name, value in raw.items() if name not in unsupported}
 
 
@@ -180,10 +173,8 @@ def _is_neutral(value: Any, neutral: tuple[Any, ...]) -> bool:
     )
 
 
-def _unsupported_error(path: str, name: str, neutral: tuple[Any, ...]) -> JobError:
-    param = path + name
-    allowed = " or ".join(["null", *(json.dumps(value) for value in neutral)])
-    message = f"{param} isn't supported; leave it out, or send {allowed}"
-    if name in INSTEAD:
-        message += f"; send {INSTEAD[name]} instead"
+def _unsupported_error(param: str, neutral: tuple[Any, ...], hint: str) -> JobError:
+    # `best_of` may have the same neutral value twice.
+    allowed = " or ".join(dict.fromkeys(["null", *(json.dumps(value) for value in neutral)]))
+    message = f"{param} isn't supported; leave it out, or send {allowed}{hint}"
     return JobError(code=ErrorCode.UNSUPPORTED_PARAMETER, message=message, param=param)

@@ -1,71 +1,100 @@
-"""Requests of other APIs, in the form of chat requests. Pure.
+"""Requests of other APIs, in the form of OpenAI's requests. Pure.
 
-`api/messages/translate.py` and `api/responses/translate.py` create them.
+`api/messages/translate.py`, `api/responses/translate.py`, `api/generate/translate.py` and
+`api/ollama/` create them.
 """
 
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
+from api.requests.aliases import ALIASES
+from api.requests.embeddings import embedding_job, parse_embedding
 from api.requests.ignored_fields import OtherFields
 from api.requests.object_kinds import Kinds, unknown_in, unused_in
-from api.requests.translate import Admission, chat_job, parse_chat
+from api.requests.translate import Admission, chat_job, completion_job, parse_chat, parse_completion
 from api.requests.unknown_fields import UnknownField, field_names, unknown_fields
 from api.requests.unsupported_fields import CHAT
-from api.schema.base import RequestModel
+from api.schema.base import JobRequest, RequestModel
 from api.schema.chat import ChatCompletionRequest
 from shared.errors import JobFailed
-from shared.protocol.jobs import Job, View
+from shared.protocol.jobs import Endpoint, Job, View
 
 T = TypeVar("T")
+Parse = Callable[[Mapping[str, Any]], Any]
+"""Validates a body, and returns it as a request."""
+JobOf = Callable[[Any, Admission], Job]
+"""Makes a job of a request."""
+_STEPS: Mapping[Endpoint, tuple[Parse, JobOf]] = {
+    Endpoint.CHAT: (parse_chat, chat_job),
+    # Only OpenAI's completions are short by default.
+    Endpoint.COMPLETIONS: (parse_completion, partial(completion_job, default_max_tokens=None)),
+    Endpoint.EMBEDDINGS: (parse_embedding, embedding_job),
+}
 CHAT_FIELDS = frozenset(field_names(ChatCompletionRequest))
+_OF_CHAT = CHAT_FIELDS | CHAT.keys() | ALIASES.keys()
+"""Names of the fields that chat requests know, including fields that they refuse."""
 _IMAGE = re.compile(r"messages\[(\d+)\]\.content\[(\d+)\]\.image_url\.url")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ViewedRequest:
-    """Request of another API, in the form of a chat request."""
+    """Request of another API, in the form of a request to one of OpenAI's endpoints."""
 
-    chat: dict[str, Any]
-    """Body of the request to /v1/chat/completions that asks for the same answer."""
+    body: dict[str, Any]
+    """Body of a request to `endpoint` that asks for the same answer."""
+    endpoint: Endpoint = Endpoint.CHAT
     view: View
-    """API of the request."""
+    """API that the client used."""
     request: dict[str, Any] | None = None
-    """Value of `Job.request`."""
+    """Value for `Job.request` of the request's job."""
     names: Mapping[str, str]
-    """For each regular expression of a path in `chat`, the path in the request. Errors name the
-    path in the request."""
+    """For each regular expression of a path in `body`, the matching path in the original request.
+    Error messages name the path in the original request."""
     images: tuple[str, ...] = ()
-    """Paths of the request's images. They are the last images of `chat`, in the same order."""
+    """Paths of the images in the original request. The last images of `body` are these images, in
+    the same order."""
     ignored: tuple[str, ...] = ()
-    """Paths of the request's known fields that have no effect and aren't in `chat`."""
+    """Paths of known fields of the original request that have no effect and aren't in `body`."""
     unknown: tuple[UnknownField, ...] = ()
-    """Unknown fields of the request that aren't in `chat`."""
+    """Unknown fields of the original request that aren't in `body`."""
+    check: Callable[[Admission], None] | None = None
+    """Function that raises `JobFailed` if the model can't serve the request as its API demands."""
+    refine: Callable[[Job], Job] | None = None
+    """Function that adds options to the job that no request to `endpoint` can have."""
 
     @property
     def others(self) -> OtherFields:
-        """The request's fields that aren't in `chat`."""
+        """Fields of the original request that aren't in `body`."""
         return OtherFields(ignored=self.ignored, unknown=self.unknown, renamed=self._renamed)
 
-    def parse(self) -> ChatCompletionRequest:
-        """Validate `chat`, and return it as a chat request.
+    def parse(self) -> JobRequest:
+        """Validate `body`, and return it as a request to `endpoint`.
 
         Raises:
             JobFailed: a field is invalid or unsupported. The error names the field.
         """
-        return self._renaming(lambda: parse_chat(self.chat))
+        parse, _ = _STEPS[self.endpoint]
+        request: JobRequest = self._renaming(lambda: parse(self.body))
+        return request
 
-    def job(self, request: ChatCompletionRequest, admission: Admission) -> Job:
-        """Return the job that answers the request.
+    def job(self, request: JobRequest, admission: Admission) -> Job:
+        """Return the job that answers `request`, the result of `parse`.
 
         Raises:
-            JobFailed: as `chat_job`.
+            JobFailed: the model can't serve the request, or no job can be made of a request to
+                `endpoint`.
         """
-        job = self._renaming(lambda: chat_job(request, admission))
-        return replace(job, view=self.view, request=self.request)
+        if self.check:
+            self.check(admission)
+        _, job_of = _STEPS[self.endpoint]
+        job = self._renaming(lambda: job_of(request, admission))
+        job = replace(job, view=self.view, request=self.request)
+        return self.refine(job) if self.refine else job
 
     def _renaming(self, step: Callable[[], T]) -> T:
         try:
@@ -87,10 +116,10 @@ class ViewedRequest:
         return param
 
     def _image(self, message: int, part: int) -> str | None:
-        """Return the path of an image of `chat`, or None if the request doesn't contain it."""
+        """Return the original path of an image in `body`; None if `body` alone has the image."""
         places = [
             (i, j)
-            for i, each in enumerate(self.chat["messages"])
+            for i, each in enumerate(self.body["messages"])
             for j, content in enumerate(each.get("content") or ())
             if isinstance(content, Mapping) and content.get("type") == "image_url"
         ]
@@ -111,12 +140,12 @@ def image_paths(value: Any, path: str, kind: str) -> Iterator[str]:
 
 
 def chat_extras(request: RequestModel) -> dict[str, Any]:
-    """Return the fields of a request that only chat requests define, and not the request's own API.
+    """Return the fields that chat requests define, but the API of `request` doesn't define.
 
     This includes fields that chat requests define only in order to refuse them.
     """
     extra = request.model_extra or {}
-    return {name: value for name, value in extra.items() if name in CHAT_FIELDS or name in CHAT}
+    return {name: value for name, value in extra.items() if name in _OF_CHAT}
 
 
 def unknown_in_view(
@@ -125,33 +154,41 @@ def unknown_in_view(
     unsupported: Collection[str],
     objects: Mapping[str, Kinds],
 ) -> Iterator[UnknownField]:
-    """Yield the unknown fields of another API's request, at any depth.
+    """Yield the unknown fields of a request to another API than OpenAI's, at any depth.
 
-    Known are the fields of `model`, the class of all the API's fields, and the fields of chat
-    requests. `unsupported` names are never suggested in place of a misspelt name. For each field
-    that no pydantic class validates, `objects` has the kinds of the objects in it.
+    A field of the body is known if chat requests or the other API define the field.
+
+    Args:
+        request: the request to the other API.
+        model: class with all fields of the other API.
+        unsupported: names that errors never suggest in place of a misspelt name.
+        objects: kinds of objects, by the name of the field that has the objects. No pydantic class
+            validates these objects.
     """
     known = {*field_names(model), *CHAT_FIELDS}
     suggested = tuple(sorted(known.difference(unsupported)))
     for field in unknown_fields(request):
         if field.prefix:
             yield field
-        elif field.name not in known and field.name not in CHAT:
+        elif field.name not in known and field.name not in _OF_CHAT:
             yield field._replace(known=suggested)
     for name, kinds in objects.items():
         yield from unknown_in(getattr(request, name), name, kinds)
 
 
 def unused_in_view(request: RequestModel, objects: Mapping[str, Kinds]) -> Iterator[str]:
-    """Yield the paths of the unused fields in the objects that no pydantic class validates."""
+    """Yield the paths of unused fields in objects that no pydantic class validates.
+
+    `objects` has the kinds of the objects, by the name of the field that has the objects.
+    """
     for name, kinds in objects.items():
         yield from unused_in(getattr(request, name), name, kinds)
 
 
 def fields_of_answers(model: type[BaseModel], prompt_extras: Collection[str]) -> frozenset[str]:
-    """Return the names of the fields that don't change the prompt of another API's request.
+    """Return the names of the fields that don't change the prompt, in requests to another API.
 
-    `model` is the class of all the API's fields. `prompt_extras` are the fields of chat requests
-    that change a prompt.
+    `model` is the class with all fields of the other API. `prompt_extras` are the fields of chat
+    requests that change the prompt.
     """
     return frozenset({*CHAT_FIELDS, *field_names(model)}.difference(prompt_extras))

@@ -5,6 +5,7 @@ from typing import Any
 
 from api.render.blocks import Block, BlockKind, BlockReader
 from api.render.logprobs import chat_logprobs
+from api.responses.tools import called_name
 from shared.errors import JobError
 from shared.protocol.answers import AnswerSpec
 from shared.protocol.ids import RESPONSE_PREFIX, JobId
@@ -73,7 +74,7 @@ def item(spec: AnswerSpec, block: Block, status: str, *, is_new: bool = False) -
             content = [] if is_new else [part(spec, block)]
             fields = {"type": "reasoning", "summary": [], "content": content}
         case BlockKind.CALL:
-            call = {"call_id": f"call_{block.call}", "name": block.name}
+            call = {"call_id": f"call_{block.call}", **called_name(spec, block.name)}
             fields = {"type": "function_call", **call, "arguments": "" if is_new else block.text}
     return {"id": item_id, **fields, "status": status}
 
@@ -99,6 +100,6 @@ def usage_body(usage: Usage) -> dict[str, Any]:
         "input_tokens": usage.prompt_tokens,
         "input_tokens_details": {"cached_tokens": usage.cached_tokens, "cache_write_tokens": 0},
         "output_tokens": usage.completion_tokens,
-        "output_tokens_details": {"reasoning_tokens": 0},
+        "output_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
         "total_tokens": usage.prompt_tokens + usage.completion_tokens,
     }

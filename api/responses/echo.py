@@ -21,12 +21,18 @@ def echoed_fields(request: ResponseRequest, tools: Sequence[Mapping[str, Any]]) 
         "temperature": 1.0 if request.temperature is None else request.temperature,
         "text": {"format": _echoed_format(request.text_format), "verbosity": "medium"},
         "tool_choice": "auto" if request.tool_choice is None else request.tool_choice,
-        "tools": [{"description": None, "parameters": None, "strict": None, **t} for t in tools],
+        "tools": [_echoed_tool(tool) for tool in tools],
         "top_logprobs": request.top_logprobs or 0,
         "top_p": 1.0 if request.top_p is None else request.top_p,
         "truncation": "disabled",
         "user": request.user,
     }
+
+
+def _echoed_tool(tool: Mapping[str, Any]) -> dict[str, Any]:
+    if tool["type"] == "namespace":
+        return {**tool, "tools": [_echoed_tool(each) for each in tool["tools"]]}
+    return {"description": None, "parameters": None, "strict": None, **tool}
 
 
 def _echoed_format(given: TextFormat) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from api.responses.body import (
     response_body,
     status_of,
 )
+from api.responses.tools import called_name
 from shared.errors import JobError
 from shared.protocol.answers import AnswerSpec
 from shared.protocol.results import Usage
@@ -31,7 +32,7 @@ class ResponseEvents:
     def __init__(self, spec: AnswerSpec) -> None:
         self._spec = spec
 
-    def opening(self) -> list[TypedEvent]:
+    def opening(self, num_prompt_tokens: int) -> list[TypedEvent]:
         """Return `response.created` and `response.in_progress`."""
         body = response_body(self._spec, status=IN_PROGRESS)
         names = ("response.created", "response.in_progress")
@@ -93,7 +94,7 @@ class ResponseEvents:
         )
         place = self._place(block)
         if block.kind is BlockKind.CALL:
-            data = {**place, "name": block.name, "arguments": block.text}
+            data = {**place, **called_name(self._spec, block.name), "arguments": block.text}
             return [TypedEvent("response.function_call_arguments.done", data), item_done]
         whole = part(self._spec, block)
         data = {**place, "text": block.text}

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from api.requests.object_kinds import refuse, string_of
+from api.responses.tools import joined_name
 from shared.errors import ErrorCode
 from shared.protocol.answers import AnswerSpec
 
@@ -70,7 +71,10 @@ def _checked(item: Any, path: str) -> Item:
         return _checked_message(item, path)
     if kind == "function_call":
         fields = ("call_id", "name", "arguments")
-        return {"type": kind, **{name: string_of(item, name, path) for name in fields}}
+        call = {"type": kind, **{name: string_of(item, name, path) for name in fields}}
+        if item.get("namespace") is not None:
+            call["name"] = joined_name(string_of(item, "namespace", path), call["name"])
+        return call
     if kind == "function_call_output":
         output = _content(item.get("output"), f"{path}.output")
         return {"type": kind, "call_id": string_of(item, "call_id", path), "output": output}
@@ -163,7 +167,10 @@ def _chat_content(content: Content) -> Any:
 
 
 def _belongs_to(new: Mapping[str, Any], last: Mapping[str, Any]) -> bool:
-    """Return whether a message continues the last one: reasoning, then text, then calls."""
+    """Return whether the message `new` continues the message `last`, so that both become one.
+
+    A message of the assistant has reasoning, then text, then tool calls.
+    """
     if not new["role"] == last["role"] == "assistant":
         return False
     if "tool_calls" in new:

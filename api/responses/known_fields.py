@@ -30,11 +30,17 @@ ITEMS: Kinds = {
     ),
 }
 """Kinds of input items. Items of other types are messages, or are refused."""
-TOOLS: Kinds = {
+_FUNCTIONS: Kinds = {
     None: ObjectKind(
         fields=("type", "name", "description", "parameters", "strict"),
         unused=("defer_loading", "allowed_callers", "output_schema", "async"),
     )
+}
+TOOLS: Kinds = {
+    **_FUNCTIONS,
+    "namespace": ObjectKind(
+        fields=("type", "name", "description", "tools"), parts={"tools": _FUNCTIONS}
+    ),
 }
 _NAMED: Kinds = {None: ObjectKind(fields=("type", "name"))}
 TOOL_CHOICE: Kinds = {

@@ -24,7 +24,8 @@ _STATUSES = {
     JobState.RUNNING: "in_progress",
     JobState.CANCELLED: "cancelled",
 }
-"""Status of a response, by the state of its job. In other states except DONE, the job failed."""
+"""Status of a response, by the state of its job. In all other states except DONE, the status is
+`failed`."""
 
 
 async def own_response(

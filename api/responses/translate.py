@@ -17,6 +17,7 @@ from api.requests.viewed import (
 from api.responses.echo import echoed_fields
 from api.responses.items import IMAGE_PART, Item, chat_messages, checked_items
 from api.responses.known_fields import ITEMS, TOOL_CHOICE, TOOLS
+from api.responses.tools import Tool, checked_tools, functions_of, joined_name, namespaces_of
 from api.schema.base import MAX_LISTED
 from api.schema.responses import ResponsePrompt, ResponseRequest, TextFormat
 from shared.errors import ErrorCode, failed, invalid_param
@@ -41,7 +42,8 @@ UNSUPPORTED: NeutralValues = {
     "prompt": (),
     "response_format": (),
 }
-"""Fields that aren't supported, and fields of a chat request that have other names here."""
+"""Fields that aren't supported, with their neutral values. Some are fields of a chat request that
+have another name in this API."""
 PASSED_ON = (
     *("model", "temperature", "top_p", "parallel_tool_calls", "stream", "background"),
     *("service_tier", "user", "safety_identifier", "prompt_cache_key"),
@@ -97,7 +99,7 @@ def viewed_response(request: ResponseRequest, earlier: Sequence[Item]) -> Viewed
         JobFailed: a field is invalid or unsupported. The error names the field.
     """
     items = _items(earlier, request.input)
-    tools = _functions(request)
+    tools = checked_tools(request.tools or ())
     chat = {
         **chat_extras(request),
         **{name: getattr(request, name) for name in PASSED_ON},
@@ -109,8 +111,10 @@ def viewed_response(request: ResponseRequest, earlier: Sequence[Item]) -> Viewed
     stored: dict[str, Any] = {"echo": echoed_fields(request, tools)}
     if request.store is not False:
         stored["input"] = items
+    if namespaces := namespaces_of(tools):
+        stored["namespaces"] = namespaces
     return ViewedRequest(
-        chat=chat,
+        body=chat,
         view=View.RESPONSES,
         request=stored,
         names=NAMES,
@@ -133,9 +137,9 @@ def viewed_prompt(prompt: ResponsePrompt, earlier: Sequence[Item]) -> ViewedRequ
     items = list(earlier) if is_continued else _items(earlier, prompt.input)
     extras = chat_extras(prompt)
     return ViewedRequest(
-        chat={
+        body={
             **{name: value for name, value in extras.items() if name not in OF_ANSWERS},
-            **_chat_prompt(prompt, items, _functions(prompt)),
+            **_chat_prompt(prompt, items, checked_tools(prompt.tools or ())),
         },
         view=View.RESPONSES,
         names=NAMES,
@@ -150,19 +154,15 @@ def viewed_prompt(prompt: ResponsePrompt, earlier: Sequence[Item]) -> ViewedRequ
 
 
 def _items(earlier: Sequence[Item], given: Any) -> list[Item]:
-    """Return the `earlier` items of a conversation and the items that the request gives."""
+    """Return the `earlier` items of a conversation, followed by the items of the request."""
     items = [*earlier, *checked_items(given)]
     if len(items) > MAX_LISTED:
         refuse("input", f"makes a conversation of {len(items)} items; the limit is {MAX_LISTED}")
     return items
 
 
-def _functions(request: ResponsePrompt) -> list[dict[str, Any]]:
-    return [_function(tool, f"tools[{i}]") for i, tool in enumerate(request.tools or ())]
-
-
 def _chat_prompt(
-    request: ResponsePrompt, items: Sequence[Item], tools: Sequence[Mapping[str, Any]]
+    request: ResponsePrompt, items: Sequence[Item], tools: Sequence[Tool]
 ) -> dict[str, Any]:
     """Return the fields of a chat request that determine its prompt and the use of tools."""
     messages = chat_messages(items)
@@ -171,7 +171,7 @@ def _chat_prompt(
     chat: dict[str, Any] = {
         "model": request.model,
         "messages": messages,
-        "tools": [_chat_tool(tool) for tool in tools] or None,
+        "tools": [_chat_tool(tool) for tool in functions_of(tools)] or None,
         "tool_choice": _chat_tool_choice(request.tool_choice),
     }
     if request.reasoning and request.reasoning.effort is not None:
@@ -180,7 +180,7 @@ def _chat_prompt(
 
 
 def _ignored_options(request: ResponseRequest) -> Iterator[str]:
-    """Yield the paths of options of the answer that are accepted and have no effect."""
+    """Yield the paths of options that concern the answer, and that are accepted without effect."""
     if set(request.include or ()) - {LOGPROBS}:
         yield "include"
     for name in ("max_tool_calls", "access_programs"):
@@ -191,7 +191,7 @@ def _ignored_options(request: ResponseRequest) -> Iterator[str]:
 
 
 def _ignored_of_answer(prompt: ResponsePrompt) -> Iterator[str]:
-    """Yield the paths of fields that affect only the answer and not the prompt."""
+    """Yield the paths of fields that don't change the prompt whose tokens are counted."""
     if prompt.parallel_tool_calls is not None:
         yield "parallel_tool_calls"
     if prompt.text_format.type != "text":
@@ -199,21 +199,11 @@ def _ignored_of_answer(prompt: ResponsePrompt) -> Iterator[str]:
 
 
 def _ignored_of_prompt(request: ResponsePrompt) -> Iterator[str]:
-    """Yield the paths of fields of the prompt that are accepted and have no effect."""
+    """Yield the paths of fields that concern the prompt, and that are accepted without effect."""
     for name in ("summary", "generate_summary", "context", "mode"):
         if getattr(request.reasoning, name, None) is not None:
             yield f"reasoning.{name}"
     yield from unused_in_view(request, OBJECTS)
-
-
-def _function(tool: Mapping[str, Any], path: str) -> dict[str, Any]:
-    """Return a tool without unknown fields."""
-    kind = tool.get("type")
-    if kind != "function":
-        message = f"{path}.type: tools of type {kind!r:.60} aren't supported; send functions"
-        raise failed(ErrorCode.UNSUPPORTED_PARAMETER, message, f"{path}.type")
-    names = ("name", "description", "parameters", "strict")
-    return {"type": kind, **{name: tool[name] for name in names if name in tool}}
 
 
 def _chat_tool(tool: Mapping[str, Any]) -> dict[str, Any]:
@@ -222,6 +212,8 @@ def _chat_tool(tool: Mapping[str, Any]) -> dict[str, Any]:
 
 def _chat_tool_choice(choice: Any) -> Any:
     match choice:
+        case {"type": "function", "namespace": str(namespace), "name": str(name)}:
+            return _chat_tool_choice({"type": "function", "name": joined_name(namespace, name)})
         case {"type": "function", "name": name}:
             return {"type": "function", "function": {"name": name}}
         case {"type": "allowed_tools", "mode": mode, "tools": list(tools)}:

@@ -115,7 +115,9 @@ async def delete_batch(
 async def cancel_batch(
     batch_id: str, access: InAccess, batches: TenantBatches = part(TenantBatches)
 ) -> Response:
-    """Start no more requests of a batch. Those that run still end, and their answers are kept.
+    """Cancel a batch: no more of its requests start.
+
+    Requests that are already running still end, and the answers of the batch are kept.
 
     Cancelling a batch that has ended has no effect.
     """

@@ -50,12 +50,24 @@ async def ready_worker(request: Request, reports: PoolReports = part(PoolReports
     return _response(request, readiness, readiness.reason_to_wait)
 
 
+@router.head("/health_generate", include_in_schema=False)
+@router.get("/health_generate", summary="Readiness check of SGLang", responses=_NO_WORKER)
+@guarded(Work.SUMMARY, key=Key.OPTIONAL)
+async def health_generate(request: Request, reports: PoolReports = part(PoolReports)) -> Response:
+    """Do the same as /ready/worker, without generating a token.
+
+    A worker whose engine hangs loses its lease.
+    """
+    return await ready_worker(request, reports)
+
+
 def _response(request: Request, readiness: Readiness, reason: str | None) -> Response:
     """Return the response to a check. Only clients with a key see the size of the pool."""
     body: dict[str, Any] = {
         "status": "not ready" if reason else "ready",
         "accepts_jobs": readiness.accepts_jobs,
         "has_worker": readiness.num_workers > 0,
+        "is_paused": readiness.is_paused,
     }
     if request.state.tenant is not None:
         body["num_workers"] = readiness.num_workers

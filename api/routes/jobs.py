@@ -1,12 +1,12 @@
 """/v1/jobs: the states of jobs, their answers and streams, and their cancellation."""
 
-from typing import get_args
-
 from fastapi import APIRouter, Request, Response
 
-from api.access.own_job import job_not_found, own_job, own_job_and_result
+from api.access import job_filters
+from api.access.own_job import job_not_found, known_job, own_job
 from api.answers.answer import AttachedAnswer
 from api.answers.job_description import job_body, job_headers, list_body
+from api.answers.many_jobs import retry_options
 from api.answers.parts import Following, Intake
 from api.formats import position_after
 from api.http.errors import json_response
@@ -16,27 +16,23 @@ from api.http.lists import DEFAULT_LIMIT, MAX_LIMIT, check_known, limit, read_li
 from api.http.parameters import Parameters, header, query
 from api.openapi.entries import MEANINGS, errors, event_stream
 from api.pools.requested import InPool, part
-from api.schema.jobs import CancelledJob, DeletedJob, JobBody, JobList, State
+from api.schema.jobs import CancelledJob, DeletedJob, JobBody, JobList
 from shared.errors import JobFailed, invalid_value
 from shared.protocol.access.rights import Scope
-from shared.protocol.enqueue import EnqueueOptions
 from shared.protocol.ids import job_id_of
-from shared.protocol.jobs import UNFINISHED, Endpoint, JobState
+from shared.protocol.jobs import UNFINISHED, Endpoint
 from shared.store.jobs.dead_letters import DeadLetters
 from shared.store.jobs.queue import Queue
 from shared.store.jobs.retried_jobs import RETRYABLE, enqueue_again, not_retryable
+from shared.store.views.job_lists import JobLists
 from shared.store.views.pool_views import PoolViews
 
 router = APIRouter(tags=["jobs"])
 ERRORS = errors(404, 503)
+_MEANINGS = {**MEANINGS, 403: "Jobs of other tenants need the scope `admin`."}
 AFTER = "after"
 _LIST_PARAMETERS: Parameters = [
-    query(
-        "state",
-        "States of the jobs, separated by commas or in repeated parameters. Defaults to all.",
-        {"type": "array", "items": {"type": "string", "enum": list(get_args(State))}},
-    ),
-    query("model", "Model that the requests named. Defaults to all.", {"type": "string"}),
+    *job_filters.PARAMETERS,
     limit("jobs", default=DEFAULT_LIMIT, most=MAX_LIMIT),
     query(AFTER, "Id of a job; the page begins with the next older one.", {"type": "string"}),
 ]
@@ -55,28 +51,26 @@ _STREAM_PARAMETERS = [
     "/v1/jobs",
     summary="List jobs",
     response_model=JobList,
-    responses=errors(400, 404, 503),
+    responses=errors(400, 403, 404, 503, meanings=_MEANINGS),
     openapi_extra={"parameters": _LIST_PARAMETERS},
 )
 @guarded(Work.LIST, Scope.INFERENCE)
 async def list_jobs(
-    request: Request, access: InAccess, views: PoolViews = part(PoolViews)
+    request: Request, access: InAccess, lists: JobLists = part(JobLists)
 ) -> Response:
     """Return the jobs of the tenant, newest first. Their answers aren't included.
 
-    For the next page, send the `last_id` of a page as `after` while `has_more` is true. With
-    `state` or `model`, a page may be short or empty and still have a next one.
+    Jobs that ended without an answer are listed for --unanswered-days, others for --retain-s. For
+    the next page, send the `last_id` of a page as `after` while `has_more` is true. With a filter,
+    a page may be short or empty and still have a next one.
     """
     params = request.query_params
     check_known(params, _LIST_NAMES)
     after = job_id_of(params[AFTER]) if AFTER in params else None
-    page = await views.jobs(
-        access.tenant,
+    page = await lists.page(
+        job_filters.filter_of_query(params, access),
         limit=read_limit(params.get("limit"), default=DEFAULT_LIMIT, most=MAX_LIMIT),
         after=after,
-        states=_states(params.getlist("state")),
-        model=params.get("model"),
-        allows=access.allows,
     )
     if page is None:
         raise job_not_found(after or "", param=AFTER)
@@ -90,13 +84,21 @@ async def get_job(
 ) -> Response:
     """Return the state of a job and, once it is done, its answer. Answers expire after some time.
 
+    `timeline` has the events of the job. A key with the scope `admin` also gets the states of other
+    tenants' jobs, without their answers.
+
     `job_id` is the value of the header `X-Lorikeet-Job`, or the `id` of a completion. A job whose
     client has disconnected isn't cancelled if it is asked for in time.
     """
-    view, result = await own_job_and_result(views, access, job_id)
-    if view.state in UNFINISHED:
+    view = await known_job(views, access, job_id)
+    if view.tenant != access.tenant:
+        return json_response(job_body(view))
+    found, result = await views.job_and_result(view.id)
+    if found is None:
+        return json_response(job_body(view))
+    if found.state in UNFINISHED:
         await queue.undo_abandon(view.id)
-    return json_response(job_body(view, result))
+    return json_response(job_body(found, result))
 
 
 @router.post("/v1/jobs/{job_id}/cancel", summary="Cancel a job", responses=ERRORS)
@@ -108,10 +110,8 @@ async def cancel_job(
 
     Cancelling a job that has already ended has no effect.
     """
-    view = await own_job(views, access, job_id)
-    state = await queue.cancel(view.id)
-    if state is None:
-        raise job_not_found(job_id)
+    view = await known_job(views, access, job_id)
+    state = await queue.cancel(view.id) or view.state
     return CancelledJob(id=view.id, state=state.value)
 
 
@@ -140,21 +140,15 @@ async def retry(
     only if a server error ended it. While a worker runs a dead job again, it runs no other job,
     because the dead job may kill the worker.
     """
-    view = await own_job(views, access, job_id)
+    view = await known_job(views, access, job_id)
     old = await letters.find(view.id) if view.state in RETRYABLE else None
     if old is None:
         raise JobFailed(not_retryable(job_id, view))
     async with intake.turns.turn(access.tenant):
-        options = EnqueueOptions(
-            weight=intake.settings.weight_of(access.tenant),
-            key_id=access.key_id,
-            books_pool=access.books_pool,
-        )
-        enqueued = await enqueue_again(
-            old, intake.queue, intake.registry, letters, intake.limits, options
-        )
-    headers = job_headers(enqueued, pool.root_path)
-    return json_response(job_body(await own_job(views, access, enqueued.id)), 202, headers)
+        options = retry_options(intake, access, old.job.tenant)
+        enqueued = await enqueue_again(old, intake.queue, intake.registry, intake.limits, options)
+    headers = job_headers(enqueued, view.spec.view, pool.root_path)
+    return json_response(job_body(await known_job(views, access, enqueued.id)), 202, headers)
 
 
 @router.delete("/v1/jobs/{job_id}", summary="Cancel or erase a job", responses=ERRORS)
@@ -167,7 +161,7 @@ async def delete_job(
     A job that hasn't ended is cancelled, as with POST /v1/jobs/{job_id}/cancel. Once it has ended,
     a second request erases it.
     """
-    view = await own_job(views, access, job_id)
+    view = await known_job(views, access, job_id)
     state = await queue.erase(view.id)
     deleted = state not in UNFINISHED
     if not deleted:
@@ -200,21 +194,11 @@ async def stream_job(
     """
     view = await own_job(views, access, job_id)
     spec = view.spec
-    if spec.endpoint is Endpoint.EMBEDDINGS:
-        raise invalid_value(f"embeddings aren't streamed; GET /v1/jobs/{view.id} has them")
+    if spec.endpoint in (Endpoint.EMBEDDINGS, Endpoint.SCORES):
+        raise invalid_value(f"{spec.endpoint} aren't streamed; GET /v1/jobs/{view.id} has them")
     if (after := request.query_params.get(AFTER)) is not None:
         position = position_after(after, spec, param=AFTER)
     else:
         last = request.headers.get(LAST_EVENT_HEADER, "")
         position = position_after(last, spec, param=LAST_EVENT_HEADER)
     return AttachedAnswer(following, view, is_stream=True, after=position)
-
-
-def _states(texts: list[str]) -> frozenset[JobState] | None:
-    """Return the states of the jobs that a client asks for; None for all states."""
-    words = [word for text in texts for word in text.split(",")]
-    for word in words:
-        if word not in get_args(State):
-            message = f"state: must be one of {', '.join(get_args(State))}, not {word[:60]!r}"
-            raise invalid_value(message, "state")
-    return frozenset(map(JobState, words)) or None

@@ -4,7 +4,7 @@ from pathlib import PurePath
 
 from fastapi import APIRouter, Request
 
-from api.access.model_rights import check_model, model_not_found
+from api.access.model_rights import ModelNotFound, check_model
 from api.http.guards import InAccess, Work, guarded
 from api.openapi.entries import errors
 from api.pools.pools import pools_of
@@ -44,14 +44,14 @@ async def get_model(
         name = model_id.removeprefix(f"{base.name}:")
         if adapter := await registry.adapter(name):
             return _adapter_card(adapter, base).model_copy(update={"id": model_id})
-    raise model_not_found(model_id)
+    raise ModelNotFound(model_id)
 
 
 async def model_cards(request: Request, access: Access) -> list[ModelCard]:
-    """Return the cards of all models that a request may list and its client may use.
+    """Return a card for each model that `request` may list and that `access` allows.
 
-    The cards of one pool follow each other. If an earlier pool has a model with the same name, an
-    adapter is listed as `base:adapter`, because its name alone refers to the other model.
+    The cards of one pool follow each other. If a model of an earlier pool has the same name as an
+    adapter, the adapter is listed as `base:adapter`. The name alone means the earlier model.
 
     Raises:
         RedisUnavailable: the registry can't be read.
@@ -68,7 +68,7 @@ async def model_cards(request: Request, access: Access) -> list[ModelCard]:
 
 
 async def _cards(registry: Registry) -> list[ModelCard]:
-    """Return the cards of a pool's base model and adapters; none if it has no base model."""
+    """Return the cards of a pool's base model and adapters; none without a base model."""
     if (base := await registry.base()) is None:
         return []
     adapters = await registry.adapters()

@@ -1,14 +1,23 @@
 """GET /v1/pool and its stream of events: the state of the pool, for its operators."""
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 
 from api.http.errors import json_response
 from api.http.guards import Work, guarded
-from api.openapi.entries import errors
+from api.http.validation import validate
+from api.openapi.entries import errors, query_parameters
+from api.pool_state.incident_text import subject_of, text_of
+from api.pool_state.plots import WINDOWS
 from api.pools.pool_status import PoolReports
 from api.pools.requested import part
-from api.schema.pool import PoolBody
+from api.schema.pool import (
+    HistoryBody,
+    HistoryIncident,
+    HistoryQuery,
+    HistorySeries,
+    PoolBody,
+)
 from shared.protocol.access.rights import Scope
 
 router = APIRouter(tags=["operations"])
@@ -30,6 +39,29 @@ async def get_pool(reports: PoolReports = part(PoolReports)) -> Response:
     """Return workers, adapters, queue, rates and incidents. The state is cached for one second."""
     state = await reports.state.get()
     return json_response({**reports.body_of(state), "history": state.points})
+
+
+@router.get(
+    "/v1/pool/history",
+    summary="Plots of the pool",
+    responses={**errors(403, meanings=_ADMIN_DENIED), **errors(400, 503)},
+    openapi_extra={"parameters": query_parameters(HistoryQuery)},
+)
+@guarded(Work.SUMMARY, Scope.ADMIN)
+async def get_history(request: Request, reports: PoolReports = part(PoolReports)) -> HistoryBody:
+    """Return throughput, failures, queue and first tokens of a period, and its incidents."""
+    window = validate(HistoryQuery, dict(request.query_params)).window
+    plots = await reports.history.read(WINDOWS[window])
+    return HistoryBody(
+        window=window,
+        step_s=plots.step_s,
+        started_at=round(plots.started_s, 3),
+        series=HistorySeries.model_validate(plots.series),
+        incidents=[
+            HistoryIncident(at=i.time_s, kind=i.kind, text=text_of(i), subject=subject_of(i))
+            for i in plots.incidents
+        ],
+    )
 
 
 @router.get(

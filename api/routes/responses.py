@@ -110,7 +110,8 @@ async def get_response(
 ) -> Response:
     """Return a stored response in its present state, or its events as a stream.
 
-    A response whose client has disconnected isn't cancelled if it is asked for in time.
+    If the client of a response has disconnected, this request keeps the response from being
+    cancelled, if it arrives in time.
     """
     if (stream := request.query_params.get(STREAM)) not in (None, "true", "false"):
         raise invalid_value(f"{STREAM}: must be true or false", STREAM)
@@ -162,7 +163,8 @@ async def delete_response(
 ) -> DeletedResponse:
     """Erase a response with its input. Later responses of the conversation keep copies of both.
 
-    A response that is in progress is cancelled. Once it has ended, a second request erases it.
+    If the response is in progress, it is only cancelled. Once it has ended, a second request erases
+    it.
     """
     view, _ = await own_response(views, access, response_id)
     return DeletedResponse(id=response_id, deleted=await _erase(queue, view.id))
@@ -179,14 +181,17 @@ async def delete_response(
 async def list_input_items(
     response_id: str, request: Request, access: InAccess, views: PoolViews = part(PoolViews)
 ) -> Response:
-    """Return the items of the conversation before the response, newest first by default."""
+    """Return the input items of a response, including the conversation before it.
+
+    By default, the newest item comes first.
+    """
     page = read_page(request.query_params)
     view, _ = await own_response(views, access, response_id)
     return json_response(input_items_body(view.spec, page))
 
 
 async def _erase(queue: Queue, job_id: JobId) -> bool:
-    """Erase a job, or cancel it if it hasn't ended. Return whether it is erased."""
+    """Erase a job. If it hasn't ended, cancel it first. Return whether the job was erased."""
     if await queue.erase(job_id) not in UNFINISHED:
         return True
     await queue.cancel(job_id)

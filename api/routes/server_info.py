@@ -1,4 +1,4 @@
-"""Routes that give monitoring and vLLM's clients the server's metrics, version and limits."""
+"""Routes that give monitoring, and vLLM's and SGLang's clients, metrics, version and limits."""
 
 from importlib.metadata import version
 
@@ -18,6 +18,7 @@ from api.pools.requested import part
 from api.schema.server_info import (
     LoraConfig,
     ModelConfig,
+    ModelInfo,
     ServerInfo,
     ServerLoad,
     ServerVersion,
@@ -32,6 +33,11 @@ from shared.store.views.pool_views import PoolViews, WorkerView
 router = APIRouter(tags=["operations"])
 FORMAT = "config_format"
 _JSON = "json"
+_FORMAT_PARAMETER = {
+    "parameters": [
+        query(FORMAT, "Always json, which is the default.", {"type": "string", "enum": [_JSON]})
+    ]
+}
 _METRICS_DENIED = {403: "The key belongs to a tenant without access to metrics."}
 
 
@@ -65,19 +71,21 @@ async def get_version() -> ServerVersion:
 )
 @guarded(Work.SUMMARY, Scope.METRICS)
 async def get_load(replies: ReplyHub = part(ReplyHub)) -> ServerLoad:
-    """Return the number of jobs whose answers clients of this front end are waiting for."""
+    """Return the number of jobs that clients of this front end are waiting for."""
     return ServerLoad(server_load=len(replies.jobs))
 
 
 @router.get(
+    "/get_server_info",
+    summary="Configuration of the pool",
+    responses=errors(400, 404, 503),
+    openapi_extra=_FORMAT_PARAMETER,
+)
+@router.get(
     "/server_info",
     summary="Configuration of the pool",
     responses=errors(400, 404, 503),
-    openapi_extra={
-        "parameters": [
-            query(FORMAT, "Always json, which is the default.", {"type": "string", "enum": [_JSON]})
-        ]
-    },
+    openapi_extra=_FORMAT_PARAMETER,
 )
 @guarded(Work.SUMMARY, Scope.INFERENCE)
 async def get_server_info(
@@ -86,21 +94,44 @@ async def get_server_info(
     registry: Registry = part(Registry),
     views: PoolViews = part(PoolViews),
 ) -> ServerInfo:
-    """Return what vLLM's clients look up in the configuration of a server."""
+    """Return the configuration of the server that vLLM's and SGLang's clients look up."""
     if (sent := request.query_params.get(FORMAT, _JSON)) != _JSON:
         raise invalid_value(f"{FORMAT} must be {_JSON}, not {sent[:40]!r}", FORMAT)
     base = await registered_base(registry)
     await check_model(registry, access, base.name)
     workers = await _live_workers(views)
+    num_sequences = sum(worker.info.max_num_seqs for worker in workers)
     return ServerInfo(
+        model_path=base.name,
+        served_model_name=base.name,
+        tokenizer_path=base.name,
+        version=version("lorikeet-serve"),
+        context_length=base.max_model_len,
+        max_running_requests=num_sequences,
         vllm_config=VllmConfig(
             model_config_=ModelConfig(
                 model=base.name,
                 dtype=f"torch.{workers[0].info.dtype}" if workers else None,
                 max_model_len=base.max_model_len,
             ),
-            lora_config=LoraConfig(max_loras=sum(w.info.max_num_seqs for w in workers)),
-        )
+            lora_config=LoraConfig(max_loras=num_sequences),
+        ),
+    )
+
+
+@router.get("/get_model_info", summary="The base model", responses=errors(404, 503))
+@router.get("/model_info", summary="The base model", responses=errors(404, 503))
+@guarded(Work.SUMMARY, Scope.INFERENCE)
+async def get_model_info(access: InAccess, registry: Registry = part(Registry)) -> ModelInfo:
+    """Return the base model, in SGLang's format."""
+    base = await registered_base(registry)
+    await check_model(registry, access, base.name)
+    return ModelInfo(
+        model_path=base.name,
+        served_model_name=base.name,
+        tokenizer_path=base.name,
+        weight_version=base.version,
+        has_image_understanding=base.takes_images,
     )
 
 

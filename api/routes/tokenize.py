@@ -98,13 +98,13 @@ async def tokenizer_info(
 def _parsed(
     request: Request, raw: dict[str, Any], parse: Callable[[dict[str, Any]], B]
 ) -> tuple[B, dict[str, str]]:
-    """Return the body of a request, and headers for its response."""
+    """Return the validated body of a request, and the headers for its response."""
     body, _, headers = parse_request(request, partial(parse, raw))
     return body, headers
 
 
 async def _admit(pool: Pool, access: Access, model: str | None) -> Admission:
-    """Return the admission of a request. Without a `model`, the base model serves it."""
+    """Return the admission of a request. A request without `model` is for the base model."""
     if model is None:
         model = (await registered_base(pool.registry)).name
     return await admit(pool.part(Intake), access, model)

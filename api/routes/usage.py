@@ -42,8 +42,8 @@ _DENIED = {403: "The key may not see the usage of the other tenant."}
 async def get_usage(request: Request, access: InAccess, ledger: Ledger = part(Ledger)) -> Response:
     """Return ended requests and their tokens per UTC day, tenant and model.
 
-    Tokens are those in the `usage` of the answers. Clients see their own tenant. Keys with the
-    scope `admin` see all tenants.
+    The token counts are the sums of the answers' `usage`. Clients see their own tenant. Keys with
+    the scope `admin` see all tenants.
 
     For the next page, send the `last_id` of a page as `after` while `has_more` is true. CSV has all
     rows at once.

@@ -33,11 +33,12 @@ class CandidateQuery(StrictBody):
     """Query of the requests that end a trial."""
 
     version: AdapterVersion | None = Field(None, min_length=1)
-    """Version that must be the candidate, as `name@digest`."""
+    """Version that must be the present candidate, as `name@digest`. If it isn't, the request
+    fails."""
 
 
 class Agreement(Body):
-    """Comparison of a shadow's answers with the current version's.
+    """Comparison of a shadow's answers with the current version's answers.
 
     A shadow is a candidate that only gets copies of requests.
     """
@@ -46,7 +47,7 @@ class Agreement(Body):
     equal: int = Field(description="Number of pairs with equal texts.")
     failed: int = Field(description="Number of copies that ended with an error.")
     similarity: float | None
-    """Mean similarity of the two texts, from 0 to 1. null without pairs."""
+    """Mean similarity of the two texts of a pair, from 0 to 1. null if there are no pairs."""
     tokens: int = Field(description="Number of tokens of the current version's answers.")
     candidate_tokens: int = Field(description="Number of tokens of the candidate's answers.")
 
@@ -65,7 +66,7 @@ class DifferingPair(Body):
 
 
 class CandidateDetails(CandidateBody):
-    """A candidate, and how its answers compare if it is a shadow."""
+    """A candidate. For a shadow, also how its answers compare with those of the current version."""
 
     object: Literal["adapter.candidate"] = "adapter.candidate"
     agreement: Agreement

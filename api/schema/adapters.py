@@ -58,6 +58,8 @@ class LoadAdapterRequest(StrictBody):
     lora_path: Path
     load_inplace: bool = False
     """Whether to replace an adapter that already has this name."""
+    pinned: bool = False
+    """Whether a worker always keeps the adapter in memory, as with PUT /v1/adapters/{name}/pin."""
     lora_int_id: LoraIntId = None
 
 
@@ -69,10 +71,15 @@ class UploadAdapterQuery(StrictBody):
         None,
         max_length=1 << 20,
         description="Text of adapter_config.json. If it is left out, the metadata of the "
-        f"safetensors file must hold it under the key `{CONFIG_KEY}`.",
+        f"safetensors file must hold it under the key `{CONFIG_KEY}`. The metadata may also hold "
+        "the texts of chat_template.jinja, tokenizer_config.json and generation_config.json, under "
+        "these names.",
     )
     source: Path | None = None
     """Source of the adapter instead of a body, in a form that `lora_path` accepts."""
+    replace: Literal["true", "false"] = "true"
+    """Whether the adapter may replace one that has this name. With `false`, a name that is taken is
+    a 400, before the body is read."""
     candidate: Literal["true", "false"] = "false"
     """Whether the adapter becomes the candidate of a loaded name. It takes no requests until PUT
     /v1/adapters/{name}/candidate gives it a share."""
@@ -131,6 +138,9 @@ class VersionBody(Body):
     source: str
     kinds: list[AdapterKind]
     """Features of the adapter other than plain LoRA. A worker serves only kinds that it knows."""
+    other_base: str | None = None
+    """Base model that the adapter names as its own, if it isn't the served one. Its shapes fit, but
+    its answers are probably useless."""
     rank: int = Field(description="Largest rank of any module.")
     bytes: int = Field(description="Size of the weights in the dtype that workers compute in.")
     created: int = Field(description="Unix time in seconds.")
@@ -172,6 +182,7 @@ class AdapterBody(VersionBody):
     """Version that is tried out alongside the current one."""
     min_replicas: int = 0
     """Minimum number of workers that hold the current version in memory."""
+    is_paused: bool = Field(False, description="Whether its jobs wait until it is resumed.")
 
 
 class AdapterDetails(AdapterBody):
@@ -222,6 +233,8 @@ class BaseFit(Body):
     version: str
     trained_on: str | None
     """Base model that the adapter's own configuration names."""
+    is_other: bool = False
+    """Whether the adapter is valid, but names another base model than the served one."""
 
 
 class ValidationBody(Body):

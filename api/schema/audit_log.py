@@ -15,8 +15,8 @@ class ChangeBody(Body):
     time_ms: int = Field(description="Unix time in milliseconds.")
     action: str
     """loaded, unloaded, rolled_back, released, candidate_set, candidate_promoted,
-    candidate_dropped, pinned, key_created or key_revoked."""
-    adapter: str | None = Field(description="null for changes of API keys.")
+    candidate_dropped, pinned, paused, continued, key_created, key_revoked or keys_opened."""
+    adapter: str | None = Field(description="null for changes of API keys, and for pauses.")
     by: str | None
     """Author of the change: the tenant of an API key, with the key's id after a slash if it is
     stored; `.worker` for adapters of a worker's start, `.operator` for commands that use Redis, or

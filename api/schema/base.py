@@ -19,7 +19,7 @@ MAX_LISTED = 10_000
 `shared.json_budget` bounds all lists of a body together.
 """
 IGNORED = "Accepted and ignored; the response header X-Lorikeet-Warning lists it."
-"""Description of a field that is ignored."""
+"""Description for fields that are accepted and ignored."""
 WEIGHT_VERSION = "Version of the model or adapter that answered: `name@digest`."
 TEXT_OR_LIST = {"anyOf": [{"type": "string"}, {"type": "array", "items": {}}]}
 """JSON Schema of a field that is text or a list."""
@@ -48,7 +48,10 @@ def _join_lines(schema: dict[str, Any]) -> None:
 
 
 class Body(BaseModel):
-    """Body, query, or a part of one. The text below a field describes the field to clients."""
+    """Base class of bodies, queries and their parts.
+
+    The docstring of a field describes the field to clients, in the OpenAPI document.
+    """
 
     model_config = ConfigDict(use_attribute_docstrings=True, json_schema_extra=_join_lines)
 
@@ -76,5 +79,5 @@ class JobRequest(RequestModel):
     stream: bool | None = None
     """Whether to send tokens as they are generated, as server-sent events."""
     background: bool | None = None
-    """Whether the request runs to its end without its client. Without stream, the response is the
-    job, with status 202; GET /v1/jobs/{id} has the answer later."""
+    """Whether the request runs to its end even if its client disconnects. Without stream, the
+    response is the job, with status 202; GET /v1/jobs/{id} has the answer later."""

@@ -9,7 +9,6 @@ from api.schema.base import IGNORED, WEIGHT_VERSION, Body
 from api.schema.chat_messages import Messages
 from api.schema.generation import GenerationRequest
 from api.schema.logprobs import PROMPT_LOGPROBS, ChatLogprobs, PromptLogprobs
-from api.schema.response_format import ResponseFormat
 from api.schema.tools import MAX_TOOLS, Tool, ToolCall, ToolChoiceField
 from api.schema.usage import UsageBody
 
@@ -24,7 +23,8 @@ RESERVED = frozenset(
         *("return_tensors", "return_dict", "return_assistant_tokens_mask"),
     )
 )
-"""Names that clients can't set as variables: parameters of transformers, and request fields."""
+"""Names that clients can't use for template variables: parameters of transformers, and names of
+request fields."""
 ReasoningEffort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 
 
@@ -64,8 +64,6 @@ class ChatCompletionRequest(GenerationRequest):
     """Whether to return the log-probability of each output token."""
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     """Number of most likely tokens to return at each position. Requires logprobs."""
-    response_format: ResponseFormat | None = None
-    """Constrains answers to JSON, optionally to a JSON Schema. Defaults to text."""
     tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS, fail_fast=True)] | None = None
     """Tools that the model may call. The model needs a chat template with tools."""
     tool_choice: ToolChoiceField = None
@@ -74,7 +72,8 @@ class ChatCompletionRequest(GenerationRequest):
     that tool. An object of type allowed_tools: the model sees only these tools, with the mode auto
     or required."""
     parallel_tool_calls: bool | None = None
-    """Whether one answer may contain several calls. Defaults to true."""
+    """Whether one answer may contain several calls. Defaults to true, and for models that call
+    tools in the generic form to false."""
     chat_template_kwargs: TemplateKwargs | None = None
     """Further variables of the chat template, for example {"enable_thinking": false}."""
     enable_thinking: bool | None = None
@@ -84,13 +83,16 @@ class ChatCompletionRequest(GenerationRequest):
     thinking: to false for none, else to true."""
     include_reasoning: bool | None = None
     """Whether answers include the model's reasoning. Defaults to true."""
+    separate_reasoning: bool | None = None
+    """Whether the reasoning is a field of its own, as in SGLang. With false, it stays in the
+    content, between its markers. Defaults to true."""
     add_generation_prompt: bool | None = None
     """Whether the prompt ends with the header of the answer. Defaults to true, or to false with
     continue_final_message."""
     continue_final_message: bool | None = None
     """Whether the answer continues the last message."""
     echo: bool | None = None
-    """Whether the answer begins with the text of the last message, if it has the same role."""
+    """Whether the answer begins with the text of the last message, if both have the same role."""
     store: bool | None = Field(None, description=IGNORED)
     prediction: dict[str, Any] | None = Field(None, description=IGNORED)
 
@@ -116,6 +118,10 @@ class ChatChoice(Body):
     message: AnswerMessage
     logprobs: ChatLogprobs | None = Field(None, description="Present if the request asks for it.")
     finish_reason: Literal["stop", "length", "tool_calls"]
+    stop_reason: str | int | None
+    """Stop string, or token of stop_token_ids, that ended the answer, as in vLLM."""
+    matched_stop: str | int | None
+    """The same value as stop_reason, under SGLang's name."""
     token_ids: list[int] | None = Field(None, description="Present with return_token_ids.")
 
 

@@ -68,6 +68,10 @@ class CompletionChoice(Body):
     text: str
     logprobs: TextLogprobs | None = Field(None, description="Present if the request asks for it.")
     finish_reason: Literal["stop", "length"]
+    stop_reason: str | int | None
+    """Stop string, or token of stop_token_ids, that ended the answer, as in vLLM."""
+    matched_stop: str | int | None
+    """The same value as stop_reason, under SGLang's name."""
     token_ids: list[int] | None = Field(default=None, description="Present with return_token_ids.")
     prompt_token_ids: list[int] | None = None
     """Present with return_token_ids."""

@@ -26,7 +26,7 @@ def as_inputs(value: Any) -> list[str | list[int]]:
 
 
 class EmbeddingRequest(JobRequest):
-    """Body of POST /v1/embeddings: one or more texts whose embeddings are wanted."""
+    """Body of POST /v1/embeddings: one or more texts, for which embeddings are computed."""
 
     input: Annotated[
         list[str | list[int]],
@@ -50,7 +50,7 @@ class EmbeddingRequest(JobRequest):
     """base64 encodes embeddings as little-endian float32, which is faster for many inputs. Defaults
     to float."""
     dimensions: Annotated[int, Field(ge=1)] | None = None
-    """If sent, it must be the number of values of the model's embeddings."""
+    """If set, it must be the number of values of the model's embeddings."""
     pooling: Literal["last", "mean", "first"] | None = None
     """Hidden states that make up the embedding: the last token's, the mean of all tokens', or the
     first token's. Defaults to last."""

@@ -10,6 +10,7 @@ from api.schema.response_format import (
     ChoiceField,
     GrammarField,
     RegexField,
+    ResponseFormat,
     SchemaField,
     StructuredOutputs,
 )
@@ -23,6 +24,7 @@ MAX_BAD_WORDS = 256
 MAX_LOGPROB_TOKENS = 128
 MAX_PROMPT_LOGPROBS = 20
 MAX_WORD_CHARS = 256
+MAX_SALT_CHARS = 256
 MAX_TOKEN_ID = 2**31 - 1
 INT64 = 2**63
 ServiceTier = Literal["auto", "default", "flex", "priority"]
@@ -161,10 +163,12 @@ class GenerationRequest(JobRequest):
     answer's own token, instead of those of the most likely tokens. Requires logprobs."""
     prompt_logprobs: Annotated[int, Field(ge=0, le=MAX_PROMPT_LOGPROBS)] | None = None
     """Returns the log-probability of each token of the prompt, and this number of most likely
-    tokens at each position. Only 0 is allowed with stream, and returns nothing."""
+    tokens at each position. With stream, only 0 is allowed, and nothing is returned."""
     truncate_prompt_tokens: Annotated[int, Field(ge=-1, le=MAX_TOKEN_ID)] | None = None
     """Uses only this number of tokens at the end of each prompt. -1 uses as many as fit into the
     context together with max_tokens."""
+    response_format: ResponseFormat | None = None
+    """Constrains answers to JSON, optionally to a JSON Schema. Defaults to text."""
     structured_outputs: StructuredOutputs | None = None
     """Constrains answers to a JSON Schema, pattern, choice or grammar."""
     guided_json: SchemaField | None = Field(None, description="structured_outputs.json")
@@ -175,6 +179,8 @@ class GenerationRequest(JobRequest):
     """Requests with equal seeds sample equal tokens. Random by default."""
     n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
     """Number of answers to each prompt. Defaults to 1."""
+    cache_salt: Annotated[str, Field(min_length=1, max_length=MAX_SALT_CHARS)] | None = None
+    """Requests reuse the KV cache of earlier requests only if both have the same cache_salt."""
     ignore_eos: bool | None = None
     """Whether to continue after the end-of-sequence token."""
     stream_options: StreamOptions | None = Field(None, description="Requires stream.")

@@ -11,11 +11,11 @@ METADATA_LIMITS = (
     f"At most {MAX_KEYS} keys of {MAX_KEY_CHARS} characters, with values of {MAX_VALUE_CHARS} "
     "characters."
 )
-"""Sentence for the descriptions of fields of type `Metadata`."""
+"""Sentence about the limits, for the descriptions of fields of type `Metadata`."""
 
 
 def _of_few_keys(metadata: Any) -> Any:
-    """Refuse too many keys first, because pydantic reports every value that isn't a string."""
+    """Refuse metadata with too many keys before pydantic checks each of the values."""
     if isinstance(metadata, dict) and len(metadata) > MAX_KEYS:
         raise ValueError(f"can have at most {MAX_KEYS} keys, not {len(metadata)}")
     return metadata
@@ -36,4 +36,4 @@ Metadata = Annotated[
     BeforeValidator(_of_few_keys),
     AfterValidator(_of_short_texts),
 ]
-"""Type of the field in requests."""
+"""Type of the field `metadata` in requests."""

@@ -4,7 +4,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from api.schema.base import Body
+from api.schema.base import Body, StrictBody
+from api.schema.workers import Mode
 
 
 class HeldAdapter(Body):
@@ -20,11 +21,14 @@ class PoolWorker(Body):
     """A worker of the pool, as of its last heartbeat."""
 
     id: str
+    name: str = Field(description="Short name, which no other worker of the pool has.")
+    state: Mode = Field(description="paused and draining: it gets no jobs.")
     device: str
     dtype: str
     version: str = Field(description="Version of Lorikeet that the worker runs.")
     max_num_seqs: int
     running: int = Field(description="Jobs that the worker owns.")
+    slots_used: int = Field(description="Sequences in the running batch.")
     waiting: int = Field(description="Sequences that wait for KV cache blocks.")
     kv_used: float = Field(description="Used part of the KV cache, from 0 to 1.")
     adapter_bytes: int
@@ -35,6 +39,8 @@ class PoolWorker(Body):
     """Seconds until the lease ends; negative: the worker may be dead."""
     is_stalled: bool = Field(description="Whether its engine seems to hang.")
     tokens_total: int = Field(description="Output tokens since the worker started.")
+    serves: str | None
+    """Adapters that it serves, such as `plain LoRA up to rank 64`; null for all."""
     adapters: list[HeldAdapter]
     """Versions that the worker holds, loads, has in host memory or runs."""
 
@@ -46,6 +52,7 @@ class PoolVersion(Body):
     version: str
     is_current: bool = Field(description="Whether new requests for the name use this version.")
     is_base: bool
+    is_paused: bool = Field(description="Whether its jobs wait until the adapter is resumed.")
     waiting: int
     running: int
     oldest_waited_s: float | None
@@ -63,6 +70,8 @@ class PoolQueue(Body):
     running: int
     done: int
     failed: int
+    failed_client: int
+    """Part of `failed`: the request was at fault, and the error's status is below 500."""
     cancelled: int
     expired: int
     dead: int
@@ -72,15 +81,17 @@ class PoolQueue(Body):
 
 
 class PoolSlots(Body):
-    """Capacity of the pool, in jobs that run at the same time."""
+    """Capacity of the pool, in choices of jobs that run at the same time."""
 
     total: int = Field(description="Slots of all live workers.")
+    used: int = Field(description="Sequences in the running batches of these workers.")
     per_worker: int
     """Slots of the last worker that has joined. 0 if none has joined."""
+    needed: int
+    """Slots that the unfinished jobs need. Each choice of a job needs one."""
     load: float
-    """Number of workers that the unfinished jobs need: (waiting + running) / per_worker. If
-    per_worker is 0, the load is 1 while jobs are unfinished. 1 until a worker has registered the
-    base model. A job counts as one slot, even if it has several choices."""
+    """Number of workers that the unfinished jobs need: needed / per_worker. If per_worker is 0, the
+    load is 1 while jobs are unfinished. 1 until a worker has registered the base model."""
 
 
 class PoolRates(Body):
@@ -102,7 +113,16 @@ class PoolIncident(Body):
     worker: str | None = None
     adapter: str | None = Field(None, description="The version that it concerns.")
     job: str | None = None
+    process: str | None = Field(None, description="Id of the front end or control process.")
+    subject: str | None = Field(None, description="Job, version, worker or process.")
     jobs: int | None = Field(None, description="Jobs that the worker owned.")
+
+
+class PoolPause(Body):
+    """A pause during which workers get no jobs."""
+
+    by: str = Field(description="Author, as in the audit log.")
+    since: float = Field(description="Unix time.")
 
 
 PoolPoint = tuple[float, float, float | None, float | None, int, int]
@@ -119,6 +139,8 @@ class PoolBody(Body):
     accepts_jobs: bool
     has_worker: bool
     reason: str | None = Field(description="Why requests aren't answered at present.")
+    pause: PoolPause | None = None
+    """Pause of the pool. Requests are accepted, and wait until POST /continue_generation."""
     workers: list[PoolWorker]
     adapters: list[PoolVersion]
     """At most 500, those with jobs first, then by name."""
@@ -126,7 +148,50 @@ class PoolBody(Body):
     queue: PoolQueue
     slots: PoolSlots
     rates: PoolRates
+    num_strays: int
+    """Keys in Redis that have neither an owner nor a lifetime; `lorikeet audit` lists them."""
     incidents: list[PoolIncident] = Field(description="Newest first.")
     history: list[PoolPoint]
     """Points of the last five minutes, oldest first. Each has Unix time, tokens per second, median
     and 95 % quantile of the time to the first token, waiting jobs, running jobs."""
+
+
+class HistoryQuery(StrictBody):
+    """Query of GET /v1/pool/history."""
+
+    window: Literal["5m", "1h", "24h"] = "5m"
+    """Period that ends now."""
+
+
+Series = list[float | None]
+
+
+class HistorySeries(Body):
+    """Series of the plots. A value is null where nothing was measured."""
+
+    tokens_per_s: Series
+    jobs_per_s: Series = Field(description="Answered jobs per second.")
+    failed_per_s: Series
+    """Jobs per second that failed, died or expired, without those whose requests were at fault."""
+    waiting: Series = Field(description="Waiting jobs.")
+    ttft_p50_s: Series = Field(description="Median time to the first token.")
+
+
+class HistoryIncident(Body):
+    """An incident in the period."""
+
+    at: float = Field(description="Unix time.")
+    kind: str
+    text: str
+    subject: str | None = Field(description="Job, version, worker or process.")
+
+
+class HistoryBody(Body):
+    """Plots of the pool."""
+
+    object: Literal["pool.history"] = "pool.history"
+    window: Literal["5m", "1h", "24h"]
+    step_s: float = Field(description="Seconds between two values.")
+    started_at: float = Field(description="Unix time at which the first step begins.")
+    series: HistorySeries
+    incidents: list[HistoryIncident] = Field(description="Oldest first.")

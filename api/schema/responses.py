@@ -73,7 +73,7 @@ class ResponsePrompt(RequestModel):
     )
     instructions: str | None = Field(None, description="System message before the input.")
     previous_response_id: str | None = None
-    """Response whose input and output precede the input."""
+    """Id of an earlier response. The conversation continues from its input and output."""
     tools: PlainTools | None = None
     """Tools of the type function that the model may call."""
     tool_choice: Any = Field(
@@ -85,7 +85,7 @@ class ResponsePrompt(RequestModel):
     text: TextOptions | None = None
     reasoning: ReasoningOptions | None = None
     truncation: Literal["disabled"] | None = None
-    """Input that doesn't fit is always refused."""
+    """Only disabled is allowed: input that doesn't fit into the context is refused."""
 
     @property
     def text_format(self) -> TextFormat:
@@ -149,7 +149,8 @@ class DeletedResponse(Body):
     id: str
     object: Literal["response"] = "response"
     deleted: bool
-    """false: the response was in progress and is being cancelled; a second request deletes it."""
+    """false if the response was in progress. It is then being cancelled, and a second request
+    deletes it."""
 
 
 class InputItems(Body):

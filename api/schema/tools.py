@@ -11,7 +11,8 @@ from shared.errors import ErrorCode
 MAX_TOOLS = 128
 PlainTools = Annotated[list[dict[str, Any]], Field(max_length=MAX_TOOLS, fail_fast=True)]
 """Tools as plain objects. The translation of the request validates them later."""
-NAME_PATTERN = r"^[a-zA-Z0-9_-]{1,64}$"
+MAX_NAME_CHARS = 64
+NAME_PATTERN = rf"^[a-zA-Z0-9_-]{{1,{MAX_NAME_CHARS}}}$"
 _MODES = ("none", "auto", "required")
 
 
@@ -50,8 +51,8 @@ class FunctionDefinition(RequestModel):
     """JSON Schema of the arguments, an object. By default the function has none."""
     strict: bool | None = None
     """Asks that arguments satisfy the schema. The server enforces the schemas of all tools if
-    tool_choice requires a call or the answer is constrained, for example by response_format, and
-    otherwise none."""
+    tool_choice requires a call, or if the answer is constrained, for example by response_format.
+    Otherwise, it enforces no schema."""
 
 
 class Tool(RequestModel):

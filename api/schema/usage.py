@@ -15,6 +15,13 @@ class PromptTokensDetails(Body):
     the same prefix."""
 
 
+class CompletionTokensDetails(Body):
+    """Breakdown of the completion tokens."""
+
+    reasoning_tokens: int
+    """Completion tokens between the markers of reasoning."""
+
+
 class UsageBody(Body):
     """Token counts of one request, summed over all its answers."""
 
@@ -22,10 +29,11 @@ class UsageBody(Body):
     total_tokens: int
     completion_tokens: int
     prompt_tokens_details: PromptTokensDetails
+    completion_tokens_details: CompletionTokensDetails
 
 
 class UsageEntry(Body):
-    """Usage of a group of requests. Columns by which rows aren't grouped are left out."""
+    """Usage of a group of requests. It has only the columns by which the rows are grouped."""
 
     day: str | None = Field(None, description="UTC day on which the requests ended.")
     tenant: str | None = None

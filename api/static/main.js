@@ -6,8 +6,23 @@ import { askForKey } from "./lib/login.js";
 import { errorBox } from "./lib/notices.js";
 import { nextTask } from "./lib/slices.js";
 import { themeButton } from "./lib/theme_button.js";
+import { mount as mountAdapters } from "./pages/adapters.js";
+import { mount as mountChat } from "./pages/chat.js";
+import { mount as mountCompare } from "./pages/compare.js";
+import { mount as mountJobs } from "./pages/jobs.js";
+import { mount as mountKeys } from "./pages/keys.js";
+import { mount as mountPool } from "./pages/pool.js";
+import { mount as mountUsage } from "./pages/usage.js";
 
-const TITLES = { pool: "Pool", compare: "Compare", adapters: "Adapters", jobs: "Jobs" };
+const PAGES = {
+  pool: { title: "Pool", mount: mountPool },
+  adapters: { title: "Adapters", mount: mountAdapters },
+  jobs: { title: "Jobs", mount: mountJobs },
+  chat: { title: "Chat", mount: mountChat },
+  compare: { title: "Compare", mount: mountCompare },
+  usage: { title: "Usage", mount: mountUsage },
+  keys: { title: "Keys", mount: mountKeys },
+};
 const main = document.getElementById("content");
 let unmount = null;
 let visit = 0;
@@ -15,7 +30,7 @@ let visit = 0;
 /** Name of the page in the hash: `#/jobs/some-id?x=1` -> "jobs". The page itself reads the rest. */
 function pageName() {
   const name = location.hash.replace(/^#\/?/, "").split(/[/?]/)[0];
-  return Object.hasOwn(TITLES, name) ? name : "pool";
+  return Object.hasOwn(PAGES, name) ? name : "pool";
 }
 
 async function show() {
@@ -24,20 +39,20 @@ async function show() {
   unmount?.();
   unmount = null;
   for (const dialog of document.querySelectorAll("dialog[open]")) dialog.close();
-  document.title = `${TITLES[name]} · Lorikeet`;
+  const { title, mount } = PAGES[name];
+  document.title = `${title} · Lorikeet`;
   for (const link of document.querySelectorAll(".tabs a")) {
     setAttr(link, "aria-current", link.hash === `#/${name}` ? "page" : null);
   }
-  const root = h("div", { class: `page page-${name}` }, h("h1", { class: "visually-hidden" }, TITLES[name]));
+  const root = h("div", { class: `page page-${name}` }, h("h1", { class: "visually-hidden" }, title));
   const body = h("div", { class: "page-body" });
   root.append(body);
   main.replaceChildren(root);
   main.dataset.page = name;
   try {
-    const page = await import(`./pages/${name}.js`);
-    await nextTask(); // so that loading the modules and showing the page are separate tasks
+    await nextTask(); // so that running the script and showing the page are separate tasks
     if (own !== visit) return;
-    const stop = await page.mount(body);
+    const stop = await mount(body);
     if (own === visit) unmount = stop ?? null;
     else stop?.();
   } catch (error) {

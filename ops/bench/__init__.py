@@ -1,1 +1,1 @@
-"""Results of the benchmarks, and `python -m ops.bench`, an alias of `python -m ops.lab.bench`."""
+"""Results of the benchmarks. `python -m ops.bench` is an alias of `python -m ops.lab.bench`."""

@@ -1,4 +1,4 @@
-"""`python -m ops.bench`: the earlier name of `python -m ops.lab.bench`."""
+"""`python -m ops.bench`: does the same as `python -m ops.lab.bench`, which it was called before."""
 
 import runpy
 

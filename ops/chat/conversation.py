@@ -29,6 +29,10 @@ class CommandError(LorikeetError):
     """A chat command is unknown, or it names an unknown model."""
 
 
+class CutOff(LorikeetError):
+    """An answer has reached the limit of its tokens."""
+
+
 class Client(ServerClient):
     """Client of one server's chat routes.
 
@@ -38,29 +42,40 @@ class Client(ServerClient):
 
     timeout = httpx.Timeout(READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
 
-    def __init__(self, url: str, api_key: str | None, temperature: float = 0) -> None:
+    def __init__(
+        self, url: str, api_key: str | None, *, temperature: float = 0, max_tokens: int = 1024
+    ) -> None:
+        """Create a client. An answer has at most `max_tokens` tokens."""
         super().__init__(url, api_key)
         self._temperature = temperature
+        self._max_tokens = max_tokens
 
     async def answer(self, model: str, messages: Sequence[Message]) -> AsyncIterator[str]:
         """Yield the pieces of the answer. Closing the iterator cancels the job on the server.
 
         Raises:
+            CutOff: the answer ends here, because it has `max_tokens` tokens.
             ServerError: the server can't be reached, refuses the request, or ends the answer early.
         """
         body = {
             "model": model,
             "messages": messages,
             "temperature": self._temperature,
+            "max_tokens": self._max_tokens,
             "stream": True,
         }
         async with self._reply("/v1/chat/completions", body) as reply:
+            is_cut = False
             async for line in sse_lines(reply):
                 if line == "data: [DONE]":
+                    if is_cut:
+                        raise CutOff(f"(cut off; --max-tokens is {self._max_tokens:,})")
                     return
                 if line.startswith("data: "):
-                    for piece in _pieces(orjson.loads(line.removeprefix("data: "))):
+                    chunk = orjson.loads(line.removeprefix("data: "))
+                    for piece in _pieces(chunk):
                         yield piece
+                    is_cut = is_cut or _is_cut(chunk)
         raise ServerError("the server ended the stream before the end of the answer")
 
     @asynccontextmanager
@@ -74,7 +89,7 @@ class Client(ServerClient):
             ):
                 is_answering = True
                 if not reply.is_success:
-                    raise ServerError(reason_of(reply.status_code, await reply.aread()))
+                    raise ServerError(reason_of(reply.status_code, await reply.aread(), self.url))
                 yield reply
         except httpx.HTTPError as error:
             if not is_answering:
@@ -93,6 +108,8 @@ class Talk:
     """Text of the latest answer, as far as it has arrived."""
     error: str = ""
     """Message of the error that ended the latest request, or empty if it succeeded."""
+    note: str = ""
+    """Why the latest answer is incomplete, or empty if it isn't."""
 
     async def ask(self, client: Client, prompt: str, show: Callable[[str], None]) -> None:
         """Send `prompt`, and call `show` with each piece of the answer.
@@ -101,12 +118,14 @@ class Talk:
         server fails, the error's message is stored in `error`. The prompt is removed from the
         history after an error, or if no part of an answer was received.
         """
-        self.answer = self.error = ""
+        self.answer = self.error = self.note = ""
         self.history.append({"role": "user", "content": prompt})
         try:
             async for piece in client.answer(self.model, self.history):
                 self.answer += piece
                 show(piece)
+        except CutOff as note:
+            self.note = str(note)
         except ServerError as error:
             self.error = str(error)
         finally:
@@ -130,10 +149,9 @@ class Conversation:
         return [talk.model for talk in self.talks]
 
     def switch_to(self, models: Sequence[str]) -> None:
-        """Select `models` in place of the current selection.
+        """Select `models` in place of the current selection, and start a new conversation.
 
-        A model that is already selected keeps its history. A newly selected model gets a copy of
-        the history of the model that was first in the old selection.
+        The answers of one model in the history would change those of another.
 
         Raises:
             CommandError: the server doesn't serve one of `models`, or one is given twice.
@@ -143,9 +161,7 @@ class Conversation:
                 raise CommandError(f"there is no model {model}, only {', '.join(self.names)}")
         if len(set(models)) < len(models):
             raise CommandError(f"{', '.join(models)}: give each model once")
-        known = {talk.model: talk.history for talk in self.talks}
-        first = self.talks[0].history if self.talks else []
-        self.talks = [Talk(model, [*known.get(model, first)]) for model in models]
+        self.talks = [Talk(model) for model in models]
 
     def reset(self) -> None:
         """Clear the history of all models."""
@@ -157,3 +173,7 @@ def _pieces(chunk: dict[str, Any]) -> list[str]:
     if "error" in chunk:
         raise ServerError(chunk["error"]["message"])
     return [text for c in chunk["choices"] if (text := c["delta"].get("content"))]
+
+
+def _is_cut(chunk: dict[str, Any]) -> bool:
+    return any(choice.get("finish_reason") == "length" for choice in chunk["choices"])

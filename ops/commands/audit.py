@@ -1,17 +1,19 @@
-"""`lorikeet audit`: checks that every key of a pool has an owner or a lifetime."""
+"""`lorikeet audit`: checks that every Redis key of a pool has an owner or a lifetime."""
 
+import asyncio
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.text import Text
 
-from ops.commands.flags import settings_flags
-from ops.commands.pool import on_pool
-from ops.terminal import print_line, table
+from ops.commands.flags import read_settings, settings_flags
+from ops.terminal import print_error_line, print_line, table
 from shared.errors import LorikeetError
 from shared.settings import PoolSettings
-from shared.store.audit.auditor import SETTLE_S
+from shared.store.audit.auditor import SETTLE_S, Audit, Auditor
+from shared.store.redis.connection import check_redis, connect, shown_url
+from shared.store.redis.keys import Keys
 
 
 class StraysFound(LorikeetError):
@@ -30,10 +32,11 @@ def audit(
 ) -> None:
     """Check that every key of the pool in Redis has an owner or a lifetime.
 
-    The command lists the keys that have had neither for some seconds. If there are such keys, it
-    exits with status 1. It changes nothing.
+    The command reads the Redis at --redis-url itself. It lists the keys that have had neither for
+    some seconds. If there are such keys, it exits with status 1. It changes nothing.
     """
-    result = on_pool(given, lambda pool: pool.auditor.audit(settle_s=settle_s))
+    settings = read_settings(PoolSettings, given)
+    result = asyncio.run(_audited(settings, settle_s))
     if not result.strays:
         print_line(f"{result.num_keys:,} keys, each with an owner or a lifetime")
         return
@@ -42,3 +45,10 @@ def audit(
         strays.add_row(*map(Text, (stray.key, stray.member, stray.reason)))
     Console().print(strays)
     raise StraysFound(f"{len(result.strays):,} strays among {result.num_keys:,} keys")
+
+
+async def _audited(settings: PoolSettings, settle_s: float) -> Audit:
+    async with connect(settings.redis_url) as redis:
+        await check_redis(redis, settings.redis_url)
+        print_error_line(f"pool {settings.pool} at {shown_url(settings.redis_url)}")
+        return await Auditor(redis, Keys(settings.pool)).audit(settle_s=settle_s)

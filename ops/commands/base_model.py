@@ -1,15 +1,17 @@
 """Resolves the base model that a command line names. The name `demo` selects the demo's model."""
 
 import os
+import signal
+import sys
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 from ops.commands.flags import Given, one_model
-from ops.demo.model import demo_model
+from ops.demo.model import demo_folder, demo_model
 from shared.errors import SettingsError
 from shared.settings import ENV_PREFIX, WorkerSettings
 
@@ -21,19 +23,50 @@ def converted_demo() -> Path:
     """Return the folder of the demo model, and convert the model at the first use.
 
     The conversion runs in a separate process, because its libraries would otherwise stay in
-    memory.
+    memory. Ctrl-C ends that process, which then removes what it has written.
 
     Raises:
         SettingsError: the model can't be converted.
     """
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        try:
-            return pool.submit(demo_model).result()
-        except BrokenProcessPool:
-            raise SettingsError(
-                "the conversion of the demo model was killed, probably for lack of memory; it "
-                "needs 2 GB"
-            ) from None
+    folder = demo_folder()
+    if folder.is_dir():
+        return folder
+    context = get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_convert, args=(sender,), daemon=True)
+    _start_without_interrupts(process)
+    sender.close()  # so that the end of the process ends the pipe
+    try:
+        found = receiver.recv()
+    except EOFError:
+        raise SettingsError(
+            "the conversion of the demo model was killed, probably for lack of memory; it "
+            "needs 2 GB"
+        ) from None
+    finally:
+        process.terminate()
+        process.join()
+    if isinstance(found, Exception):
+        raise found
+    return Path(found)
+
+
+def _start_without_interrupts(process: BaseProcess) -> None:
+    """Start a process that Ctrl-C doesn't reach, because it inherits that SIGINT is blocked."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
+def _convert(sender: Connection) -> None:
+    """Convert the demo model, and send its folder, or the error."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # unwinds, so that files are removed
+    try:
+        sender.send(str(demo_model()))
+    except Exception as error:  # noqa: BLE001 -- the parent process raises it
+        sender.send(error)
 
 
 def base_model(

@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from ops.commands.clients.client_options import ApiKeyOption, check_plot, first_secret
+from ops.commands.clients.client_options import (
+    ApiKeyOption,
+    ChosenServer,
+    UrlOption,
+    check_plot,
+    chosen_server,
+)
 from ops.load.distributions import FORMULA, Arrivals, Closed, Open, Popularity, parse_length
 from shared.errors import LorikeetError, SettingsError
 
@@ -30,11 +36,12 @@ class BenchFailed(LorikeetError):
 
 
 def bench(
-    url: Annotated[
-        str, typer.Argument(metavar="URL", help="URL of the server; /v1 is added if it is missing.")
-    ],
     models: Annotated[
-        list[str], typer.Argument(metavar="MODEL", help="Models and adapters to request.")
+        list[str],
+        typer.Argument(
+            metavar="MODEL",
+            help="Models and adapters to request. The URL of the server may precede them.",
+        ),
     ],
     requests: Annotated[
         int, typer.Option(min=1, metavar="N", help="Total number of requests.")
@@ -139,6 +146,7 @@ def bench(
         bool,
         typer.Option(help="Stream answers. Without streaming, no token times are measured."),
     ] = True,
+    url: UrlOption = None,
     seed: Annotated[
         str,
         typer.Option(metavar="TEXT", help="Seed of all random choices; another seed changes all."),
@@ -155,9 +163,10 @@ def bench(
     from ops.load.report import Slo, report
 
     _check_outputs(stream, plot, slo_ttft_ms, slo_itl_ms)
+    names, server = _names_and_server(models, url, api_key)
     load = Load(
-        url=_up_to_v1(url),
-        models=tuple(models),
+        url=_up_to_v1(server.url),
+        models=tuple(names),
         popularity=popularity,
         zipf_s=zipf_s,
         arrivals=_arrivals(clients, rate, burstiness),
@@ -168,10 +177,23 @@ def bench(
         stream=stream,
         seed=seed,
     )
-    answers = _send(load, first_secret(api_key))
+    answers = _send(load, server.api_key)
     has_slo = slo_ttft_ms is not None or slo_itl_ms is not None
     slo = Slo(ttft_ms=slo_ttft_ms, itl_ms=slo_itl_ms) if has_slo else None
     _show(report(load, answers, slo), answers, json, plot)
+
+
+def _names_and_server(
+    words: list[str], url: str | None, api_key: str | None
+) -> tuple[list[str], ChosenServer]:
+    """Return the models, and the server that the first word, an option or the environment names."""
+    if "://" in words[0]:
+        if url is not None:
+            raise SettingsError(f"two URLs given: {words[0]} and --url {url}; give one")
+        url, *words = words
+    if not words:
+        raise SettingsError("MODEL: name at least one model or adapter after the URL")
+    return words, chosen_server(url, api_key)
 
 
 def _send(load: "Load", api_key: str | None) -> "list[Answer]":
@@ -202,7 +224,8 @@ def _show(
     if load_report.errors:
         reasons = "\n".join(sorted(set(load_report.errors)))
         raise BenchFailed(
-            f"{len(load_report.errors)} of {load_report.load.requests} requests failed:\n{reasons}"
+            f"{len(load_report.errors)} of {load_report.load.requests} requests to "
+            f"{load_report.load.url} failed:\n{reasons}"
         )
 
 

@@ -70,7 +70,7 @@ def doctor(
 def _wanted(
     checkup: "Checkup", base: str | None, given: Given, devices: str | None, workers: int | None
 ) -> "Wanted":
-    """Read the settings as `lorikeet up` does. Invalid settings are reported as problems."""
+    """Read the settings in the way `lorikeet up` does. Record a problem for each invalid one."""
     from ops.doctor.checkup import Wanted
 
     api = checkup.attempt("the front end's settings", lambda: _api(given))

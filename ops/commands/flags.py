@@ -2,7 +2,7 @@
 
 import inspect
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
@@ -12,6 +12,7 @@ from pydantic.fields import FieldInfo
 from rich.console import Console
 from rich.text import Text
 
+from ops.help_pages import HELP_ALL, help_all
 from ops.local.redis_login import DEFAULT_REDIS_URL, with_login
 from shared.errors import SettingsError
 from shared.settings import (
@@ -65,17 +66,42 @@ _PANELS: dict[type[PoolSettings], str] = {
 }
 
 
+COMMON = {
+    *("host", "port", "api_keys", "api_key_file", "allow_anonymous"),
+    *("redis_url", "pool", "data_dir", "log_level"),
+    *("model", "served_name", "adapters", "adapter_roots", "skip_bad_adapters", "engine"),
+    *("device", "quantize", "max_model_len", "kv_cache_mb", "adapter_memory_mb"),
+}
+"""Settings whose flags `--help` shows for each command. If a command has more than `MAX_SHOWN`
+settings, only `--help-all` shows the others.
+"""
+MAX_SHOWN = 24
+
+
 def settings_flags(*classes: type[PoolSettings]) -> Callable[[Command], Command]:
     """Return a decorator that replaces a command's `**given` with a flag for each setting."""
 
     def decorate(command: Command) -> Command:
         parameters = inspect.signature(command).parameters.values()
         own = [p for p in parameters if p.kind is not inspect.Parameter.VAR_KEYWORD]
-        flags = {flag.name: flag for cls in classes for flag in _flags(cls)}
+        names = {name for cls in classes for name in cls.model_fields}
+        hidden = names - COMMON if len(names) > MAX_SHOWN else set()
+        flags = {flag.name: flag for cls in classes for flag in _flags(cls, hidden)}
+        if hidden:
+            flags[HELP_ALL] = _help_all_flag(len(hidden))
         command.__signature__ = inspect.Signature([*own, *flags.values()])  # type: ignore[attr-defined]
         return command
 
     return decorate
+
+
+def _help_all_flag(number: int) -> inspect.Parameter:
+    return inspect.Parameter(
+        HELP_ALL.lstrip("-").replace("-", "_"),
+        inspect.Parameter.KEYWORD_ONLY,
+        annotation=Annotated[bool, help_all(number)],
+        default=False,
+    )
 
 
 def read_settings(cls: type[S], given: Given, **more: Any) -> S:
@@ -176,7 +202,7 @@ def default_text(field: FieldInfo) -> str:
     return "true" if field.default is True else str(field.default)
 
 
-def _flags(cls: type[PoolSettings]) -> Iterator[inspect.Parameter]:
+def _flags(cls: type[PoolSettings], hidden: Collection[str]) -> Iterator[inspect.Parameter]:
     for name, field in cls.model_fields.items():
         option = typer.Option(
             # Typer's syntax for a flag and its opposite.
@@ -184,6 +210,7 @@ def _flags(cls: type[PoolSettings]) -> Iterator[inspect.Parameter]:
             help=_help(field),
             metavar=_metavar(field),
             show_default=False,
+            hidden=name in hidden,
             rich_help_panel=_PANELS[_owner(cls, name)],
         )
         yield inspect.Parameter(

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ops.commands.clients.client_options import URL_VARIABLE, url_option
+from ops.commands.clients.client_options import URL_VARIABLE
 from ops.commands.flags import read_settings, settings_flags
 from ops.local.direct_http import get
 from ops.local.ports import LOOPBACK
@@ -46,7 +46,9 @@ def health(
         Process,
         typer.Argument(metavar="PROCESS", help="Process to check: api, worker or control."),
     ],
-    url: Annotated[str | None, url_option(URL_HELP, variable=None)] = None,
+    url: Annotated[
+        str | None, typer.Option("--url", metavar="URL", help=URL_HELP, show_default=False)
+    ] = None,
     **given: Any,
 ) -> None:
     """Check that a front end, or this machine's worker or control process, is alive.

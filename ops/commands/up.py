@@ -4,6 +4,7 @@ import asyncio
 import shutil
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,6 @@ import orjson
 from rich.console import Console
 
 from ops.commands.base_model import DEMO, base_model
-from ops.commands.clients.client_options import DEFAULT_URL
 from ops.commands.flags import (
     DevicesOption,
     Given,
@@ -29,10 +29,11 @@ from ops.local.data_folder import ADAPTERS, FILES, data_folder
 from ops.local.devices import AUTO, devices_of_workers
 from ops.local.gpus import usable_gpus
 from ops.local.ports import usable_port
-from ops.local.process_output import Lines, StartOutput
-from ops.local.redis_login import DEFAULT_REDIS_URL, with_login
+from ops.local.process_output import Lines, StartOutput, StepBar
+from ops.local.redis_login import with_login
+from ops.local.remembered_servers import remembered_up
 from ops.local.up import WEBHOOK_SECRET, Plan, Ready, run_plan, worker_names
-from shared.api_keys import api_keys, metrics_key
+from shared.api_keys import ADMIN, ApiKey, api_keys, metrics_key
 from shared.settings import (
     ENV_PREFIX,
     ApiSettings,
@@ -121,6 +122,7 @@ def _plan(
         redis_url=redis_url,
         is_strict=worker.durability == "strict",
         data_folder=folder,
+        model=str(base or worker.model),
         pool=worker.pool,
         adapters={name: source for name, source in sources if name not in left_out},
         drain_s=worker.drain_s,
@@ -131,11 +133,28 @@ def _plan(
 def _run(plan: Plan, notes: Sequence[str]) -> None:
     """Show `notes`, then run the processes and show their output."""
     names = ["lorikeet", "api", "control", *worker_names(len(plan.workers))]
-    output = StartOutput(Lines(Console(stderr=True), names).show)
+    console = Console(stderr=True)
+    bar = StepBar(console)
+    output = StartOutput(Lines(console, names).show, bar.show)
     for note in notes:
         output.show("lorikeet", note)
 
-    run_plan(plan, output, lambda ready: _announce(plan, ready))
+    with ExitStack() as stack:
+
+        def announce(ready: Ready) -> None:
+            stack.enter_context(remembered_up(plan.url, _own_key(plan.api_keys)))
+            _announce(plan, ready)
+
+        try:
+            run_plan(plan, output, announce)
+        finally:
+            bar.show(None)
+
+
+def _own_key(keys: Sequence[ApiKey]) -> str | None:
+    """Return the key for this user's commands: an administrator's if there is one."""
+    preferred = [key for key in keys if key.tenant == ADMIN] or list(keys)
+    return preferred[0].secret if preferred else None
 
 
 def _checked_files(worker: WorkerSettings) -> tuple[Path | None, frozenset[str]]:
@@ -188,27 +207,20 @@ def _announce(plan: Plan, ready: Ready) -> None:
         headers += " -H 'Authorization: Bearer KEY'"
     request = orjson.dumps(body).decode().replace("'", "'\\''")
     data = f"    Data: {plan.data_folder}" if plan.data_folder else ""
+    redis = f"    Redis: {ready.redis_url}" if ready.redis_url else ""
     print(
         f"\nLorikeet is ready at {url} and serves {served}. {_notes(ready.notes)}Try:\n\n"
         f"curl {url}/v1/chat/completions {headers} -d '{request}'\n\n"
         "From another terminal:\n\n"
-        + "".join(f"{_program()} {line}\n" for line in _next_commands(url, model, ready.redis_url))
-        + f"\nConsole: {url}/    API: {url}/docs{data}    Stop: Ctrl-C\n",
+        f"{_program()} chat {model}\n{_program()} status\n"
+        f"\nBase: {plan.model}\n"
+        f"Console: {url}/    API: {url}/docs{data}{redis}    Stop: Ctrl-C\n",
         flush=True,
     )
 
 
 def _notes(notes: Sequence[str]) -> str:
     return "".join(["But:\n\n", *(f"- {note}\n" for note in notes), "\n"]) if notes else ""
-
-
-def _next_commands(url: str, model: str, redis_url: str | None) -> list[str]:
-    """Return commands to suggest. If `redis_url` is None, none of them needs Redis."""
-    chat = f"chat {model}" if url == DEFAULT_URL else f"chat {model} --url {url}"
-    if redis_url is None:
-        return [chat]
-    queue = "queue --watch"
-    return [chat, queue if redis_url == DEFAULT_REDIS_URL else f"{queue} --redis-url {redis_url}"]
 
 
 def _program() -> str:

@@ -1,1 +1,1 @@
-"""The control process: periodic tasks of a pool, and its batches and webhook calls as arq jobs."""
+"""The control process: runs a pool's periodic tasks, and batches and webhook calls as arq jobs."""

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import signal
 import socket
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +20,10 @@ from arq.worker import Worker
 from redis.asyncio import ConnectionPool
 
 from ops.control.tasks import TASKS, BatchWork, ControlTask, ControlTasks
+from shared.cancel_tasks import cancel_tasks
 from shared.errors import RedisUnavailable
 from shared.settings import ControlSettings
+from shared.store.processes import Processes, ProcessKind, new_process_id
 from shared.store.redis.connection import Redis, check_redis_at, connect
 from shared.store.redis.keys import Keys
 
@@ -30,6 +33,8 @@ GRACE_S = 5.0
 """Seconds after a task's own time limit until arq cancels the task."""
 FINISH_S = 2.0
 """Maximum seconds at shutdown to wait until arq has recorded the end of a running cron job."""
+REPORT_S = 10.0
+"""Seconds between two reports that the process is alive."""
 HEALTH_S = 5.0
 """Seconds between two health reports to Redis."""
 POLL_S = 0.2
@@ -124,10 +129,30 @@ async def _run_until(
     keys = Keys(settings.pool)
     redis = _ArqClient(connect(settings.redis_url).connection_pool, keys.scheduler)
     try:
-        async with _batch_work(settings, webhook, redis) as work:
+        async with _batch_work(settings, webhook, redis) as work, _reported(redis, keys):
             await _run_worker(stopping, _arq_worker(settings, redis, keys, work))
     finally:
         await redis.aclose(close_connection_pool=True)
+
+
+@contextlib.asynccontextmanager
+async def _reported(redis: Redis, keys: Keys) -> AsyncIterator[None]:
+    """Report that the process is alive until the end of the context, and then that it ends."""
+    processes, process = Processes(redis, keys), new_process_id()
+
+    async def report() -> None:
+        while True:
+            with contextlib.suppress(RedisUnavailable):
+                await processes.report(ProcessKind.CONTROL, process)
+            await asyncio.sleep(REPORT_S)
+
+    reporting = asyncio.create_task(report())
+    try:
+        yield
+    finally:
+        await cancel_tasks(reporting)
+        with contextlib.suppress(RedisUnavailable):
+            await processes.end(ProcessKind.CONTROL, process)
 
 
 def _batch_work(

@@ -1,4 +1,7 @@
-"""Compares the answers of shadows with those of current versions, for the control process."""
+"""Compares the answers of shadows with those of current versions, for the control process.
+
+A shadow is an adapter version that gets copies of jobs of the current version.
+"""
 
 from collections import Counter
 from itertools import zip_longest
@@ -11,9 +14,9 @@ from shared.store.redis.keys import Keys
 from shared.store.views.pool_views import PoolViews
 
 MAX_COMPARED = 256
-"""Maximum number of pairs that one step compares."""
+"""Maximum number of pairs of an original job and its copy that one step compares."""
 CHARS_PER_WORD = 20
-"""Mean length of words above which a text is treated as a language without spaces."""
+"""If the words of a text are longer on average, the text counts as written without spaces."""
 ALMOST = 0.999
 """Largest similarity of two texts that aren't equal."""
 NO_ANSWER = JobState.CANCELLED, JobState.EXPIRED
@@ -28,7 +31,10 @@ class ShadowComparison:
         self._views = PoolViews(redis, keys)
 
     async def step(self) -> int:
-        """Compare some pairs, and return how many. Several processes may call this at once."""
+        """Compare some pairs of jobs whose answers are ready, and return the number of reports.
+
+        Several processes may call this method at once.
+        """
         num_compared, useless = 0, list[ShadowPair]()
         for pair, states in await self._shadows.pending():
             if None not in states and any(state in UNFINISHED for state in states):
@@ -53,7 +59,7 @@ class ShadowComparison:
 
 
 def compare(pair: ShadowPair, original: Result, copy: Result) -> PairReport:
-    """Return how similar the answers of a pair are, or the error of the copy."""
+    """Return a report on how similar two answers are, or on the error with which the copy ended."""
     tokens = original.usage.completion_tokens if original.usage else 0
     if copy.state is not JobState.DONE:
         error = copy.error.message if copy.error else copy.state.value

@@ -84,7 +84,7 @@ class ControlTasks:
             log.warning("stray_keys", num_strays=len(strays), strays=logged)
 
     async def compare_shadows(self) -> None:
-        """Compare the answers of shadows with those of current versions."""
+        """Compare answers of shadows, which get copies of jobs, with those of current versions."""
         if compared := await self._comparison.step():
             log.info("shadows_compared", num_pairs=compared)
 
@@ -100,7 +100,7 @@ class ControlTask:
     timeout_s: float
 
     async def run_guarded(self, tasks: ControlTasks) -> None:
-        """Run the task, and log a failure."""
+        """Run the task. If it fails, log the error instead of raising it."""
         try:
             async with asyncio.timeout(self.timeout_s):
                 await self.run(tasks)

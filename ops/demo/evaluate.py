@@ -19,7 +19,7 @@ class EvaluationFailed(LorikeetError):
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """The base model's answer and the adapter's answer to one held-out prompt."""
+    """One held-out prompt, and the answers that the base model and the adapter gave to it."""
 
     prompt: str
     wanted: str
@@ -31,7 +31,7 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """Answers of the base model and of the adapter to one task's prompts."""
+    """Judged answers of the base model and of one task's adapter to the same prompts."""
 
     task: str
     answers: Sequence[Answered]

@@ -48,7 +48,11 @@ def _statement(label: str, rng: random.Random) -> str:
 
 
 def _mixed(label: str, rng: random.Random) -> str:
-    """Return two facts, a fact and an opinion, or two opinions. The last opinion has `label`."""
+    """Return a statement with two parts, which as a whole has `label`.
+
+    A neutral statement has two facts. Any other ends with an opinion that has `label`, after a
+    fact or an opposite opinion.
+    """
     if label == "neutral":
         return f"{_sentence(_clause(label, rng))} {_sentence(_clause(label, rng))}"
     if rng.random() < 0.3:

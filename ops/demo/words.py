@@ -46,7 +46,7 @@ def plural(noun: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """Words for examples."""
+    """Names, places and goods that occur in examples."""
 
     first_names: Sequence[str]
     last_names: Sequence[str]

@@ -24,7 +24,10 @@ DEMO_BYTES = 480 << 20
 
 
 _SHAPE_FILES = ["config.json", "tokenizer_config.json", "tokenizer.model"]
-"""The files that a model's shape is read from. Tokenizers tell generations of chatglm apart."""
+"""Names of the files from which a model's shape is read.
+
+The tokenizer's files distinguish the generations of chatglm.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +41,7 @@ class Base:
 
 
 def find_base(worker: WorkerSettings, source: str) -> Base:
-    """Return the base model of a worker's settings. `source` is its name on the command line.
+    """Return the base model of a worker's settings. The command line names it `source`.
 
     The first call for the native engine imports torch and transformers, which takes seconds.
     """
@@ -55,7 +58,11 @@ def find_base(worker: WorkerSettings, source: str) -> Base:
 
 
 def _folder_of(model: str) -> tuple[Path, str]:
-    """Return the folder of the configuration, and its place in words. May raise ModelRejected."""
+    """Return the folder with the model's configuration, and a text that says where the files are.
+
+    Raises:
+        ModelRejected: the model isn't found or can't be downloaded.
+    """
     from huggingface_hub import snapshot_download
     from huggingface_hub.constants import ENDPOINT
     from huggingface_hub.errors import LocalEntryNotFoundError
@@ -95,7 +102,10 @@ def _vllm_problem(source: str, folder: Path | None) -> Problem | None:
 
 
 def _shaped(worker: WorkerSettings, source: str, folder: Path | None, place: str) -> Base:
-    """Return the base, with its shape unless vLLM serves it. A missing demo has no `folder`."""
+    """Return the base model, with its shape unless vLLM serves it.
+
+    `folder` is None if the demo model hasn't been converted yet.
+    """
     if worker.engine == "vllm":
         return Base(BaseFacts(source=source, place=place, problem=_vllm_problem(source, folder)))
     try:

@@ -27,13 +27,13 @@ LEAST_FREE = 64 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """The settings and flags to check, as for `lorikeet up`. Invalid settings are None."""
+    """Settings and flags of the `lorikeet up` that is checked. Invalid settings are None."""
 
     worker: WorkerSettings | None
     own: UpSettings | None
     pool: PoolSettings | None
     has_redis_url: bool
-    """Whether the user names a Redis server. Otherwise `lorikeet up` starts one."""
+    """Whether the user names a Redis server. If not, `lorikeet up` starts one."""
     devices: str | None
     num_workers: int | None
     url: str

@@ -22,7 +22,7 @@ class Folder:
     purpose: str
     path: str
     free: int | None
-    """Free space of its disk, or None if it can't be read."""
+    """Free space of the disk that contains the folder, or None if it can't be read."""
     problem: Problem | None = None
 
 
@@ -49,27 +49,27 @@ class Machine:
     free_memory: int
     gpus: tuple[Gpu, ...]
     compiler: str | None
-    """Path of a C++ compiler."""
+    """Path of a C++ compiler; None if there is none."""
     python: str
     torch: str | None
-    """Version of torch."""
+    """Version of torch; None if torch isn't installed."""
     cuda: str | None
     """Version of CUDA that torch was built with, or None without torch or CUDA."""
     has_triton: bool
     vllm: str | None
-    """Path of the Python interpreter that has vLLM."""
+    """Path of a Python interpreter that has vLLM; None if there is none."""
     folders: tuple[Folder, ...]
     missing_packages: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RedisFacts:
-    """The Redis that would be used."""
+    """The Redis server that `lorikeet up` would use."""
 
     url: str | None
     """URL without its password. None if `lorikeet up` starts a Redis of its own."""
     server: str
-    """Program and version."""
+    """Name and version of the server program."""
     details: tuple[str, ...] = ()
     problem: Problem | None = None
     warnings: tuple[Problem, ...] = ()
@@ -87,10 +87,10 @@ class Plan:
     """CPU threads of each worker."""
     kernels: str
     kernels_problem: Problem | None = None
-    """Reason why slower kernels would be used."""
+    """Reason why workers would use slower kernels; None if they would use the fastest."""
     url: str
     gpu_problem: str | None = None
-    """Reason why the machine's GPUs aren't used."""
+    """Reason why workers wouldn't use the GPUs of the machine; None without such a reason."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,9 +98,9 @@ class BaseFacts:
     """The base model, as its configuration describes it."""
 
     source: str
-    """Folder, hub id or `demo`."""
+    """The model as the command line names it: a folder, a hub id or `demo`."""
     place: str
-    """Where the files are, or where they will come from."""
+    """Text that says where the model's files are, or where they will come from."""
     architecture: str = ""
     num_parameters: int = 0
     weight_bytes: int = 0
@@ -126,7 +126,7 @@ class Fit:
     kv_bytes: int
     kv_tokens: int
     max_model_len: int
-    """Longest context in tokens: `full_context`, or less if the KV cache is smaller."""
+    """Longest context in tokens that fits: `full_context`, or less if the KV cache is smaller."""
     full_context: int
     """Longest context in tokens that the model and the settings allow."""
     typical_context: int
@@ -135,9 +135,9 @@ class Fit:
     adapter_bytes: int
     host_bytes: int
     is_one_memory: bool
-    """Whether adapters on the device and in host memory share the machine's memory."""
+    """Whether the worker's device is the CPU, so that device and host share one memory."""
     bytes_per_adapter: int
-    """Size of an adapter of rank `rank` on all linears."""
+    """Size in bytes of an adapter of rank `rank` that changes all linears."""
     rank: int
 
     @property

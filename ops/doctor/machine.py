@@ -61,7 +61,10 @@ def machine_facts(settings: WorkerSettings | None, folders: tuple[Folder, ...]) 
 
 
 def folder_facts(purpose: str, path: Path, *, setting: str, least_free: int) -> Folder:
-    """Return facts about a folder that needs `least_free` bytes. The folder may not exist yet."""
+    """Return facts about a folder that needs `least_free` bytes of free space.
+
+    The folder may not exist yet.
+    """
     existing = next(folder for folder in (path, *path.parents) if folder.exists())
     free, problem = None, None
     if not existing.is_dir():

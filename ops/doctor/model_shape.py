@@ -118,7 +118,10 @@ def _saved_bytes(model: PreTrainedModel, quantize: Quantize | None) -> int:
 
 
 def _kv_shapes(source: str, model: PreTrainedModel) -> list[KVShape]:
-    """Return each layer's shape of keys and values, from a trial run or else the configuration."""
+    """Return the shape of each layer's keys and values.
+
+    The shapes come from a trial run, or from the configuration if that isn't possible.
+    """
     model.set_attn_implementation(PAGED_ATTENTION)
     num_layers = int(model.config.get_text_config().num_hidden_layers)
     try:

@@ -37,7 +37,10 @@ def plan_of(worker: WorkerSettings, devices: str | None, num_workers: int | None
 
 
 def _kernels(engine: str, device: str, dtype: str) -> tuple[str, Problem | None]:
-    """Return the name of the kernels in use, and the reason if they aren't the fastest."""
+    """Return the name of the kernels that a worker would use, and why they aren't the fastest.
+
+    The reason is None if they are the fastest.
+    """
     if engine != "native":
         return "", None
     if is_gpu(device):

@@ -41,7 +41,7 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """All tables, in the order of the report."""
+    """All tables of the report, in the order in which they are shown."""
 
     sections: tuple[Section, ...]
 

@@ -25,6 +25,8 @@ class Case:
     body: Mapping[str, Any]
     """Body of the request, without the field `model`."""
     is_good: Check
+    wanted: str = ""
+    """Description of a good answer, such as `contains "SELECT"`."""
 
     @property
     def path(self) -> str:
@@ -80,7 +82,8 @@ def _case(text: str, line: int) -> Case:
     except (TypeError, re.error) as error:
         raise refuse(f"{name}: {error}") from None
     body = {field: value for field, value in case.items() if field not in CHECKS}
-    return Case(line=line, body={**DEFAULTS, **body}, is_good=check)
+    wanted = f"{name} {json.dumps(case[name], ensure_ascii=False)}"
+    return Case(line=line, body={**DEFAULTS, **body}, is_good=check, wanted=wanted)
 
 
 def _equals(expected: object) -> Check:

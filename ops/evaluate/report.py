@@ -1,6 +1,6 @@
 """Shows how the versions of an adapter have answered the cases."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.text import Text
@@ -9,7 +9,7 @@ from ops.evaluate.cases import Outcome
 from ops.terminal import table
 
 MAX_SHOWN = 20
-"""Maximum number of cases with different results that are printed."""
+"""Maximum number of failed cases that are printed."""
 MAX_CHARS = 120
 
 
@@ -19,7 +19,7 @@ def num_good(outcomes: Sequence[Outcome], version: str) -> int:
 
 
 def print_report(outcomes: Sequence[Outcome], roles: dict[str, str]) -> None:
-    """Print a table of the versions with their `roles`, and the cases with different results."""
+    """Print a table of the versions with their `roles`, and the cases that one of them failed."""
     console = Console()
     num_cases = len(outcomes) // len(roles)
     columns = ("version", "role", "good", "share")
@@ -29,21 +29,23 @@ def print_report(outcomes: Sequence[Outcome], roles: dict[str, str]) -> None:
         share = f"{100 * good / num_cases:.1f} %"
         shown.add_row(*map(Text, (version, role, f"{good} of {num_cases}", share)))
     console.print(shown)
-    differing = list(_differing(outcomes, list(roles)))
-    for some in differing[:MAX_SHOWN]:
-        console.print(Text(f"line {some[0].case.line}", style="bold"))
+    failed = _failed(outcomes, len(roles))
+    for some in failed[:MAX_SHOWN]:
+        case = some[0].case
+        console.print(Text(f"line {case.line}: ", style="bold") + Text(case.wanted[:MAX_CHARS]))
         for outcome in some:
             mark = Text("good ", "green") if outcome.is_good else Text("bad  ", "red")
             answer = " ".join(outcome.answer.split())[:MAX_CHARS]
             console.print(Text(f"  {roles[outcome.version]:<10}") + mark + Text(answer))
-    if len(differing) > MAX_SHOWN:
-        console.print(f"and {len(differing) - MAX_SHOWN} more cases about which they differ")
+    if len(failed) > MAX_SHOWN:
+        console.print(f"and {len(failed) - MAX_SHOWN} more failed cases")
 
 
-def _differing(outcomes: Sequence[Outcome], versions: Sequence[str]) -> Iterator[list[Outcome]]:
-    """Yield the outcomes of each case that some versions answer well and others don't."""
-    size = len(versions)
-    for first in range(0, len(outcomes), size):
-        some = list(outcomes[first : first + size])
-        if len({outcome.is_good for outcome in some}) > 1:
-            yield some
+def _failed(outcomes: Sequence[Outcome], num_versions: int) -> list[list[Outcome]]:
+    """Return the outcomes of each failed case, those about which the versions differ first."""
+    cases = [
+        list(outcomes[first : first + num_versions])
+        for first in range(0, len(outcomes), num_versions)
+    ]
+    failed = [some for some in cases if not all(outcome.is_good for outcome in some)]
+    return sorted(failed, key=lambda some: not any(outcome.is_good for outcome in some))

@@ -57,7 +57,7 @@ async def _answer(http: httpx.AsyncClient, case: Case, version: str) -> str:
             break
         await asyncio.sleep(float(reply.headers.get("retry-after", 2**attempt)))
     if not reply.is_success:
-        reason = reason_of(reply.status_code, reply.content)
+        reason = reason_of(reply.status_code, reply.content, str(http.base_url))
         raise ServerError(f"--file: line {case.line}: {reason}")
     choice = reply.json()["choices"][0]
     text = choice["message"]["content"] if "message" in choice else choice["text"]

@@ -34,7 +34,7 @@ class Progress:
 def answer(
     urls: Sequence[str], path: str, body: dict[str, Any], *, api_key: str, give_up_s: float
 ) -> Iterator[dict[str, Any]]:
-    """Yield each chunk of a streamed answer exactly once, or the body of another answer.
+    """Yield each chunk of a streamed answer exactly once, or the body of an unstreamed answer.
 
     Raises:
         TimeoutError: nothing arrived for `give_up_s` seconds, and the last attempt failed.

@@ -1,1 +1,4 @@
-"""Measurements, chaos, attacks and generators. Neither the wheel nor the images contain it."""
+"""Measurements, chaos runs, attacks and generators.
+
+Neither the wheel nor the Docker images contain this package.
+"""

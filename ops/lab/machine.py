@@ -13,7 +13,7 @@ from ops.local.cores import usable_cores
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("torch", "transformers", "peft")
 MATRIX_FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
-"""CPU extensions that determine the speed of matrix products."""
+"""CPU flags of the extensions that determine the speed of matrix products."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

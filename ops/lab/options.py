@@ -1,4 +1,4 @@
-"""The folder of the results, and the option that names another one."""
+"""Default folder of the results, and the command-line option that names another folder."""
 
 from pathlib import Path
 from typing import Annotated

@@ -33,7 +33,7 @@ class Serving:
     pids: Mapping[str, int]
     """Process ids by role, such as `worker`."""
     fields: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Fields that requests to this server need in addition to OpenAI's, by model."""
+    """Request fields that this server needs in addition to OpenAI's, by the model's name."""
     reuses_connections: bool = True
     """Whether a connection can carry several requests. Some servers close it after a stream."""
 

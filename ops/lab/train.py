@@ -124,7 +124,7 @@ class Student:
             (folder / "chat_template.jinja").write_text(self.tokenizer.chat_template)
 
     def _hidden(self, before: Tensor, rows: Tensor) -> Tensor:
-        """Return the hidden states of `rows`. The prefix `before` precedes each row.
+        """Return the model's hidden states for `rows`. The tokens `before` precede each row.
 
         Shapes: `rows` `[B, T]`, `before` `[1, P]`, result `[B, T, d]`.
         """

@@ -1,4 +1,4 @@
-"""Distributions of a load: arrival times of requests, their lengths, and the models they use."""
+"""Distributions of a load: arrival times and lengths of requests, and the models that they use."""
 
 import re
 from dataclasses import dataclass

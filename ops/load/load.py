@@ -36,7 +36,7 @@ class Load:
     output_tokens: Length = WORKLOAD_LENGTH
     stream: bool = True
     fields: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Further fields of a request's body, by the model's name."""
+    """Additional fields in the bodies of requests to a model, by the model's name."""
     reuses_connections: bool = True
     """Whether one connection carries several requests, one after another."""
     seed: str = ""
@@ -46,7 +46,10 @@ class Load:
 async def send_load(
     load: Load, on_done: OnDone = lambda: None, *, api_key: str | None = None
 ) -> list[Answer]:
-    """Send the load, and return an answer per request. Call `on_done` after each, failed or not."""
+    """Send the load, and return an answer per request.
+
+    `on_done` is called after each answer, whether or not its request failed.
+    """
     answers: list[Answer] = []
     http = client(load.url, api_key, reuses_connections=load.reuses_connections)
     async with http, asyncio.TaskGroup() as tasks:

@@ -7,11 +7,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from ops.load.answers import Answer
 from ops.load.load import Load
+from ops.terminal import table
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,10 +119,8 @@ def _at_most(seconds: float, limit_ms: float | None) -> bool:
 
 def load_table(report: LoadReport) -> Table:
     """Return a table of latency percentiles in milliseconds."""
-    shown = Table(box=SIMPLE_HEAD, pad_edge=False)
-    shown.add_column("ms", no_wrap=True)
-    for header in ("p50", "p95", "p99"):
-        shown.add_column(header, justify="right", no_wrap=True)
+    columns = ("ms", "p50", "p95", "p99")
+    shown = table(*columns, whole=columns)
     shown.add_row("time to first token", *_cells(report.ttft_s))
     shown.add_row("between tokens", *_cells(report.itl_s))
     shown.add_row("whole answer", *_cells(report.e2e_s))

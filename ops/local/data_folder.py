@@ -14,6 +14,7 @@ from pathlib import Path
 from shared.cache_folder import write_problem
 from shared.errors import SettingsError
 from shared.settings import WorkerSettings
+from shared.user_folders import user_folder
 
 VARIABLE = "XDG_DATA_HOME"
 NOTHING = Path("none")
@@ -54,14 +55,12 @@ def users_data_folder() -> Path:
     Raises:
         SettingsError: the variable isn't set, and this user has no home folder.
     """
-    root = os.environ.get(VARIABLE)
-    try:
-        return (Path(root) if root else Path.home() / ".local" / "share") / "lorikeet"
-    except RuntimeError:
-        raise SettingsError(
-            f"this user has no home folder for data: set --data-dir or {VARIABLE} to a folder that "
-            "can be written, or use --data-dir none"
-        ) from None
+    return user_folder(
+        VARIABLE,
+        ".local/share",
+        without_home=f"for data: set --data-dir or {VARIABLE} to a folder that can be written, or "
+        "use --data-dir none",
+    )
 
 
 def data_root(data_dir: Path | None) -> Path | None:

@@ -30,7 +30,7 @@ append-only file takes minutes.
 STOP_TIMEOUT_S = 10.0
 PORT_ATTEMPTS = 5
 _IN_USE = "Address already in use"
-"""Part of a server's output if its port is in use."""
+"""Text in a server's output that shows that the server's port is in use."""
 
 # Program that starts the server. If this process ends, even by SIGKILL, Linux ends the server too.
 _DIE_WITH_PARENT = """

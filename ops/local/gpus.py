@@ -38,7 +38,10 @@ class Gpus:
     problem: str | None = None
     """The reason why GPUs of this machine can't be used. None if nothing is wrong."""
     absence: str | None = None
-    """Reason why workers can't use `cuda` here. None if they can, or if only they can find out."""
+    """Reason why workers can't use `cuda` here.
+
+    None if they can use it, or if only a worker's start can show whether they can.
+    """
 
 
 def usable_gpus(settings: WorkerSettings) -> Gpus:

@@ -1,4 +1,7 @@
-"""The Redis of `lorikeet up`. It keeps its data across restarts, or deletes the data at the end."""
+"""The Redis server of `lorikeet up`.
+
+It keeps its data across restarts, or deletes the data at the end.
+"""
 
 import asyncio
 import secrets

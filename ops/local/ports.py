@@ -1,9 +1,9 @@
 """Finds and checks TCP ports of this machine."""
 
-import os
 import socket
 
 from shared.errors import SettingsError
+from shared.port_owner import cannot_listen
 
 LOOPBACK = "127.0.0.1"
 
@@ -25,5 +25,4 @@ def usable_port(host: str, port: int) -> int:
             chosen: int = probe.getsockname()[1]
             return chosen
     except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else str(error)
-        raise SettingsError(f"--port: can't listen on {host}:{port}: {reason}") from None
+        raise SettingsError(cannot_listen(host, port, error)) from None

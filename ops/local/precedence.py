@@ -1,4 +1,4 @@
-"""Gives a pool precedence over other sessions of the machine."""
+"""Makes Linux run a pool's processes before those of other sessions."""
 
 import os
 from contextlib import suppress

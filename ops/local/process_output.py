@@ -6,9 +6,11 @@ from typing import Any
 
 import orjson
 from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
 from shared.adapter_flags import LEFT_OUT
+from shared.store.views.starts import StartStep
 
 _COLOURS = ("cyan", "magenta", "green", "blue", "bright_cyan", "bright_magenta")
 _LEVEL_STYLES = {"debug": "dim", "warning": "yellow", "error": "red", "critical": "red"}
@@ -49,12 +51,43 @@ def _log_line(fields: dict[str, Any]) -> Text:
     return text if trace is None else text + Text(f"\n{trace}", style="dim")
 
 
+class StepBar:
+    """Shows what a starting worker does, as a progress bar below the lines on a terminal."""
+
+    def __init__(self, console: Console) -> None:
+        columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()
+        self._bars = Progress(*columns, console=console, transient=True)
+        self._task = self._bars.add_task("starting", total=None)
+        self._is_terminal = console.is_terminal
+
+    def show(self, step: StartStep | None) -> None:
+        """Show a step. None removes the bar."""
+        if step is None:
+            self._bars.stop()
+        elif self._is_terminal:
+            self._bars.start()
+            self._bars.update(
+                self._task,
+                description=f"the worker is {step}",
+                completed=step.done,
+                total=step.total or None,
+            )
+
+
 class StartOutput:
     """Shows the output of starting processes, and collects the adapters that workers leave out."""
 
-    def __init__(self, show: Callable[[str, str], None]) -> None:
-        """Create an object that passes each line on to `show`."""
+    def __init__(
+        self,
+        show: Callable[[str, str], None],
+        show_step: Callable[[StartStep | None], None] = lambda _: None,
+    ) -> None:
+        """Create an object that passes each line on to `show`.
+
+        `show_step` shows what a worker does while it starts, until it gets None.
+        """
         self._show = show
+        self.show_step = show_step
         self._reasons: dict[str, str] = {}
 
     @property

@@ -1,4 +1,7 @@
-"""Lets commands of the same user log in to the Redis of `lorikeet up`. A file has its password."""
+"""Lets commands of the same user log in to the Redis of `lorikeet up`.
+
+A file that only this user can read contains the URL with the password.
+"""
 
 import fcntl
 import os
@@ -16,7 +19,7 @@ from shared.settings import PoolSettings
 DEFAULT_REDIS_URL: str = PoolSettings.model_fields["redis_url"].default
 """URL of the Redis that commands such as `lorikeet queue` use by default."""
 DEFAULT_PORT = 6379
-"""Port of a Redis URL that names none."""
+"""Port that a Redis URL means if it doesn't contain a port."""
 
 
 def url_file(port: int) -> Path:

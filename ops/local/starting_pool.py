@@ -15,6 +15,7 @@ from shared.store.adapters.registry import Registry
 from shared.store.redis.connection import Redis, chunks, connect, decode_hash
 from shared.store.redis.keys import Keys
 from shared.store.views.pool_views import PoolViews
+from shared.store.views.starts import StartStep, WorkerStarts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +34,8 @@ class AtStart:
 class StartingPool:
     """A pool whose processes `lorikeet up` starts.
 
-    `begin`, `has_worker` and `names` raise `RedisUnavailable` if Redis can't be reached.
+    `begin`, `has_worker`, `start_step` and `names` raise `RedisUnavailable` if Redis can't be
+    reached.
     """
 
     def __init__(self, redis: Redis, keys: Keys, adapters: Mapping[str, str]) -> None:
@@ -42,6 +44,7 @@ class StartingPool:
         self._adapters = adapters
         self._views = PoolViews(redis, keys)
         self._registry = Registry(redis, keys)
+        self._starts = WorkerStarts(redis, keys)
         self._earlier: set[WorkerId] = set()
 
     async def begin(self) -> None:
@@ -53,6 +56,10 @@ class StartingPool:
         """Return whether a worker is alive. Leases of an earlier run are ignored."""
         workers = await self._views.workers()
         return any(view.lease_left_ms > 0 and view.id not in self._earlier for view in workers)
+
+    async def start_step(self) -> StartStep | None:
+        """Return what a worker does while it starts, or None if none has reported it."""
+        return await self._starts.latest()
 
     async def names(self) -> list[str]:
         """Return the names of the base model and all adapters; empty until a worker has joined."""

@@ -54,9 +54,15 @@ class Child:
     show: Show
     first_backoff_s: float = FIRST_BACKOFF_S
     start_s: float = HEALTHY_AFTER_S
-    """Maximum seconds of the start. If a process has run longer, its end isn't a failed start."""
+    """Seconds after which the start of a process counts as successful.
+
+    A process that ends earlier may count as a failed start.
+    """
     is_to_blame: Callable[[int], Awaitable[bool]] = _always
-    """Returns whether the ended process with this id failed by itself, so restarts won't help."""
+    """Called with the id of a process that has ended.
+
+    Returns whether the process itself is to blame for its end, so that restarts won't help.
+    """
     _process: asyncio.subprocess.Process | None = field(default=None, init=False)
     _stopped: asyncio.Event = field(default_factory=asyncio.Event, init=False)
     _failures: Failures = field(default_factory=Failures, init=False)

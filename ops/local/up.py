@@ -20,6 +20,7 @@ from shared.api_keys import ApiKey
 from shared.errors import RedisUnavailable
 from shared.settings import ENV_PREFIX
 from shared.store.redis.connection import check_redis_at
+from shared.store.views.starts import StartStep
 
 API_EXIT_S = 5.0
 """Maximum seconds for the front end to exit after its drain time."""
@@ -55,6 +56,8 @@ class Plan:
     data_folder: Path | None = None
     """Folder for the data of a Redis started by this process. If it is None, the data are deleted
     at the end."""
+    model: str = ""
+    """Folder of the base model, or its name if its engine reads no files."""
     pool: str = "main"
     adapters: Mapping[str, str] = field(default_factory=dict)
     """Sources of the adapters that the workers start with, by name."""
@@ -137,7 +140,8 @@ async def _supervise(
     own_url = redis.public_url if redis else None
 
     async def ready() -> None:
-        names = await _names_when_ready(plan.url, pool)
+        names = await _names_when_ready(plan.url, pool, output.show_step)
+        output.show_step(None)
         if redis:  # no other process uses the pool
             unloaded = await pool.leave_out(output.left_out)
             names = [name for name in names if name not in unloaded]
@@ -198,12 +202,18 @@ def worker_names(num_workers: int) -> list[str]:
     return [f"worker-{i}" for i in range(1, num_workers + 1)]
 
 
-async def _names_when_ready(url: str, pool: StartingPool) -> Sequence[str]:
-    """Wait until a worker and the server are ready. Return the models' names from Redis."""
+async def _names_when_ready(
+    url: str, pool: StartingPool, show_step: Callable[[StartStep | None], None]
+) -> Sequence[str]:
+    """Wait until a worker and the server are ready. Return the models' names from Redis.
+
+    `show_step` is called with what the worker does meanwhile.
+    """
     names: list[str] = []
     while not names:
         await asyncio.sleep(POLL_S)
         with suppress(RedisUnavailable):
+            show_step(await pool.start_step())
             if await pool.has_worker() and await asyncio.to_thread(_is_ready, url):
                 names = await pool.names()
     return names

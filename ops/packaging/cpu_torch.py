@@ -25,7 +25,7 @@ def has_gpu() -> bool:
 
 
 def answers(index: str) -> bool:
-    """Return whether a package index provides a page for torch within `TIMEOUT_S` seconds."""
+    """Return whether the package index sends its page for torch within `TIMEOUT_S` seconds."""
     # This runs in a process of its own, because looking up a host's name has no timeout.
     code = f"import urllib.request; urllib.request.urlopen({index!r} + '/torch/', timeout=9)"
     try:

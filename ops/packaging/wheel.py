@@ -50,7 +50,7 @@ def build_wheel(folder: Path) -> Path:
 
 
 def copy_source(target: Path) -> None:
-    """Copy the files of the distribution: the same files as in the Docker images."""
+    """Copy the source files of the distribution to `target`. Docker images get the same files."""
     for path in context_files():
         (target / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / path, target / path)

@@ -93,7 +93,10 @@ def _toctree(title: str, entries: list[tuple[str, str]]) -> str:
 
 
 def _decisions(page: str) -> str:
-    """Return the menu of an index page, with the pages of its folder; empty for other pages."""
+    """Return a menu with all pages in the folder of the index page `page`.
+
+    The menu is empty if `page` isn't an index page.
+    """
     if page not in ("ops/decisions/README", "ops/docs/recipes/README"):
         return ""
     return "\n\n```{toctree}\n:hidden:\n:glob:\n\n[!R]*\n```\n"

@@ -1,1 +1,1 @@
-"""HTTP requests to servers that clients name, within bounds and to public addresses only."""
+"""HTTP requests to servers that clients name: only to public addresses, and with limits."""

@@ -26,21 +26,22 @@ _SPECIAL = tuple(
     ip_network(text)
     for text in ("192.0.0.0/24", "168.63.129.16/32", "192.88.99.0/24", "fec0::/10", "3fff::/20")
 )
-"""Networks that some releases of Python count as public: metadata services of clouds among them."""
+"""Networks that some releases of Python wrongly treat as public. Some contain metadata services of
+clouds."""
 
 
 class NotPublic(SourceFailed):
-    """A host has an address that isn't public. The message has the address."""
+    """A host has an address that isn't public. The error message contains the address."""
 
 
 def system_addresses(host: str, port: int) -> list[str]:
-    """Return the addresses of a host, as the system resolves its name."""
+    """Return the addresses of a host, using the system's name resolution."""
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 
 class AddressCheck:
-    """Resolves names to addresses, and refuses addresses that may not be connected to."""
+    """Resolves host names, and refuses addresses that aren't public."""
 
     def __init__(
         self,
@@ -51,7 +52,8 @@ class AddressCheck:
     ) -> None:
         """Create a check that allows every address of the hosts in `private_hosts`.
 
-        `setting` has the private hosts. Messages name it.
+        `setting` is the name of the setting that lists these hosts. Error messages contain this
+        name.
         """
         self._setting = setting
         self._private_hosts = frozenset(host.lower() for host in private_hosts)
@@ -61,7 +63,8 @@ class AddressCheck:
         """Return a host's addresses.
 
         Raises:
-            SourceFailed: there are none. The subclass NotPublic means that one isn't public.
+            SourceFailed: the host has no address. The subclass `NotPublic` means that an address of
+                the host isn't public.
         """
         try:
             found = self._resolve(host, port)
@@ -170,7 +173,7 @@ def is_public(address: str) -> bool:
 
 
 def _held(ip: IPv6Address) -> IPv4Address | None:
-    """Return the IPv4 address that an IPv6 address stands for, or None."""
+    """Return the IPv4 address that an IPv6 address contains, or None if it contains none."""
     if ip in _NAT64:
         return IPv4Address(int(ip) & 0xFFFF_FFFF)
     teredo = ip.teredo[1] if ip.teredo else None

@@ -22,7 +22,8 @@ _REQUEST_HEADERS = [("Accept-Encoding", "identity"), ("User-Agent", "lorikeet")]
 
 
 Parse = Callable[[str], RemoteUrl]
-"""Returns the parts of a redirect's URL. Raises BadUrl or SourceFailed if it isn't allowed."""
+"""Returns the parts of the URL of a redirect. Raises `BadUrl` or `SourceFailed` if the redirect
+isn't allowed."""
 
 
 def fetch_over_http(
@@ -31,8 +32,8 @@ def fetch_over_http(
     """Yield the bytes at `url`. Follow its redirects, if `parse` allows them.
 
     Raises:
-        AdapterRejected: the response can't be used. The subclass SourceFailed says why there is no
-            response.
+        AdapterRejected: the response can't be used. The subclass `SourceFailed` means that there is
+            no response.
     """
     backend = PinnedBackend(check, budget)
     with httpcore.ConnectionPool(ssl_context=_tls(), network_backend=backend) as pool:

@@ -1,1 +1,1 @@
-"""Types of all messages and records in Redis, and `codec.py`, which has the rules for changes."""
+"""Types of all messages and records in Redis. `codec.py` says how these types may change."""

@@ -1,5 +1,8 @@
 """Names of an adapter's files, and the form of the source of an uploaded adapter. Pure."""
 
+import re
+from fnmatch import fnmatchcase
+
 from shared.protocol.ids import UploadId
 
 CONFIG_FILE = "adapter_config.json"
@@ -11,7 +14,18 @@ PROMPT_FILES = ("*.jinja", "tokenizer_config.json", "generation_config.json")
 UPLOAD = "upload:"
 """Prefix of the source of an uploaded adapter. The id of its files in Redis follows it."""
 CONFIG_KEY = "adapter_config"
-"""Key in a safetensors file's metadata that may have the text of adapter_config.json."""
+"""Key in a safetensors file's metadata that may have the text of adapter_config.json.
+
+The names of prompt files are further keys. Their values are the texts of these files.
+"""
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
+
+
+def is_prompt_file(name: str) -> bool:
+    """Return whether `name` is the plain name of a file that changes prompts or sampling."""
+    return bool(_PLAIN_NAME.fullmatch(name)) and any(
+        fnmatchcase(name, pattern) for pattern in PROMPT_FILES
+    )
 
 
 def upload_source(upload: UploadId) -> str:

@@ -74,6 +74,9 @@ class Adapter:
     """Form of the reasoning with the chat template that the adapter uses, as in `BaseModel`."""
     tool_form: ToolForm | None = None
     """Format of tool calls in the adapter's own chat template; None without such a template."""
+    other_base: str | None = None
+    """Base model that the adapter's configuration names, if it isn't the served one. The adapter
+    has the shapes of the served one all the same."""
 
     @property
     def needs(self) -> Needs:
@@ -102,7 +105,8 @@ def decode_adapter(wire: Mapping[str, Any]) -> Adapter:
     """Return the adapter with the fields in `wire`, a decoded Redis hash or JSON object."""
     numbers = dict.fromkeys(("rank", "num_bytes", "created_s"), int)
     forms: Forms = {"kinds": _kinds, "state": AdapterState, "reasoning": _reasoning}
-    return Adapter(**known_fields(Adapter, wire, **numbers, **forms, tool_form=_tool_form))
+    forms |= {"tool_form": _tool_form, "other_base": _other_base}
+    return Adapter(**known_fields(Adapter, wire, **numbers, **forms))
 
 
 def decode_base_model(wire: Mapping[str, str]) -> BaseModel:
@@ -121,6 +125,10 @@ def _kinds(kinds: str | list[str]) -> frozenset[AdapterKind]:
 
 def _reasoning(form: str) -> ReasoningForm | None:
     return ReasoningForm(form) if form else None
+
+
+def _other_base(name: str) -> str | None:
+    return name or None
 
 
 def _tool_form(form: str) -> ToolForm | None:

@@ -21,7 +21,8 @@ class AnswerSpec(AnswerFormat):
     has_prompt_scores: bool = False
     """Whether the answer reports scores of the prompts' tokens."""
     tools: ToolUse | None = None
-    """Tools that the model may call, in the short form that `rendered_tools` returns."""
+    """Tools that the model may call, in the form that `rendered_tools` returns; None without
+    tools."""
     is_constrained: bool = False
     """Whether the answer must match a schema, regular expression, choice or grammar, unless it
     calls tools."""

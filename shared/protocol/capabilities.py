@@ -12,18 +12,18 @@ from enum import StrEnum
 
 
 class AdapterKind(StrEnum):
-    """Part of an adapter other than plain LoRA terms of linears."""
+    """Part of an adapter that isn't a plain LoRA term of a linear layer."""
 
     DORA = "dora"
     """Magnitudes of DoRA."""
     BIAS = "bias"
     """Trained biases of the base model or of the matrices B."""
     MODULES_TO_SAVE = "modules_to_save"
-    """Modules that are replaced in full."""
+    """Modules of the base model that the adapter replaces completely."""
     EMBEDDING = "embedding"
-    """A low-rank term of the input embedding."""
+    """Low-rank change of the input embedding."""
     LM_HEAD = "lm_head"
-    """A low-rank term of the output head."""
+    """Low-rank change of the output head."""
     TOKENS = "tokens"
     """Trained rows for single tokens in the input embedding or the output head."""
 
@@ -34,8 +34,8 @@ class Feature(StrEnum):
     EMBEDDINGS = "embeddings"
     """The request asks for embeddings."""
     IMAGES = "images"
-    """The request has images. All workers of a base model for text alone count as serving them,
-    because the front end refuses them."""
+    """The request has images. Workers whose base model reads no images also count as serving this
+    feature, because the front end refuses images for such a base model."""
     LISTED_LOGPROBS = "listed_logprobs"
     """The request asks for the log-probabilities of listed tokens."""
 
@@ -52,7 +52,7 @@ class Needs:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capabilities:
-    """Capabilities of a worker, beyond text generation with plain LoRA, which all workers have."""
+    """Capabilities of a worker in addition to text generation with plain LoRA."""
 
     kinds: frozenset[AdapterKind]
     features: frozenset[Feature]
@@ -113,7 +113,7 @@ def decode_kinds(text: str) -> frozenset[AdapterKind]:
 
 
 def why_unserved(model: str, needs: Needs, workers: Sequence[Capabilities]) -> str | None:
-    """Return why none of the workers serves `model`, or None if one of them does.
+    """Return the reason why no worker serves `model`, or None if a worker serves it.
 
     `needs` are the needs of a job of the model. Without workers, the result is None, because the
     next worker may serve the job.
@@ -125,7 +125,10 @@ def why_unserved(model: str, needs: Needs, workers: Sequence[Capabilities]) -> s
 
 
 def what_exceeds(needs: Needs, worker: Capabilities) -> str | None:
-    """Describe a need that the worker doesn't serve, as in "is a DoRA adapter", or return None."""
+    """Return a description of a need that the worker doesn't serve; None if it serves all.
+
+    An example of a description is "is a DoRA adapter".
+    """
     if kinds := sorted(needs.kinds - worker.kinds):
         return _OF_KIND[kinds[0]][0]
     if features := sorted(needs.features - worker.features):
@@ -152,7 +155,7 @@ _OF_FEATURE = {
 
 
 def _first_lacking(needs: Needs, workers: Sequence[Capabilities]) -> str | None:
-    """Return the reason for the first need that no worker serves, or None."""
+    """Return a message about the first need that no worker serves; None if all are served."""
     kinds = frozenset[AdapterKind]().union(*(worker.kinds for worker in workers))
     features = frozenset[Feature]().union(*(worker.features for worker in workers))
     lacking = [_OF_KIND[kind] for kind in sorted(needs.kinds - kinds)]
@@ -186,5 +189,5 @@ def _features(text: str) -> frozenset[Feature]:
 
 
 def encode_words(words: Iterable[AdapterKind | Feature]) -> str:
-    """Return kinds or features in the text form of the registry and the queue's scripts."""
+    """Return kinds or features as text, in the form that the registry and Lua scripts use."""
     return ",".join(sorted(words))

@@ -26,10 +26,19 @@ from shared.protocol.capabilities import decode_capabilities, encode_capabilitie
 from shared.protocol.embeddings import EmbeddingParams, Pooling
 from shared.protocol.events import Admitted, End, Event, Retry, Tokens
 from shared.protocol.ids import JobId
-from shared.protocol.jobs import Endpoint, Job, JobState, PromptEnd, SamplingParams, View
+from shared.protocol.jobs import (
+    Endpoint,
+    Job,
+    JobState,
+    Prompt,
+    PromptEnd,
+    SamplingParams,
+    View,
+)
 from shared.protocol.known_fields import Forms, known_fields
 from shared.protocol.logprobs import PositionLogprobs, TokenLogprob
 from shared.protocol.results import Choice, FinishReason, Result, Usage
+from shared.protocol.scoring import ScoreKind, ScoringParams
 from shared.protocol.tools import ToolChoice, ToolForm, ToolUse
 from shared.protocol.workers import WorkerInfo
 from shared.reasoning_form import ReasoningForm
@@ -68,9 +77,10 @@ def decode_job(raw: bytes | str) -> Job:
         sampling=_sampling,
         messages=tuple,
         images=tuple,
-        prompts=lambda prompts: tuple(p if isinstance(p, str) else tuple(p) for p in prompts),
+        prompts=_prompts,
         tools=_tool_use,
         embedding=_embedding,
+        scoring=_scoring,
         prompt_end=PromptEnd,
     )
     return Job(**known)
@@ -101,7 +111,7 @@ def decode_answer_spec(
         ProtocolMismatch: `raw` has a protocol version that this release can't read.
     """
     wire = _checked(raw) | {"id": job_id, "request": orjson.loads(request or b"null")}
-    forms: Forms = {"endpoint": Endpoint, "reasoning": ReasoningForm, "view": View}
+    forms: Forms = {"endpoint": Endpoint, "reasoning": ReasoningForm, "view": _view}
     return AnswerSpec(**known_fields(AnswerSpec, wire, tools=_tool_use, **forms))
 
 
@@ -172,7 +182,7 @@ def _values(message: Any) -> dict[str, Any]:
 
 
 def _set_values(message: Job | SamplingParams | AnswerSpec) -> dict[str, Any]:
-    """Return the values of the fields that differ from their defaults."""
+    """Return the values of the fields whose values differ from their defaults."""
     defaults = {field.name: field.default for field in fields(message)}
     return {name: value for name, value in _values(message).items() if value != defaults[name]}
 
@@ -188,7 +198,7 @@ def _event_to_wire(event: Event) -> dict[str, Any]:
         case Tokens():
             wire |= {"choice": event.choice, "index": event.index, "ids": event.ids}
             wire |= {"text": event.text, "finish": event.finish}
-            wire |= _scores_to_wire(event)
+            wire |= _details_to_wire(event)
         case End():
             wire |= {"state": event.state, "usage": event.usage, "error": event.error}
         case Retry():
@@ -211,6 +221,7 @@ def _event_from_wire(wire: dict[str, Any]) -> Event:
                 ids=tuple(wire["ids"]),
                 text=wire["text"],
                 finish=FinishReason(finish) if finish else None,
+                stop=wire.get("stop"),
                 **_scores(wire),
             )
         case "retry":
@@ -227,6 +238,11 @@ def _event_from_wire(wire: dict[str, Any]) -> Event:
             raise ProtocolMismatch(f"unknown event type {other!r}")
 
 
+def _view(name: str) -> View:
+    """Return the view with this name, or OPENAI if only a newer release knows the view."""
+    return View(name) if name in set(View) else View.OPENAI
+
+
 def _sampling(wire: dict[str, Any]) -> SamplingParams:
     forms: Forms = {name: tuple for name, value in wire.items() if isinstance(value, list)}
     forms["logit_bias"] = lambda pairs: tuple(map(tuple, pairs))
@@ -241,6 +257,15 @@ def _embedding(wire: dict[str, Any]) -> EmbeddingParams:
     return EmbeddingParams(**known_fields(EmbeddingParams, wire, pooling=Pooling))
 
 
+def _scoring(wire: dict[str, Any]) -> ScoringParams:
+    forms: Forms = {"kind": ScoreKind, "fields": tuple, "firsts": _prompts, "label_ids": tuple}
+    return ScoringParams(**known_fields(ScoringParams, wire, **forms))
+
+
+def _prompts(wire: Iterable[str | list[int]]) -> tuple[Prompt, ...]:
+    return tuple(prompt if isinstance(prompt, str) else tuple(prompt) for prompt in wire)
+
+
 def _choice(wire: dict[str, Any]) -> Choice:
     return Choice(**known_fields(Choice, wire | _scores(wire), finish=FinishReason, ids=tuple))
 
@@ -250,20 +275,30 @@ _LOGPROBS = ("logprobs", "prompt_logprobs")
 
 def _choice_to_wire(choice: Choice) -> dict[str, Any]:
     wire = {"text": choice.text, "finish": choice.finish, "ids": choice.ids}
-    return wire | _scores_to_wire(choice)
+    return wire | _details_to_wire(choice)
 
 
-def _scores_to_wire(source: Tokens | Choice) -> dict[str, Any]:
-    """Encode nonempty logprobs and scores. Each position becomes [offset, chosen, *top]."""
+def _details_to_wire(source: Tokens | Choice) -> dict[str, Any]:
+    """Encode the optional fields: stop, prompt ids, prompt scores and logprobs.
+
+    Each position of logprobs becomes a list [offset, chosen, *top].
+
+    A stop is missing only if it is None, because a stop token may have the id 0.
+    """
+    stop = {} if source.stop is None else {"stop": source.stop}
     prompt = {"prompt_ids": source.prompt_ids, "prompt_scores": source.prompt_scores}
-    return {name: value for name, value in prompt.items() if value} | {
-        name: [
-            [p.offset, *([t.token, t.logprob, t.bytes] for t in (p.chosen, *p.top))]
-            for p in getattr(source, name)
-        ]
-        for name in _LOGPROBS
-        if getattr(source, name)
-    }
+    return (
+        stop
+        | {name: value for name, value in prompt.items() if value}
+        | {
+            name: [
+                [p.offset, *([t.token, t.logprob, t.bytes] for t in (p.chosen, *p.top))]
+                for p in getattr(source, name)
+            ]
+            for name in _LOGPROBS
+            if getattr(source, name)
+        }
+    )
 
 
 def _scores(wire: dict[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ class Pooling(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmbeddingParams:
-    """How the hidden states after the model's final norm become an embedding."""
+    """How an embedding is computed from the hidden states after the model's final norm."""
 
     pooling: Pooling = Pooling.LAST
     normalize: bool = True

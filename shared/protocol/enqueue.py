@@ -27,6 +27,11 @@ class QueueLimits:
     most memory loses its oldest ones."""
     usage_days: int = 400
     """Number of days for which the ledger of usage is kept."""
+    unanswered_days: int = 7
+    """Number of days for which records of jobs without an answer are kept."""
+    unanswered_bytes: int = 64 * MIB
+    """Maximum memory of these records, in bytes. Above it, the tenant whose records use the most
+    memory loses its oldest ones."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +68,11 @@ class EnqueueOptions:
     """Name of the pool that has this key and the job's ledger. Empty if it is the job's pool."""
     only_repeats: bool = False
     """Whether to refuse the request unless an earlier one with its idempotency key has a job."""
+    retry_of: JobId | None = None
+    """Ended job that the new job repeats. Its stored request is deleted in the same step. If there
+    is none any more, the new job is refused as a duplicate."""
+    letter: str = ""
+    """Id of the dead letter of `retry_of`. Empty if it is no dead letter."""
 
 
 @dataclass(frozen=True, slots=True)

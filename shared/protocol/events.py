@@ -11,7 +11,7 @@ from shared.protocol.results import FinishReason, Usage
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Admitted:
-    """Reports that the prompt was tokenized and fits into the context."""
+    """Reports that a worker has tokenized the prompt, and that it fits into the context."""
 
     job: JobId
     try_: int
@@ -33,6 +33,9 @@ class Tokens:
     and text that may be the beginning of a stop string."""
     finish: FinishReason | None = None
     """Reason why the choice ended. Set only on the last event of the choice."""
+    stop: str | int | None = None
+    """Stop string, or token of the job's `stop_token_ids`, that ended the choice. None if neither
+    did. Set only on the last event of the choice."""
     logprobs: tuple[PositionLogprobs, ...] = ()
     """Logprobs of `ids`, if the job asks for them. A token that ends a choice without being part of
     its text has logprobs only if `Job.reports_end` is set."""

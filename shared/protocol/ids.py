@@ -1,5 +1,6 @@
 """Types of the ids in Redis, distinct for type checkers, and the forms of ids in the APIs."""
 
+import re
 from typing import NewType
 
 JobId = NewType("JobId", str)
@@ -31,7 +32,24 @@ MESSAGE_PREFIX = "msg_"
 """Prefix added to a job id to form the id of a message, as in Anthropic's API."""
 EMBEDDING_PREFIX = "embd-"
 """Prefix added to a job id to form the id of a response with embeddings, as in vLLM."""
-PREFIXES = (CHAT_PREFIX, COMPLETION_PREFIX, EMBEDDING_PREFIX, RESPONSE_PREFIX, MESSAGE_PREFIX)
+SCORE_PREFIX = "score-"
+"""Prefix added to a job id to form the id of a response with scores, as in vLLM."""
+PREFIXES = (
+    *(CHAT_PREFIX, COMPLETION_PREFIX, EMBEDDING_PREFIX, SCORE_PREFIX),
+    *(RESPONSE_PREFIX, MESSAGE_PREFIX),
+)
+
+_WORKER = re.compile(r".*:([0-9a-f]{4})[0-9a-f]{28}")
+
+
+def worker_name(wid: str) -> str:
+    """Return the short name of a worker: the first four digits of its random part.
+
+    No two workers of a pool have the same name (`register.lua`). Names of ids in other forms are
+    the ids.
+    """
+    found = _WORKER.fullmatch(wid)
+    return found[1] if found else wid
 
 
 def name_of(version: AdapterVersion) -> str:

@@ -10,14 +10,15 @@ MAX_PIXELS = 64_000_000
 MAX_SIDE = 16_384
 """Maximum width and height of an image, in pixels."""
 PLACE: Mapping[str, str] = {"type": "image"}
-"""Part of a message's content in the place of an image. Images are in the order of their places."""
+"""Part that marks the place of an image in a message's content. The images of a job are in the
+order of these places."""
 
 Content = str | Sequence[Mapping[str, Any]]
-"""Content of a job's message: text, or text parts and places of images."""
+"""Content of a message in a job: text, or a list of text parts and `PLACE` parts."""
 
 
 def text_of(content: Content) -> str:
-    """Return the text of a message's content without its images."""
+    """Return the text in a message's content, without its images."""
     if isinstance(content, str):
         return content
     return "\n".join(part["text"] for part in content if part["type"] == "text")

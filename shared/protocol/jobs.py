@@ -8,6 +8,7 @@ from shared.protocol.capabilities import Feature
 from shared.protocol.embeddings import EmbeddingParams
 from shared.protocol.ids import AdapterVersion, ApiId, JobId
 from shared.protocol.sampling import TokenSampling
+from shared.protocol.scoring import ScoringParams
 from shared.protocol.tools import ToolUse
 from shared.reasoning_form import ReasoningForm
 
@@ -18,8 +19,8 @@ MAX_LEFT_MS = 10**12
 """Value of `ClaimedJob.left_ms` for a job without a deadline, in milliseconds (about 30 years)."""
 
 MAX_EMBEDDED = 8
-"""Maximum number of sequences that a job for embeddings takes up on a worker. Such a job may have
-thousands of prompts, but prompts of other jobs are computed first."""
+"""Maximum number of sequences that a job for embeddings or scores takes up on a worker. Such a job
+may have thousands of prompts, but prompts of other jobs are computed first."""
 
 
 class Endpoint(StrEnum):
@@ -31,6 +32,8 @@ class Endpoint(StrEnum):
     """`/v1/completions`. The job has `prompts`."""
     EMBEDDINGS = "embeddings"
     """`/v1/embeddings`. The job has `prompts` and `embedding`."""
+    SCORES = "scores"
+    """`/v1/score` or `/v1/rerank`. The job has `prompts` and `scoring`."""
 
 
 class View(StrEnum):
@@ -42,17 +45,21 @@ class View(StrEnum):
     """`/v1/responses`. The job's endpoint is CHAT."""
     MESSAGES = "messages"
     """`/v1/messages`, Anthropic's API. The job's endpoint is CHAT."""
+    GENERATE = "generate"
+    """`/generate`, SGLang's API. The job's endpoint is COMPLETIONS."""
+    OLLAMA = "ollama"
+    """`/api/chat` and the other routes of Ollama's API. The job may have any endpoint."""
 
 
 class PromptEnd(StrEnum):
     """How the prompt of a chat ends."""
 
     ANSWER = "answer"
-    """With the header of a new answer, as usual."""
+    """With the header of a new answer. This is the usual case."""
     MESSAGE = "message"
-    """With the unfinished last message. The answer continues it."""
+    """With the last message, which is unfinished. The answer continues it."""
     NOTHING = "nothing"
-    """With the complete last message."""
+    """With the last message, which is complete. No header follows it."""
 
 
 class JobState(StrEnum):
@@ -101,6 +108,8 @@ class SamplingParams(TokenSampling):
     """Number of tokens to keep of each prompt, from its end; None keeps all."""
     n: int = 1
     ignore_eos: bool = False
+    cache_salt: str = ""
+    """Requests share cached keys and values of prompts only if their salts are equal."""
     left_out: tuple[str, ...] = ()
     """Names of parameters that the client didn't send. If the job's adapter has defaults for them,
     the defaults apply."""
@@ -187,9 +196,11 @@ class Job(AnswerFormat):
     images: tuple[str, ...] = ()
     """Chat only: files of the images, in base64, in the order of their places in the messages."""
     prompts: tuple[Prompt, ...] = ()
-    """Completions and embeddings: the prompts of the request."""
+    """Completions, embeddings and scores: the prompts of the request."""
     embedding: EmbeddingParams | None = None
     """Embeddings only: how to compute the embedding of each prompt."""
+    scoring: ScoringParams | None = None
+    """Scores only: how to score each prompt."""
     echo: bool = False
     """Completions only: whether each choice's text begins with the prompt."""
     tools: ToolUse | None = None
@@ -198,6 +209,8 @@ class Job(AnswerFormat):
     """Chat only: further variables of the chat template."""
     prompt_end: PromptEnd = PromptEnd.ANSWER
     """Chat only: how the prompt ends."""
+    rid: str = ""
+    """Name that the client gave the request, and by which it can cancel the job. Empty if none."""
     traceparent: str | None = None
     """W3C header that continues the trace of the request; None if the request isn't traced."""
 
@@ -232,7 +245,8 @@ class Job(AnswerFormat):
     @property
     def num_sequences(self) -> int:
         """Number of sequences that the job takes up on a worker."""
-        return min(self.num_choices, MAX_EMBEDDED) if self.embedding else self.num_choices
+        generates = self.embedding is None and self.scoring is None
+        return self.num_choices if generates else min(self.num_choices, MAX_EMBEDDED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,7 @@ from dataclasses import fields
 from typing import Any
 
 Forms = dict[str, Callable[[Any], Any]]
-"""Functions that decode single fields from JSON values, by field name."""
+"""For each field that needs it, the function that decodes its JSON value."""
 
 
 def known_fields(

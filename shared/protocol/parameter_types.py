@@ -7,7 +7,8 @@ from typing import Any
 from shared.protocol.tools import ToolForm, ToolUse
 
 UNTYPED_VALUES = (ToolForm.QWEN3_CODER, ToolForm.GLM45)
-"""Forms that write strings without quotes. Only the schema shows whether `5` is a string."""
+"""Forms in which strings have no quotes. Only a parameter's schema shows whether `5` is a
+string."""
 MAX_TYPED = 1024
 """Maximum number of parameters of one request whose types are kept with its answer. The values of
 further parameters are decoded as strings."""
@@ -17,7 +18,7 @@ _STRING = frozenset(("string",))
 
 
 def parameter_types(function: Mapping[str, Any]) -> dict[str, frozenset[str]]:
-    """Return the JSON types of a function's parameters, without those that can only be strings."""
+    """Return the JSON types of a function's parameters, omitting those that are only strings."""
     schema = function.get("parameters")
     properties = schema.get("properties") if isinstance(schema, dict) else None
     if not isinstance(properties, dict):
@@ -68,7 +69,7 @@ def _types(schema: Any, root: Any) -> set[str]:
 
 
 def _resolve(reference: str, root: Any) -> Any:
-    """Return the part of `root` that a local reference (`#/$defs/city`) names, or None."""
+    """Return the part of `root` that a local reference such as `#/$defs/city` names, or None."""
     target = root if reference.startswith("#") else None
     for key in reference.removeprefix("#").strip("/").split("/"):
         if key:

@@ -27,6 +27,7 @@ from shared.protocol.codec import decode_job
 from shared.protocol.ids import InspectionId, JobId
 from shared.protocol.jobs import ClaimedJob, Job
 from shared.protocol.retry_after import retry_after_full_s
+from shared.protocol.workers import WorkerMode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +112,8 @@ class Standing:
     """Jobs of the worker that clients have cancelled."""
     num_forgotten: int = 0
     """Number of versions that the registry has deleted so far. Only heartbeats set it."""
+    mode: WorkerMode = WorkerMode.SERVING
+    """Whether the worker takes jobs. Only heartbeats set it."""
     num_lost: int = 0
     """Number of the worker's acknowledged publications that Redis has lost in a failover. Only
     publications set it."""

@@ -26,6 +26,8 @@ class Usage:
     completion_tokens: int
     cached_tokens: int = 0
     """Number of prompt tokens that were found in the prefix cache."""
+    reasoning_tokens: int = 0
+    """Number of completion tokens between the markers of reasoning."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +37,8 @@ class Choice:
     text: str
     finish: FinishReason
     ids: tuple[int, ...]
+    stop: str | int | None = None
+    """What ended the choice, in the form of `Tokens.stop`."""
     logprobs: tuple[PositionLogprobs, ...] = ()
     """Logprobs of `ids`, in the form of `Tokens.logprobs`."""
     prompt_logprobs: tuple[PositionLogprobs, ...] = ()

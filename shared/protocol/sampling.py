@@ -22,8 +22,8 @@ class TokenSampling:
     """Number of likeliest tokens to sample from; 0 samples from all tokens."""
     min_p: float = 0.0
     top_n_sigma: float = 0.0
-    """Number of standard deviations by which the logit of a sampled token may be below the largest
-    logit; 0 and less allow all tokens."""
+    """Maximum distance of a sampled token's logit below the largest logit, in standard deviations
+    of the logits; 0 and less allow all tokens."""
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     repetition_penalty: float = 1.0
@@ -37,13 +37,14 @@ class TokenSampling:
     logprobs: int | None = None
     """Number of likeliest tokens to report with each token; None reports no logprobs."""
     logprob_token_ids: tuple[int, ...] = ()
-    """Tokens to report with each output token; empty reports the likeliest tokens instead."""
+    """Token ids whose logprobs are reported with each output token; if empty, the likeliest tokens
+    are reported instead."""
     prompt_logprobs: int | None = None
     """Number of likeliest tokens to report with each token of the prompt, in addition to that token
     itself and its rank; None reports no scores of prompts."""
 
     def values(self) -> dict[str, Any]:
-        """Return the parameters of this class by name, without those of subclasses."""
+        """Return the parameters of this class by name, without parameters of subclasses."""
         return {name: getattr(self, name) for name in _NAMES}
 
 

@@ -33,6 +33,9 @@ class ToolForm(StrEnum):
     GLM 4.5 and later."""
     GRANITE = "granite"
     """`<|tool_call|>[{"name": ..., "arguments": {...}}, ...]`. Used by Granite 3."""
+    GENERIC = "generic"
+    """The calls of `HERMES`, for models whose chat template shows no tools. The worker describes
+    the tools and this form in the messages, and a grammar keeps each call valid."""
 
 
 ToolSetting = Literal[
@@ -47,9 +50,19 @@ ToolSetting = Literal[
     "deepseek_v31",
     "glm45",
     "granite",
+    "generic",
     "none",
 ]
 """Values of --tool-call-parser."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolSettings:
+    """Settings of a worker for tool calls."""
+
+    form: ToolSetting = "auto"
+    allows_generic: bool = True
+    """Whether models whose chat template shows no tools call tools in the generic form."""
 
 
 HERMES_OPEN, HERMES_CLOSE = "<tool_call>", "</tool_call>"
@@ -71,6 +84,7 @@ VISIBLE_TAGS = frozenset(
 
 CALL_ENDS = {
     ToolForm.HERMES: HERMES_CLOSE,
+    ToolForm.GENERIC: HERMES_CLOSE,
     ToolForm.QWEN3_CODER: HERMES_CLOSE,
     ToolForm.DEEPSEEK_V3: DEEPSEEK_END,
     ToolForm.DEEPSEEK_V31: DEEPSEEK_END,

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Literal
 
 from shared.protocol.capabilities import EVERYTHING, Capabilities
 from shared.protocol.ids import AdapterVersion
@@ -12,6 +14,27 @@ FIRST_TOKEN_BOUNDS_S = tuple(0.005 * 1.5**power for power in range(24))
 One more bucket has all longer times. The bounds must not change, because workers of two releases
 may add to the same totals. `reap.lua` has the number of buckets.
 """
+
+
+class WorkerMode(StrEnum):
+    """Whether a worker takes jobs. Operators set it, and `set_mode.lua` stores it."""
+
+    SERVING = ""
+    PAUSED = "paused"
+    """It takes no jobs, and finishes those that it has."""
+    DRAINING = "draining"
+    """As PAUSED, but it hands over the jobs that haven't ended within its `drain_s`."""
+
+    @property
+    def shown(self) -> Literal["serving", "paused", "draining"]:
+        """Name of the mode in the API."""
+        match self:
+            case WorkerMode.SERVING:
+                return "serving"
+            case WorkerMode.PAUSED:
+                return "paused"
+            case WorkerMode.DRAINING:
+                return "draining"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -46,7 +46,7 @@ class Span:
 
     @property
     def traceparent(self) -> str | None:
-        """W3C header that makes other spans children of this one; None if this isn't sampled."""
+        """W3C header that makes another span a child of this span; None without sampling."""
         context = self._span.get_span_context()
         if not context.trace_flags.sampled:
             return None
@@ -57,7 +57,7 @@ class Span:
         self._span.update_name(name)
 
     def set(self, attributes: Attributes) -> None:
-        """Add attributes to the span, or replace those that it has."""
+        """Add attributes to the span, or replace attributes of the same names."""
         self._span.set_attributes(_present(attributes))
 
     def event(self, name: str, attributes: Attributes, *, at_ns: int) -> None:
@@ -151,7 +151,10 @@ def _resource(service: str, pool: str) -> Resource:
 
 
 def _unless_set(variable: str, value: int) -> int | None:
-    """Return `value`, or None if the variable is set, so that OpenTelemetry reads the variable."""
+    """Return `value`, or None if the environment variable `variable` is set.
+
+    If a setting is None, OpenTelemetry reads the environment variable itself.
+    """
     return None if variable in os.environ else value
 
 

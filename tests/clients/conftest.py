@@ -14,7 +14,8 @@ from weather_chat import BASE, CALLER, TEMPLATE, examples
 pytest_runtest_makereport = show_logs
 
 VENV = Path(__file__).parents[2] / ".venv-clients"
-KEY = "key-of-the-clients"
+KEY = "tml-key-of-the-clients"
+"""Key of the server. Tinker's client demands the prefix."""
 TIMEOUT_S = 100.0
 
 

@@ -15,6 +15,9 @@ from console_pool import ADAPTERS, BASE, FLAGS
 from playwright.async_api import Browser
 from servers import Server, lorikeet_up, show_logs
 
+from shared.store.redis.connection import Redis, connect
+from shared.store.redis.keys import Keys
+
 __all__ = ["pytest_runtest_makereport"]
 
 pytest_runtest_makereport = show_logs
@@ -54,3 +57,11 @@ async def open_page(browser: Browser) -> AsyncIterator[OpenPage]:
 async def console(open_page: OpenPage, server: Server) -> ConsolePage:
     """A tab of the shared server, 1280 pixels wide, in the light theme."""
     return await open_page(server.url)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def session_redis(redis_url: str, keys: Keys) -> AsyncIterator[Redis]:
+    """Client of Redis in the event loop of the browser. The pool's keys expire with the server."""
+    client = connect(redis_url)
+    yield client
+    await client.aclose()

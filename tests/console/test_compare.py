@@ -124,7 +124,10 @@ async def test_two_adapters_are_compared(console: ConsolePage, server: Server) -
     await console.check_accessibility()
 
 
-@pytest.mark.parametrize("is_reopened", [False, True], ids=["reloaded", "reopened"])
+@pytest.mark.parametrize(
+    "is_reopened",
+    [pytest.param(False, id="reloaded", marks=pytest.mark.long), pytest.param(True, id="reopened")],
+)
 async def test_the_streams_of_a_tab_continue_exactly(
     open_page: OpenPage, server: Server, is_reopened: bool
 ) -> None:
@@ -237,8 +240,10 @@ KEPT_WITHOUT_TOKENS = """(isWithoutText) => {
 
 @pytest.mark.parametrize(
     ("num_free", "is_asked_again"),
-    [(3_000, False), (1_500, True)],
-    ids=["without the tokens", "without the text"],
+    [
+        pytest.param(3_000, False, id="without the tokens", marks=pytest.mark.long),
+        pytest.param(1_500, True, id="without the text"),
+    ],
 )
 async def test_a_run_larger_than_the_storage_survives_a_reload(
     console: ConsolePage, server: Server, num_free: int, is_asked_again: bool

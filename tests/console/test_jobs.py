@@ -38,7 +38,7 @@ def row(page: Page, job: str) -> Any:
 
 
 async def choose(page: Page, *, model: str) -> None:
-    await page.get_by_label("Model", exact=True).fill(model)
+    await page.get_by_role("combobox", name="Model").fill(model)
     await page.keyboard.press("Enter")
 
 
@@ -148,11 +148,16 @@ async def test_answers_of_every_endpoint_are_shown_and_stay_text(
         "chat/completions": {"messages": messages, "background": True},
         "responses": {"input": HOSTILE, "background": True},
         "messages": {"messages": messages},
+        "api/chat": {"messages": messages, "stream": False},
+        "api/generate": {"prompt": HOSTILE, "stream": True},
     }
     for endpoint, fields in asked.items():
         size = "max_output_tokens" if endpoint == "responses" else "max_tokens"
+        body, path = {"model": "sql", size: 3, **fields}, f"/v1/{endpoint}"
+        if endpoint.startswith("api/"):
+            body, path = {"model": "sql", "options": {"num_predict": 3}, **fields}, f"/{endpoint}"
         async with httpx.AsyncClient(base_url=narrow.url, timeout=30) as http:
-            reply = await http.post(f"/v1/{endpoint}", json={"model": "sql", size: 3, **fields})
+            reply = await http.post(path, json=body)
         assert reply.status_code < 300, reply.text
         job = reply.headers["x-lorikeet-job"]
         shown = await page.open(f"jobs/{job}")
@@ -162,6 +167,26 @@ async def test_answers_of_every_endpoint_are_shown_and_stay_text(
         await expect(text).to_have_text(re.compile(f"^{start}[0-9a-f]{{8,24}}$"))
         assert await shown.locator("main img, dialog img").count() == 0
         await expect(shown).to_have_title("Jobs · Lorikeet")
+
+
+async def test_a_running_job_of_ollamas_api_is_followed_live(
+    page: ConsolePage, narrow: Server
+) -> None:
+    options = {"num_predict": 250, "seed": 3}
+    body = {"model": "support", "prompt": "p", "raw": True, "options": options}
+    async with (
+        httpx.AsyncClient(base_url=narrow.url, timeout=60) as http,
+        http.stream("POST", "/api/generate", json=body) as reply,
+    ):
+        job = reply.headers["x-lorikeet-job"]
+        received = asyncio.ensure_future(reply.aread())
+        shown = await page.open(f"jobs/{job}")
+        text = shown.get_by_role("region", name="Text of the answer")
+        await expect(shown.get_by_role("dialog", name="Job")).to_contain_text("live")
+        await expect(text).to_have_text(re.compile("^[0-9a-f]{80,}$"))
+        assert b'"done":true' in await received
+    await expect(text).to_have_text(get_job(narrow, job)["answer"]["response"])
+    await expect(shown.get_by_role("dialog", name="Job")).not_to_contain_text("live")
 
 
 async def test_an_unknown_job_says_so(page: ConsolePage) -> None:

@@ -1,10 +1,8 @@
 """The Pool page of healthy pools, of empty and of large ones."""
 
 import asyncio
-import json
 import re
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
 import pytest
@@ -13,12 +11,13 @@ from api_support import running_app
 from console_browser import RECORD_ANNOUNCEMENTS, ConsolePage, OpenPage
 from console_crowd import Crowd
 from console_pool import ADAPTERS, BASE, cancel_jobs, start_jobs
+from console_trace import traced_tasks
 from playwright.async_api import Browser, Page, expect
 from servers import Server
 
 from shared.settings import ApiSettings
 from shared.store.adapters.registry import Registry
-from shared.store.redis.connection import Redis, connect
+from shared.store.redis.connection import Redis
 from shared.store.redis.keys import Keys
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.slow]
@@ -44,7 +43,7 @@ async def test_the_grid_the_figures_and_the_table_show_the_pool(
     page = await console.open("pool")
     names = page.locator(".grid-adapter")
     await expect(names).to_have_text([BASE, *ADAPTERS])
-    await expect(page.get_by_role("grid").get_by_role("columnheader")).to_have_count(3 + 2)
+    await expect(page.get_by_role("grid").get_by_role("columnheader")).to_have_count(3 + 2 + 1)
     await expect(page.locator(cells(page, "pirate"))).to_have_text(["●", "●"])
     running = page.locator(cells(page, "sql"))
     total = "cells => cells.reduce((sum, cell) => sum + (Number(cell.textContent) || 0), 0)"
@@ -58,7 +57,9 @@ async def test_the_grid_the_figures_and_the_table_show_the_pool(
 
     tiles = page.locator(".tile")
     await expect(tiles.filter(has_text="Workers")).to_contain_text("2")
-    await expect(tiles.filter(has_text="Running")).to_contain_text(f"{NUM_JOBS} of 128 slots")
+    await expect(tiles.filter(has_text="Running")).to_contain_text(
+        f"{NUM_JOBS} {NUM_JOBS} of 128 slots"
+    )
     await expect(page.get_by_role("img")).to_have_count(3)
     # Six jobs produce 50 tokens per second each.
     plot = re.compile(r"Tokens per second: \S+ [1-9]\d\d$")
@@ -86,8 +87,8 @@ async def test_arrow_keys_move_over_the_grid_and_one_cell_is_in_the_tab_order(
     await expect(page.locator(cells(page, "support"))).to_have_count(2)
     await page.get_by_label("Order of the adapters").focus()
     await page.keyboard.press("Tab")
-    await expect(grid.get_by_role("rowheader").first).to_be_focused()
-    for key in ("ArrowDown", "ArrowRight", "ArrowRight", "ArrowRight"):
+    await expect(grid.get_by_role("rowheader").first.get_by_role("link")).to_be_focused()
+    for key in ("ArrowDown", "ArrowRight", "ArrowRight"):
         await page.keyboard.press(key)
     await expect(page.locator(cells(page, "pirate")).last).to_be_focused()
     await expect(page.locator("#grid-readout")).to_contain_text("pirate on ")
@@ -95,7 +96,7 @@ async def test_arrow_keys_move_over_the_grid_and_one_cell_is_in_the_tab_order(
     await page.keyboard.press("End")
     await page.keyboard.press("ArrowUp")
     await page.keyboard.press("ArrowUp")
-    await expect(grid.get_by_role("columnheader").last).to_be_focused()
+    await expect(grid.locator(".grid-worker").last.get_by_role("link")).to_be_focused()
     await expect(grid.locator('[tabindex="0"]')).to_have_count(1)
     await page.keyboard.press("Tab")
     await expect(grid.locator(":focus")).to_have_count(0)
@@ -122,7 +123,6 @@ async def test_reduced_motion_stops_all_animations(open_page: OpenPage, server: 
 NUM_ADAPTERS, NUM_WORKERS = 100, 16
 MAX_TASK_MS = 50
 ATTEMPTS = 2
-TRACED = ["toplevel", "devtools.timeline", "disabled-by-default-devtools.timeline"]
 BUSY_FOR_A_SECOND = """
 new Promise((done) => setTimeout(() => {
     const end = performance.now() + 1000;
@@ -138,14 +138,6 @@ new Promise((done) => {
     setTimeout(() => done(changes), 4000);
 })
 """
-
-
-@pytest_asyncio.fixture(loop_scope="session")
-async def session_redis(redis_url: str, keys: Keys) -> AsyncIterator[Redis]:
-    """Client of Redis in the event loop of the browser. The pool's keys expire with the server."""
-    client = connect(redis_url)
-    yield client
-    await client.aclose()
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -231,29 +223,3 @@ async def test_old_incidents_are_not_announced(
     assert len(announced) == 1, announced
     assert "joined" in announced[0]
     await page.close()
-
-
-@asynccontextmanager
-async def traced_tasks(browser: Browser, page: Page) -> AsyncIterator[list[float]]:
-    """Yield a list that holds the CPU times of the page's tasks in ms, once the block has ended.
-
-    Unlike durations, CPU times don't grow if other processes interrupt the browser.
-    """
-    tasks: list[float] = []
-    await browser.start_tracing(page=page, categories=TRACED)
-    try:
-        yield tasks
-    finally:
-        events = json.loads(await browser.stop_tracing())["traceEvents"]
-    threads = {
-        (event["pid"], event["tid"])
-        for event in events
-        if event["name"] == "thread_name" and event["args"]["name"] == "CrRendererMain"
-    }
-    tasks += [
-        event["tdur"] / 1000
-        for event in events
-        if event["name"] == "RunTask"
-        and "tdur" in event
-        and (event["pid"], event["tid"]) in threads
-    ]

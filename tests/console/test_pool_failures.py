@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
-from console_browser import RECORD_ANNOUNCEMENTS, ConsolePage
+from console_browser import RECORD_ANNOUNCEMENTS, ConsolePage, OpenPage
 from console_pool import cancel_jobs, start_jobs
 from playwright.async_api import Page, expect
 from servers import Server, pid_of
@@ -53,7 +53,7 @@ async def test_the_jobs_of_a_killed_worker_are_seen_moving(
     lost = page.locator(".incident[data-kind=worker_lost]").first
     await expect(lost).to_contain_text(f"Worker {short(worker)} was lost: its {running} job")
     await page.wait_for_function("announced.some((text) => text.includes('was lost'))")
-    head = page.locator(f'.grid-worker:text-is("{short(worker)}")')
+    head = page.locator(f'.grid-worker:has-text("{short(worker)}")')
     await expect(head).to_have_attribute("data-gone", "lost")
     await page.wait_for_function(
         f"() => [...document.querySelectorAll('.grid .cell-running')]"
@@ -65,6 +65,7 @@ async def test_the_jobs_of_a_killed_worker_are_seen_moving(
     cancel_jobs(server, ids)
 
 
+@pytest.mark.long
 async def test_a_loss_of_the_front_end_or_of_redis_is_shown_until_it_is_back(
     console: ConsolePage, server: Server
 ) -> None:
@@ -96,6 +97,41 @@ async def test_a_loss_of_the_front_end_or_of_redis_is_shown_until_it_is_back(
     await expect(warning).to_be_hidden()
 
 
+AWAY = "can't be reached"
+PAGES = {
+    "adapters": ".adapter",
+    "jobs": ".pager",
+    "usage": ".usage-bars svg",
+    "keys": ".notice-empty",
+    "compare": ".compare-column",
+    "chat": ".chat-form",
+}
+"""What each page shows while Redis answers."""
+
+
+@pytest.mark.long
+async def test_every_page_says_that_redis_is_away_and_goes_on_once_it_is_back(
+    console: ConsolePage, open_page: OpenPage, server: Server
+) -> None:
+    tabs = {name: await open_page(server.url) for name in PAGES}
+    for name, tab in tabs.items():
+        tab.expect_log("status of 503")
+        page = await tab.open(name)
+        await expect(page.locator(PAGES[name]).first).to_be_visible()
+    server.kill_redis()
+    try:
+        for tab in tabs.values():
+            await tab.page.reload()
+            await expect(tab.page.get_by_role("alert").first).to_contain_text(AWAY)
+            await tab.check_accessibility()
+    finally:
+        server.start_redis_again()
+    server.wait_for_workers(2)
+    for name, tab in tabs.items():
+        await expect(tab.page.get_by_role("alert")).to_have_count(0)
+        await expect(tab.page.locator(PAGES[name]).first).to_be_visible()
+
+
 async def test_a_front_end_that_is_silent_from_the_start_is_shown(
     console: ConsolePage, server: Server
 ) -> None:
@@ -103,7 +139,6 @@ async def test_a_front_end_that_is_silent_from_the_start_is_shown(
     await console.page.clock.install()
     page = await console.open("compare")
     await expect(page.get_by_label("Prompt", exact=True)).to_be_visible()
-    await page.evaluate("import('./static/pages/pool.js').then(() => null)")
     front_end = server.children("api")[0]
     front_end.suspend()
     try:
@@ -140,6 +175,6 @@ def short(worker: str) -> str:
 
 async def column_of(page: Page, worker: str) -> int:
     """Return the place of a worker's column, once the grid shows it."""
-    await expect(page.locator(f'.grid-worker:text-is("{short(worker)}")')).to_be_visible()
+    await expect(page.locator(f'.grid-worker:has-text("{short(worker)}")')).to_be_visible()
     heads = await page.locator(".grid-worker").all_text_contents()
     return heads.index(short(worker))

@@ -13,11 +13,14 @@ from servers import Server, lorikeet_up
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.slow]
 
 
+PAGES = ("Pool", "Adapters", "Jobs", "Chat", "Compare", "Usage", "Keys")
+
+
 async def test_the_hash_selects_the_page_and_the_navigation_marks_it(console: ConsolePage) -> None:
     page = await console.open("pool")
     links = page.get_by_role("navigation", name="Pages").get_by_role("link")
-    assert await links.all_text_contents() == ["Pool", "Compare", "Adapters", "Jobs"]
-    for name in ("Compare", "Adapters", "Jobs", "Pool"):
+    assert await links.all_text_contents() == list(PAGES)
+    for name in reversed(PAGES):
         await links.filter(has_text=name).click()
         await expect(page).to_have_title(f"{name} · Lorikeet")
         await expect(page.locator("[aria-current=page]")).to_have_text(name)
@@ -47,22 +50,30 @@ async def test_the_chosen_theme_is_remembered(open_page: OpenPage, server: Serve
     assert await page.evaluate(background) == dark
 
 
-async def test_a_page_that_cannot_be_loaded_or_fails_shows_its_error(console: ConsolePage) -> None:
+async def test_a_console_that_cannot_be_loaded_or_a_page_that_fails_shows_its_error(
+    console: ConsolePage,
+) -> None:
     console.expect_log("ERR_FAILED")
-    broken = "export function mount() { throw new Error('the page broke'); }"
+    page = console.page
 
-    async def break_page(route: Route) -> None:
-        await route.fulfill(body=broken, content_type="text/javascript")
+    async def break_a_page(route: Route) -> None:
+        reply = await route.fetch()
+        text = await reply.text()
+        start = "const page = new JobsPage(root);"
+        assert start in text
+        broken = "throw new Error('the page broke');"
+        await route.fulfill(response=reply, body=text.replace(start, broken))
 
-    await console.page.route("**/pages/jobs.js", lambda route: route.abort())
-    page = await console.open("jobs")
-    await expect(page.get_by_role("alert")).to_contain_text("pages/jobs.js")
+    await page.route("**/console.js", lambda route: route.abort())
+    await console.open("jobs")
+    await expect(page.get_by_role("alert")).to_contain_text("The console's files can't be loaded.")
     await page.unroute_all()
-    await page.route("**/pages/jobs.js", break_page)
+    await page.route("**/console.js", break_a_page)
     await page.reload()
     await expect(page.get_by_role("alert")).to_contain_text("the page broke")
     await page.get_by_role("link", name="Pool").click()
     await expect(page.get_by_role("grid")).to_be_visible()
+    await page.unroute_all()
 
 
 ADMIN_KEY, OTHER_KEY, WRONG_KEY = "a" * 20, "b" * 20, "c" * 20
@@ -141,7 +152,9 @@ async def test_a_key_without_admin_rights_is_told_what_it_may_use(
     page = (await open_pool(open_page, url)).page
     await log_in(page, OTHER_KEY)
     await expect(page.get_by_text("This key may not see the pool.")).to_be_visible()
-    await expect(page.get_by_role("main").get_by_role("link")).to_have_text(["Compare", "Jobs"])
+    await expect(page.get_by_role("main").get_by_role("link")).to_have_text(
+        ["Chat", "Compare", "Jobs", "Usage"]
+    )
 
 
 @pytest.mark.parametrize("name", ["pool", "jobs", "adapters"])

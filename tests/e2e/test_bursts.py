@@ -16,7 +16,7 @@ NUM_REQUESTS = 2000
 BASE = "simulated"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 async def test_2000_requests_that_arrive_at_once_are_all_answered(tmp_path: Path) -> None:
     allow_many_connections()
     with lorikeet_up(tmp_path, BASE, "--engine", "simulated") as server:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import httpx
+import ollama
 import openai
 import pytest
 from families import FAMILIES, LLAMA4, Family
@@ -180,6 +181,27 @@ def test_a_thought_precedes_text(choices: Choices, family: Family, scenario: str
     assert message["tool_calls"] is None
 
 
+@each_family
+async def test_ollamas_client_gets_the_thought_and_the_calls(
+    server: Server, family: Family
+) -> None:
+    asked = [{"role": "user", "content": CALL}]
+    options = {"temperature": 0, "num_predict": 400}
+    async with ollama.AsyncClient(host=server.url) as programme:
+        whole = await programme.chat(family.name, asked, tools=TOOLS, options=options)
+        stream = await programme.chat(family.name, asked, tools=TOOLS, options=options, stream=True)
+        parts = [part.message async for part in stream]
+        shown = await programme.show(family.name)
+    calls = [call for part in parts for call in part.tool_calls or ()]
+    for found in (whole.message.tool_calls or (), calls):
+        assert [(c.function.name, c.function.arguments) for c in found] == list(CALLS)
+    thoughts = "".join(part.thinking or "" for part in parts)
+    assert (thoughts or None) == whole.message.thinking == thought(family)
+    assert whole.done_reason == "stop"
+    assert ("thinking" in (shown.capabilities or ())) is family.thinks
+    assert "tools" in (shown.capabilities or ())
+
+
 async def test_an_answer_continues_the_last_message(http: httpx.AsyncClient) -> None:
     async def continued(content: str, **fields: Any) -> dict[str, Any]:
         asked = [{"role": "user", "content": CALL}, {"role": "assistant", "content": content}]
@@ -229,4 +251,6 @@ async def test_a_schema_that_cannot_be_enforced_is_refused_by_name(
     body = {"model": RANDOM, "messages": [{"role": "user", "content": CALL}]}
     tools = [{"type": "function", "function": unclear}]
     error = await error_of(http, {**body, "tools": tools, "tool_choice": "required"})
-    assert ("can't be enforced" in error["message"], error["param"]) == (True, "tools")
+    path = "tools[0].function.parameters"
+    reason = "the schema can't be enforced: keywords that aren't supported: not"
+    assert (error["message"], error["param"]) == (f"{path}: {reason}", path)

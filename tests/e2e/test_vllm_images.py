@@ -22,7 +22,7 @@ from tiny_vision import TOKENS_PER_IMAGE, save_tiny_vision_model, save_vision_ad
 from shared.protocol.capabilities import Feature
 from shared.store.views.pool_views import PoolViews
 
-pytestmark = [pytest.mark.timeout(900), pytest.mark.slow]
+pytestmark = [pytest.mark.timeout(900), pytest.mark.long]
 
 VENV = Path(__file__).parents[2] / ".venv-vllm"
 BASE, ADAPTER = "vision", "adapted"

@@ -3,23 +3,26 @@
 The tests run where `make vllm` has installed vLLM.
 """
 
+import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 import pytest
+import torch
 from engines import random_prompt
 from peft import PeftModel
 from queue_support import eventually
 from served_tiny import TinyModels
 from servers import Server, lorikeet_up, lorikeet_worker, pid_of
 from streams import GreedyStream, check_exact, followed
-from tiny import save_adapter, save_tiny_model, tiny_model
+from tiny import save_adapter, save_tiny_model, tiny_model, tiny_tokenizer
 
 from shared.protocol.capabilities import AdapterKind
 from shared.protocol.ids import WorkerId
@@ -105,7 +108,41 @@ async def test_jobs_that_vllm_cannot_serve_run_on_the_native_worker(
     await eventually(lambda: have_computed(views, expected), within_s=10)
 
 
+LABELS = [70, 200, 9]
+DOCUMENTS = [f"the bird {number} is small" for number in range(12)]
+
+
 @pytest.mark.slow
+async def test_both_engines_compute_the_scores_of_transformers(
+    server: Server, views: PoolViews, models: Models
+) -> None:
+    before = await tokens_by_engine(views)
+    bodies: list[dict[str, Any]] = [
+        {"text_1": "which", "text_2": DOCUMENTS, "scoring": "likelihood"},
+        {"query": "which", "items": DOCUMENTS, "label_token_ids": LABELS},
+    ]
+    text_ids = partial(tiny_tokenizer().encode, add_special_tokens=False)
+    named = [(name, body) for name in (BASE, PLAIN) for body in bodies] * 4
+    async with httpx.AsyncClient(base_url=server.url, timeout=PATIENCE_S) as http:
+        replies = await asyncio.gather(
+            *(http.post("/v1/score", json={"model": name, **body}) for name, body in named)
+        )
+    for (name, body), reply in zip(named, replies, strict=True):
+        answer = reply.raise_for_status().json()
+        for i, document in enumerate(DOCUMENTS):
+            ids = text_ids("which" + document)
+            rows = models.log_softmax(name, ids)
+            if "items" in body:
+                assert answer["scores"][i] == pytest.approx(rows[-1, LABELS].exp(), rel=1e-3)
+            else:
+                context = len(text_ids("which"))
+                scores = rows[:-1].gather(-1, torch.tensor(ids[1:])[:, None])[context - 1 :]
+                assert answer["data"][i]["score"] == pytest.approx(float(scores.sum()), abs=1e-2)
+    after = await tokens_by_engine(views)
+    assert all(after[engine] > before[engine] for engine in ("vllm", "native"))
+
+
+@pytest.mark.long
 async def test_streams_of_a_killed_vllm_worker_continue_on_the_native_worker(
     server: Server, views: PoolViews, models: Models
 ) -> None:
@@ -118,13 +155,8 @@ async def test_streams_of_a_killed_vllm_worker_continue_on_the_native_worker(
     server.wait_for_workers(2, PATIENCE_S)
 
 
-@pytest.mark.parametrize(
-    "signum",
-    [
-        pytest.param(signal.SIGKILL, marks=pytest.mark.slow),
-        pytest.param(signal.SIGTERM, marks=pytest.mark.long),
-    ],
-)
+@pytest.mark.long
+@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM])
 async def test_a_worker_whose_engine_core_dies_leaves_its_streams_to_others(
     server: Server, views: PoolViews, models: Models, signum: signal.Signals
 ) -> None:
@@ -137,7 +169,7 @@ async def test_a_worker_whose_engine_core_dies_leaves_its_streams_to_others(
     server.wait_for_workers(2, PATIENCE_S)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 async def test_streams_of_a_killed_native_worker_continue_on_vllm(
     server: Server, views: PoolViews, models: Models
 ) -> None:

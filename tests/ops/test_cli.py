@@ -65,8 +65,8 @@ def test_version_is_printed(run: Run) -> None:
         (["up", "--host", "example.org"], "needs API keys: give --api-key"),
         (["api", "--host", "0.0.0.0"], "needs API keys: give --api-key"),
         (["api", "--api-key", "short"], "--api-key: key 1 is shorter than"),
-        (["queue", "--pool", "no spaces"], "--pool"),
-        (["queue", "--redis-url", "localhost:6379"], "--redis-url"),
+        (["audit", "--pool", "no spaces"], "--pool"),
+        (["audit", "--redis-url", "localhost:6379"], "--redis-url"),
         (
             ["worker", "--model", "m", "--adapters", "--threads", "1"],
             "--adapters: give at least one adapter between it and --threads",
@@ -92,7 +92,7 @@ def test_a_wrong_setting_ends_with_one_line_and_code_2(
         (["worker", "--kv-cache-mb", "much"], "--kv-cache-mb"),
         (["worker", "--dtype", "int4"], "--dtype"),
         (["api", "--prot", "80"], "--prot"),
-        (["serve"], "serve"),
+        (["sevre"], "sevre"),
     ],
 )
 def test_a_malformed_command_line_ends_with_code_2(run: Run, words: list[str], part: str) -> None:
@@ -139,7 +139,7 @@ def locked_redis() -> Iterator[str]:
     "words",
     [
         *(["api", "--port", "0"], ["worker", "m"], ["control"], ["up", "m", "--port", "0"]),
-        *(["queue"], ["audit"], ["jobs", "dead"], ["health", "worker"]),
+        *(["health", "worker"], ["keys", "list"]),
     ],
     ids=" ".join,
 )
@@ -155,7 +155,13 @@ def test_a_redis_that_wants_a_password_is_named(
 
 @pytest.mark.parametrize(
     "words",
-    [["queue"], ["control"], ["worker", "m"], ["api", "--port", "0"], ["up", "m", "--port", "0"]],
+    [
+        ["keys", "list"],
+        ["control"],
+        ["worker", "m"],
+        ["api", "--port", "0"],
+        ["up", "m", "--port", "0"],
+    ],
 )
 def test_redis_out_of_reach_ends_with_one_line_and_code_1(run: Run, words: list[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as unused:
@@ -189,7 +195,7 @@ def test_an_error_from_a_task_group_ends_with_one_line(
     run: Run, monkeypatch: pytest.MonkeyPatch, error: LorikeetError, code: int
 ) -> None:
     raise_in_app(monkeypatch, ExceptionGroup("tasks", [ExceptionGroup("inner", [error])]))
-    assert run("queue") == (code, "lorikeet: bad\n")
+    assert run("status") == (code, "lorikeet: bad\n")
 
 
 def test_an_unexpected_error_is_not_hidden_by_an_expected_one(
@@ -255,7 +261,30 @@ def test_defaults_are_shown() -> None:
     )
 
 
-@pytest.mark.parametrize("words", [("chat",), ("adapters",), ("adapters", "load"), ("eval-demo",)])
+@pytest.mark.parametrize("command", ["up", "api", "worker"])
+def test_help_shows_the_common_flags_and_help_all_shows_every_one(command: str) -> None:
+    common = " ".join(help_of((command,), 80))
+    everything = lorikeet(command, "--help-all", terminal_width=80, prog_name="lorikeet")
+    flags = {
+        option
+        for words, each in commands()
+        if words == ("lorikeet", command)
+        for parameter in each.params
+        for option in (*parameter.opts, *parameter.secondary_opts)
+        if option.startswith("--")
+    }
+    shown = {flag for flag in flags if re.search(rf"{flag}\b(?!-)", common)}
+    assert len(shown) <= 26
+    assert {"--redis-url", "--pool"} <= shown
+    assert [flag for flag in flags if not re.search(rf"{flag}\b(?!-)", everything)] == []
+    assert (
+        f"with {len([f for f in flags if not f.startswith('--no-')]) - len(shown)} more" in common
+    )
+
+
+@pytest.mark.parametrize(
+    "words", [("chat",), ("adapters",), ("adapters", "load"), ("jobs",), ("bench",)]
+)
 def test_clients_name_the_variable_of_the_url(words: tuple[str, ...]) -> None:
     text = " ".join(" ".join(help_of(words, 80)).split())
-    assert "By default that in LORIKEET_URL, else http://127.0.0.1:23333." in text
+    assert "By default that in LORIKEET_URL, else that of the last `lorikeet login`" in text

@@ -31,11 +31,12 @@ OF_OTHER_PROGRAMS = {
     *("--key", "--prometheus"),  # python -m ops.lab.dashboard
     *("--baseline", "--level", "--quick", "--results", "--rounds", "--vllm"),  # make bench
     *("--gguf", "--llama"),  # python -m ops.lab.bench int8
+    *("--colocate", "--rollout-external", "--rollout-external-engine-addrs"),  # miles
     *("--commit", "--minutes", "--model-size", "--out"),  # python -m ops.lab.bench gpu
 }
 """Flags of other programs that the manual names."""
 URL = re.compile(
-    r"(?:(?<=\s)|(?<=23333)|^)/(?:v1/[\w/-]+|health|ready|metrics|docs|openapi\.json)\b"
+    r"(?:(?<=\s)|(?<=23333)|^)/(?:(?:v1|api)/[\w/-]+|health|ready|metrics|docs|openapi\.json)\b"
 )
 
 

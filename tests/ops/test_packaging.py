@@ -41,10 +41,13 @@ NEEDS = {
     "tests": {API, WORKER, DEMO, "dev"},
 }
 """Lists and extras that a folder or file may need besides `SHARED`. The longest path wins."""
-FROM_ELSEWHERE = {"triton", "vllm"}
+FROM_ELSEWHERE = {"triton", "utils", "vllm"}
 """Imported where they exist: PyTorch's CUDA wheels install Triton, and its absence is handled. vLLM
-has a virtual environment of its own, whose packages worker/engine_vllm/requirements*.txt list."""
-OTHER_ENVIRONMENT = [ROOT / "tests" / "clients" / name for name in ("scenarios", "streams")]
+has a virtual environment of its own, whose packages worker/engine_vllm/requirements*.txt list. The
+tests of llama.cpp and LMDeploy have a module `utils`, which ops/lab/peers changes."""
+OTHER_ENVIRONMENT = [
+    ROOT / "tests" / "clients" / name for name in ("scenarios", "generic", "streams")
+]
 """Run in the clients' virtual environment, whose packages tests/clients/requirements.txt lists."""
 SOURCES = sorted(
     path
@@ -131,7 +134,7 @@ def test_without_extras_everything_that_up_and_its_demo_need_is_installed() -> N
 
 def test_the_installed_distribution_is_this_one() -> None:
     assert version(PROJECT["name"]) == PROJECT["version"]
-    assert PROJECT["scripts"] == {"lorikeet": "ops.cli:main"}
+    assert PROJECT["scripts"] == {"lorikeet": "ops.entry:main"}
 
 
 LABORATORY = ("ops/lab/", "ops/bench/")

@@ -25,8 +25,10 @@ def api_process(
     words = [sys.executable, "-c", RUN, redis_url, pool, str(port), str(drain_s)]
     process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     with process:
-        yield process
-        process.kill()
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def is_healthy(port: int) -> bool:

@@ -65,6 +65,7 @@ USAGE_BODY = {
     "total_tokens": 5,
     "completion_tokens": 2,
     "prompt_tokens_details": {"cached_tokens": 0},
+    "completion_tokens_details": {"reasoning_tokens": 0},
 }
 DEADLINE_S = 60.0
 
@@ -300,7 +301,8 @@ def sse_text(response: httpx.Response) -> str:
 
 def error_of(reply: httpx.Response) -> tuple[int, str, str | None]:
     """Return the status of an error response, and `code` and `param` of its body."""
-    error = reply.json()["error"]
+    body = reply.json()
+    error = body if isinstance(body["error"], str) else body["error"]  # Ollama's is a string
     return reply.status_code, error["code"], error["param"]
 
 

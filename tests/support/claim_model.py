@@ -45,6 +45,8 @@ class ClaimModel:
     """Jobs for which other workers drain."""
     loading: Mapping[str, str]
     """Workers that load versions."""
+    is_paused: bool
+    """Whether the pool is paused, so that no worker gets a job."""
     taken: list[Known] = field(default_factory=list)
     queues: dict[str, list[Known]] = field(default_factory=dict)
     """Waiting jobs of each version that the worker serves and has not looked at."""
@@ -55,7 +57,7 @@ class ClaimModel:
         self.is_empty = not owned
         self.only_preemptible_follow = False
         runs_suspect = len(owned) == 1 and owned[0].is_suspect
-        self.is_closed = self.budget.sequences <= 0 or runs_suspect
+        self.is_closed = self.budget.sequences <= 0 or runs_suspect or self.is_paused
         self.cold = self.max_cold
         ready = self.ready()
         own = [self.queues[version] for _, version in ready if version in self.actor.holds]
@@ -82,7 +84,8 @@ class ClaimModel:
         for version, known in self.model.versions.items():
             waiting = self.model.waiting(version)
             needs = Needs(kinds=kinds_of(version), rank=8)
-            if waiting and not known.is_doomed and self.actor.serves.serves(needs):
+            is_open = not known.is_doomed and not known.is_paused
+            if waiting and is_open and self.actor.serves.serves(needs):
                 found.append((waiting[0].score, version))
                 serves = self.actor.serves.serves
                 self.queues[version] = [each for each in waiting if serves(each.needs)]

@@ -34,6 +34,15 @@ new MutationObserver((list) => {
 }).observe(document, { childList: true, subtree: true });
 """
 """Script that keeps in `announced` all that the page announces to screen readers."""
+STICKING_OUT = """
+() => {
+    const { scrollWidth, clientWidth } = document.documentElement;
+    if (scrollWidth === clientWidth) return [];
+    return [...document.querySelectorAll("main *, header *")]
+        .filter((node) => node.getBoundingClientRect().right > clientWidth)
+        .map((node) => node.outerHTML.slice(0, 100));
+}
+"""
 GRAVE = ("serious", "critical")
 """Impacts of axe-core's findings that fail a test."""
 
@@ -73,9 +82,8 @@ class ConsolePage:
         assert not found, "\n".join(found)
 
     async def check_width(self) -> None:
-        """Fail if the page is wider than the window."""
-        wide = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
-        assert await self.page.evaluate(wide) == 0
+        """Fail if the page is wider than the window, and name what sticks out."""
+        assert await self.page.evaluate(STICKING_OUT) == []
 
     def check(self) -> None:
         """Fail if a request went to another host, or if the log has an unexpected line."""

@@ -13,11 +13,16 @@ FLAGS = ("--engine", "simulated", "--simulated-step-ms", "20", "--lease-ms", "15
 """A step gives each running job a token, so a job of 500 tokens takes ten seconds."""
 
 
-def start_jobs(server: Server, model: str, count: int, *, num_tokens: int) -> list[str]:
-    """Start background jobs that produce exactly `num_tokens` tokens each, and return their ids."""
+def start_jobs(
+    server: Server, model: str, count: int, *, num_tokens: int, **fields: Any
+) -> list[str]:
+    """Start background jobs that produce exactly `num_tokens` tokens each, and return their ids.
+
+    `fields` are further fields of the requests.
+    """
     headers = {"Authorization": f"Bearer {server.api_key}"} if server.api_key else {}
     with httpx.Client(base_url=server.url, headers=headers, timeout=20) as http:
-        return [_start(http, model, num_tokens, seed) for seed in range(count)]
+        return [_start(http, model, num_tokens, seed, fields) for seed in range(count)]
 
 
 def get_job(server: Server, job: str) -> dict[str, Any]:
@@ -46,7 +51,9 @@ async def output_of(*words: str, **variables: str) -> str:
     return printed.decode()
 
 
-def _start(http: httpx.Client, model: str, num_tokens: int, seed: int) -> str:
+def _start(
+    http: httpx.Client, model: str, num_tokens: int, seed: int, fields: dict[str, Any]
+) -> str:
     reply = http.post(
         "/v1/completions",
         json={
@@ -56,6 +63,7 @@ def _start(http: httpx.Client, model: str, num_tokens: int, seed: int) -> str:
             "seed": seed,
             "background": True,
             "ignore_eos": True,
+            **fields,
         },
     )
     assert reply.status_code == 202, reply.text

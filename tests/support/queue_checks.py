@@ -2,10 +2,11 @@
 
 import asyncio
 from collections import Counter, defaultdict
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from queue_model import DAILY_TOKENS, VERSIONS, QueueModel
+from queue_model import DAILY_TOKENS, VERSIONS, Known, QueueModel
 from queue_support import API, Actor
 from redis_facts import Facts
 
@@ -16,10 +17,11 @@ from shared.protocol.ids import ApiId, JobId
 from shared.protocol.jobs import JobState
 from shared.store.access.ledger import Ledger, Used
 from shared.store.audit.auditor import Auditor
-from shared.store.jobs.dead_letters import DeadLetters, Unanswered
+from shared.store.jobs.dead_letters import DeadLetters
 from shared.store.redis.connection import Redis
 from shared.store.redis.keys import Keys
 from shared.store.views.incidents import IncidentsView
+from shared.store.views.job_view import JobView, view_of_record
 from shared.store.views.pool_views import PoolViews
 
 OTHER_API = ApiId("api-2")
@@ -43,7 +45,9 @@ class PoolChecks:
         self.expect_versions(facts)
         self.expect_tenants(facts)
         self.expect_workers(facts)
-        await asyncio.gather(facts.check(), self.check_kept(), self.check_account())
+        await asyncio.gather(
+            facts.check(), self.check_kept(), self.check_records(), self.check_account()
+        )
 
     def expect_jobs(self, facts: Facts) -> None:
         keys, jobs = self.keys, self.model.jobs
@@ -63,12 +67,13 @@ class PoolChecks:
         for actor in self.actors.values():
             for version in actor.holds:
                 holders[version].add(actor.id)
-        ready = {}
+        ready, held = dict[str, float](), dict[str, float]()
         for version in VERSIONS:
             scores = {known.job.id: known.score for known in model.waiting(version)}
             facts.scores(keys.queue(version), scores)
             if scores and not model.versions[version].is_doomed:
-                ready[version] = min(scores.values())
+                index = held if model.versions[version].is_paused else ready
+                index[version] = min(scores.values())
             facts.members(keys.holders(version), holders[version])
             unfinished = [k for k in model.jobs.values() if k.is_open and k.job.version == version]
             featured = [known.job.id for known in unfinished if known.job.features]
@@ -84,6 +89,7 @@ class PoolChecks:
                 },
             )
         facts.scores(keys.ready, ready)
+        facts.scores(keys.held, held)
         facts.scores(keys.cold, {v: score for v, score in ready.items() if not holders[v]})
         quarantined = [name for name, v in model.versions.items() if v.is_quarantined]
         facts.ranked(keys.quarantined, quarantined)
@@ -115,6 +121,8 @@ class PoolChecks:
             if of_tenant:
                 facts.expires(keys.tenant(tenant), num_waiting == 0)
             facts.ranked(keys.jobs(tenant), [i for i, k in of_tenant.items() if not k.is_erased])
+        facts.ranked(keys.all_jobs, [i for i, k in model.jobs.items() if not k.is_erased])
+        facts.fields(keys.wide, [k.job.id for k in unfinished if k.job.num_sequences > 1])
 
     def expect_workers(self, facts: Facts) -> None:
         keys = self.keys
@@ -155,6 +163,31 @@ class PoolChecks:
             of_tenants[tenant] += int(num_bytes)
         assert {raw.decode(): score for raw, score in kept} == of_tenants
         assert int(total or 0) == of_tenants.total()
+
+    async def check_records(self) -> None:
+        """Check the indexes of records, and the sums of their bytes."""
+        keys, pipe = self.keys, self.redis.pipeline(transaction=False)
+        pipe.zrange(keys.unanswered, 0, -1, withscores=True)
+        pipe.zrange(keys.unanswered_bytes, 0, -1, withscores=True)
+        pipe.hget(keys.counters, "unanswered")
+        for tenant in TENANTS:
+            pipe.zrange(keys.unanswered_of(tenant), 0, -1, withscores=True)
+        members, by_tenant, total, *of_tenants = await pipe.execute()
+        entries = [raw.decode().split("\t") for raw, _ in members]
+        expected = [
+            known
+            for known in self.model.jobs.values()
+            if not known.is_open and not known.is_erased and known.state is not JobState.DONE
+        ]
+        assert {tuple(entry[:5]) for entry in entries} == {
+            (k.job.id, k.state, k.job.model, k.job.version, k.error or "") for k in expected
+        }
+        num_bytes: Counter[str] = Counter()
+        for *_, size, tenant in entries:
+            num_bytes[tenant] += int(size)
+        assert {raw.decode(): score for raw, score in by_tenant} == num_bytes
+        assert int(total or 0) == num_bytes.total()
+        assert sorted(members) == sorted(each for some in of_tenants for each in some)
 
     async def check_account(self) -> None:
         """Check the tokens that the API key's day counts as used and as reserved."""
@@ -205,11 +238,23 @@ class PoolChecks:
             assert view.state == result.state == known.state
             assert view.error == result.error
             assert (view.error and view.error.code) == known.error
+            moments = [(m.event.value, m.worker, m.reason) for m in view.timeline.moments]
+            assert moments == known.timeline
+            await self.check_record(known, view)
             assert (view.usage.prompt_tokens if view.usage else 0) == known.used
             is_dead, checkpoints = known.state is JobState.DEAD, self.keys.checkpoints(known.job.id)
             assert known.state is not JobState.DONE or not await self.redis.exists(checkpoints)
-            kept = Unanswered(known.job, is_dead) if known.may_retry else None
-            assert await letters.find(JobId(job_id)) == kept
+            kept = await letters.find(JobId(job_id))
+            assert (kept.job if kept else None) == (known.job if known.may_retry else None)
+            assert kept is None or kept.is_dead == is_dead
+
+    async def check_record(self, known: Known, view: JobView) -> None:
+        """Check that exactly the jobs without an answer have a record, with the same data."""
+        raw = await self.redis.get(self.keys.record(known.job.id))
+        assert (raw is None) == (known.state is JobState.DONE)
+        if raw is not None:
+            record = view_of_record(raw)
+            assert replace(record, spec=view.spec) == view
 
     async def check_totals(self) -> None:
         counts, model = await PoolViews(self.redis, self.keys).counts(), self.model
@@ -217,7 +262,9 @@ class PoolChecks:
         found["workers_lost"] = counts.workers_lost
         assert {name: number for name, number in found.items() if number} == model.counts
         newest = await IncidentsView(self.redis, self.keys).newest(200)
-        incidents = [(i.kind, i.job or i.worker or i.version) for i in reversed(newest)]
+        incidents = [
+            (i.kind, i.job or i.worker or i.version or i.process) for i in reversed(newest)
+        ]
         assert incidents == model.incidents[-len(newest) :]
         used: dict[tuple[str, str], Used] = defaultdict(Used)
         for known in model.jobs.values():

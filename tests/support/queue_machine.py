@@ -24,11 +24,16 @@ from shared.protocol.enqueue import EnqueueOptions, IdempotencyKey, QueueLimits
 from shared.protocol.ids import ApiId
 from shared.protocol.jobs import ClaimedJob, JobState
 from shared.protocol.queue_replies import FinishOutcome, ReplicaStanding
+from shared.protocol.timeline import JobEvent
+from shared.protocol.workers import WorkerMode
 from shared.store.access.key_store import KeyStore
+from shared.store.adapters.adapter_pauses import AdapterPauses
 from shared.store.adapters.registry import Registry
 from shared.store.adapters.residency import ResidencyStore
+from shared.store.jobs.pauses import Pauses
 from shared.store.jobs.queue import Queue
 from shared.store.jobs.token_streams import recover
+from shared.store.jobs.worker_modes import ModeOutcome, WorkerModes
 from shared.store.redis.connection import connect
 from shared.store.redis.keys import Keys
 
@@ -76,6 +81,10 @@ class QueueMachine(RuleBasedStateMachine):
         self.residency = ResidencyStore(self.redis, self.keys)
         self.queue = Queue(self.redis, self.keys, residency=self.residency)
         self.registry = Registry(self.redis, self.keys)
+        self.pauses, self.is_paused = Pauses(self.redis, self.keys), False
+        self.adapter_pauses = AdapterPauses(self.redis, self.keys)
+        self.modes = WorkerModes(self.redis, self.keys)
+        self.modes_of: dict[str, WorkerMode] = {}
         store = KeyStore(self.redis, self.keys)
         _, self.key_id = self.run(new_key(store, tokens_per_day=DAILY_TOKENS))
         self.model = QueueModel()
@@ -140,12 +149,15 @@ class QueueMachine(RuleBasedStateMachine):
     def fall_silent(self, api: ApiId) -> None:
         """A front end dies."""
         self.run(self.redis.zincrby(self.keys.apis, -API_DEAD_MS - STALL_MS, api))
+        if api in self.model.reporting:
+            long_ago = -API_DEAD_MS - STALL_MS
+            self.run(self.redis.zincrby(self.keys.processes, long_ago, f"front_end {api}"))
         self.model.living.discard(api)
 
     @rule(api=apis)
     def revive(self, api: ApiId) -> None:
         assert self.run(self.queue.beat_api(api)) == (api not in self.model.living)
-        self.model.living.add(api)
+        self.model.revive(api)
 
     @precondition(lambda self: self.model.jobs)
     @rule(pick=picks)
@@ -199,6 +211,7 @@ class QueueMachine(RuleBasedStateMachine):
             idle=Room(sequences if idle is None else idle, most),
             reserved=self.run(self.reserved_by_others(actor)),
             loading=self.run(self.loading()),
+            is_paused=self.is_paused or bool(self.modes_of.get(actor.id)),
             **limits,
         )
         call = actor.try_claim(sequences=sequences, tokens=most, idle_sequences=idle, **limits)
@@ -238,6 +251,7 @@ class QueueMachine(RuleBasedStateMachine):
             *(self.zombie(name).id, {API: [piece]}, [stored] if is_stored else []),
             claim_epochs={known.job.id: epoch},
             used={known.job.id: known.spent + spends},
+            moments=[(known.job.id, JobEvent.FIRST_TOKEN)],
         )
         if name not in self.actors:
             self.refuse(name, call)
@@ -305,6 +319,7 @@ class QueueMachine(RuleBasedStateMachine):
         call = self.queue.beat(actor.id, lease_ms=60_000, info=actor.info, known=epochs)
         standing = self.run(call)
         assert standing.booked == len(self.model.owned(actor.id))
+        assert standing.mode == self.modes_of.get(actor.id, WorkerMode.SERVING)
         assert standing.cancelled == self.model.cancelled(actor.id)
         assert standing.fenced == {
             job_id
@@ -342,7 +357,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.run(self.queue.leave(actor.id))
         self.forget(actor)
         self.model.incidents.append(("worker_left", actor.id))
-        self.model.release(owned)
+        self.model.release(owned, "worker_left")
         self.wake(owned)
 
     @precondition(lambda self: self.actors)
@@ -383,6 +398,27 @@ class QueueMachine(RuleBasedStateMachine):
         for actor in self.actors.values():
             self.run(self.queue.beat(actor.id, lease_ms=60_000, info=actor.info))
 
+    @rule(is_paused=seldom)
+    def pause_or_continue(self, *, is_paused: bool) -> None:
+        self.run((self.pauses.begin if is_paused else self.pauses.end)(by="red"))
+        self.is_paused = is_paused
+
+    @rule(version=st.sampled_from(VERSIONS), is_paused=st.booleans())
+    def pause_or_resume_adapter(self, version: str, *, is_paused: bool) -> None:
+        name = version.partition("@")[0]
+        assert self.run(self.adapter_pauses.set(name, is_paused=is_paused, by="red"))
+        self.model.versions[version].is_paused = is_paused
+        self.checks.parked = self.run(self.read_parked())
+
+    @precondition(lambda self: self.actors)
+    @rule(pick=picks, mode=st.sampled_from(WorkerMode))
+    def set_mode(self, pick: int, mode: WorkerMode) -> None:
+        actor = self.actor(pick)
+        assert self.run(self.modes.set(actor.id, mode, by="red")) is ModeOutcome.OK
+        self.modes_of[actor.id] = mode
+        if mode is not WorkerMode.SERVING:
+            self.checks.parked.pop(actor.id, None)
+
     @precondition(lambda self: any(k.options.key_id for k in self.model.jobs.values()))
     @rule()
     def begin_another_day(self) -> None:
@@ -406,7 +442,10 @@ class QueueMachine(RuleBasedStateMachine):
     def release_quarantine(self) -> None:
         for name, version in self.model.versions.items():
             if version.is_quarantined:
-                assert self.run(self.registry.release_adapter(name.partition("@")[0])) == name
+                assert (
+                    self.run(self.registry.release_adapter(name.partition("@")[0], by="tester"))
+                    == name
+                )
                 self.model.release_quarantine(name)
 
     @rule(times=st.integers(2, 4), version=st.sampled_from(VERSIONS))
@@ -422,6 +461,9 @@ class QueueMachine(RuleBasedStateMachine):
         await self.redis.hincrby(self.keys.counters, "swept", -STALL_MS)
         for api in (API, OTHER_API):
             await self.redis.zincrby(self.keys.apis, -STALL_MS, api)
+            if api in self.model.reporting:
+                process = f"front_end {api}"
+                await self.redis.zincrby(self.keys.processes, -STALL_MS, process)
         for known in self.model.jobs.values():
             if known.is_open:
                 await self.redis.hincrby(self.keys.job(known.job.id), "enq", -STALL_MS)
@@ -447,6 +489,7 @@ class QueueMachine(RuleBasedStateMachine):
 
     def forget(self, actor: Actor) -> None:
         del self.actors[actor.id]
+        self.modes_of.pop(actor.id, None)
         self.checks.parked.pop(actor.id, None)
 
     def refuse(self, name: str, call: Coroutine[Any, Any, Any]) -> None:
@@ -608,6 +651,9 @@ class QueueMachine(RuleBasedStateMachine):
 
     def drain(self) -> None:
         """A reliable worker ends all remaining jobs."""
+        self.pause_or_continue(is_paused=False)
+        for version in VERSIONS:
+            self.pause_or_resume_adapter(version, is_paused=False)
         while self.actors:
             self.leave()
         self.sweep()

@@ -64,6 +64,10 @@ class Known:
     is_erased: bool = False
     error: ErrorCode | None = None
     used: int = 0
+    timeline: list[tuple[str, str | None, str | None]] = field(
+        default_factory=lambda: [("accepted", None, None), ("queued", None, None)]
+    )
+    """Events with their workers and reasons."""
     finished: tuple[str, int] | None = None
     """Worker and try that ended the job."""
     events: dict[ApiId, list[Any]] = field(default_factory=lambda: defaultdict(list))
@@ -89,6 +93,15 @@ class Known:
     def is_run_by(self, worker: str, epoch: int) -> bool:
         return (self.state, self.owner, self.epoch) == (JobState.RUNNING, worker, epoch)
 
+    def note(self, event: str, reason: str | None = None) -> None:
+        """Add an event of the present claim to the timeline."""
+        self.timeline.append((event, self.owner, reason))
+
+    def note_first_token(self) -> None:
+        events = [event for event, _, _ in self.timeline]
+        if "first_token" not in events[len(events) - events[::-1].index("claimed") :]:
+            self.note("first_token")
+
     def report(self, *event: Any) -> None:
         """Send an event to the API process that accepted the job, and to its followers."""
         for api in {API, *self.apis}:
@@ -101,6 +114,8 @@ class Version:
     is_quarantined: bool = False
     is_doomed: bool = False
     """Whether its waiting jobs are still to be ended."""
+    is_paused: bool = False
+    """Whether its jobs wait because an operator has paused its adapter."""
     requests: int = 0
     tokens: int = 0
 
@@ -136,6 +151,8 @@ class QueueModel:
         self.versions = {version: Version() for version in VERSIONS}
         self.account = Account()
         self.living: set[ApiId] = set()
+        self.reporting: list[ApiId] = []
+        """Front ends whose deaths no sweep has noticed, sorted."""
         self.counts: Counter[str] = Counter()
         self.incidents: list[tuple[str, str | None]] = []
         self.virtual_time = {False: 0.0, True: 0.0}
@@ -203,7 +220,7 @@ class QueueModel:
         if known.state is JobState.QUEUED:
             self._end_unrun(known, JobState.CANCELLED, reason)
         elif known.state is JobState.RUNNING:
-            known.cancelled_by = known.cancelled_by or reason
+            self._ask_to_stop(known, reason)
 
     def attach(self, known: Known, api: ApiId) -> None:
         if known.is_open:
@@ -231,6 +248,7 @@ class QueueModel:
     def start(self, known: Known, worker: str, epoch: int) -> None:
         known.state, known.owner, known.epoch = JobState.RUNNING, worker, epoch
         known.tries += 1
+        known.note("claimed")
         lane = known.job.is_preemptible
         self.virtual_time[lane] = max(self.virtual_time[lane], known.tag)
 
@@ -238,11 +256,12 @@ class QueueModel:
         """Publish a token. If it is stored, its worker says how many tokens the job has `spent`."""
         known.ids.append(token)
         known.report("tokens", try_, token)
+        known.note_first_token()
         if spent is None or not known.options.key_id:
             return
         self.account.meter(known, spent, has_ended=False)
         if not known.held and self.account.tokens + self.account.reserved > MAX_USE:
-            known.cancelled_by = known.cancelled_by or ErrorCode.RATE_LIMIT_EXCEEDED
+            self._ask_to_stop(known, ErrorCode.RATE_LIMIT_EXCEEDED)
 
     def outcome(self, known: Known, worker: str, try_: int, epoch: int) -> FinishOutcome:
         """Return the outcome of a call that ends a job."""
@@ -266,18 +285,19 @@ class QueueModel:
         if state is JobState.DONE:
             version.dead_jobs = 0
 
-    def release(self, jobs: Sequence[Known]) -> None:
+    def release(self, jobs: Sequence[Known], reason: str = "released") -> None:
         for known in jobs:
             if known.cancelled_by:
                 self._end(known, JobState.CANCELLED, known.cancelled_by)
             else:
-                self._requeue(known, "released")
+                self._requeue(known, "released", reason)
 
     def bury(self, worker: str) -> None:
         jobs = self.owned(worker)
         self.incidents.append(("worker_lost", worker))
         self.counts["workers_lost"] += 1
         for known in jobs:
+            known.note("worker_lost")
             if known.cancelled_by:
                 self._end(known, JobState.CANCELLED, known.cancelled_by)
                 continue
@@ -285,7 +305,7 @@ class QueueModel:
             if known.fails >= FAILS_UNTIL_DEAD:
                 self._die(known)
             else:
-                self._requeue(known, "retried")
+                self._requeue(known, "retried", "worker_lost")
 
     def pardon(self, worker: str) -> None:
         """Cancel the charges of a worker that proves alive."""
@@ -299,7 +319,17 @@ class QueueModel:
 
     # Sweeps.
 
+    def revive(self, api: ApiId) -> None:
+        self.living.add(api)
+        if api not in self.reporting:
+            self.reporting = sorted([*self.reporting, api])
+            self.incidents.append(("front_end_joined", api))
+
     def sweep(self) -> None:
+        for api in self.reporting:
+            if api not in self.living:
+                self.incidents.append(("front_end_lost", api))
+        self.reporting = [api for api in self.reporting if api in self.living]
         for known in self.of(JobState.QUEUED):
             if known.is_expired:
                 self.expire(known)
@@ -343,7 +373,13 @@ class QueueModel:
                 self.incidents.append(("adapter_quarantined", name))
             version.is_quarantined = version.is_doomed = True
 
-    def _requeue(self, known: Known, counter: str) -> None:
+    def _ask_to_stop(self, known: Known, reason: ErrorCode) -> None:
+        if not known.cancelled_by:
+            known.cancelled_by = reason
+            known.note("cancelling", reason)
+
+    def _requeue(self, known: Known, counter: str, reason: str) -> None:
+        known.note("requeued", reason)
         known.state, known.owner = JobState.QUEUED, None
         self.counts[counter] += 1
         known.report("retry", known.tries)
@@ -353,6 +389,7 @@ class QueueModel:
         self._end(known, state, error)
 
     def _end(self, known: Known, state: JobState, error: ErrorCode | None, used: int = 0) -> None:
+        known.note("completed" if state is JobState.DONE else state, error)
         known.state, known.owner, known.error, known.used = state, None, error, used
         known.is_abandoned = False
         if error is not None and error.status in (429, 503):

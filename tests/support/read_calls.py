@@ -7,10 +7,14 @@ Calls = list[tuple[str, str]]
 """Tool names and arguments."""
 
 
-def read_calls(use: ToolUse, *chunks: str, emits_early: bool = False) -> tuple[str, Calls]:
+def read_calls(
+    use: ToolUse, *chunks: str, emits_early: bool = False, is_cut: bool = False
+) -> tuple[str, Calls]:
+    """Return the text and the calls. With `is_cut`, a limit of tokens has ended the answer."""
     parser = ToolCallParser(use, emits_early=emits_early)
     text, calls = "", Calls()
-    for piece in [piece for chunk in chunks for piece in parser.feed(chunk)] + parser.close():
+    pieces = [piece for chunk in chunks for piece in parser.feed(chunk)]
+    for piece in pieces + parser.close(is_cut=is_cut):
         match piece:
             case Text():
                 assert piece.text

@@ -21,7 +21,8 @@ def folded(events: Sequence[SseEvent]) -> Folded:
         data.pop("sequence_number", None)
         text = data.pop("delta", None) if "delta" in kind else None
         logprobs = data.pop("logprobs", None) if text is not None else None
-        if text is not None and found and found[-1][:2] == (kind, data):
+        follows = found and found[-1][:2] == (kind, data)
+        if text is not None and follows and _kind(text) == _kind(found[-1][2]):
             *_, before, logprobs_before = found.pop()
             text = _joined(before, text)
             logprobs = [*(logprobs_before or ()), *(logprobs or ())]
@@ -33,3 +34,8 @@ def _joined(before: Any, after: Any) -> Any:
     if isinstance(before, str):
         return before + after
     return {k: v if k == "type" else v + after[k] for k, v in before.items()}
+
+
+def _kind(text: Any) -> Any:
+    """Return the type of a delta of /v1/messages; None for a text."""
+    return text["type"] if isinstance(text, dict) else None

@@ -85,6 +85,7 @@ def _deepseek_v3(call: Call) -> str:
 
 _WRITERS: dict[ToolForm, tuple[str, Callable[[Call], str], str, str]] = {
     ToolForm.HERMES: ("", lambda c: f"<tool_call>\n{_named(c)}\n</tool_call>", "\n", ""),
+    ToolForm.GENERIC: ("", lambda c: f"<tool_call>\n{_named(c)}\n</tool_call>", "\n", ""),
     ToolForm.LLAMA3_JSON: ("", _llama3, "; ", ""),
     ToolForm.MISTRAL: ("[TOOL_CALLS] [", _named, ", ", "]"),
     ToolForm.MISTRAL_ARGS: ("", lambda c: f"[TOOL_CALLS]{c[0]}[ARGS]{_dumps(c[1])}", "", ""),

@@ -209,8 +209,10 @@ async def test_time_in_which_the_process_was_suspended_is_not_counted() -> None:
     watching.cancel()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["engine", "loop"])
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param("engine", marks=pytest.mark.slow), pytest.param("loop", marks=pytest.mark.long)],
+)
 async def test_a_worker_that_hangs_ends_in_time_and_another_finishes_its_jobs(
     kind: str, client: Client, redis_url: str, pool: str
 ) -> None:

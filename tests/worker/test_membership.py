@@ -19,10 +19,12 @@ from shared.cancel_tasks import cancel_tasks
 from shared.errors import LeaseLost, RedisUnavailable, SettingsError
 from shared.protocol.ids import AdapterVersion, JobId, WorkerId
 from shared.protocol.queue_replies import Standing
+from shared.protocol.workers import WorkerMode
 from shared.store.adapters.registry import Registry
 from shared.store.jobs.queue import Queue
 from worker import lease as lease_module
 from worker.adapters.retention import Retention
+from worker.jobs.operator_drain import OperatorDrain
 from worker.jobs.publisher import Publisher
 from worker.jobs.running import RunningJobs
 from worker.lease import BEATS_PER_LEASE, Lease, new_worker_id
@@ -58,6 +60,7 @@ class Setup:
             base=BASE,
             lease_ms=LEASE_MS,
             describe=lambda: INFO,
+            drain=create_autospec(OperatorDrain, instance=True, mode=WorkerMode.SERVING),
         )
 
     async def beat(self, **standing: Any) -> None:
@@ -82,7 +85,8 @@ async def test_adapters_are_registered_again_only_after_the_registry_has_lost_th
     for _ in range(2):
         await setup.membership.enter(WID)
     assert setup.registry.add_adapter.await_args_list == [call(ADAPTER)] * 2
-    as_worker = call(WID, lease_ms=LEASE_MS, info=INFO, residents=["a@1", "b@2"])
+    held, mode = ["a@1", "b@2"], WorkerMode.SERVING
+    as_worker = call(WID, lease_ms=LEASE_MS, info=INFO, residents=held, mode=mode)
     assert setup.queue.register.await_args_list == [as_worker] * 4
 
 

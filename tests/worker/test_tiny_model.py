@@ -67,7 +67,7 @@ def settings(folders: dict[str, Path], pool: str, redis_url: str) -> WorkerSetti
 
 
 def serving(client: Client, settings: WorkerSettings) -> AbstractAsyncContextManager[Worker]:
-    return running_with(client.redis, settings, load_served(settings))
+    return running_with(client.redis, settings, load_served(settings, lambda *_: None))
 
 
 async def versions(client: Client) -> dict[str, AdapterVersion]:

@@ -30,7 +30,7 @@ class Adapters:
     remote: RemoteReads
 
     def reading_threads(self, source: str) -> LoaderThreads:
-        """Return the threads that read the files at `source` when no job is waiting for them."""
+        """Return the threads that read an adapter from `source` while no job waits for it."""
         return self.remote.threads_for(source) or self.inspector_thread
 
     def close(self) -> None:

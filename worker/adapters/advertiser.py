@@ -1,12 +1,13 @@
 """Reports to the pool which adapter versions this worker holds."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Mapping, Sequence
 
 import structlog
 
-from shared.errors import LeaseLost
+from shared.errors import LeaseLost, RedisUnavailable
 from shared.protocol.ids import AdapterVersion
 from shared.store.adapters.residency import ResidencyStore
 from shared.store.redis.retry import retry_until_available
@@ -54,6 +55,11 @@ class Advertiser:
     async def end_load(self, version: AdapterVersion) -> None:
         """Report that this worker no longer loads a version, so that other workers may load it."""
         await self._change([], [version])
+
+    async def report_failed_load(self, version: AdapterVersion, error: Exception) -> None:
+        """Report an incident to the operators: this worker couldn't load a version."""
+        with contextlib.suppress(RedisUnavailable):
+            await self._store.record_failed_load(self._lease.wid, version, str(error))
 
     async def is_held_elsewhere(self, version: AdapterVersion) -> bool:
         """Return whether another worker holds a version."""

@@ -24,15 +24,17 @@ from shared.protocol.ids import AdapterVersion, UploadId
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _UNFINISHED = ".new-"
 _VERSION_FILE = ".version"
-"""File in the copy of an adapter that was uploaded or fetched, with the version of the copy."""
+"""Name of a file in each copy of an uploaded or fetched adapter. It contains the version id."""
 UNFINISHED_S = 3600
 """Age in seconds at which an unfinished copy is deleted."""
 
 log = structlog.get_logger()
 
 Value = Callable[[str], int]
-"""Returns the value of the copy with the given digest. Copies with the lowest values are deleted
-first, and among equals the least recently used."""
+"""Function that returns the value of the copy with a digest, the higher the more valuable.
+
+Copies with the lowest values are deleted first. Of copies with equal values, the least recently
+used one is deleted first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,7 @@ class AdapterStore:
             raise SettingsError(_problem(folder, error)) from None
 
     def folder_of(self, digest: str) -> Path | None:
-        """Return the folder of a version's copy, or None without one. Mark the copy as used."""
+        """Return the folder of a version's copy, or None without a copy. Mark the copy as used."""
         folder = self._folder / digest
         if not _DIGEST.fullmatch(digest) or not folder.is_dir():
             return None
@@ -72,7 +74,11 @@ class AdapterStore:
         return folder
 
     def keep(self, digest: str, files: Sequence[Path]) -> None:
-        """Copy a version's files, unless there is a copy. Raises StoreFailed if that fails."""
+        """Copy a version's files into the store, unless the store already has a copy.
+
+        Raises:
+            StoreFailed: the files can't be copied.
+        """
         assert _DIGEST.fullmatch(digest)
         if self.folder_of(digest):
             return
@@ -90,7 +96,11 @@ class AdapterStore:
 
     @contextmanager
     def unfinished(self) -> Iterator[Path]:
-        """Yield an empty folder that is deleted afterwards. Raises StoreFailed on failure."""
+        """Create and yield an empty folder, and delete it when the context ends.
+
+        Raises:
+            StoreFailed: the folder can't be created.
+        """
         try:
             folder = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=self._folder))
         except OSError as error:
@@ -105,7 +115,7 @@ class AdapterStore:
         return self._folder / f"{_UNFINISHED}{upload}-{os.getpid()}"
 
     def adopt(self, version: AdapterVersion, digest: str, staged: Path) -> None:
-        """Make the folder `staged` the copy of a version, unless there is one already.
+        """Make the folder `staged` the copy of a version, unless the version already has a copy.
 
         The folder is only renamed. Its files were written to the page cache and the kernel
         writes them to the disk later, so that no request waits for the disk.
@@ -124,7 +134,7 @@ class AdapterStore:
                 raise StoreFailed(_problem(self._folder, error)) from None
 
     def uploads(self, *, unused_s: float) -> dict[str, AdapterVersion]:
-        """Return the versions, by digest, of `adopt`'s copies that weren't used for `unused_s`."""
+        """Return the versions of adopted copies that weren't used for `unused_s` s, by digest."""
         found = {}
         for copy in self.copies():
             file = self._folder / copy.digest / _VERSION_FILE

@@ -6,7 +6,9 @@ from shared.protocol.ids import AdapterVersion
 
 
 class HostMemory(Protocol):
-    """LRU cache of adapter images within a budget of host memory.
+    """LRU cache of adapter images that takes at most `max_bytes` of host memory.
+
+    An image is an adapter in the form that the engine copies to the device.
 
     The types of weights and images depend on the engine. All methods may be called on any thread.
     Callers must `release` every image that `put` or `take` returns.
@@ -18,13 +20,13 @@ class HostMemory(Protocol):
 
     @property
     def max_bytes(self) -> int:
-        """The budget in bytes."""
+        """Maximum memory for all images, in bytes."""
 
     def __contains__(self, version: AdapterVersion, /) -> bool:
         """Return whether `take` would return an image of the version."""
 
     def image(self, adapter: Any) -> Any:
-        """Return the adapter's image without storing the image in this cache."""
+        """Create and return the adapter's image without storing it in this cache."""
 
     def has_room(self, num_bytes: int) -> bool:
         """Return whether an image of `num_bytes` fits without evicting other images."""

@@ -3,8 +3,8 @@
 MAX_LOADING = 2
 """Maximum number of versions that a worker loads for claimed jobs at the same time.
 
-Loads that wait for device memory are left out of this limit, unless this many of them wait. More
-loads at a time would only slow down each other.
+More loads at a time would only slow down each other. Loads that wait for device memory don't count
+towards this limit. However, no further load begins while this many loads wait for device memory.
 """
 REFUSED_S = 30.0
 """Seconds for which a worker leaves a version's jobs to other workers after a failed load."""

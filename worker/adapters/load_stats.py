@@ -36,7 +36,7 @@ class LoadStats:
 
     @property
     def totals(self) -> dict[str, int]:
-        """Totals since the worker's start, by their names in `api/metrics/pool_metrics.py`."""
+        """Totals since the worker's start, under the names that `pool_metrics.py` reads."""
         return {
             "reads": self.num_reads,
             "loads": self.num_loads,

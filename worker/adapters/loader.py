@@ -95,9 +95,8 @@ class AdapterLoader:
     async def evict_forgotten(self, version: AdapterVersion) -> bool:
         """Remove a version from device and host memory, if the registry has forgotten it.
 
-        Return whether the registry has forgotten it. The same content may be registered again at
-        any time, as the same version. The call therefore keeps jobs from beginning to use the
-        version meanwhile.
+        Return whether the registry has forgotten it. No job can begin to use the version during
+        this call, because clients may register the same version again at any time.
         """
         async with self._lock(version):
             is_forgotten = bool(await self.registry.forgotten([version]))
@@ -170,7 +169,7 @@ class AdapterLoader:
             await self.advertiser.end_load(version)
 
     async def _prefetch_to_device(self, entry: Adapter) -> None:
-        """Load a version to the device, unless used or waiting versions need the memory."""
+        """Load a version to the device, unless versions in use or waiting ones need the memory."""
         version = entry.version
         has_room = await self._call(lambda engine: engine.has_room(entry.num_bytes))
         if not has_room:
@@ -188,7 +187,10 @@ class AdapterLoader:
                 self._activate(reserved, image)
 
     async def _load(self, version: AdapterVersion) -> tuple[object, AdapterImage]:
-        """Copy a version to the device. The caller makes it resident with `_activate`."""
+        """Copy a version to the device, and return its reserved device memory and its image.
+
+        The caller must make the version resident by calling `_activate` with both.
+        """
         if self.residency.is_crowded_out(version):
             raise NoAdapterMemory(f"{version}: another job has just found no device memory for it")
         started_s = time.monotonic()

@@ -35,8 +35,8 @@ class LoaderThreads:
     ) -> None:
         """Create a pool of `number` threads. They start when they are needed.
 
-        Each calls `spare_cores` first, to limit itself to one core. `is_engine_busy` returns
-        whether loads must leave CPU time to the engine.
+        Each thread calls `spare_cores` first, which limits the thread to one core.
+        `is_engine_busy` returns whether loads must leave CPU time to the engine.
         """
 
         def begin() -> None:

@@ -24,10 +24,13 @@ class AdapterBudgets:
 
     @property
     def copies(self) -> int:
-        """Budget of copies in host memory, in bytes. Copies can become resident quickly."""
+        """Budget of the copies of adapters in host memory, in bytes."""
         return 0 if self.is_one_memory else self.host
 
     def used(self, pool: int, copies: int) -> tuple[int, int]:
-        """Convert the bytes of residents (`pool`) and copies to the used bytes of both budgets."""
+        """Return the used bytes of the device budget and of the host budget.
+
+        Resident adapters take `pool` bytes, and copies in host memory take `copies` bytes.
+        """
         beyond = max(0, pool - self.device)
         return pool - beyond, copies + beyond

@@ -76,6 +76,7 @@ class PinKeeper:
                 log.info("pinned_adapter_loaded", version=version)
         except AdapterRejected as error:
             self._failed_s[version] = time.monotonic()
+            await self.advertiser.report_failed_load(version, error)
             log.warning("pinned_adapter_not_loaded", version=version, error=str(error))
         except Exception:  # per adapter: the worker goes on
             self._failed_s[version] = time.monotonic()

@@ -20,7 +20,7 @@ LOOK_S = 0.25
 MAX_HEADS = 16
 """Maximum number of versions, from the front of the queue, that each read returns."""
 RETRY_S = 30.0
-"""Seconds between two prefetches of a version whose load failed, or that was evicted."""
+"""Minimum seconds between two prefetches of a version, which may have failed or been evicted."""
 
 
 @dataclass(slots=True, eq=False)
@@ -31,7 +31,7 @@ class Prefetcher:
     residency: Residency
     loader: AdapterLoader
     serves: Capabilities
-    """Capabilities of the worker."""
+    """Kinds of adapters and features of jobs that this worker supports."""
     _is_full: asyncio.Event = field(default_factory=asyncio.Event, init=False)
     _tried_s: dict[AdapterVersion, float] = field(default_factory=dict, init=False)
 

@@ -77,16 +77,18 @@ class ClaimView:
     held: frozenset[AdapterVersion]
     """Versions that the worker holds or is loading for claimed jobs, including the base model."""
     residents: tuple[AdapterVersion, ...]
-    """Versions whose jobs are claimed before other jobs."""
+    """Held versions that aren't yielding. The claim takes their jobs before other jobs."""
     refused: tuple[AdapterVersion, ...]
     """Versions whose jobs this claim skips."""
     max_cold: int
-    """Maximum number of further versions that this claim may cause to load."""
+    """Maximum number of versions that aren't in `held` and whose jobs this claim may take."""
     load_ms: int
     """Expected duration of a load in ms, without waits for device memory."""
     steal_ms: int
     """Time in ms for which a job is reserved for workers that hold its adapter."""
     sees_all: bool
-    """Whether the claim can see the jobs of every version that needs device memory."""
+    """Whether the claim considers the jobs of every version that lacks device memory.
+
+    If false, some of these jobs are skipped, already claimed, or on their way back to the queue."""
     num_shortages: int
     """Number of shortages of device memory from the worker's start until the snapshot."""

@@ -71,7 +71,9 @@ class Residency:
         """Index of the versions that jobs, claims or loads may depend on."""
         self._listeners: dict[Change, list[Callable[[], None]]] = {change: [] for change in Change}
         self._in_use: set[AdapterVersion] = set()
-        """Versions that had jobs at the last shortage. Without jobs, they can be evicted."""
+        """Versions that had running jobs when a version last found no device memory.
+
+        They can be evicted once those jobs have ended."""
         self._num_shortages = 0
         self.pinned: frozenset[AdapterVersion] = frozenset()
         """Versions that this worker should keep. They are evicted after all others."""
@@ -138,12 +140,12 @@ class Residency:
         return record is not None and record.refused_until_s > now_s
 
     def is_crowded_out(self, version: AdapterVersion) -> bool:
-        """Return whether claims skip a version's jobs because the version found no memory."""
+        """Return whether claims skip a version's jobs because it found no device memory."""
         record = self._records.get(version)
         return record is not None and record.is_crowded_out
 
     def is_awaited(self, version: AdapterVersion) -> bool:
-        """Return whether claimed jobs wait for a version."""
+        """Return whether claimed jobs wait until a version is resident."""
         record = self._records.get(version)
         return record is not None and record.is_loading
 
@@ -181,7 +183,7 @@ class Residency:
     # Jobs that wait for a version.
 
     def job_waits(self, version: AdapterVersion) -> None:
-        """Record that a claimed job waits for a version. If it was surplus, it is held again."""
+        """Record that a claimed job waits for a version. A surplus version is held again."""
         record = self._record(version)
         record.num_waiting_jobs += 1
         self._set_surplus(record, False)
@@ -309,9 +311,10 @@ class Residency:
         self._record(version).num_returning_jobs -= 1
 
     def claim_found_no_cold(self, view: ClaimView) -> None:
-        """Record that no job of a claim needs a version that must be loaded.
+        """Record that a claim found no job whose version must be loaded first.
 
-        If the claim could see all jobs, no version needs memory, and all versions stop yielding.
+        If `view.sees_all` is true and no shortage has occurred since, no version lacks memory.
+        Therefore no version needs to yield any more.
         """
         if view.sees_all and view.num_shortages == self._num_shortages:
             self._end_yielding()
@@ -319,7 +322,7 @@ class Residency:
     # Replicas: versions that other workers hold too.
 
     def held_elsewhere(self, versions: Iterable[AdapterVersion]) -> None:
-        """Mark as replicas those of `versions` that this worker holds. Others hold them too."""
+        """Record that other workers hold `versions`. This worker's copies become replicas."""
         for version in self.held.intersection(versions):
             self._record(version).replica = Replica()
             self.stats.num_replicas_added += 1
@@ -350,11 +353,11 @@ class Residency:
         return self._records.setdefault(version, AdapterRecord(version))
 
     def _where(self, is_wanted: Callable[[AdapterRecord], bool]) -> set[AdapterVersion]:
-        """Return the active versions with records that satisfy `is_wanted`."""
+        """Return the versions in `_active` whose records satisfy `is_wanted`."""
         return {version for version in self._active if is_wanted(self._records[version])}
 
     def _load_counts(self) -> tuple[int, int]:
-        """Return how many versions load for claimed jobs, and how many of them need memory."""
+        """Return how many versions load for claimed jobs, and how many of these wait for memory."""
         loading = self._where(lambda record: record.is_loading)
         waiting = self._where(lambda record: record.memory_wait is not MemoryWait.NONE)
         return len(loading), len(loading & waiting)

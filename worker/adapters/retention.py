@@ -43,7 +43,7 @@ class Retention:
     loader: AdapterLoader
     advertiser: Advertiser
     store: AdapterStore | None
-    """Copies of adapters' files on disk, if any."""
+    """Store of adapters' files on disk; None if this worker has no such store."""
     num_jobs: Callable[[], Jobs]
     """Returns the number of running jobs of each version."""
     _: KW_ONLY

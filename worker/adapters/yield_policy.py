@@ -38,5 +38,8 @@ def version_to_yield(
 
 
 def may_be_free(in_use: Collection[AdapterVersion], jobs: Mapping[AdapterVersion, int]) -> bool:
-    """Return whether the end of a job may have freed memory. `jobs` counts the running jobs."""
+    """Return whether the end of a job may have freed device memory.
+
+    This is true if `in_use` is empty, or if one of these versions has no running job in `jobs`.
+    """
     return not in_use or any(not jobs.get(version) for version in in_use)

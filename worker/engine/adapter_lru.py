@@ -24,9 +24,11 @@ class AdapterLRU(OrderedDict[AdapterVersion, str]):
 
 
 def version_to_evict(idle: Sequence[AdapterVersion], order: EvictionOrder) -> AdapterVersion:
-    """Return the least recently used version of the group that `order` evicts first.
+    """Return the version to evict next.
 
-    `idle` has the versions that no request uses, least recently used first, and isn't empty.
+    `idle` has the versions that no request uses, least recently used first, and isn't empty. The
+    result is the least recently used version in `order.first`. If `idle` has none of these, it is
+    the least recently used version that isn't in `order.last`, or else the first of `idle`.
     """
 
     def group(version: AdapterVersion) -> int:
@@ -38,7 +40,7 @@ def version_to_evict(idle: Sequence[AdapterVersion], order: EvictionOrder) -> Ad
 
 
 class CountedMemory:
-    """Adapter memory, counted in bytes. `place` returns the image itself as the reservation."""
+    """Reserves adapter memory by counting bytes. The image itself serves as the reservation."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes

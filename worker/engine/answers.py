@@ -24,15 +24,15 @@ class Answers:
     _: KW_ONLY
     max_model_len: int
     vocab_size: int
-    """Number of logits."""
+    """Number of logits per sampled token."""
     forces_tokens: bool
-    """Whether a token is appended without a step if the grammar allows no other."""
+    """Whether a token that is the only one that the grammar allows is appended without a step."""
     num_tokens: int = 0
-    """Number of output tokens."""
+    """Number of output tokens of all requests so far."""
     num_forced_tokens: int = 0
-    """Number of output tokens that were forced."""
+    """Number of these output tokens that were forced."""
     num_accepted_tokens: int = 0
-    """Number of output tokens that were accepted draft tokens."""
+    """Number of these output tokens that were accepted draft tokens."""
 
     def extend(self, computed: Computed) -> list[StepOutput]:
         """Append the tokens of a step to their request, and return its outputs in order.

@@ -26,13 +26,17 @@ class StepBatch:
     """`[1, T]` int64: position of each token in its sequence."""
     attention: AttentionBatch
     sampled: list[SampledRow]
-    """The S rows for which a token is sampled: requests, or requests with draft tokens."""
+    """The S rows for which a token is sampled.
+
+    Each row is a request in its present state, or in its state after some of its draft tokens."""
     sampled_chunks: list[Chunk]
-    """The chunks of these rows. Each chunk has `num_samples` consecutive rows."""
+    """The chunks of the rows in `sampled`. Each chunk has `num_samples` consecutive rows."""
     scored: list[tuple[Request, int]]
-    """(request, position) of each of the P prompt tokens whose logits score the next token."""
+    """(request, position) of each of the P prompt tokens whose logits score the token after it."""
     logits_rows: Tensor
-    """`[S + P]` int64: indices of the tokens whose logits `sampled` and then `scored` need."""
+    """`[S + P]` int64: index in `input_ids` of the token whose logits each row needs.
+
+    The first S entries belong to the rows of `sampled`, and the others to those of `scored`."""
     pooled: list[tuple[Chunk, int]]
     """(chunk, index of its first token) of each chunk of a request for an embedding."""
     segments: list[tuple[AdapterVersion | None, int]]

@@ -87,7 +87,10 @@ class BlockManager:
         return -(-num_tokens // self.block_size) - len(request.block_table)
 
     def _next_shared(self, request: Request) -> int | None:
-        """Return the shared block at the next uncomputed token, unless it has the last token."""
+        """Return the shared block that holds the next uncomputed tokens, or None if there is none.
+
+        The result is also None if the block would contain the request's last token.
+        """
         index, offset = divmod(request.num_computed_tokens, self.block_size)
         is_last = (index + 1) * self.block_size >= request.num_tokens
         if request.cache_key is None or offset or is_last:

@@ -12,7 +12,9 @@ class Draft:
 
     token_ids: tuple[int, ...] = ()
     masks: tuple[bytes, ...] = ()
-    """Bitmask of the tokens that a grammar, if any, allows after each draft token."""
+    """For each draft token, a bitmask of the tokens that the grammar allows after it.
+
+    Empty if the request has no grammar."""
 
     def __len__(self) -> int:
         return len(self.token_ids)
@@ -35,7 +37,7 @@ NO_DRAFT = Draft()
 
 @dataclass(frozen=True, slots=True)
 class DraftedRow:
-    """A request whose output includes draft tokens."""
+    """A request in its state after some draft tokens, in the form that the sampler reads."""
 
     sampling: ChoiceSampling
     prompt_ids: Sequence[int]

@@ -220,7 +220,7 @@ class NativeEngine:
         if not self._caches_prefixes or request.scores_prompt or pools_all:
             return None
         weights = "" if request.version is None else self._residents[request.version]
-        return prefix_key(weights, request.tenant)
+        return prefix_key(weights, request.tenant, request.cache_salt)
 
     def has_room(self, num_bytes: int) -> bool:
         """Estimate whether `num_bytes` would fit if all idle adapters were evicted."""

@@ -43,7 +43,8 @@ Schemas take at most a quarter of it. Ambiguous grammars take more time with eac
 answer, and all requests of a step wait for them.
 """
 MAX_EXTRA_S = 0.25
-"""CPU time in seconds that all answers under a grammar may take in addition to `MAX_TOKEN_S`."""
+"""CPU time in seconds that all answers under a grammar together may take beyond MAX_TOKEN_S per
+token."""
 
 TOO_COMPLEX = JobError(
     code=ErrorCode.INVALID_VALUE,
@@ -98,18 +99,18 @@ class GrammarCost:
 
     def __init__(self) -> None:
         self._extra_s = 0.0
-        """Seconds beyond the time that all tokens so far may take."""
+        """CPU seconds that the answers have taken so far beyond `MAX_TOKEN_S` per token."""
         self.is_exceeded = False
         """Whether the answers have taken too much time and must end."""
 
     def add(self, cpu_s: float, *, num_tokens: int = 0) -> None:
-        """Add CPU time spent on `num_tokens` new output tokens. Each token allows more time."""
+        """Add CPU time spent on answers. `num_tokens` new tokens allow MAX_TOKEN_S seconds each."""
         self._extra_s = max(0.0, self._extra_s + cpu_s - num_tokens * MAX_TOKEN_S)
         self.is_exceeded = self.is_exceeded or self._extra_s > MAX_EXTRA_S
 
     @contextmanager
     def measured(self, *, num_tokens: int = 0) -> Iterator[None]:
-        """Add the CPU time that this thread spends inside the context, as `add` does."""
+        """Call `add` with the CPU time that this thread spends inside the context."""
         start_s = time.thread_time()
         try:
             yield

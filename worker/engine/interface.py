@@ -141,4 +141,4 @@ class Engine(Protocol[ImageT_contra, ReservedT]):
 
 
 AnyEngine: TypeAlias = Engine[Any, Any]
-"""An engine of any kind. Its images and reservations must come from the same kind."""
+"""An engine of any kind. Callers must pass only images and reservations of the same kind."""

@@ -111,7 +111,7 @@ class _Triplets:
 
 
 class _Masks:
-    """Collects bitmasks of allowed tokens, for logits of `num_tokens` tokens."""
+    """Collects rows' bitmasks of allowed tokens, for a vocabulary of `num_tokens` tokens."""
 
     def __init__(self, num_tokens: int) -> None:
         self._num_bytes = -(-num_tokens // 8)
@@ -119,7 +119,7 @@ class _Masks:
         self._masks: list[NDArray[np.uint8]] = []
 
     def add(self, row: int, mask: bytes) -> None:
-        """Add the mask of a row. Tokens beyond its end aren't allowed."""
+        """Add the bitmask of a row. Tokens beyond the end of the mask aren't allowed."""
         padded = np.zeros(self._num_bytes, np.uint8)
         given = np.frombuffer(mask, np.uint8)[: self._num_bytes]
         padded[: len(given)] = given
@@ -144,7 +144,7 @@ def forbidden_tokens(row: SampledRow) -> set[int]:
 
 
 def _penalties(row: SampledRow) -> tuple[Collection[int], NDArray[np.float32]]:
-    """Return the distinct output tokens, and the sum of both penalties for each."""
+    """Return the distinct output tokens, and the frequency plus presence penalty of each."""
     sampling, counts = row.sampling, Counter(row.output_ids)
     times = np.array([*counts.values()], np.float32)
     by_frequency = np.float32(sampling.frequency_penalty) * times
@@ -156,7 +156,10 @@ def _next_triplets(tensors: Iterator[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _forbid_by_masks(logits: Tensor, rows: Tensor, masks: Tensor, bits: Tensor) -> None:
-    """Forbid the tokens without a set bit in their row's mask, `[G, bytes]`."""
+    """Set the logits of tokens that a row's mask doesn't allow to -inf.
+
+    `rows` `[G]` are the rows with a mask, `masks` is `[G, bytes]` uint8, and `bits` is `_BITS`.
+    """
     if len(rows):
         is_allowed = bits.index_select(0, masks.flatten().int()).view(torch.bool)
         is_allowed = is_allowed.view(len(rows), -1)[:, : logits.shape[-1]]
@@ -165,7 +168,10 @@ def _forbid_by_masks(logits: Tensor, rows: Tensor, masks: Tensor, bits: Tensor) 
 
 
 def _allow_only(logits: Tensor, limited: Tensor, rows: Tensor, tokens: Tensor, _: Tensor) -> None:
-    """Forbid all tokens of the rows `limited`, except for the pairs of `rows` and `tokens`."""
+    """Set all logits of the rows `limited` to -inf, except those of the (row, token) pairs.
+
+    The pairs are the elements of `rows` and `tokens` at the same index.
+    """
     if len(rows):
         kept = logits[rows, tokens]
         logits.index_fill_(0, limited, -torch.inf)
@@ -194,7 +200,10 @@ def _subtract(logits: Tensor, rows: Tensor, tokens: Tensor, penalty: Tensor) -> 
 
 
 def _cut_below(logits: Tensor, rows: Tensor, num_sigmas: Tensor) -> None:
-    """Exclude tokens with logits over `num_sigmas` `[R]` standard deviations below the largest."""
+    """Exclude tokens whose logit is more than `num_sigmas` standard deviations below the largest.
+
+    `num_sigmas`, `[R]`, has a value for each of the `rows`, `[R]`.
+    """
     if not len(rows):
         return
     chosen = logits[rows].double()

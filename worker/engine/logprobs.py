@@ -104,7 +104,13 @@ def _padded(lists: Sequence[Sequence[int]]) -> Array:
 def _scores(
     logits: Tensor, tokens: Tensor, columns: Tensor, num_top: int, *, ranks: bool
 ) -> tuple[Tensor, ...]:
-    """Return for each row the values that `_describe` reads in addition to the tokens."""
+    """Return the log-probabilities of S rows, in the order in which `_describe` reads them.
+
+    Returns:
+        The log-probability of each token `[S]`, the likeliest tokens and their log-probabilities
+        `[S, num_top]`, the log-probabilities of the token ids `columns`, and the ranks `[S, 1]`
+        (`[S, 0]` without `ranks`).
+    """
     logprobs = logits.float().log_softmax(-1).nan_to_num(nan=LEAST, neginf=LEAST)
     own = logprobs.gather(-1, tokens[:, None])
     values, ids = logprobs.topk(num_top)

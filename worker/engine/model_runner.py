@@ -57,7 +57,7 @@ class ModelRunner:
         self._hidden = HiddenStates(loaded.model)
 
     def close(self) -> None:
-        """Stop watching the model. The runner can't be used any more."""
+        """Remove the runner's hook from the model. The runner can't be used any more."""
         self._hidden.close()
 
     @torch.inference_mode()
@@ -104,7 +104,10 @@ class ModelRunner:
 def sample_and_read(
     logits: torch.Tensor, rows: Sequence[SampledRow], *others: Pending[Any]
 ) -> tuple[list[int], dict[int, TokenLogprobs]]:
-    """Return a sampled token for each row, and log-probabilities by row. Also read `others`."""
+    """Return a sampled token for each row, and log-probabilities by row index.
+
+    The same transfer also reads the tensors of `others` to the host.
+    """
     if not rows:
         read_all(*others)
         return [], {}

@@ -8,12 +8,12 @@ STRETCH = 2.0
 MIN_PROMPT_TOKENS = 32
 """Prompt tokens that a step may always have, even beyond its target, so that prompts progress."""
 MAX_GROWTH = 2
-"""Maximum number of prompt tokens of a step, as a multiple of the most that a step has had so far.
-Estimates for larger steps are poor."""
+"""Maximum number of prompt tokens of a step, as a multiple of the most prompt tokens that any step
+has had so far. Estimates for larger steps are poor."""
 _NEWEST_SHARE = 0.3
 """Weight of the newest observation in a moving average."""
 _CONTEXT_DOUBT = 16.0
-"""Standard deviation of contexts, in tokens, below which the estimated slope is doubtful."""
+"""Standard deviation of contexts, in tokens, at which the estimate `_TokenCost.slope` is halved."""
 PASSES_UNTIL_GROWTH = 64
 """Number of forward passes in a row with enough memory after which `MemoryLimit` grows again."""
 
@@ -71,7 +71,7 @@ class _TokenCost:
 
     @property
     def slope(self) -> float:
-        """Additional time for each token of context, in ms; at least 0."""
+        """Time in ms by which each token of context lengthens a prompt token's time; at least 0."""
         return max(0.0, self.covariance / (self.variance + _CONTEXT_DOUBT**2))
 
     def at(self, context: float) -> float:
@@ -106,7 +106,8 @@ class Pace:
         self._token.observe(step.context, token_ms, share)
 
     def _decode_ms_of(self, num_decodes: int) -> float | None:
-        """Return the mean duration of decode-only steps of the nearest size in ms, if known."""
+        """Return the mean duration, in ms, of observed decode-only steps with a similar number of
+        decodes, or None if there are none."""
         kind = num_decodes.bit_length()
         fewer = [known for known in self._decode_ms if known <= kind]
         nearest = max(fewer) if fewer else min(self._decode_ms, default=None)

@@ -31,14 +31,14 @@ class HiddenStates:
     """Captures the hidden states of a model's forward pass on request."""
 
     def __init__(self, model: PreTrainedModel) -> None:
-        """Watch the part of `model` before its output head."""
+        """Add a hook to the part of `model` before its output head."""
         self.is_wanted = False
         """Whether the next forward pass is captured. Set before the pass."""
         self._states: Tensor | None = None
         self._hook = model.base_model.register_forward_hook(self._capture)
 
     def close(self) -> None:
-        """Stop watching the model."""
+        """Remove the hook from the model."""
         self._hook.remove()
 
     def take(self) -> Tensor:
@@ -81,7 +81,7 @@ class _Needed:
     rows: range
     """Rows of the step's hidden states."""
     end: int
-    """Position after the last of these states."""
+    """Position in the request's tokens after the last of these hidden states."""
 
 
 def _add(hidden: Tensor, pooled: Sequence[tuple[Chunk, int]]) -> None:
@@ -120,7 +120,7 @@ def _needed(chunk: Chunk, first_row: int) -> _Needed | None:
 
 
 def _embeddings(requests: Sequence[Request]) -> Tensor:
-    """Return the embeddings of requests with all states added, `[N, H]` float32."""
+    """Return the embeddings of N requests whose `pooled` sums are complete, `[N, H]` float32."""
     counts, is_normalised = [], []
     for request in requests:
         assert request.embedding is not None

@@ -83,7 +83,7 @@ class TokenLogprobs:
     logprob: float
     top: tuple[tuple[int, float], ...]
     """(token id, log-probability) of the likeliest tokens, likeliest first. If the request has
-    `logprob_token_ids`, this lists the output token and then these tokens instead."""
+    `logprob_token_ids`, the output token and the tokens of that list take their place."""
     rank: int | None = None
     """Number of tokens that are at least as likely as the token; None if it wasn't asked for."""
 
@@ -114,12 +114,16 @@ class Request:
     """Epoch of the claim under which the request runs. Only simulated tokens depend on it."""
     tenant: str = ""
     """Tenant of the request. Requests of different tenants share no KV blocks."""
+    cache_salt: str = ""
+    """Text that the client chose. Requests with different texts share no KV blocks."""
     is_preemptible: bool = False
-    """Whether requests that aren't preemptible start before this one, and take its KV blocks."""
+    """Whether requests without this flag start first, and may take this request's KV blocks."""
     output_ids: list[int] = field(default_factory=list)
     """Output tokens. A resumed request starts with the tokens that another worker has published."""
     scores_prompt: bool = False
     """Whether log-probabilities of the prompt's tokens are reported with the first output."""
+    is_scoring: bool = False
+    """Whether only log-probabilities are needed. The request outputs at most one token."""
     prompt_logprobs: list[TokenLogprobs] = field(default_factory=list)
     """Log-probabilities of the prompt's tokens computed so far, from the second token on."""
     embedding: EmbeddingParams | None = None
@@ -127,11 +131,13 @@ class Request:
     pooled: "Tensor | None" = None
     """`[H]` float64: sum of the hidden states that the embedding needs, so far."""
     num_pooled_tokens: int = 0
-    """Hidden states of tokens before this position are already in `pooled`, if they are needed."""
+    """Position after the last token whose hidden state was added to `pooled`; 0 at first."""
     num_computed_tokens: int = 0
     """Number of tokens whose keys and values are in the KV cache."""
     num_new_tokens: int = 1
-    """Number of tokens that the last step appended to the output. A later step computes them."""
+    """Number of tokens that the last step appended to the output.
+
+    Their keys and values are computed by a later step."""
     num_cached_tokens: int = 0
     """Number of computed tokens whose keys and values were reused from shared blocks."""
     block_table: list[int] = field(default_factory=list)
@@ -151,7 +157,7 @@ class Request:
 
     @property
     def is_prefilling(self) -> bool:
-        """Whether any token besides the last `num_new_tokens` still has to be computed."""
+        """Whether any token before the last `num_new_tokens` tokens still has to be computed."""
         return self.num_tokens - self.num_computed_tokens > self.num_new_tokens
 
     @property

@@ -30,12 +30,14 @@ def not_resident(request: Request) -> JobError:
     )
 
 
-def prefix_key(weights_digest: str, tenant: str) -> bytes:
-    """Return a hash of an adapter's weights and a tenant. Only equal hashes share prefixes.
+def prefix_key(weights_digest: str, tenant: str, salt: str = "") -> bytes:
+    """Return a hash of an adapter's weights, a tenant and the client's salt.
+
+    Only requests with equal hashes share the KV blocks of a common prefix.
 
     `weights_digest` is empty for the base model.
     """
-    return hashlib.sha256(f"{weights_digest}\0{tenant}".encode()).digest()
+    return hashlib.sha256("\0".join((weights_digest, tenant, salt)).encode()).digest()
 
 
 def reason_to_reject(
@@ -66,7 +68,7 @@ def finish_reason(request: Request, token: int, *, max_model_len: int) -> Finish
 
 
 def is_restricted(request: Request) -> bool:
-    """Return whether the client restricts the tokens in a way that can leave none to sample."""
+    """Return whether the client restricts the output so much that no token may be allowed."""
     sampling = request.sampling
     return bool(sampling.allowed_token_ids or sampling.bad_words)
 

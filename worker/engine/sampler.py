@@ -21,10 +21,10 @@ from worker.kernels.transfer import Array, to_device, to_host
 
 _MASK = (1 << 64) - 1
 _NUM_CANDIDATES = 1024
-"""Number of likeliest tokens among which top-k and top-p select, unless a row needs more."""
+"""Number of a row's likeliest tokens (candidates) that top-k and top-p consider at first."""
 _NO_TOKEN = -1
 _UNDECIDED = -2
-"""Replaces the token of a row that needs more candidates."""
+"""Stands in for the token of a row that needs more than `_NUM_CANDIDATES` candidates."""
 _BLOCK = 256
 """Number of tokens of a block. Probabilities are first added in each block, then across blocks."""
 _ROWS_AT_ONCE = 32
@@ -133,13 +133,16 @@ def _table(rows: Sequence[SampledRow], vocab_size: int) -> Array:
 
 
 def _checked(best: Tensor, tokens: Tensor) -> Tensor:
-    """Return the tokens, with -1 for rows whose best logit isn't finite."""
+    """Return `tokens`, with -1 for each row whose largest logit `best` isn't finite."""
     # The maximum of a row with a NaN is NaN.
     return tokens.masked_fill(~best.isfinite(), _NO_TOKEN)
 
 
 def _probabilities(logits: Tensor, best: Tensor, temperature: Tensor) -> Tensor:
-    """Return `[S, blocks, _BLOCK]` float32. Tokens beyond the vocabulary get 0."""
+    """Return the probability of each token at its row's temperature.
+
+    The result is `[S, blocks, _BLOCK]` float32. Padding tokens after the vocabulary get 0.
+    """
     num_rows, vocab_size = logits.shape
     scaled = logits.new_empty(num_rows, -(-vocab_size // _BLOCK) * _BLOCK)
     scaled[:, vocab_size:] = -torch.inf
@@ -206,7 +209,10 @@ def _num_kept(
 
 
 def _first_kept(logits: Tensor, least: Tensor, num_kept: Tensor) -> Tensor:
-    """Return a mask of the `num_kept` largest logits. Of those equal to `least`, keep the first."""
+    """Return a mask of the `num_kept` largest logits of each row.
+
+    `least` is the smallest of them. If more logits equal `least` than fit, the first are kept.
+    """
     is_larger, is_equal = logits > least, logits == least
     num_equal = num_kept - is_larger.sum(-1, keepdim=True)
     is_equal &= is_equal.cumsum(-1, dtype=torch.int32) <= num_equal
@@ -230,7 +236,10 @@ def _sample(probs: Tensor, table: Tensor) -> Tensor:
 
 
 def _search(cdf: Tensor, target: Tensor) -> Tensor:
-    """Return `[S, 1]`: where `cdf` first exceeds the target, or else reaches its maximum."""
+    """Return the first index at which each row of `cdf` exceeds the row's `target`, `[S, 1]`.
+
+    If no value exceeds the target, return the first index of the row's maximum.
+    """
     found = torch.searchsorted(cdf, target, right=True)
     last = torch.searchsorted(cdf, cdf[:, -1:].contiguous())
     # Comparisons with NaN lead beyond the end.

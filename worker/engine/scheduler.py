@@ -2,10 +2,10 @@
 
 A request's tokens are computed in chunks, over several steps. Each step has a token budget. Decodes
 get tokens first, then unfinished prefills, then waiting requests in order. Requests for embeddings
-start late, because one job may have thousands of them, and preemptible requests start last. When KV
-blocks run out, the youngest running request is preempted and recomputed later, preemptible ones
-before others. The oldest request is never preempted if it isn't preemptible, so there is always
-progress.
+and scores start late, because one job may have thousands of them, and preemptible requests start
+last. When KV blocks run out, the youngest running request is preempted and recomputed later,
+preemptible ones before others. The oldest request is never preempted if it isn't preemptible, so
+there is always progress.
 """
 
 from collections import deque
@@ -28,26 +28,29 @@ class Chunk:
     samples: bool
     """Whether a token is sampled after the chunk, because the request's last token is in it."""
     draft: Draft = NO_DRAFT
-    """Last tokens of the chunk, which aren't part of the request yet."""
+    """Draft tokens at the end of the chunk. They aren't part of the request yet."""
 
     @property
     def end(self) -> int:
-        """Position after the chunk."""
+        """Position in the sequence after the last token of the chunk."""
         return self.start + self.num_tokens
 
     @property
     def num_certain_tokens(self) -> int:
-        """Number of tokens without the draft."""
+        """Number of the chunk's tokens that aren't draft tokens."""
         return self.num_tokens - len(self.draft)
 
     @property
     def num_samples(self) -> int:
-        """Number of sampled tokens: after the request's last token and each draft token; or 0."""
+        """Number of tokens to sample: after the request's last token and after each draft token.
+
+        0 if the chunk doesn't contain the request's last token.
+        """
         return 1 + len(self.draft) if self.samples else 0
 
     @property
     def is_prompt(self) -> bool:
-        """Whether the chunk has prompt tokens or older output, not only an answer's new tokens."""
+        """Whether the chunk has tokens besides the output tokens that the last step appended."""
         return self.num_certain_tokens > self.request.num_new_tokens
 
     def without_draft(self) -> "Chunk":
@@ -75,8 +78,8 @@ def step_size(chunks: Sequence[Chunk]) -> StepSize:
 def split(chunks: Sequence[Chunk], max_tokens: int) -> tuple[list[Chunk], list[Chunk]]:
     """Split a step's chunks into the first `max_tokens` tokens and the rest.
 
-    A chunk may be cut. Its first part samples nothing, and must be computed before its second part.
-    A chunk that doesn't fit loses its draft.
+    One chunk may be cut in two. Its first part samples nothing, and must be computed before its
+    second part. A chunk that doesn't fit as a whole loses its draft.
     """
     first: list[Chunk] = []
     for index, whole in enumerate(chunks):
@@ -102,10 +105,10 @@ class Scheduler:
         self.max_num_batched_tokens = max_num_batched_tokens
         self.waiting: deque[Request] = deque()
         """Waiting requests that generate tokens."""
-        self.embeddings: deque[Request] = deque()
-        """Waiting requests for embeddings. They start after those that generate tokens."""
+        self.inputs: deque[Request] = deque()
+        """Waiting requests for embeddings and scores. They start once `waiting` is empty."""
         self.preemptible: deque[Request] = deque()
-        """Waiting preemptible requests. They start only if no other request waits."""
+        """Waiting preemptible requests. They start once `waiting` and `inputs` are empty."""
         self.running: list[Request] = []
         self.pace = Pace()
         self.num_preemptions = 0
@@ -117,13 +120,13 @@ class Scheduler:
         """All unfinished requests, running ones first."""
         yield from self.running
         yield from self.waiting
-        yield from self.embeddings
+        yield from self.inputs
         yield from self.preemptible
 
     @property
     def num_waiting(self) -> int:
         """Number of waiting requests."""
-        return len(self.waiting) + len(self.embeddings) + len(self.preemptible)
+        return len(self.waiting) + len(self.inputs) + len(self.preemptible)
 
     def add(self, request: Request) -> None:
         """Append a request to its waiting queue."""
@@ -158,14 +161,15 @@ class Scheduler:
     def _num_urgent(self) -> int:
         """Return how many prompts that aren't preemptible are being computed or could start."""
         running = sum(r.is_prefilling and not r.is_preemptible for r in self.running)
-        return running + min(self._num_startable(), len(self.waiting) + len(self.embeddings))
+        return running + min(self._num_startable(), len(self.waiting) + len(self.inputs))
 
     def _budget(self, num_urgent: int) -> int:
         """Return the maximum number of tokens in the next step.
 
-        Prompts make a step longer, but not too long for the answers that run. For urgent prompts,
-        preemptible answers wait. Preemptible prompts make a step no longer than a single prompt
-        would, because the next request that isn't preemptible must wait for the step.
+        `Pace` limits how much prompts lengthen a step for the running answers. If prompts are
+        urgent, preemptible answers don't count as running answers. Any number of preemptible
+        prompts lengthens a step only as much as one prompt, because the next request that isn't
+        preemptible must wait for the step.
         """
         prompts = [r for r in self.running if r.is_prefilling]
         num_prompts = num_urgent or min(1, len(prompts) + self._num_startable())
@@ -182,7 +186,7 @@ class Scheduler:
         return min(max_tokens, self.max_num_batched_tokens)
 
     def _num_startable(self) -> int:
-        """Estimate how many waiting requests could start if the step's size allowed it."""
+        """Estimate how many waiting requests could start if steps had no token budget."""
         queue = self._first_queue
         if not queue or not self.blocks.can_allocate(queue[0], queue[0].num_tokens):
             return 0
@@ -207,7 +211,11 @@ class Scheduler:
         return [c for c in chunks if c.request.status is RequestStatus.RUNNING]
 
     def _allocate(self, request: Request, num_tokens: int) -> bool:
-        """Allocate blocks, preempting if necessary. Return False if `request` was preempted."""
+        """Allocate blocks for the request's first `num_tokens` tokens.
+
+        Preempts running requests if too few blocks are free. Returns False if `request` itself was
+        preempted.
+        """
         while not self.blocks.can_allocate(request, num_tokens):
             preemptible = (other for other in reversed(self.running) if other.is_preemptible)
             victim = next(preemptible, self.running[-1])
@@ -250,15 +258,20 @@ class Scheduler:
     @property
     def _first_queue(self) -> deque[Request]:
         """The queue whose first request starts next. It is empty if no request waits."""
-        return self.waiting or self.embeddings or self.preemptible
+        return self.waiting or self.inputs or self.preemptible
 
     def _queue_of(self, request: Request) -> deque[Request]:
         if request.is_preemptible:
             return self.preemptible
-        return self.embeddings if request.embedding else self.waiting
+        is_input = request.embedding is not None or request.is_scoring
+        return self.inputs if is_input else self.waiting
 
     def _next_chunk(self, request: Request, budget: int) -> Chunk:
-        """Return the largest chunk within `budget`, if possible up to the end of a block."""
+        """Return the largest chunk of at most `budget` tokens.
+
+        If the budget doesn't reach the request's last token, the chunk ends with a block if
+        possible.
+        """
         start = request.num_computed_tokens
         missing = request.num_tokens - start
         if missing <= budget:

@@ -1,1 +1,1 @@
-"""An engine without a model. It outputs known texts at a set pace."""
+"""An engine without a model, for tests. It outputs predictable texts at a configured pace."""

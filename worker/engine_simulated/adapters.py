@@ -1,4 +1,4 @@
-"""Adapters without weights. The source of an adapter is any word, or files at a URL."""
+"""Adapters without weights. An adapter's source is a URL of files, or any other text."""
 
 import hashlib
 import time
@@ -67,7 +67,7 @@ def version_of(name: str, digest: str) -> AdapterVersion:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SimulatedSource:
-    """The `AdapterSource` of a simulated worker. Every source has an adapter."""
+    """The `AdapterSource` of a simulated worker. It finds an adapter at every source."""
 
     _: KW_ONLY
     load_s: float
@@ -87,7 +87,7 @@ class SimulatedSource:
         return CheckedAdapter(adapter, BASE_STYLE)
 
     def read_version(self, entry: Adapter) -> CheckedAdapter[SimulatedAdapter]:
-        """Return the adapter of a registry entry. Raises AdapterRejected if it has changed."""
+        """Return the adapter of a registry entry. Raises AdapterRejected if its source differs."""
         adapter = self.read(entry.name, entry.source)
         if adapter.weights.digest != entry.digest:
             raise AdapterRejected(
@@ -119,11 +119,11 @@ class SimulatedSource:
 
 
 class SimulatedHostMemory:
-    """LRU cache of adapters in place of host memory. Any thread may call its methods."""
+    """The `HostMemory` of the simulated engine: an LRU cache of adapters. Thread-safe."""
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
-        """The budget in bytes."""
+        """Maximum total size of all copies, in bytes."""
         self._copies: OrderedDict[AdapterVersion, SimulatedAdapter] = OrderedDict()
         """Copies by version, least recently used first."""
         self._lock = Lock()

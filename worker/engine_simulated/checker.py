@@ -38,9 +38,9 @@ class Fault(StrEnum):
     SPLICE = "splice"
     """The token belongs to another history: another claim's, another job's or another choice's."""
     MALFORMED = "malformed"
-    """The text isn't the text of a token."""
+    """Part of the text isn't the text of any token."""
     EXCESS = "excess"
-    """The text has more tokens than the answer should have."""
+    """The text has more than the expected number of tokens."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +66,9 @@ class Verdict:
     num_tokens: int
     """Number of tokens before the violation, or of the whole text."""
     epochs: tuple[int, ...]
-    """Epochs of these tokens in order, modulo `NUM_EPOCHS`. Each change is a resumption."""
+    """Claim epochs of these tokens in order, modulo `NUM_EPOCHS`, without repetitions in a row.
+
+    The epoch changes where another claim has resumed the answer."""
 
 
 def check(
@@ -81,10 +83,11 @@ def check(
 ) -> Verdict:
     """Check the text of one choice.
 
-    `text` has no echoed prompt. `version` is that of the job, as `GET /v1/jobs/{id}` reports it.
-    `prompt` has token ids; see `prompt_ids` and `chat_text`. `seed` is that of the request, and
-    `choice` is the index among the choices of the prompt. `num_tokens`, if given, must be exact.
-    If `may_be_cut`, a stop string may have cut the last token.
+    `text` must not begin with an echoed prompt. `version` is the job's version, as
+    `GET /v1/jobs/{id}` reports it. `prompt` has token ids; see `prompt_ids` and `chat_text`.
+    `seed` is the request's seed, and `choice` is the choice's index among the choices of the
+    prompt. If `num_tokens` is given, the text must have exactly this number of tokens. With
+    `may_be_cut`, the last token's text may be incomplete, because a stop string has cut it.
     """
     pieces = [text[i : i + TEXT_CHARS] for i in range(0, len(text), TEXT_CHARS)]
     is_cut = may_be_cut and bool(pieces) and len(pieces[-1]) < TEXT_CHARS
@@ -114,7 +117,7 @@ def _follow(state: State, token: str) -> State | None:
 
 
 def _describe(tokens: Sequence[str], index: int, state: State, num_tokens: int | None) -> Violation:
-    """Return the violation by the token at `index`; `state` is the state before it."""
+    """Describe how the token at `index` violates the rules. `state` is the state before it."""
     token = tokens[index]
     fault, detail = Fault.SPLICE, f"{token} belongs to another history"
     if index == num_tokens:
@@ -129,7 +132,10 @@ def _describe(tokens: Sequence[str], index: int, state: State, num_tokens: int |
 
 
 def _num_missing(state: State, tokens: Sequence[str]) -> int:
-    """Return how many tokens of one epoch are missing before `tokens`; 0 if it isn't a gap."""
+    """Return how many tokens are missing between `state` and `tokens`, or 0 if this isn't a gap.
+
+    All missing tokens are assumed to have the epoch of the first of `tokens`.
+    """
     epoch = epoch_of(tokens[0])
     for num_missing in range(MAX_GAP + 1):
         if _follow_each(state, tokens):

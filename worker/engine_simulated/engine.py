@@ -1,4 +1,4 @@
-"""Simulated engine without a model. A step waits for a set time and returns hashes as tokens."""
+"""Simulated engine without a model. A step waits for a fixed time and returns hashes as tokens."""
 
 import threading
 import time
@@ -29,7 +29,7 @@ class _Running:
 
 
 class SimulatedEngine:
-    """Adds one token to each running request in each step. A step takes a set time.
+    """Adds one token to each running request in each step. A step takes a fixed time.
 
     Sampling parameters other than the seed have no effect on the tokens.
     """
@@ -201,7 +201,10 @@ class SimulatedEngine:
 
 
 def _logprobs(request: Request, token_id: int) -> TokenLogprobs | None:
-    """Return the log-probabilities of a token that is sampled with certainty."""
+    """Return log-probabilities with 0.0 for the sampled token and `_IMPOSSIBLE` for others.
+
+    Return None if the request asks for none.
+    """
     num_top, ids = request.sampling.logprobs, request.sampling.logprob_token_ids
     if num_top is None:
         return None

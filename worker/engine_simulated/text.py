@@ -60,8 +60,24 @@ class SimulatedTokenizer:
     async def encode_images(
         self, job: Job, style: PromptStyle = BASE_STYLE, text: str | None = None
     ) -> list[EncodedPrompt]:
-        """See `PromptTokenizer.encode_images`. Images are only hashed, so it needs no thread."""
+        """See `PromptTokenizer.encode_images`. Images are only hashed, so the call is fast."""
         return self.encode(job, style, text)
+
+    async def question_text(self, job: Job, style: PromptStyle) -> str:
+        """See `PromptTokenizer.question_text`."""
+        return chat_text(job.messages or ())
+
+    def encode_prompt(self, prompt: Prompt, param: str) -> list[int]:
+        """See `PromptTokenizer.encode_prompt`."""
+        ids = prompt_ids(prompt) if isinstance(prompt, str) else list(prompt)
+        if not ids:
+            _refuse(f"{param} is empty; send at least one token", param)
+        _check_ids(ids, param)
+        return ids
+
+    def next_tokens(self, text: str, words: Sequence[str]) -> tuple[int, ...]:
+        """Return the first token of each word. The `text` before the words has no effect."""
+        return tuple(prompt_ids(word)[0] for word in words)
 
     def encode_text(self, text: str, *, add_special_tokens: bool) -> list[int]:
         """Return the tokens of a text, which are its bytes. There are no special tokens to add."""
@@ -77,7 +93,10 @@ class SimulatedTokenizer:
         return [self._table.name(token_id) for token_id in ids]
 
     def describe(self) -> dict[str, Any]:
-        """Return the special tokens; there is no chat template."""
+        """Return the name of the tokenizer, the vocabulary size and the special tokens.
+
+        The chat template is None.
+        """
         return {
             "tokenizer_class": type(self).__name__,
             "vocab_size": VOCAB_SIZE,
@@ -94,11 +113,7 @@ class SimulatedTokenizer:
         return text_stream(job, prompt, self._table)
 
     def _encode(self, prompt: Prompt, job: Job) -> EncodedPrompt:
-        ids = prompt_ids(prompt) if isinstance(prompt, str) else list(prompt)
-        if not ids:
-            _refuse("prompt is empty; send at least one token", "prompt")
-        _check_ids(ids, "prompt")
-        ids = ids[-(job.sampling.truncate_prompt_tokens or 0) :]
+        ids = self.encode_prompt(prompt, "prompt")[-(job.sampling.truncate_prompt_tokens or 0) :]
         return EncodedPrompt(ids, self._text(ids) if job.echo else "")
 
     def _text(self, ids: Sequence[int]) -> str:
@@ -109,7 +124,7 @@ class SimulatedGrammars:
     """Refuses jobs whose answers must follow a grammar."""
 
     async def for_job(self, job: Job, prompt: EncodedPrompt) -> None:
-        """Return None, because any text is allowed, or refuse the job."""
+        """Return None if the job allows any text. Otherwise refuse the job."""
         if job.tools is not None:
             _refuse("tools aren't supported by the simulated engine", "tools")
         if job.sampling.is_constrained:

@@ -22,7 +22,7 @@ State = NewType("State", bytes)
 TEXT_CHARS = 8
 """Number of characters of a token's text."""
 EPOCH_CHARS = 3
-"""Number of these characters that show the epoch."""
+"""Number of the first characters of a token's text, which show the epoch."""
 NUM_EPOCHS = 16**EPOCH_CHARS
 """Number of distinguishable epochs. Claim epochs are reduced modulo this number."""
 END_ID = 256
@@ -40,7 +40,7 @@ class Step(NamedTuple):
 
     token_id: int
     is_last: bool
-    """Whether the end token comes at this place, unless the request ignores it."""
+    """Whether the answer ends here with the end token, unless the request ignores end tokens."""
     state: State
     """State after the token."""
 
@@ -91,5 +91,9 @@ def token_text(token_id: int) -> str:
 
 
 def epoch_of(text: str) -> int:
-    """Return the epoch in a token's text, modulo `NUM_EPOCHS`. Raises ValueError otherwise."""
+    """Return the epoch in a token's text, modulo `NUM_EPOCHS`.
+
+    Raises:
+        ValueError: `text` isn't the text of a token.
+    """
     return int(text[:EPOCH_CHARS], 16)

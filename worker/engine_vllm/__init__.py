@@ -1,1 +1,1 @@
-"""The engine on top of vLLM. Modules that import vLLM are loaded only in vLLM's Python."""
+"""The engine on top of vLLM. Only the Python environment with vLLM can import all modules."""

@@ -24,7 +24,7 @@ from worker.lora.base.modules import ModuleShape
 from worker.lora.checkpoint.adapter import LoRAAdapter
 
 _ITEM_BYTES = 2
-"""Size of a weight. A float32 base, which only tests use, takes twice as much."""
+"""Bytes per weight of an adapter in vLLM. Only tests use a float32 base, which takes 4 bytes."""
 _PREFIX = "base_model.model."
 """Prefix of all tensor names in PEFT's checkpoints."""
 _SCRATCH = "lorikeet-vllm-"
@@ -43,7 +43,7 @@ class VllmImage:
 
 
 def slot_bytes(linears: Mapping[str, ModuleShape], *, max_rank: int) -> int:
-    """Return the memory that vLLM reserves for one adapter on all linears, in bytes."""
+    """Return the bytes of one of vLLM's slots: an adapter of rank `max_rank` on all `linears`."""
     widths = sum(shape.in_features + shape.out_features for shape in linears.values())
     return widths * max_rank * _ITEM_BYTES
 
@@ -56,7 +56,10 @@ class VllmHostMemory:
     """
 
     def __init__(self, folder: Path, *, max_bytes: int, slot_bytes: int) -> None:
-        """Create a cache of `max_bytes` in an empty folder. A slot of vLLM has `slot_bytes`."""
+        """Create a cache of up to `max_bytes` of files in the empty `folder`.
+
+        `slot_bytes` is the size of one of vLLM's slots for adapters.
+        """
         self.max_bytes = max_bytes
         self._folder = folder
         self._slot_bytes = slot_bytes
@@ -83,9 +86,9 @@ class VllmHostMemory:
         return self._image(adapter, self._folder)
 
     def has_room(self, num_bytes: int) -> bool:
-        """Return whether more files may fit without evictions.
+        """Return whether the files that are kept have fewer bytes than `max_bytes`.
 
-        `num_bytes` is ignored, because it is the size of a slot and not of the files.
+        `num_bytes` is the size of a slot in vLLM, which says nothing about files, so it is ignored.
         """
         return self.num_bytes < self.max_bytes
 

@@ -28,7 +28,7 @@ GPU_NUM_SEQS = 256
 GPU_BATCHED_TOKENS = 2048
 """Maximum number of tokens of a step on GPUs unless --max-num-batched-tokens is given."""
 _FITTING_LEN = -1
-"""Value that makes vLLM use the model's context length, or the largest that fits."""
+"""Value of `max_model_len` for the model's context length, or the longest that fits in memory."""
 _OWN = {
     "model": "--model",
     "tokenizer": "--model",
@@ -132,7 +132,11 @@ def engine_args(
 
 
 def rank_of(settings: WorkerSettings) -> int:
-    """Return the least sufficient rank of `RANKS`. Raises SettingsError if there is none."""
+    """Return the smallest rank in `RANKS` that is at least --max-lora-rank.
+
+    Raises:
+        SettingsError: --max-lora-rank is larger than all of `RANKS`.
+    """
     for rank in RANKS:
         if settings.max_lora_rank <= rank:
             return rank
@@ -154,7 +158,11 @@ def num_slots(settings: WorkerSettings, slot_bytes: int) -> int:
 
 
 def _parsed(text: str) -> Any:
-    """Return vLLM's arguments in `text`, as its parser returns them."""
+    """Parse `text`, the value of --vllm-args, with vLLM's own parser, and return the result.
+
+    Raises:
+        SettingsError: the text is malformed, or sets an argument of `_OWN` or `_IMPOSSIBLE`.
+    """
     parser = EngineArgs.add_cli_args(_Parser())
     try:
         parsed = parser.parse_args(shlex.split(text))

@@ -91,7 +91,7 @@ class EngineCore:
             return self._client.get_output()
 
     def add_lora(self, request: LoRARequest) -> None:
-        """Load an adapter between two steps. Blocks until it is loaded.
+        """Load an adapter between two steps. Blocks until the adapter is loaded.
 
         Raises:
             Exception: the adapter can't be loaded. The engine core goes on.
@@ -101,7 +101,7 @@ class EngineCore:
             self._client.add_lora(request)
 
     def remove_lora(self, lora_id: int) -> None:
-        """Free the slot of an adapter between two steps. Blocks until it is free."""
+        """Free the slot of an adapter between two steps. Blocks until the slot is free."""
         with self._sending, self._alive():
             self._check_open()
             self._client.remove_lora(lora_id)
@@ -113,7 +113,7 @@ class EngineCore:
         return answers
 
     def close(self) -> None:
-        """End the engine core. Calls that wait for an answer fail."""
+        """End the engine core. Calls that wait for an answer raise EngineBroken."""
         self._is_closed = True
         self._client.shutdown()
         for waiting in list(self._client.utility_results.values()):
@@ -121,18 +121,24 @@ class EngineCore:
                 waiting.set_exception(EngineBroken(CLOSED))
 
     def lost(self) -> None:
-        """Report that the engine core has ended by itself, or is about to."""
+        """Call `on_lost`, because the engine core has ended by itself or is about to end.
+
+        Has no effect after `close`.
+        """
         if not self._is_closed:
             self._on_lost()
 
     def _check_open(self) -> None:
-        """Raise `EngineBroken` if the engine core is closed, because it wouldn't answer."""
+        """Raise `EngineBroken` if `close` was called, because the engine core wouldn't answer."""
         if self._is_closed:
             raise EngineBroken(CLOSED)
 
     @contextmanager
     def _alive(self) -> Iterator[None]:
-        """Report the end of the engine core if the body finds that it has ended."""
+        """Run the `with` block, and report if the engine core has ended.
+
+        If the block raises EngineDeadError, call `lost` and raise EngineBroken instead.
+        """
         try:
             yield
         except EngineDeadError:

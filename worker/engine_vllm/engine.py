@@ -25,6 +25,7 @@ from worker.engine.rules import (
 from worker.engine_vllm.adapters import VllmImage
 from worker.engine_vllm.core import EngineCore
 from worker.engine_vllm.requests import core_request, prompt_logprobs, token_logprobs
+from worker.engine_vllm.scoring import ScoringRequests
 from worker.engine_vllm.token_check import reason_not_allowed
 
 log = structlog.get_logger()
@@ -47,7 +48,7 @@ class VllmEngine:
     def __init__(
         self, core: EngineCore, *, vocab_size: int, adapter_bytes: int, caches_prefixes: bool
     ) -> None:
-        """Create an engine without adapters. All their slots together have `adapter_bytes`."""
+        """Create an engine without adapters. Its adapter slots together take `adapter_bytes`."""
         self.core = core
         """vLLM's engine core."""
         self._vocab_size = vocab_size
@@ -56,6 +57,7 @@ class VllmEngine:
         self._requests: dict[RequestId, Request] = {}
         """Requests that vLLM runs or queues."""
         self._rejected: list[StepOutput] = []
+        self._scoring = ScoringRequests()
         self._memory = CountedMemory(adapter_bytes)
         self._loras: dict[AdapterVersion, LoRARequest] = {}
         """Adapters that vLLM has loaded."""
@@ -69,26 +71,31 @@ class VllmEngine:
     @property
     def has_work(self) -> bool:
         """Whether a step would compute requests or return outputs."""
-        return bool(self._requests or self._rejected)
+        return bool(self._requests or self._rejected or self._scoring.num_waiting)
 
     def add(self, request: Request) -> None:
         """Queue a request. If the request cannot run, the next step returns an error for it."""
         error = self._reason_to_reject(request)
-        if error is None:
-            self._send(request)
-        else:
+        if error is not None:
             self._rejected.append(StepOutput(request_id=request.id, error=error))
+        elif request.is_scoring:
+            self._scoring.add(request)
+        else:
+            self._send(request)
 
     def abort(self, request_id: RequestId) -> None:
         """End a request. No output is returned for it. Unknown and finished ids are ignored."""
-        if self._requests.pop(request_id, None) is not None:
-            self.core.abort([request_id])
+        for found in (request_id, *self._scoring.abort(request_id)):
+            if self._requests.pop(found, None) is not None:
+                self.core.abort([found])
 
     def step(self) -> list[StepOutput]:
         """Wait for vLLM's next step, and return its outputs; see `EngineCore.next_outputs`."""
         outputs, self._rejected = self._rejected, []
+        for part in self._scoring.start():
+            self._send(part)
         if outputs or not self._requests:
-            return outputs
+            return list(self._scoring.joined(outputs))
         step = self.core.next_outputs()
         self._num_steps += bool(step.outputs)  # vLLM also sends messages without outputs
         if step.scheduler_stats is not None:
@@ -97,7 +104,7 @@ class VllmEngine:
             request = self._requests.get(output.request_id)
             if request is not None:
                 outputs += self._update(request, output)
-        return outputs
+        return list(self._scoring.joined(outputs))
 
     def place(
         self,
@@ -138,7 +145,8 @@ class VllmEngine:
 
     def remove_adapter(self, version: AdapterVersion) -> None:
         """Free the memory of a resident or reserved adapter. Requests for it end with an error."""
-        for request in [r for r in self._requests.values() if r.version == version]:
+        started = [request for request in self._requests.values() if request.version == version]
+        for request in [*started, *self._scoring.remove(version)]:
             self.abort(request.id)
             self._rejected.append(StepOutput(request_id=request.id, error=not_resident(request)))
         self._memory.discard(version)
@@ -156,7 +164,7 @@ class VllmEngine:
         used = round(self._usage * self.core.num_blocks) if self._requests else 0
         return EngineStats(
             num_running=num_running,
-            num_waiting=len(self._requests) - num_running,
+            num_waiting=len(self._requests) - num_running + self._scoring.num_waiting,
             kv_blocks=self.core.num_blocks,
             kv_blocks_free=self.core.num_blocks - used,
             adapter_bytes=self._memory.num_bytes,
@@ -169,7 +177,7 @@ class VllmEngine:
     def _reason_to_reject(self, request: Request) -> JobError | None:
         if request.embedding is not None:
             return _not_served("embeddings")
-        if request.sampling.logprob_token_ids:
+        if request.sampling.logprob_token_ids and not request.is_scoring:
             return _not_served("logprob_token_ids")
         if not all(0 <= token < self._vocab_size for token in request.prompt_ids):
             return OUTSIDE_VOCABULARY
@@ -194,10 +202,10 @@ class VllmEngine:
             return None
         version, residents = request.version, self._memory.residents
         weights = "" if version is None else residents[version]
-        return prefix_key(weights, request.tenant).hex()
+        return prefix_key(weights, request.tenant, request.cache_salt).hex()
 
     def _update(self, request: Request, output: Any) -> list[StepOutput]:
-        """Return the outputs of a request for vLLM's output of one step."""
+        """Return Lorikeet's outputs for vLLM's `output`, a request's result of one step."""
         if output.finish_reason is EndReason.ABORT:  # vLLM got a signal to end
             self.core.lost()
             return []
@@ -243,7 +251,7 @@ class VllmEngine:
 
     @property
     def _in_use(self) -> set[AdapterVersion | None]:
-        return {request.version for request in self._requests.values()}
+        return {request.version for request in self._requests.values()} | self._scoring.versions
 
 
 def _not_served(what: str) -> JobError:
@@ -257,7 +265,7 @@ def _not_served(what: str) -> JobError:
 def last_line(error: Exception) -> str:
     """Return the last line of an error's message, where vLLM states the reason.
 
-    Pydantic adds a line with a link to its errors of validation, which is left out.
+    Pydantic's validation errors end with a line that has a link. That line is left out.
     """
     lines = [line.strip() for line in str(error).splitlines() if _LINK not in line]
     return next((line for line in reversed(lines) if line), type(error).__name__)

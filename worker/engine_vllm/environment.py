@@ -17,7 +17,7 @@ from worker.engine_vllm.plugin import MARK
 
 FOLDER = ".venv-vllm"
 _SWITCHED = "SWITCHED_TO_VLLM_PYTHON"
-"""Environment variable that stops a Python without vLLM from starting itself again."""
+"""Environment variable that is set for the started Python, so that it doesn't start another."""
 
 
 def set_environment(settings: WorkerSettings, environ: MutableMapping[str, str]) -> None:
@@ -84,8 +84,8 @@ def _visible_devices(settings: WorkerSettings, environ: MutableMapping[str, str]
 def switch_python(setting: Path | None, argv: list[str]) -> None:
     """Return if this Python has vLLM. Otherwise, replace this process by one that has it.
 
-    The other Python is `setting`, by default one in `FOLDER` beside this environment. It gets
-    `argv`.
+    The other Python is `setting`, or by default the one in `FOLDER` beside this environment. It
+    gets the arguments `argv`.
 
     Raises:
         SettingsError: no Python with vLLM is found.

@@ -1,4 +1,4 @@
-"""Prepares the images of prompts with vLLM's own code, so that it reads them as its server does."""
+"""Prepares the images of prompts with vLLM's own code, exactly as vLLM's server does."""
 
 from base64 import b64decode
 from collections.abc import Mapping, Sequence
@@ -47,9 +47,9 @@ class VllmImageReader:
         return self._marked(messages)
 
     def encode(self, ids: list[int], images: Sequence[str]) -> tuple[list[int], object]:
-        """Return a prompt's tokens with those of its images, and the images for `features`.
+        """Return a prompt's tokens including those of its images, and the argument of `features`.
 
-        `images` are files in base64. The prompt has one mark for each.
+        `images` are files in base64. The prompt `ids` must contain one mark for each image.
 
         Raises:
             JobFailed: an image is broken or has too many tokens, or the prompt lacks a mark.
@@ -70,7 +70,7 @@ class VllmImageReader:
         return found["prompt_token_ids"], found
 
     def _marked(self, messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """Return messages with text. The marks of a message's images precede its text."""
+        """Return messages with text only. Marks of a message's images come before its text."""
         marked, number = [], 0
         for message in messages:
             content, marks = message["content"], []
@@ -82,9 +82,10 @@ class VllmImageReader:
 
 
 def features(found: Any, salt: str) -> list[MultiModalFeatureSpec]:
-    """Return the images that `encode` has found in a prompt, in vLLM's form.
+    """Return a prompt's images in vLLM's form. `found` is the second result of `encode`.
 
-    vLLM reuses what it has computed of an image only for requests with the same `salt`.
+    vLLM reuses the features that it has computed for an image only in requests with the same
+    `salt`.
     """
     places, hashes = found["mm_placeholders"], found["mm_hashes"]
     return [

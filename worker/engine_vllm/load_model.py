@@ -1,4 +1,4 @@
-"""Loads a base model into vLLM, and everything else that such a worker serves."""
+"""Loads a base model into vLLM, and creates the other parts of a worker that uses vLLM."""
 
 import shutil
 import time
@@ -157,7 +157,7 @@ def _read(settings: WorkerSettings) -> _Files:
         config=text,
         tokenizer=tokenizer,
         eos_ids=end_token_ids(text, _generation(folder), tokenizer),
-        tool_form=base_tool_form(tokenizer, settings.tool_call_parser),
+        tool_form=base_tool_form(tokenizer, settings.tool_settings),
         reasoning=base_reasoning_form(tokenizer, settings.reasoning_parser),
         modules=skeleton_modules(settings.model, config),
         reads_images=takes_images(config),
@@ -165,7 +165,7 @@ def _read(settings: WorkerSettings) -> _Files:
 
 
 def _check_context(settings: WorkerSettings, files: _Files, core: EngineCore) -> None:
-    """Warn about a context that is shorter than the model's because of the KV cache's size."""
+    """Log a warning if the KV cache is too small for the model's full context length."""
     whole = getattr(files.config, "max_position_embeddings", core.max_model_len)
     if settings.max_model_len is None and core.max_model_len < whole:
         log.warning(
@@ -195,7 +195,12 @@ def _generation(folder: Path) -> Any:
 def _start(
     settings: WorkerSettings, files: _Files, slots: int, on_lost: Callable[[], None]
 ) -> EngineCore:
-    """Start vLLM, or refuse the model or the settings for vLLM's reason."""
+    """Start vLLM and return its engine core.
+
+    Raises:
+        ModelRejected: vLLM can't serve the model; the message has vLLM's reason.
+        SettingsError: the settings don't fit vLLM or the machine.
+    """
     args = engine_args(
         settings,
         files.folder,

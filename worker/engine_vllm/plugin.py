@@ -7,7 +7,7 @@ import sys
 from shared.die_with_parent import die_with_parent
 
 MARK = "STARTED_BY_LORIKEET_WORKER"
-"""Environment variable that a worker sets. Without it, the processes aren't Lorikeet's."""
+"""Environment variable that a worker sets for the processes of its vLLM."""
 
 
 def join_worker() -> None:

@@ -20,8 +20,9 @@ def core_request(
 ) -> EngineCoreRequest:
     """Return vLLM's form of a request.
 
-    Requests share blocks of the KV cache only if their `cache_salt` is equal. If the job ran
-    before, its output tokens follow the prompt's. The sampler still counts them as output.
+    Requests share blocks of the KV cache only if their `cache_salt` is equal. If earlier tries have
+    output tokens, vLLM gets these tokens as the end of the prompt. The sampler still counts them as
+    output.
     """
     return EngineCoreRequest(
         request_id=request.id,
@@ -63,7 +64,8 @@ def _num_prompt_logprobs(sampling: ChoiceSampling) -> int:
 def token_logprobs(found: Any, request: Request) -> TokenLogprobs:
     """Return the log-probabilities of an output token.
 
-    `found` has vLLM's arrays for it: the token, then the likeliest tokens, maybe too many.
+    `found` has vLLM's arrays for this position. They begin with the output token, and continue with
+    the likeliest tokens, of which there may be more than the request asks for.
     """
     ids, values = found.logprob_token_ids[0].tolist(), _finite(found.logprobs[0].tolist())
     num_top = request.sampling.logprobs or 0
@@ -71,7 +73,10 @@ def token_logprobs(found: Any, request: Request) -> TokenLogprobs:
 
 
 def prompt_logprobs(found: Any, request: Request) -> tuple[TokenLogprobs, ...]:
-    """Return the log-probabilities, from the second prompt token on, in vLLM's rows `found`."""
+    """Return the log-probabilities of the prompt tokens from the second on.
+
+    `found` has vLLM's arrays with one row for each of these tokens.
+    """
     num_top = _num_prompt_logprobs(request.sampling)
     has_ranks = request.sampling.prompt_logprobs is not None
     rows = zip(

@@ -19,7 +19,7 @@ class RowParams:
 
     sampling: ChoiceSampling
     num_shown: int
-    """Number of tokens at the end of the prompt that are output tokens of earlier tries."""
+    """Number of tokens at the end of vLLM's prompt that earlier tries of the job have output."""
     stop_ids: frozenset[int]
     grammar: str | None
     """The grammar as text; None if any text is allowed."""
@@ -41,7 +41,10 @@ def extra_args_of(request: Request) -> dict[str, Any] | None:
 
 
 def row_params(extra_args: Mapping[str, Any] | None) -> RowParams | None:
-    """Return the parameters in `extra_args`. Messages may have turned tuples into lists."""
+    """Return the parameters that `extra_args_of` put into `extra_args`, or None if it put none.
+
+    The transfer between processes may have turned tuples into lists.
+    """
     sent = (extra_args or {}).get(EXTRA_ARG)
     if sent is None:
         return None

@@ -44,11 +44,11 @@ class JobSampler(LogitsProcessor):  # type: ignore[misc]  # vLLM isn't installed
         return False
 
     def update_state(self, batch_update: BatchUpdate | None) -> None:
-        """Follow the requests that enter, leave or move within the batch."""
+        """Update the rows when vLLM adds requests to the batch, or moves or removes requests."""
         process_dict_updates(self._rows, batch_update, self._new_row)
 
     def apply(self, logits: Tensor) -> Tensor:
-        """Sample a token for each row of this class, and set the row's other logits to -inf.
+        """Sample a token for each row with `RowParams`, and set the row's other logits to -inf.
 
         `logits` is `[S, V]` float32. If no token can be sampled, all logits of the row become -inf.
         vLLM then returns some token that the request's grammar or masks don't allow, and the worker
@@ -86,7 +86,7 @@ class _Row:
     def __init__(
         self, params: RowParams, prompt_ids: list[int], new_ids: list[int], grammar: Grammar | None
     ) -> None:
-        """Create a row. Its prompt ends with `params.num_shown` output tokens.
+        """Create a row. The last `params.num_shown` tokens of `prompt_ids` are output tokens.
 
         vLLM appends the tokens that it outputs to `new_ids`.
         """

@@ -1,7 +1,8 @@
-"""Finds the linears that vLLM adds the LoRA terms to.
+"""Finds the linears to which vLLM adds LoRA terms.
 
-vLLM drops terms of modules that it doesn't know by their full names, and says so only in its debug
-log. `ServedLinears` becomes part of each of vLLM's workers, and answers a call at the start.
+vLLM drops the terms of modules whose full names it doesn't know, and reports this only in its debug
+log. vLLM makes `ServedLinears` a base class of its workers. The Lorikeet worker calls it at the
+start.
 """
 
 from collections.abc import Collection, Sequence

@@ -148,7 +148,14 @@ class Consumer:
 
     def _take(self, claimed: ClaimedJob, admissions: asyncio.TaskGroup) -> None:
         job = RunningJob(claimed)
-        log.debug("job_claimed", job_id=job.id, try_=claimed.try_, version=job.job.version)
+        log.debug(
+            "job_claimed",
+            job_id=job.id,
+            model=job.job.model,
+            try_=claimed.try_,
+            version=job.job.version,
+            worker=self.lease.wid,
+        )
         if earlier := self.jobs.get(job.id):  # from a claim that Redis has forgotten
             self.publisher.drop(earlier)
         self.jobs.add(job)
@@ -166,14 +173,18 @@ class Consumer:
         )
         if not preempted:
             return
-        wid, ids = self.lease.wid, [job.id for job in preempted]
-        for job in preempted:
+        await self.hand_over(preempted)
+        log.debug("jobs_preempted", job_ids=[job.id for job in preempted])
+
+    async def hand_over(self, jobs: Sequence[RunningJob]) -> None:
+        """Return running jobs to the queue. The next worker continues after the last tokens."""
+        wid, ids = self.lease.wid, [job.id for job in jobs]
+        for job in jobs:
             self.publisher.drop(job)
         await retry_until_available(lambda: self.queue.release(wid, ids))
-        log.debug("jobs_preempted", job_ids=ids)
 
     async def _fail_undecodable(self, wid: WorkerId, unread: Undecodable) -> None:
-        """End a claimed job with fields that can't be decoded."""
+        """End a claimed job whose fields can't be decoded."""
         log.error("job_undecodable", job_id=unread.id, try_=unread.try_, error=unread.reason)
         message = f"the worker can't read this job: {unread.reason}"
         error = JobError(code=ErrorCode.INTERNAL, message=message)
@@ -249,8 +260,16 @@ class Consumer:
     async def _do_without_adapter(self, job: RunningJob, error: AdapterRejected) -> None:
         """Return the job to the queue if another worker holds its adapter. Otherwise, fail it."""
         version, advertiser = job.job.version, self.adapters.advertiser
-        log.warning("adapter_unavailable", job_id=job.id, version=version, error=str(error))
+        log.warning(
+            "adapter_unavailable",
+            job_id=job.id,
+            model=job.job.model,
+            version=version,
+            code=ErrorCode.ADAPTER_UNAVAILABLE,
+            error=str(error),
+        )
         await advertiser.end_load(version)
+        await advertiser.report_failed_load(version, error)
         if await advertiser.is_held_elsewhere(version):
             self.adapters.residency.refuse(version, time.monotonic())
             await self._release(job)
@@ -265,4 +284,4 @@ class Consumer:
         wid = self.lease.wid
         self.jobs.remove(job)
         await retry_until_available(lambda: self.queue.release(wid, [job.id]))
-        log.info("job_released", job_id=job.id, try_=job.claimed.try_)
+        log.info("job_released", job_id=job.id, model=job.job.model, try_=job.claimed.try_)

@@ -1,4 +1,4 @@
-"""Repeats the ends of jobs until they are durable. Needed only with `--durability strict`."""
+"""Repeats the write of jobs' ends to Redis until it is durable, with `--durability strict`."""
 
 import asyncio
 
@@ -40,7 +40,7 @@ class DurableEnds:
             self._has_ended.set()
 
     async def run(self) -> None:
-        """Make the ends durable until this task is cancelled."""
+        """Make each added end durable. Runs until cancelled."""
         while True:
             await self._has_ended.wait()
             await self.settle()

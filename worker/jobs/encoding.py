@@ -8,6 +8,7 @@ import orjson
 from shared.protocol.jobs import Job
 from worker.text.interface import EncodedPrompt, PromptTokenizer
 from worker.text.prompt_style import PromptStyle
+from worker.text.scored_prompts import encode_scored
 
 SHORT_BYTES = 2048
 """Maximum size of inputs that are tokenized without a thread."""
@@ -24,6 +25,8 @@ async def encode(
     Raises:
         JobFailed: the client's input is invalid; the error names the field.
     """
+    if job.scoring is not None:
+        return await encode_scored(tokenizer, job, style)
     text = await tokenizer.render(job, style)
     texts = (job.messages, job.prompts, job.tools, text)
     if job.images:

@@ -20,6 +20,7 @@ from shared.protocol.events import Admitted, Event, Tokens
 from shared.protocol.ids import ApiId, JobId, WorkerId
 from shared.protocol.jobs import JobState
 from shared.protocol.queue_replies import FinishOutcome, Standing
+from shared.protocol.timeline import JobEvent
 from shared.store.jobs.ended_jobs import EndedJob
 from shared.store.jobs.queue import Queue
 from shared.store.redis.retry import retry_until_available
@@ -61,8 +62,10 @@ class Batch:
     """For each front end, the events to publish to it."""
     checkpoints: list[Tokens]
     ended: list[RunningJob]
+    moments: list[tuple[JobId, JobEvent]]
+    """Events to add to the timelines of jobs."""
     used: dict[JobId, int]
-    """Tokens that jobs with checkpoints have used so far, if their API keys limit tokens."""
+    """Tokens that each job with a checkpoint here has used so far, if its API key limits them."""
 
     def without(self, jobs: frozenset[JobId]) -> "Batch":
         """Return the batch without the events and checkpoints of `jobs`."""
@@ -72,7 +75,8 @@ class Batch:
             if (kept := [event for event in batch if event.job not in jobs])
         }
         checkpoints = [tokens for tokens in self.checkpoints if tokens.job not in jobs]
-        return replace(self, events=events, checkpoints=checkpoints)
+        moments = [moment for moment in self.moments if moment[0] not in jobs]
+        return replace(self, events=events, checkpoints=checkpoints, moments=moments)
 
 
 @dataclass(slots=True, eq=False)
@@ -223,17 +227,21 @@ class Publisher:
             job.conclude(JobState.DONE)
 
     def _collect(self, *, save_all: bool) -> Batch:
-        batch = Batch(self.lease.wid, self.jobs.claim_epochs, defaultdict(list), [], [], {})
+        batch = Batch(self.lease.wid, self.jobs.claim_epochs, defaultdict(list), [], [], [], {})
         self._num_publications += 1
         saves_everything, self._may_have_lost = self._may_have_lost, False
         for job in self.jobs:
             events = batch.events[job.job.reply_to] if _has_updates(job) else []
             if job.is_admitted and not job.is_admission_published:
                 job.is_admission_published = True
+                batch.moments.append((job.id, JobEvent.LOADED))
                 try_, num_tokens = job.claimed.try_, job.num_prompt_tokens
                 events.append(Admitted(job=job.id, try_=try_, prompt_tokens=num_tokens))
             for choice in job.choices:
                 if choice.unpublished:
+                    if not job.is_first_token_published and choice.unpublished.ids:
+                        job.is_first_token_published = True
+                        batch.moments.append((job.id, JobEvent.FIRST_TOKEN))
                     events.append(choice.unpublished.take(job.claimed, choice.choice))
             if saves_everything:
                 full = (c.full_checkpoint(job.claimed) for c in job.choices if c.ids)
@@ -263,6 +271,7 @@ class Publisher:
                 batch.checkpoints,
                 claim_epochs=batch.claim_epochs,
                 used=batch.used,
+                moments=batch.moments,
                 num_acknowledged=self._num_acknowledged[batch.wid],
             )
         except RedisUnavailable:
@@ -289,7 +298,7 @@ class Publisher:
             log.info("job_fenced", job_id=job.id, try_=end.try_)
         else:
             self.ends.add(EndedJob(wid, end, result, claim_epoch))
-            log.info("job_ended", job_id=job.id, state=end.state, **_usage_fields(job))
+            log.info("job_ended", job_id=job.id, state=end.state, try_=end.try_, **_end_fields(job))
 
 
 def _has_updates(job: RunningJob) -> bool:
@@ -297,8 +306,14 @@ def _has_updates(job: RunningJob) -> bool:
     return is_admission_new or any(choice.unpublished for choice in job.choices)
 
 
-def _usage_fields(job: RunningJob) -> dict[str, int]:
-    usage = job.end.usage if job.end else None
-    if usage is None:
-        return {}
-    return {"prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens}
+def _end_fields(job: RunningJob) -> dict[str, str | int]:
+    """Return the fields that describe an ended job in the log."""
+    assert job.end is not None
+    usage, error = job.end.usage, job.end.error
+    fields: dict[str, str | int] = {"model": job.job.model, "version": job.job.version}
+    if error is not None:
+        fields["code"] = error.code
+    if usage is not None:
+        fields["prompt_tokens"] = usage.prompt_tokens
+        fields["completion_tokens"] = usage.completion_tokens
+    return fields

@@ -36,8 +36,8 @@ def choices_of(
     `published` has the tokens that earlier tries have published, one event per choice.
 
     Raises:
-        JobFailed: a prompt is too long, the prompts have too many scores, or this worker can't
-            continue the published text.
+        JobFailed: a prompt is too long, the job asks for too many logprobs of prompts, or this
+            worker can't continue the published text.
     """
     _check_scores(job.job, prompts)
     num_per_prompt = job.job.sampling.n
@@ -54,7 +54,8 @@ def choices_of(
             prompt_ids=prompt.ids,
             max_tokens=_max_tokens(job, len(prompt.ids), served.base.max_model_len),
             images=prompt.images,
-            reports=_reports(job.job, number),
+            reasoning=prompt.reasoning,
+            reports=_reports(job.job, number, prompt),
         )
         if number in published_of:
             choice.restore(published_of[number])
@@ -92,6 +93,8 @@ def request_of(
     version, left_out = job.job.version, job.job.sampling.left_out
     defaults = {name: value for name, value in style.sampling.items() if name in left_out}
     sampling = replace(job.job.sampling, **defaults)  # type: ignore[arg-type]  # all are numbers
+    if (scored := choice.reports.scored) is not None:
+        sampling = replace(sampling, logprobs=0, logprob_token_ids=scored.labels)
     return Request(
         id=choice.request_id,
         prompt_ids=choice.prompt_ids,
@@ -107,11 +110,13 @@ def request_of(
         stop_ids=_stop_ids(sampling, served, style),
         claim_epoch=job.claimed.claim_epoch,
         tenant=job.job.tenant,
+        cache_salt=sampling.cache_salt,
         is_preemptible=job.job.is_preemptible,
         grammar=grammar.start(choice.ids) if grammar else None,
         output_ids=list(choice.ids),
         embedding=job.job.embedding,
         scores_prompt=choice.needs_prompt_logprobs,
+        is_scoring=job.job.scoring is not None,
     )
 
 
@@ -141,14 +146,16 @@ def _too_many_scores(param: str, given: str, num: int) -> JobFailed:
     )
 
 
-def _reports(job: Job, number: int) -> Reports:
-    """Return a choice's publishing options. Only the first choice of a prompt has its scores."""
+def _reports(job: Job, number: int, prompt: EncodedPrompt) -> Reports:
+    """Return a choice's publishing options. Only the first choice has the prompt's scores."""
     sampling = job.sampling
     return Reports(
         prompt_ids=sampling.reports_ids,
         end_logprobs=job.reports_end,
         echoed_top=sampling.logprobs if job.echo else None,
         scored_top=sampling.prompt_logprobs if number % sampling.n == 0 else None,
+        stop_tokens=frozenset(sampling.stop_token_ids),
+        scored=prompt.scored,
     )
 
 

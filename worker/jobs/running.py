@@ -30,6 +30,8 @@ class RunningJob:
         """Whether the job's requests were passed to the engine."""
         self.is_admission_published = False
         """Whether the job's `Admitted` event was published or is in the batch being published."""
+        self.is_first_token_published = False
+        """Whether tokens of this claim were published or are in the batch being published."""
         self.end: End | None = None
         """Final event of the job, set before it is written to Redis; None while the job runs."""
         self.deadline = time.monotonic() + claimed.left_ms / 1000
@@ -75,6 +77,7 @@ class RunningJob:
                     text=c.text,
                     finish=c.finish,
                     ids=tuple(c.ids),
+                    stop=c.stop,
                     logprobs=tuple(c.logprobs),
                     prompt_logprobs=c.prompt_logprobs,
                     prompt_ids=c.reported_prompt_ids,
@@ -97,6 +100,7 @@ class RunningJob:
             prompt_tokens=self.num_prompt_tokens,
             completion_tokens=num_tokens,
             cached_tokens=sum(choice.num_cached_tokens for choice in firsts),
+            reasoning_tokens=sum(choice.num_reasoning_tokens for choice in self.choices),
         )
 
 

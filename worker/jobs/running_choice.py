@@ -12,9 +12,13 @@ from shared.protocol.events import Tokens
 from shared.protocol.jobs import ClaimedJob
 from shared.protocol.logprobs import PositionLogprobs
 from shared.protocol.results import FinishReason
+from shared.reasoning_form import ReasoningForm
 from worker.engine.request import RequestId, StepOutput, TokenLogprobs
+from worker.jobs.scores import score_text
 from worker.jobs.token_logprobs import describe_position, describe_prompt, score_prompt
 from worker.text.detokenizer import TextStream
+from worker.text.interface import Scored
+from worker.text.reasoning_count import ReasoningCounter
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,35 +28,44 @@ class Reports:
     prompt_ids: bool = False
     """Whether the prompt's tokens are published."""
     end_logprobs: bool = False
-    """Whether logprobs cover the token that ends the choice and isn't part of its text."""
+    """Whether logprobs include the token that ends the choice, which isn't part of its text."""
     echoed_top: int | None = None
     """Number of likeliest tokens in the logprobs of each token of an echoed prompt; None if these
     logprobs aren't published."""
     scored_top: int | None = None
     """Number of likeliest tokens in the scores of each token of the prompt; None if the scores
     aren't published."""
+    stop_tokens: frozenset[int] = frozenset()
+    """Token ids that are published in the event's `stop` field if they end the choice."""
+    scored: Scored | None = None
+    """Labels or tokens that the prompt's score is computed from; None if the job needs no score."""
 
     @property
     def need_prompt_logprobs(self) -> bool:
         """Whether the engine must compute logprobs of the prompt."""
-        return self.echoed_top is not None or self.scored_top is not None
+        sums_prompt = self.scored is not None and not self.scored.labels
+        return sums_prompt or self.echoed_top is not None or self.scored_top is not None
 
 
 class PendingTokens:
     """Tokens of one choice that must still be published, or must still be saved in a checkpoint."""
 
     __slots__ = (
-        *("finish", "ids", "index", "logprobs", "text"),
+        *("finish", "ids", "index", "logprobs", "stop", "text"),
         *("prompt_ids", "prompt_logprobs", "prompt_scores"),
     )
 
     def __init__(self, index: int = 0, prompt_ids: tuple[int, ...] = ()) -> None:
-        """Create an empty list from token `index` on. The event of token 0 has `prompt_ids`."""
+        """Create an empty list. Its next token has the index `index` in the choice.
+
+        The event that begins with token 0 also contains `prompt_ids`.
+        """
         self.index = index
         self.prompt_ids = prompt_ids
         self.ids: list[int] = []
         self.text = ""
         self.finish: FinishReason | None = None
+        self.stop: str | int | None = None
         self.logprobs: tuple[PositionLogprobs, ...] = ()
         self.prompt_logprobs: tuple[PositionLogprobs, ...] = ()
         self.prompt_scores = ""
@@ -60,11 +73,17 @@ class PendingTokens:
     def __bool__(self) -> bool:
         return bool(self.ids) or self.finish is not None
 
-    def add(self, ids: Iterable[int], text: str, finish: FinishReason | None) -> None:
+    def add(
+        self,
+        ids: Iterable[int],
+        text: str,
+        finish: FinishReason | None,
+        stop: str | int | None,
+    ) -> None:
         """Append tokens and their text. `finish` is None unless the tokens complete the answer."""
         self.ids.extend(ids)
         self.text += text
-        self.finish = finish
+        self.finish, self.stop = finish, stop
 
     def take(self, claimed: ClaimedJob, choice: int) -> Tokens:
         """Return the tokens as an event, and clear the list."""
@@ -76,13 +95,14 @@ class PendingTokens:
             ids=tuple(self.ids),
             text=self.text,
             finish=self.finish,
+            stop=self.stop,
             logprobs=self.logprobs,
             prompt_logprobs=self.prompt_logprobs,
             prompt_ids=() if self.index else self.prompt_ids,
             prompt_scores=self.prompt_scores,
         )
         self.index += len(self.ids)
-        self.ids, self.text, self.finish = [], "", None
+        self.ids, self.text, self.finish, self.stop = [], "", None, None
         self.logprobs = self.prompt_logprobs = ()
         self.prompt_scores = ""
         return event
@@ -100,9 +120,13 @@ class RunningChoice:
         prompt_ids: list[int],
         max_tokens: int,
         images: object | None = None,
+        reasoning: ReasoningForm | None = None,
         reports: Reports = Reports(),
     ) -> None:
-        """Create a choice without tokens. `stream` is an empty text stream."""
+        """Create a choice without tokens. `stream` is an empty text stream.
+
+        `reasoning` is the form of the reasoning that may begin the answer.
+        """
         self.request_id = request_id
         self.choice = choice
         self.prompt_ids = prompt_ids
@@ -113,6 +137,8 @@ class RunningChoice:
         """Number of prompt tokens that the engine found in its KV cache."""
         self.ids: list[int] = []
         self.finish: FinishReason | None = None
+        self.stop: str | int | None = None
+        """Stop string or stop token that ended the choice, as in `Tokens.stop`; else None."""
         self.logprobs: list[PositionLogprobs] = []
         """Logprobs of the output tokens, in the format of `Tokens.logprobs`."""
         self.prompt_logprobs: tuple[PositionLogprobs, ...] = ()
@@ -121,7 +147,7 @@ class RunningChoice:
         """Scores of the prompt, in the format of `Tokens.prompt_scores`."""
         self.reports = reports
         self.reported_prompt_ids = tuple(prompt_ids) if reports.prompt_ids else ()
-        """Tokens of the prompt, if they are published."""
+        """Tokens of the prompt; empty unless the job reports them."""
         self.unpublished = PendingTokens(prompt_ids=self.reported_prompt_ids)
         """Tokens that are in no published event yet."""
         self.unsaved = PendingTokens(prompt_ids=self.reported_prompt_ids)
@@ -131,6 +157,7 @@ class RunningChoice:
         self.saved_in = 0
         """Sequence number of the publication that contained the last checkpoint."""
         self._stream = stream
+        self._reasoning = ReasoningCounter(reasoning)
         self._text: list[str] = []
 
     @property
@@ -139,8 +166,16 @@ class RunningChoice:
         return "".join(self._text)
 
     @property
+    def num_reasoning_tokens(self) -> int:
+        """Number of tokens between the markers of reasoning so far."""
+        return self._reasoning.num_tokens
+
+    @property
     def needs_prompt_logprobs(self) -> bool:
-        """Whether the engine must still compute the prompt's logprobs, for the first event."""
+        """Whether the engine must still compute the logprobs of the prompt.
+
+        They are published in the choice's first event.
+        """
         return self.reports.need_prompt_logprobs and not self.ids and self.finish is None
 
     @property
@@ -159,7 +194,10 @@ class RunningChoice:
         or only the scores of the prompt, and finishes the choice.
         """
         if output.embedding is not None:
-            self._finish_with(output.embedding, output.num_cached_tokens)
+            self._finish_with(b64encode(output.embedding).decode(), output.num_cached_tokens)
+            return
+        if self.reports.scored is not None:
+            self._finish_with(score_text(self.reports.scored, output), output.num_cached_tokens)
             return
         if not self.ids:
             self.num_cached_tokens = min(output.num_cached_tokens, len(self.prompt_ids))
@@ -176,24 +214,35 @@ class RunningChoice:
         if output.logprobs and (self.reports.end_logprobs or not is_hidden):
             self._add_logprobs(describe_position(token_id, output.logprobs, self._stream))
         if is_hidden:  # an end-of-sequence or stop token adds no text
+            self.stop = token_id if token_id in self.reports.stop_tokens else None
             self._advance([token_id], self._stream.close(), finish)
             return
-        text = self._stream.feed(token_id)
+        if finish is FinishReason.STOP and token_id in self.reports.stop_tokens:
+            self.stop = token_id
+        text = self._fed(token_id)
         text += self._stream.close() if finish else ""
         self._advance([token_id], text, finish)
 
-    def _finish_with(self, embedding: bytes, num_cached_tokens: int) -> None:
-        """Finish with an embedding as base64. Only the result contains it, because it is large."""
+    def _finish_with(self, value: str, num_cached_tokens: int) -> None:
+        """Finish the choice with `value`, an embedding or a score as text.
+
+        Only the job's result contains the text; no event does.
+        """
         self.num_cached_tokens = min(num_cached_tokens, len(self.prompt_ids))
-        self._text, self.finish = [b64encode(embedding).decode()], FinishReason.STOP
+        self._text, self.finish = [value], FinishReason.STOP
 
     def restore(self, published: Tokens) -> None:
-        """Continue after published tokens. Raises JobFailed if they decode to another text here."""
-        self.ids, self.finish = list(published.ids), published.finish
+        """Continue the choice after tokens that earlier tries have published.
+
+        Raises:
+            JobFailed: this worker decodes the tokens to a different text than the published one.
+        """
+        self.ids, self.finish, self.stop = [*published.ids], published.finish, published.stop
         self.logprobs = list(published.logprobs)
         self.prompt_logprobs = published.prompt_logprobs
         self.prompt_scores = published.prompt_scores
-        if self.finish is None and self._stream.replay(published.ids) != published.text:
+        text = "".join([self._fed(token_id) for token_id in published.ids])
+        if self.finish is None and text != published.text:
             message = "another worker has published a text that this worker can't continue"
             raise failed(ErrorCode.RESUME_DIVERGED, message)
         self._text = [published.text]
@@ -204,7 +253,7 @@ class RunningChoice:
         """Return all tokens so far as one event, and clear `unsaved`."""
         self.unsaved = PendingTokens(len(self.ids), self.reported_prompt_ids)
         full = PendingTokens(prompt_ids=self.reported_prompt_ids)
-        full.add(self.ids, self.text, self.finish)
+        full.add(self.ids, self.text, self.finish, self.stop)
         full.logprobs, full.prompt_logprobs = tuple(self.logprobs), self.prompt_logprobs
         full.prompt_scores = self.prompt_scores
         return full.take(claimed, self.choice)
@@ -212,6 +261,12 @@ class RunningChoice:
     def finish_at_limit(self) -> None:
         """Finish an answer that already has `max_tokens` tokens."""
         self._advance([], self._stream.close(), FinishReason.LENGTH)
+
+    def _fed(self, token_id: int) -> str:
+        """Return the text that a token completes, and count the token if it is reasoning."""
+        text = self._stream.feed(token_id)
+        self._reasoning.add(text)
+        return text
 
     def _add_logprobs(self, position: PositionLogprobs) -> None:
         self.logprobs.append(position)
@@ -229,8 +284,10 @@ class RunningChoice:
             pending.prompt_scores = self.prompt_scores
 
     def _advance(self, ids: list[int], text: str, finish: FinishReason | None) -> None:
-        self.finish = FinishReason.STOP if self._stream.is_stopped else finish
+        self.finish = finish
+        if self._stream.stopped_by:
+            self.finish, self.stop = FinishReason.STOP, self._stream.stopped_by
         self.ids += ids
         self._text.append(text)
         for pending in (self.unpublished, self.unsaved):
-            pending.add(ids, text, self.finish)
+            pending.add(ids, text, self.finish, self.stop)

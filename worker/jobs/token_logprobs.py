@@ -34,7 +34,7 @@ def describe_prompt(
 ) -> tuple[PositionLogprobs, ...]:
     """Return the logprobs of each prompt token in the form that clients receive.
 
-    `logprobs` are those of the tokens `ids` from the second one on. All tokens are added to the
+    `logprobs` has an entry for each of `ids` except the first. All tokens are added to the
     empty `stream`. Each position has at most `num_top` likeliest tokens.
     """
     first = _describe_token(ids[0], None, stream)
@@ -53,7 +53,7 @@ def score_prompt(
     """Return JSON with the scores of each prompt token and of the likeliest tokens at its position.
 
     It is a list in the form of vLLM's `prompt_logprobs`, with the `num_top` likeliest tokens at
-    each position. `logprobs` are those of the tokens `ids` from the second one on, with ranks.
+    each position. `logprobs` has an entry with ranks for each of `ids` except the first.
     """
     text_of = cache(lambda token_id: _json_text(token_id, table))
     positions = ["null"]
@@ -71,7 +71,7 @@ def score_prompt(
 
 
 def _json_text(token_id: int, table: TokenTable) -> str:
-    """Return as JSON the text of a token inside a text, or the name of a special token."""
+    """Return a JSON string: the token's text inside a longer text, or a special token's name."""
     text = table.inside(token_id).decode(errors="replace") or table.name(token_id)
     return orjson.dumps(text).decode()
 

@@ -41,7 +41,7 @@ WAIT_S = 1.0
 MAX_CONCURRENT = 2
 """Maximum number of calls that a worker answers at the same time. Other calls wait in Redis."""
 MAX_STYLES = 256
-"""Maximum number of remembered prompt styles of adapters that aren't loaded."""
+"""Maximum number of cached prompt styles of adapters that aren't loaded."""
 FAULT = JobError(code=ErrorCode.INTERNAL, message="the worker failed to tokenize; see its log")
 
 
@@ -53,7 +53,7 @@ class AdapterStyles:
     registry: Registry
     source: AdapterSource
     threads_for: Callable[[str], LoaderThreads]
-    """Returns the threads on which adapters at a source are read."""
+    """Function that returns the threads on which adapters are read from a source."""
     _read: dict[AdapterVersion, PromptStyle] = field(default_factory=dict, init=False)
 
     async def style(self, version: AdapterVersion) -> PromptStyle:

@@ -14,7 +14,7 @@ from worker.lease import Lease
 RELEASED = "released"
 """`lorikeet.state` of a try that this worker returned to the queue."""
 LOST = "lost"
-"""`lorikeet.state` of a try of a job that now belongs to another claim, or to no worker."""
+"""`lorikeet.state` of a try whose job now belongs to another claim, or to no worker."""
 NS_PER_MS = 1_000_000
 
 
@@ -34,10 +34,10 @@ class _Try:
 class TracedJobs(RunningJobs):
     """Running jobs that record three spans for each try of a job that has a trace.
 
-    `queue` is the time in the queue before the claim. `admit` is the time until the engine has the
-    job: tokenizing, and loading the adapter. `compute` is the rest. Each span is a child of the
-    request's span. There is no span for a try as a whole, because a killed worker would not export
-    it, and the spans below it would have no parent.
+    The span `queue` covers the time in the queue before the claim. `admit` covers tokenizing and
+    loading the adapter, until the engine has the job. `compute` covers the rest of the try. Each
+    span is a child of the HTTP request's span. A try has no span of its own, because a killed
+    worker would not export it, and its child spans would then have no parent.
     """
 
     def __init__(self, tracer: Tracer, lease: Lease) -> None:
@@ -71,7 +71,7 @@ class TracedJobs(RunningJobs):
             recorded.span = self._tracer.consume("compute", recorded.traceparent, recorded.about)
 
     def find(self, request_id: RequestId) -> tuple[RunningJob, RunningChoice] | None:
-        """Return the job and choice of a request that has an output."""
+        """Return a request's job and choice. The first call for a job sets `first_output_ns`."""
         found = super().find(request_id)
         if found and (recorded := self._tries.get(found[0])) and not recorded.first_output_ns:
             recorded.first_output_ns = time.time_ns()
@@ -94,7 +94,7 @@ class TracedJobs(RunningJobs):
         super().clear()
 
     def _end(self, job: RunningJob, *, unless_ended: str) -> None:
-        """End the current span of a job, with the state `unless_ended` if the job goes on."""
+        """End the current span of a job. Its state is `unless_ended` if the job hasn't ended."""
         if (recorded := self._tries.pop(job, None)) is None:
             return
         span, end = recorded.span, job.end

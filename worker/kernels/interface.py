@@ -33,7 +33,7 @@ class AttentionBatch:
     block_tables: Tensor
     """`[B, M]` int32: each sequence's blocks. Entries after the last block are never read."""
     prepared: Prepared | None = None
-    """Data that the kernels derived from the batch in the step's first layer."""
+    """Data that the kernels derive from the batch in the step's first layer; None until then."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,7 +47,9 @@ class AttentionParams:
     softcap: float | None = None
     """Bound `c` in `c * tanh(score / c)`; None leaves scores unbounded."""
     chunk_size: int | None = None
-    """Number of positions in a chunk: a token attends only to its own chunk. Not with a window."""
+    """Number of positions in a chunk, if a token attends only to its own chunk; None otherwise.
+
+    Can't be combined with `sliding_window`."""
     sinks: Tensor | None = None
     """`[num_heads]`, contiguous, of any float dtype: each query head's attention sink, or None."""
 
@@ -83,7 +85,7 @@ class LoRASites:
 
     sites: Sequence[LoRASite]
     prepared: Prepared | None = None
-    """Data that the kernels derived in the first call with these sites."""
+    """Data that the kernels derive in the first call with these sites; None until then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,9 +112,9 @@ class LoRAPlan:
     pages: Sequence[LoRAPages]
     """For each pool group, the adapters' pages in the group."""
     page_rows: int
-    """Number of rows in a page. An adapter's last page is padded with zeros."""
+    """Number of matrix rows in a page. Unused rows of an adapter's last page are zero."""
     prepared: Prepared | None = None
-    """Data that the kernels derived in the first call with this plan."""
+    """Data that the kernels derive in the first call with this plan; None until then."""
 
 
 class Kernels(Protocol):
@@ -140,9 +142,10 @@ class Kernels(Protocol):
         """Compute causal attention of each sequence's query tokens over its cached tokens.
 
         The result is `softmax(softcap(q k^T * scaling) + mask) v`. The token at position p attends
-        to positions `<= p`, with a sliding window only to those `> p - sliding_window`, and with
-        chunks only to those `>= p // chunk_size * chunk_size`. A head's sink is a further score of
-        the softmax that has no value (gpt-oss, arXiv 2508.10925). Each key head serves
+        to positions `<= p`. With a sliding window, it attends only to positions
+        `> p - sliding_window`. With chunks, it attends only to positions
+        `>= p // chunk_size * chunk_size`. A head's sink is an additional score in the softmax, to
+        which no value belongs (gpt-oss, arXiv 2508.10925). Each key head serves
         `num_heads / num_kv_heads` query heads (GQA, arXiv 2305.13245).
 
         Args:

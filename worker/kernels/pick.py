@@ -4,14 +4,22 @@ from pathlib import Path
 
 import torch
 
-from worker.kernels.cpu.build import NotCompiled
+from worker.kernels.cpu.build import NotCompiled, OnCompiled, ignore
 from worker.kernels.cpu.native import NativeKernels
 from worker.kernels.interface import Kernels
 from worker.kernels.reference import ReferenceKernels
 
 
-def pick_kernels(device: torch.device, dtype: torch.dtype, cache_folder: Path) -> Kernels:
+def pick_kernels(
+    device: torch.device,
+    dtype: torch.dtype,
+    cache_folder: Path,
+    on_compiled: OnCompiled = ignore,
+) -> Kernels:
     """Return the fastest kernels that run on `device` with `dtype`.
+
+    `on_compiled` is called with the numbers of compiled files and of all files, if the native
+    kernels must be compiled.
 
     If the Triton kernels cannot be used on a GPU, or the native kernels cannot be compiled on this
     machine, log a warning with the reason and return the torch kernels.
@@ -19,13 +27,13 @@ def pick_kernels(device: torch.device, dtype: torch.dtype, cache_folder: Path) -
     if device.type == "cuda":
         return _triton_kernels(device, dtype)
     if NativeKernels.supports(device, dtype):
-        return _native_kernels(dtype, cache_folder)
+        return _native_kernels(dtype, cache_folder, on_compiled)
     return ReferenceKernels()
 
 
-def _native_kernels(dtype: torch.dtype, cache_folder: Path) -> Kernels:
+def _native_kernels(dtype: torch.dtype, cache_folder: Path, on_compiled: OnCompiled) -> Kernels:
     try:
-        return NativeKernels(dtype, cache_folder)
+        return NativeKernels(dtype, cache_folder, on_compiled)
     except NotCompiled as error:
         return _torch_instead("native_kernels_unavailable", error)
 

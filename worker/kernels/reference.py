@@ -81,13 +81,13 @@ class _Group:
 
 @dataclass(frozen=True, slots=True)
 class _ReferenceBatch(Prepared):
-    """Data that the layers of a step share."""
+    """Groups of a step's sequences. All layers of the step use the same groups."""
 
     groups: list[_Group]
 
 
 def _groups(batch: AttentionBatch) -> Iterator[_Group]:
-    """Split the batch into groups. Contexts are padded to the longest context in their group."""
+    """Split the batch's sequences into groups of adjacent sequences, and yield each group."""
     starts, lens = batch.query_starts.tolist(), batch.context_lens.tolist()
     device, block_size = batch.slots.device, _BLOCK_STEP
     shapes = [

@@ -43,7 +43,7 @@ def to_device(arrays: Sequence[Array], device: torch.device) -> list[Tensor]:
 def to_host(tensors: Sequence[Tensor]) -> list[Array]:
     """Copy tensors to the host in one transfer. Wait for the device.
 
-    The array of a single tensor on the CPU shares the tensor's memory.
+    If `tensors` is one tensor on the CPU, its array shares the tensor's memory.
     """
     if len(tensors) < 2:
         return [tensor.cpu().numpy() for tensor in tensors]
@@ -58,7 +58,7 @@ def to_host(tensors: Sequence[Tensor]) -> list[Array]:
 
 @dataclass(slots=True, eq=False)
 class Pending(Generic[T]):
-    """A value that is computed from device tensors after they were read."""
+    """A value that is computed on the host once its device tensors were read to the host."""
 
     tensors: Sequence[Tensor]
     finish: Callable[[Sequence[Array]], T]

@@ -19,11 +19,11 @@ Sequences = Sequence[tuple[AdapterVersion | None, int]]
 """Pairs of a resident adapter (None: the base model) and its number of tokens, in batch order."""
 
 _MAX_CACHED_BATCHES = 2
-"""Number of cached batches. A step needs one for its tokens and one for the head's input rows."""
+"""Number of cached batches. A step needs a batch for its tokens, and one for the head's inputs."""
 
 
 class LoRABatch:
-    """LoRA plan and side weights of one batch. Valid until the pool removes an adapter."""
+    """LoRA plan and side weights for one batch. Valid until the pool removes an adapter."""
 
     def __init__(self, pool: LoRAPool, sequences: Sequences) -> None:
         self.num_tokens = sum(num_tokens for _, num_tokens in sequences)

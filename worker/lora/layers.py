@@ -34,17 +34,21 @@ class LoRAContext:
     """The output head. None until it is attached."""
 
     def set_batch(self, tokens: Sequences, head_rows: Callable[[], Sequences]) -> None:
-        """Set the next forward pass's batches. `tokens` has the adapter of each run of tokens.
+        """Set the batches of the next forward pass.
 
-        `head_rows` returns the same for the rows that enter the output head. It is called only if
-        an adapter changes the head.
+        `tokens` has pairs of an adapter and its number of tokens, in batch order. `head_rows`
+        returns such pairs for the rows that enter the output head. It is called only if an adapter
+        changes the head.
         """
         self.batch = self.batches.batch_of(tokens)
         is_changed = self.batch and self.head and self.head.is_changed_by(self.batch)
         self.head_batch = self.batches.batch_of(head_rows()) if is_changed else None
 
     def hook_of(self, name: str) -> Callable[..., None]:
-        """Return a forward hook that applies side weights to `name`, which isn't a linear."""
+        """Return a forward hook that applies side weights to the output of the module `name`.
+
+        The module must not be a linear.
+        """
 
         def change(_: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
             if self.batch is not None and self.batch.side is not None:
@@ -56,7 +60,9 @@ class LoRAContext:
 
 @dataclass(slots=True)
 class _JointOutput:
-    """Output of all `Siblings` for the input `x`, kept until each has returned its columns."""
+    """Output of all linears of one `Siblings` for the input `x`.
+
+    It is kept until each linear has returned its columns."""
 
     x: Tensor | None = None
     columns: tuple[Tensor, ...] = ()
@@ -155,7 +161,7 @@ class Siblings:
 
     @property
     def has_side_weights(self) -> bool:
-        """Whether an adapter in the current batch has side weights. `lora` doesn't return them."""
+        """Whether an adapter in the current batch has side weights. `lora` leaves them out."""
         batch = self._batch
         return batch is not None and batch.side is not None
 
@@ -185,7 +191,7 @@ class Siblings:
 def _squares(
     linears: Sequence[nn.Module], quantised: Sequence[QuantisedWeight]
 ) -> list[Tensor | None]:
-    """Return the squared length of the rows of each linear's weight, in the linear's dtype."""
+    """Return, for each linear, the squared length of each row of its weight, in its dtype."""
     if quantised:
         dtype: Any = linears[0].weight.dtype
         return [row_squares(weight.dequantised(dtype)) for weight in quantised]
@@ -194,7 +200,7 @@ def _squares(
 
 
 class ServedLinear(nn.Module):
-    """Replaces a base linear and returns this linear's columns of the siblings' joint output.
+    """Replaces a base linear. Returns the replaced linear's columns of the siblings' joint output.
 
     Attributes that this module doesn't have are looked up in the replaced linear.
     """
@@ -236,9 +242,9 @@ def serve_linears(
 ) -> list[Siblings]:
     """Replace each linear named in `groups` with a `ServedLinear`. Return each group's `Siblings`.
 
-    The linears of a group must read the same input. `quantised` has the quantised weights, by
-    name; either all linears of a group are quantised, or none is. A group's weights are removed
-    from it when they are packed, so that the memory isn't needed twice.
+    The linears of a group must read the same input. `quantised` has the quantised weights by the
+    linears' names. In each group, either all linears are quantised, or none is. A group's weights
+    are removed from `quantised` when they are packed, so that the memory isn't needed twice.
     """
     quantised = {} if quantised is None else quantised
     served = []

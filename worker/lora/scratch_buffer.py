@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 Bytes = NDArray[np.uint8]
 
 _LARGE_PAGE = 2 << 20
-"""Size of a huge page in bytes. Mapping small pages takes as long as filling the buffer."""
+"""Size of a huge page in bytes. With small pages, mapping takes as long as filling a buffer."""
 MAX_IDLE_BUFFERS = 2
 MAX_IDLE_BUFFER_BYTES = 16 << 20
 """Maximum size in bytes of a buffer that is kept for reuse.
 
-The system clears new memory, which takes as long as reading an adapter into it.
+Reuse saves time: the system must clear new memory, which takes as long as reading an adapter.
 """
 _idle: deque[mmap.mmap] = deque(maxlen=MAX_IDLE_BUFFERS)
 
@@ -25,9 +25,9 @@ _idle: deque[mmap.mmap] = deque(maxlen=MAX_IDLE_BUFFERS)
 def scratch(num_bytes: int) -> Bytes:
     """Return an uninitialised buffer of `num_bytes` bytes.
 
-    When nothing refers to the buffer any more, its memory is returned to the system if it has more
-    than MAX_IDLE_BUFFER_BYTES, and kept for reuse otherwise. malloc isn't used, because it would
-    keep freed memory that no budget of the adapter tiers accounts for.
+    Once nothing refers to the buffer, its memory is kept for reuse if it has at most
+    MAX_IDLE_BUFFER_BYTES, and is returned to the system otherwise. malloc isn't used, because it
+    would keep freed memory that no budget of the adapter tiers accounts for.
     """
     memory = _take_idle(num_bytes) or _map(num_bytes)
     view = (ctypes.c_ubyte * num_bytes).from_buffer(memory)
@@ -36,7 +36,7 @@ def scratch(num_bytes: int) -> Bytes:
 
 
 def _take_idle(num_bytes: int) -> mmap.mmap | None:
-    """Return an idle buffer of `num_bytes` or more, or None. Free smaller ones until then."""
+    """Return an idle buffer of at least `num_bytes`, or None. Free smaller idle buffers."""
     with suppress(IndexError):  # no idle buffer is left
         while True:
             memory = _idle.pop()

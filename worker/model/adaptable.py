@@ -21,7 +21,10 @@ _NO_TENSOR = "doesn't return one tensor"
 
 
 def adaptable_modules(base: BaseModules) -> list[str]:
-    """Return the names of modules that adapters may change, if their recorded calls allow it."""
+    """Return the names of the modules whose calls must be recorded for `without_unsuitable`.
+
+    They are the embedding, the linears and the norms of `base`.
+    """
     embedding = [base.embedding.name] if base.embedding else []
     return [*embedding, *base.linears, *base.norms]
 
@@ -47,11 +50,12 @@ def check_each_is_called(source: str, model: nn.Module, base: BaseModules, calls
 def without_unsuitable(
     base: BaseModules, calls: Calls, *, num_tokens: int, num_logits: int
 ) -> BaseModules:
-    """Return `base` without the modules that, according to `calls`, adapters can't change.
+    """Return `base` without the modules that adapters can't change, according to `calls`.
 
-    A module stays if it was called, and each call had one row for each of the pass's `num_tokens`
-    tokens. The head gets rows only for the `num_logits` tokens whose logits are computed. This
-    number differs from `num_tokens`, so that modules after the selection of rows are recognised.
+    `calls` are the calls in one forward pass. A module stays if it was called, and each call had
+    one row for each of the pass's `num_tokens` tokens. The head must get one row for each of the
+    `num_logits` tokens whose logits are computed. Callers choose two different numbers, so that
+    modules that get only the head's rows are recognised.
     """
     calls_of: dict[str, list[Call]] = {name: [] for name in adaptable_modules(base)}
     for call in calls:
@@ -88,5 +92,8 @@ def _is_by_token(call: Call, num_rows: int, *, is_linear: bool) -> bool:
 
 
 def _has_rows(shape: Size, num_rows: int, *, is_linear: bool) -> bool:
-    """Return whether the shape is `[1, num_rows, ...]`, or `[..., width]` of a linear's rows."""
+    """Return whether a tensor of this shape has `num_rows` rows.
+
+    A linear's tensors have the shape `[..., width]`, and others `[1, num_rows, ...]`.
+    """
     return shape[:-1].numel() == num_rows if is_linear else shape[:2] == (1, num_rows)

@@ -41,7 +41,7 @@ class LayerProbe:
 
 @dataclass(frozen=True, slots=True)
 class AttentionStep:
-    """Kernels, cache and layout for the attention of one forward pass."""
+    """Kernels, KV cache and token layout that the attention of one forward pass uses."""
 
     kernels: Kernels
     cache: KVCache
@@ -142,7 +142,10 @@ def attend(
 
 
 def _chunk_size(module: nn.Module, layer: int) -> int | None:
-    """Return the number of positions in a layer's chunks, which models apply by a mask alone."""
+    """Return the number of positions in a layer's attention chunks, or None if it has no chunks.
+
+    The configuration states it, because models apply chunks only in the attention mask.
+    """
     config: Any = getattr(module, "config", None)
     chunk_size: int | None = getattr(config, "attention_chunk_size", None)
     is_chunked = chunk_size is not None and config.layer_types[layer] == CHUNKED_LAYER

@@ -1,11 +1,11 @@
 """Replaces modules of transformers with modules that use native operations.
 
 Modules are found by their structure, not by the architecture's name. A module that looks like a
-known kind is replaced if the replacement computes the same output for a recorded input. This
-comparison misses steps, such as a clamp or a factor for late positions, that affect only other
-inputs. Attention modules and MLPs are therefore replaced only if their code uses no names
-besides those of the known steps. The same rule applies to the model's stack of layers, whose
-replacement must also compute the same bits.
+known kind is replaced if the replacement computes the same output for a recorded input. The
+original may have steps that affect only other inputs, such as a clamp or a factor for late
+positions. The comparison misses such steps. Attention modules and MLPs are therefore replaced only
+if their code uses no names besides those of the known steps. The same rule applies to the model's
+stack of layers. The stack's replacement must also compute the same bits.
 """
 
 import inspect
@@ -28,7 +28,7 @@ from worker.model.module_calls import Call
 # Largest allowed deviation from the original output, relative to the output's largest value.
 _TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
 _QUANTISED = 5e-2
-"""Largest allowed deviation of modules with linears that quantise their inputs to int8."""
+"""Largest allowed deviation between outputs if the linears quantise their inputs to int8."""
 
 _ROTATE = "apply_rotary_pos_emb"
 """Name of the function in transformers that rotates queries and keys."""
@@ -53,7 +53,7 @@ _STACK_NAMES |= {"torch", "arange", "shape", "device", "unsqueeze"}
 
 
 def fusible(model: nn.Module) -> list[str]:
-    """Return the names of the modules that `fuse` may replace. It needs records of their calls."""
+    """Return the names of the modules that `fuse` may replace and whose calls it needs."""
     return [
         name
         for name, module in model.named_modules()
@@ -74,11 +74,12 @@ def fuse(
     *,
     is_quantised: bool = False,
 ) -> list[str]:
-    """Replace modules of `model` with native ones where possible. Its linears must be served.
+    """Replace modules of `model` with native ones where possible.
 
-    Call this inside the attention step in which `calls` of the original modules were recorded.
-    `probe` has the layers' attention parameters. With `is_quantised`, linears quantise their
-    inputs, which the original modules didn't.
+    The linears of `model` must already be served linears. Call this inside the attention step in
+    which `calls` of the original modules were recorded. `probe` has the layers' attention
+    parameters. Set `is_quantised` if linears now quantise their inputs, and didn't when `calls`
+    were recorded.
 
     Returns:
         The names of the replaced modules.
@@ -161,7 +162,10 @@ def _tensor(output: Any) -> Tensor:
 
 
 def _joined_siblings(module: nn.Module, *names: str) -> Siblings | None:
-    """Return the siblings that consist of exactly the linears `names` of the module, or None."""
+    """Return the `Siblings` of the linears `names` of the module.
+
+    Return None if these linears aren't served, or if their siblings include others.
+    """
     linears = [getattr(module, name) for name in names]
     if not all(isinstance(linear, ServedLinear) for linear in linears):
         return None

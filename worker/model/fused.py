@@ -22,7 +22,7 @@ class FusedRMSNorm(nn.Module):
         self._kernels = kernels
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map `[..., dim]` to the same shape."""
+        """Normalise `x`, `[..., dim]`, along its last dimension. The result has the same shape."""
         norm = self.params
         return self._kernels.rms_norm(
             x, self.weight, norm.epsilon, offset=norm.offset, round_first=norm.round_first
@@ -41,7 +41,7 @@ class FusedGatedMLP(nn.Module):
         self._kernels = kernels
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map `[..., hidden]` to the same shape."""
+        """Apply the MLP to `x`, `[..., hidden]`. The result has the same shape."""
         gate, up = self.siblings.joint_output(x).chunk(2, dim=-1)
         hidden = self._kernels.silu_mul(gate.flatten(0, -2), up.flatten(0, -2))
         out: Tensor = self.down_proj(hidden.view(*x.shape[:-1], -1))
@@ -74,7 +74,7 @@ class FusedAttention(nn.Module):
     def forward(
         self, hidden_states: Tensor, *, position_embeddings: tuple[Tensor, Tensor], **_: Any
     ) -> tuple[Tensor, None]:
-        """Map `[1, T, hidden]` of the current step's tokens to the same shape."""
+        """Apply attention to the hidden states `[1, T, hidden]` of the current step's tokens."""
         rows = self.siblings.joint_output(hidden_states)[0]
         heads = rows.view(len(rows), -1, self.head_dim)
         rotated = heads[:, : self.num_heads[0] + self.num_heads[1]]

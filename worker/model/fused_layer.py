@@ -1,4 +1,4 @@
-"""Decoder layers, and stacks of them, that one native call computes."""
+"""Decoder layers and stacks of decoder layers, each computed by one native call."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -22,7 +22,8 @@ class FusedLayer(nn.Module):
     ) -> None:
         """Create a replacement for the layer `original`. Its modules must already be fused.
 
-        `siblings` compute q/k/v, o, gate/up and down, in this order. Modules keep their names.
+        `siblings` compute q/k/v, o, gate/up and down, in this order. The layer's modules have the
+        same names as in `original`.
         """
         super().__init__()
         self.input_layernorm = original.input_layernorm
@@ -37,7 +38,7 @@ class FusedLayer(nn.Module):
     def forward(
         self, hidden_states: Tensor, *, position_embeddings: tuple[Tensor, Tensor], **kwargs: Any
     ) -> Tensor:
-        """Map `[1, T, hidden]` of the current step's tokens to the same shape."""
+        """Run the layers on the hidden states `[1, T, hidden]` of the current step's tokens."""
         if self._alone.has_side_weights:  # they may also change the norms
             out: Tensor = self.forward_by_modules(
                 hidden_states, position_embeddings=position_embeddings, **kwargs
@@ -47,7 +48,7 @@ class FusedLayer(nn.Module):
 
 
 class LayerRun:
-    """Consecutive layers that one native call computes, in batches without side weights."""
+    """Consecutive layers that one native call computes. Only for batches without side weights."""
 
     def __init__(self, layers: Sequence[FusedLayer], kernels: NativeKernels) -> None:
         self._kernels = kernels
@@ -61,7 +62,7 @@ class LayerRun:
         return self._siblings[0].has_side_weights
 
     def __call__(self, hidden: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
-        """Map `[1, T, hidden]` of the current step's tokens to the same shape.
+        """Run the layers on the hidden states `[1, T, hidden]` of the current step's tokens.
 
         `rotation` is the cosines and the sines for their positions, each `[1, T, head_dim]`.
         """
@@ -99,7 +100,7 @@ def fused_layer(layer: Any, kernels: NativeKernels) -> FusedLayer | None:
 
 
 def _single(linear: nn.Module) -> Siblings | None:
-    """Return the `Siblings` of a served linear that is alone in its group, or else None."""
+    """Return the `Siblings` of a served linear without siblings; None for any other module."""
     if not isinstance(linear, ServedLinear) or len(linear.siblings.names) > 1:
         return None
     return linear.siblings
@@ -114,10 +115,13 @@ def _packed(siblings: Siblings) -> PackedLinear | None:
 
 
 class FusedStack(nn.Module):
-    """Embedding, decoder layers and final norm, without transformers' overhead of 1 ms a step."""
+    """Embedding, decoder layers and final norm. Avoids transformers' overhead of 1 ms per step."""
 
     def __init__(self, original: Any, kernels: NativeKernels) -> None:
-        """Create a replacement for `original`, a stack of `FusedLayer`s. Modules keep names."""
+        """Create a replacement for `original`, a stack of `FusedLayer`s.
+
+        The stack's modules have the same names as in `original`.
+        """
         super().__init__()
         self.embed_tokens = original.embed_tokens
         self.layers = original.layers
@@ -127,7 +131,7 @@ class FusedStack(nn.Module):
         self._run = LayerRun([*original.layers], kernels)
 
     def get_input_embeddings(self) -> nn.Module:
-        """Return the embedding. Models that contain the stack call this, as that of `original`."""
+        """Return the embedding. Models that contain the stack call this method."""
         embedding: nn.Module = self.embed_tokens
         return embedding
 

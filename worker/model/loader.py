@@ -1,6 +1,7 @@
 """Loads a base model and checks that it can be served exactly."""
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -51,6 +52,9 @@ from worker.model.quantise import (
 from worker.model.quantise_on_load import QuantiseOnLoad
 from worker.model.verify import Verifier, check_windows
 
+OnStep = Callable[[str, int, int], None]
+"""Function that is called with a step, how many of its parts are done, and how many it has (or 0).
+"""
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 
 
@@ -90,8 +94,11 @@ def load_model(
     dtype: DType = "auto",
     device: str = "auto",
     quantize: Quantize | None = None,
+    on_step: OnStep = lambda *_: None,
 ) -> LoadedModel:
     """Load the model from the folder, GGUF file or hub id `source`, and quantise it to `quantize`.
+
+    `on_step` is called with each step of the work.
 
     Raises:
         ModelRejected: the model wasn't found, is incomplete, or can't be served exactly.
@@ -102,7 +109,13 @@ def load_model(
     folder = find_model(source)
     torch_dtype = torch.bfloat16 if dtype == "auto" else getattr(torch, dtype)
     config = read_config(source, folder)
-    kernels = pick_kernels(torch_device, torch_dtype, cache_folder())
+    kernels = pick_kernels(
+        torch_device,
+        torch_dtype,
+        cache_folder(),
+        lambda done, total: on_step("compiling the CPU kernels", done, total),
+    )
+    on_step("reading the base model", 0, 0)
     on_load = None
     if quantize is not None:
         on_load = QuantiseOnLoad(quantising_kernels(source, kernels), torch_dtype)
@@ -112,6 +125,7 @@ def load_model(
         )
         tokenizer = load_tokenizer(source, folder)
         whole_digest = digest.result()
+    on_step("checking the base model", 0, 0)
     loaded = prepare_model(
         model,
         tokenizer,

@@ -7,9 +7,9 @@ from pathlib import Path
 from worker.model.memory_policy import GIB, DeviceMemory
 
 MAX_RESERVE = 1 * GIB
-"""Memory that is reserved for Redis, the front end and the rest of the machine."""
+"""Maximum bytes that are left free for Redis, the front end and the rest of the machine."""
 RESERVE_SHARE = 8
-"""Divisor of a small machine's memory. The quotient is reserved."""
+"""Divisor of a small machine's memory. The quotient is left free instead of MAX_RESERVE."""
 
 
 def machine_memory(root: Path = Path("/")) -> DeviceMemory:
@@ -53,9 +53,10 @@ _VERSION_2 = ("memory.max", "memory.current", "inactive_file")
 
 
 def _control_groups(root: Path) -> Iterator[tuple[Path, tuple[str, str, str]]]:
-    """Yield the folders of this process's control groups and their parents, and the files' names.
+    """Yield the folder of each control group of this process, with the names of three files in it.
 
-    A container may see only its own group, at the top, although the path names another place.
+    The parents of these groups are included. A container may see only its own group, as the folder
+    /sys/fs/cgroup itself, although the group's path names a deeper folder.
     """
     top = root / "sys" / "fs" / "cgroup"
     for line in _text(root / "proc" / "self" / "cgroup").splitlines():

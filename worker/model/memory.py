@@ -1,4 +1,4 @@
-"""Sizes a worker from the memory of its device."""
+"""Determines the limits and the memory of a worker's parts from the memory of its device."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -27,18 +27,21 @@ class Device(Protocol):
 
     @property
     def is_cpu(self) -> bool:
-        """Whether the device uses the machine's memory."""
+        """Whether the device is a CPU, whose memory is the machine's."""
 
     def memory(self) -> DeviceMemory:
         """Return the device's total, free and used memory with the weights loaded."""
 
     def step_bytes(self, batch: Batch) -> int | None:
-        """Return the largest step's bytes without the weights, or None if it doesn't fit."""
+        """Return the bytes that the largest step needs in addition to the weights.
+
+        Return None if the device runs out of memory.
+        """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """Sizes in the settings. None stands for a size that the device determines."""
+    """Sizes that the settings give. None stands for a size that isn't set."""
 
     parts: Parts
     max_num_seqs: int | None
@@ -59,7 +62,8 @@ class Sizes:
 def size_worker(device: Device, asked: Asked, *, full_context: int) -> Sizes:
     """Return the sizes of a worker. The device determines sizes that aren't in the settings.
 
-    `full_context` is the size of the KV cache of one sequence as long as the model allows.
+    `full_context` is the size, in bytes, of the KV cache of one sequence with the model's maximum
+    length.
 
     Raises:
         SettingsError: the device has too little memory for a step.
@@ -76,7 +80,11 @@ def size_worker(device: Device, asked: Asked, *, full_context: int) -> Sizes:
 
 
 def _size_step(device: Device, asked: Asked, total: int, max_bytes: int) -> tuple[Batch, int]:
-    """Return a step's limits and memory. Tokens that aren't set are halved until it fits."""
+    """Return the limits of a step, and the bytes that the largest step takes.
+
+    If --max-num-batched-tokens isn't set, the limit is halved until the step takes at most
+    `max_bytes`.
+    """
     usual = default_batch(total, is_cpu=device.is_cpu)
     num_seqs = asked.max_num_seqs or usual.max_num_seqs
     num_tokens = asked.max_num_batched_tokens or max(usual.max_num_batched_tokens, num_seqs)

@@ -8,18 +8,22 @@ from dataclasses import dataclass
 
 MIB = 1 << 20
 CONTEXT_BYTES = 512 * MIB
-"""Memory of a CUDA context and its loaded kernels, which torch's allocator doesn't count."""
+"""Bytes of a CUDA context and its loaded kernels, which torch's allocator doesn't count."""
 GIB = 1 << 30
 
 CPU_KV_BYTES = 2 * GIB
-"""KV cache on a CPU, unless the machine is small or the model's context needs more."""
+"""Bytes of the KV cache on a CPU, unless memory is scarce or the model's context needs more."""
 ADAPTER_BYTES = 1 * GIB
-"""Adapter memory on a CPU, and host memory for copies of adapters, unless the machine is small."""
+"""Bytes of adapter memory on a CPU, and of host memory for copies of adapters on any device.
+
+On a machine with little memory, both are smaller."""
 MAX_GPU_ADAPTER_BYTES = 8 * GIB
 GPU_ADAPTER_SHARE = 8
-"""Divisor of the GPU memory that the weights and a step leave. Adapters get the quotient."""
+"""Divisor of the GPU memory that remains after the weights and the largest step.
+
+Adapters get the quotient."""
 STEP_SHARE = 4
-"""Divisor of the memory that the weights leave. The largest step may take the quotient."""
+"""Divisor of the memory that remains after the weights. The largest step may take the quotient."""
 MIN_STEP_TOKENS = 512
 MIN_CONTEXT = 256
 """Shortest context, in tokens, with which a worker starts unless --max-model-len or the model asks
@@ -53,7 +57,7 @@ _GPU_BATCHES = (
     (20 * GIB, Batch(max_num_seqs=128, max_num_batched_tokens=4096)),
     (0, Batch(max_num_seqs=64, max_num_batched_tokens=2048)),
 )
-"""(least memory of the GPU, limits), largest first."""
+"""(minimum bytes of a GPU's memory, limits of a step on such a GPU), largest memory first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +67,7 @@ class Parts:
     kv: int | None = None
     adapters: int | None = None
     copies: int | None = None
-    """Host memory for copies of adapters. On a CPU it is part of the device's memory."""
+    """Host memory for copies of adapters, in bytes. On a CPU, it is part of the device's memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,9 +97,9 @@ def budget(memory: DeviceMemory, fraction: float) -> int:
 
 
 def divide_gpu(rest: int, asked: Parts) -> Division:
-    """Divide `rest` bytes of a GPU among KV cache and adapters. Parts in `asked` keep their size.
+    """Divide `rest` bytes of a GPU among KV cache and adapters.
 
-    If these exceed `rest`, the other part gets nothing.
+    A part that is set in `asked` keeps its size. If it exceeds `rest`, the other part gets nothing.
     """
     if asked.adapters is not None:
         adapters = asked.adapters
@@ -111,11 +115,13 @@ def divide_gpu(rest: int, asked: Parts) -> Division:
 
 
 def divide_cpu(rest: int, asked: Parts, *, full_context: int) -> Division:
-    """Divide `rest` bytes of a machine among the parts. Parts in `asked` keep their size.
+    """Divide `rest` bytes of a machine among the parts.
 
-    The other parts get their usual sizes, or less in proportion if `rest` is too small for them.
-    `full_context` is the size of the KV cache of one sequence as long as the model allows. A cache
-    larger than usual takes at most half of `rest`, because a full cache stays in memory.
+    Parts that are set in `asked` keep their size. The other parts get their usual sizes. If `rest`
+    is too small, these are reduced in proportion.
+    `full_context` is the size, in bytes, of the KV cache of one sequence with the model's maximum
+    length. The KV cache gets this size if it is larger than CPU_KV_BYTES, but at most half of
+    `rest`, because a full cache stays in memory.
     """
     usual = {
         "kv": max(CPU_KV_BYTES, min(full_context, rest // 2)),
@@ -133,7 +139,8 @@ def divide_cpu(rest: int, asked: Parts, *, full_context: int) -> Division:
 def layer_width(hidden_size: int, intermediate_size: int | Sequence[int] | None) -> int:
     """Estimate the width of the widest layer's intermediate results.
 
-    `intermediate_size` is the MLP's width, or that of each layer's; None means the usual MLP.
+    `intermediate_size` is the width of the MLP, or a list with the width in each layer. None stands
+    for the usual width, 4 times `hidden_size`.
     """
     if isinstance(intermediate_size, Sequence):
         intermediate_size = max(intermediate_size)
@@ -143,7 +150,8 @@ def layer_width(hidden_size: int, intermediate_size: int | Sequence[int] | None)
 def estimated_step_bytes(batch: Batch, *, width: int, vocab_size: int, itemsize: int) -> int:
     """Estimate the memory of the largest step, in bytes.
 
-    `width` is that of `layer_width`. A row has `vocab_size` logits, an element `itemsize` bytes.
+    `width` is the result of `layer_width`. A row has `vocab_size` logits, and an element of the
+    model's tensors has `itemsize` bytes.
     """
     rows = min(batch.max_num_seqs, batch.max_num_batched_tokens)
     activations = batch.max_num_batched_tokens * width * itemsize

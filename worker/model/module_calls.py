@@ -1,4 +1,4 @@
-"""Records the calls of a model's modules, and finds linears that one product can compute."""
+"""Records the calls of a model's modules, and finds linears that one matrix product can compute."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence

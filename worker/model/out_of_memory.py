@@ -5,7 +5,9 @@ import ctypes
 import torch
 
 _MESSAGES = ("out of memory", "not enough memory", "can't allocate memory")
-"""Texts of such errors: torch's and Triton's on GPUs, torch's allocator on CPUs."""
+"""Texts in the messages of out-of-memory errors.
+
+They are the texts of torch and Triton on GPUs, and of torch's allocator on CPUs."""
 
 
 def is_out_of_memory(error: Exception) -> bool:
@@ -17,7 +19,7 @@ def is_out_of_memory(error: Exception) -> bool:
 
 
 def free_unused(device: torch.device) -> None:
-    """Return memory that torch keeps for later allocations to the device."""
+    """Give back to the device the memory that torch keeps for later allocations."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
 
@@ -25,8 +27,8 @@ def free_unused(device: torch.device) -> None:
 def return_freed_memory() -> None:
     """Return memory that the process has freed, if its C library can.
 
-    glibc keeps freed memory in case the process needs it again. What loading and quantising a model
-    has freed is as large as the model.
+    glibc keeps freed memory in case the process needs it again. Loading and quantising a model
+    frees as much memory as the model takes.
     """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:

@@ -1,8 +1,8 @@
-"""Gives positions to attention modules that would count them from the length of a cache.
+"""Provides positions to attention modules that compute them from the length of a cache.
 
-Llama 4 scales the queries of some layers by their positions, which the module counts from the
-number of tokens in transformers' cache on. The rows of a step have no such cache, and belong to
-several sequences.
+Llama 4 scales the queries of some layers by their positions. The attention module counts these
+positions upwards from the number of tokens in transformers' cache. The rows of a step have no such
+cache, and belong to several sequences.
 """
 
 import inspect
@@ -14,13 +14,14 @@ from torch import Tensor, nn
 _CACHE_LENGTH = "get_seq_length"
 """Method of transformers' caches that returns their number of tokens."""
 _CACHES = ("cache", "past_key_values")
-"""Names of a layer's argument for the cache, in newer and in older versions of transformers."""
+"""Names of a layer's argument for the cache, in different versions of transformers."""
 
 
 def use_packed_positions(model: nn.Module) -> None:
-    """Let attention modules that read the length of a cache use the position of each row.
+    """Make attention modules that read the length of a cache use the position of each row.
 
-    This needs layers that the model calls with `position_ids` and a cache, which may be None.
+    The model must call its layers with `position_ids` and with an argument for the cache, which may
+    be None.
     """
     for layer in model.modules():
         if any(_reads_length(child) for child in layer.children()):
@@ -28,17 +29,17 @@ def use_packed_positions(model: nn.Module) -> None:
 
 
 class _PackedLengths:
-    """Stands in for transformers' cache. Stores nothing."""
+    """Replaces transformers' cache as an argument of layers. Stores no keys or values."""
 
     def __init__(self, position_ids: Tensor) -> None:
         self._positions = position_ids[0]
 
     def get_seq_length(self, layer_idx: int = 0) -> Tensor:
-        """Return `[T]`: the number that, added to a row's index, gives the row's position."""
+        """Return each row's position minus the row's index in the step, `[T]`."""
         return self._positions - torch.arange(len(self._positions), device=self._positions.device)
 
     def update(self, key: Tensor, value: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        """Return the keys and values of the step alone, as without a cache."""
+        """Return the arguments: keys and values of the step's tokens only."""
         return key, value
 
 

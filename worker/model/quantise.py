@@ -16,16 +16,20 @@ from worker.lora.base.linear import can_join, dequantise_, drop_weight
 from worker.lora.base.modules import BaseModules
 
 Quantize = Literal["int8"]
-"""Type that the weights of a base model can be quantised to."""
+"""Types to which the weights of a base model can be quantised."""
 
 
 def quantised_digest(digest: str) -> str:
-    """Return the quantised model's digest. It depends on the files' digest and the type."""
+    """Return the digest of a quantised model, computed from the `digest` of its files."""
     return sha256(f"{digest} int8, head int8, groups of {GROUP}".encode()).hexdigest()
 
 
 def quantising_kernels(source: str, kernels: Kernels) -> QuantisedKernels:
-    """Return the kernels to quantise with. Raises ModelRejected if the CPU has none."""
+    """Return the kernels that quantise weights.
+
+    Raises:
+        ModelRejected: `kernels` has none for this CPU and dtype.
+    """
     if isinstance(kernels, NativeKernels) and kernels.quantised is not None:
         return kernels.quantised
     raise ModelRejected(
@@ -44,9 +48,9 @@ def quantise_linears_(
 ) -> None:
     """Quantise the linears that adapters may target, the output head included.
 
-    The weights are added to `quantised`, which has those that were quantised when they were read,
-    by the linears' names. The linears of `model` keep only the shapes of their weights.
-    Embeddings, norms and mixtures of experts keep their weights.
+    `quantised` has weights by the linears' names, at first those that were quantised when they were
+    read. The function adds the other weights. The linears of `model` keep only the shapes of their
+    weights. Embeddings, norms and mixtures of experts keep their weights.
 
     Raises:
         ModelRejected: the model has no such linear.
@@ -65,10 +69,11 @@ def quantise_linears_(
 
 @contextmanager
 def lending_weights(model: nn.Module, quantised: dict[str, QuantisedWeight]) -> Iterator[None]:
-    """Give each linear in `quantised` its dequantised weight while it is called.
+    """Let each linear named in `quantised` have its dequantised weight during its calls.
 
-    The model can therefore run without a copy of all weights in its dtype. Linears that are
-    removed from `quantised` in the meantime lose their weights. The others keep them at the end.
+    The model can therefore run without a copy of all weights in its dtype. When the context ends,
+    the linears that are still in `quantised` get their dequantised weights permanently. Linears
+    that were removed from it meanwhile have no weight.
     """
     handles = [
         handle for name in quantised for handle in _lend(name, model.get_submodule(name), quantised)

@@ -21,26 +21,26 @@ _METHOD = "lorikeet_int8"
 
 
 class QuantiseOnLoad(QuantizationConfigMixin):  # type: ignore[misc]  # transformers is untyped
-    """Quantises the linears of one model, and keeps their weights.
+    """Quantises the linears of one model, and stores the quantised weights.
 
-    The linears are left on the meta device. Experts are left out, and so is the output head, whose
-    original weight adapters may refer to.
+    The linears themselves stay on the meta device. Experts aren't quantised. The output head isn't
+    quantised either, because adapters may refer to its original weight.
     """
 
     def __init__(self, kernels: QuantisedKernels, dtype: torch.dtype) -> None:
         self.quant_method = _METHOD
         self.kernels = kernels
         self.dtype = dtype
-        """Type of the weights before they are quantised: that of the kernels."""
+        """Dtype of the weights before they are quantised, which is the kernels' dtype."""
         self.weights: dict[str, QuantisedWeight] = {}
         """The quantised weights by the linears' names."""
 
     def __deepcopy__(self, memo: Any) -> "QuantiseOnLoad":
-        """Return the same object, because transformers copies the model's configuration."""
+        """Return this object itself, so that transformers' copies of the configuration share it."""
         return self
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields that transformers may print."""
+        """Return the fields of this configuration that transformers may print."""
         return {"quant_method": self.quant_method}
 
 
@@ -74,7 +74,7 @@ class _Quantiser(HfQuantizer):  # type: ignore[misc]  # transformers is untyped
 
 
 class _QuantiseWeight(ConversionOps):  # type: ignore[misc]  # transformers is untyped
-    """Replaces a weight by one on the meta device, and keeps it quantised."""
+    """Quantises each selected weight, and replaces it by an empty weight on the meta device."""
 
     def __init__(self, quantiser: _Quantiser) -> None:
         self._quantiser = quantiser

@@ -19,7 +19,7 @@ from worker.model.kv_cache import BLOCK_SIZE, KVCache, KVShape
 
 _LENGTHS = [13, 5]
 _NUM_SKIPPED = 1
-"""Number of tokens at the start of each sequence that get no logits."""
+"""Number of tokens at the start of each sequence whose logits the packed pass doesn't compute."""
 _NUM_LOGITS = [length - _NUM_SKIPPED for length in _LENGTHS]
 # Largest deviation of the logits, in standard deviations of the logits. The deviation is the
 # maximum over the vocabulary, then the median over the sequence, because in bfloat16 a mixture of
@@ -27,7 +27,9 @@ _NUM_LOGITS = [length - _NUM_SKIPPED for length in _LENGTHS]
 # 1. Rounding causes 1e-6 in float32 and about 0.03 in bfloat16.
 _TOLERANCE = {torch.float32: 1e-3, torch.float16: 0.05, torch.bfloat16: 0.3}
 _QUANTISED = 1.5
-"""Largest deviation if linears quantise inputs. The demo has 0.5, and wrong products about 6."""
+"""Largest allowed deviation of the logits, in standard deviations, if linears quantise inputs.
+
+The demo model deviates by 0.5. With wrong products, logits deviate by about 6."""
 
 
 def check_rope(source: str, config: Any) -> None:
@@ -75,10 +77,14 @@ class Verifier:
     num_tokens = sum(_LENGTHS)
     """Number of tokens of the packed pass."""
     num_logits = sum(_NUM_LOGITS)
-    """Number of tokens that get logits in the packed pass."""
+    """Number of tokens whose logits the packed pass computes."""
 
     def __init__(self, source: str, model: PreTrainedModel) -> None:
-        """Compute the expected logits by eager attention. Raises ModelRejected if not causal."""
+        """Compute the expected logits by eager attention.
+
+        Raises:
+            ModelRejected: the model isn't causal.
+        """
         self._source = source
         self._model = model
         vocab_size = int(model.config.get_text_config().vocab_size)
@@ -108,7 +114,8 @@ class Verifier:
     def check(self, step: AttentionStep, *, rounds_inputs: bool = False) -> None:
         """Compute both sequences together and compare the logits with the expected logits.
 
-        `rounds_inputs` says that linears quantise their inputs, which they didn't at first.
+        Set `rounds_inputs` if linears now quantise their inputs, and didn't when the expected
+        logits were computed.
 
         Raises:
             ModelRejected: the logits differ by more than rounding errors.
@@ -135,7 +142,10 @@ class Verifier:
             )
 
     def _check_causal(self, logits: Tensor) -> None:
-        """Refuse a model if the logits of a sequence's first tokens depend on later tokens."""
+        """Raise ModelRejected if the logits of a sequence's first tokens depend on later tokens.
+
+        `logits` are those of the first sequence.
+        """
         model = self._model
         start = self._sequences[0][: _LENGTHS[1]].to(model.device)
         if not _deviation(logits[: len(start)], _logits(model, start)) <= _TOLERANCE[model.dtype]:

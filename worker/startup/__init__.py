@@ -1,1 +1,1 @@
-"""Startup of a worker, until it registers: checks, sizes, loading and warm-up."""
+"""Starts a worker, until it registers: checks files, sizes memory, loads the model, warms up."""

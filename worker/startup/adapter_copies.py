@@ -11,14 +11,14 @@ MIB = 1 << 20
 
 
 def adapter_store(settings: WorkerSettings) -> AdapterStore:
-    """Return the store of a worker. Raises SettingsError if its folder isn't writable."""
+    """Return the store for copies of adapters. Raises SettingsError for a read-only folder."""
     folder = settings.adapter_store or cache_folder() / "adapters"
     # Each pool has a folder of its own, since trimming deletes copies that the pool doesn't know.
     return AdapterStore(folder / settings.pool, max_bytes=settings.adapter_store_mb * MIB)
 
 
 def remote_sources(settings: WorkerSettings, store: AdapterStore, allowed: AllowedUrls) -> Stager:
-    """Return the stager of a worker. It writes to `store`."""
+    """Return a worker's stager, which fetches adapters from URLs into `store`."""
     return Stager(
         store,
         allowed,

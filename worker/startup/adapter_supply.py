@@ -40,7 +40,7 @@ def adapter_supply(
         base_names=[settings.model, name, *filter(None, [settings.served_name])],
         dtype=dtype,
         vocab_size=vocab_size,
-        tool_setting=settings.tool_call_parser,
+        tool_settings=settings.tool_settings,
         reasoning_setting=settings.reasoning_parser,
         serves=serves,
     )

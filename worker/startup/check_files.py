@@ -27,13 +27,14 @@ class CheckedFiles:
     base: Path
     """Folder or GGUF file of the base model."""
     left_out: frozenset[str]
-    """Names of the adapters that can't be served, if the settings allow leaving them out."""
+    """Names of adapters that can't be served. Empty unless the settings allow leaving them out."""
 
 
 def check_files(settings: WorkerSettings) -> CheckedFiles:
     """Check the base model, the adapters and the adapter roots of a worker's settings.
 
-    A model or adapter of the hub is downloaded. Adapters at URLs are left to the worker.
+    A model or adapter on the hub is downloaded. Adapters at URLs aren't checked here, but by the
+    worker.
 
     Raises:
         ModelRejected: the base model's files are missing or broken.
@@ -105,7 +106,10 @@ def _bad_adapters(settings: WorkerSettings, base: Path) -> dict[str, AdapterReje
 
 
 def _check_adapter(name: str, source: str) -> None:
-    """Raise AdapterRejected if the files of the adapter show that it can't be served."""
+    """Raise AdapterRejected if an adapter's files show that it can't be served.
+
+    Adapters at URLs aren't checked.
+    """
     if is_remote(source):
         return
     try:

@@ -25,7 +25,7 @@ def device_of(loaded: LoadedModel) -> Device:
 
 @dataclass(frozen=True, slots=True)
 class Cpu:
-    """The CPUs of this machine."""
+    """The machine's CPUs as the device that computes the model."""
 
     loaded: LoadedModel
     name: str = "this machine"
@@ -48,7 +48,7 @@ class Cpu:
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """A GPU."""
+    """A GPU as the device that computes the model."""
 
     loaded: LoadedModel
     is_cpu: bool = False

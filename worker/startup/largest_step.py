@@ -13,7 +13,7 @@ from worker.model.loader import LoadedModel
 from worker.model.memory_policy import Batch
 
 _SAMPLING = ChoiceSampling(seed=0, top_p=0.9, presence_penalty=0.5, logprobs=20)
-"""Sampling that uses most of the sampler's tables."""
+"""Sampling parameters with which the sampler uses most of its tables, and thus of its memory."""
 
 
 class LargestStep:
@@ -61,7 +61,11 @@ def _chunks(batch: Batch, *, max_model_len: int) -> list[Chunk]:
 
 
 def _lengths(batch: Batch, max_model_len: int) -> Iterator[int]:
-    """Yield the lengths of the step's sequences: single tokens, then long sequences."""
+    """Yield the lengths of the step's sequences in tokens.
+
+    All but the last of the allowed number of sequences have one token. Sequences of up to
+    `max_model_len` tokens have the rest.
+    """
     num_tokens = batch.max_num_batched_tokens
     for _ in range(min(batch.max_num_seqs, num_tokens) - 1):
         num_tokens -= 1

@@ -15,7 +15,7 @@ from worker.engine.pooling import embedding_size
 from worker.lora.checkpoint.adapter import version_of
 from worker.lora.memory.host_tier import HostTier
 from worker.model.kv_cache import BLOCK_SIZE, bytes_per_block
-from worker.model.loader import LoadedModel, load_model
+from worker.model.loader import LoadedModel, OnStep, load_model
 from worker.model.loading.architecture import read_config
 from worker.model.loading.folder import find_model
 from worker.model.loading.images import takes_images
@@ -33,8 +33,10 @@ from worker.text.tokenizer import Tokenizer
 from worker.text.tool_call_format import base_tool_form
 
 
-def load_served(settings: WorkerSettings) -> ServedModel:
+def load_served(settings: WorkerSettings, on_step: OnStep) -> ServedModel:
     """Load the base model of `settings`. Blocks for seconds to minutes.
+
+    `on_step` is called with each step of the work.
 
     Raises:
         ModelRejected: the model can't be served exactly.
@@ -48,7 +50,9 @@ def load_served(settings: WorkerSettings) -> ServedModel:
         dtype=settings.dtype,
         device=settings.device,
         quantize=settings.quantize,
+        on_step=on_step,
     )
+    on_step("warming up", 0, 0)
     # Kernels are compiled first: the device's memory is then measured with them loaded, and the
     # engine replaces the adapters that `warm_up` uses.
     warm_up(loaded)
@@ -138,7 +142,7 @@ def _base(
         max_model_len=max_model_len,
         source=settings.model,
         created_s=int(time.time()),
-        tool_form=base_tool_form(loaded.tokenizer, settings.tool_call_parser),
+        tool_form=base_tool_form(loaded.tokenizer, settings.tool_settings),
         max_token_bytes=max_token_bytes(loaded.tokenizer),
         embedding_size=embedding_size(loaded.model),
         reasoning=base_reasoning_form(loaded.tokenizer, settings.reasoning_parser),

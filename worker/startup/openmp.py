@@ -25,9 +25,9 @@ def set_threads(num_threads: int) -> None:
 def take_cores(num_threads: int, kernels: Kernels) -> None:
     """Let the calling thread compute with `num_threads` OpenMP threads.
 
-    If there are two threads and two cores, each thread is bound to its own core. Without binding,
-    Linux may move both threads to one core while a loader thread runs on the other core. Both
-    threads may then stay on one core for most of a step.
+    If there are two threads and two cores, each thread is bound to its own core. Otherwise, while
+    a loader thread runs on one core, Linux may move both threads to the other core. They may then
+    stay there for most of a step.
     """
     set_threads(num_threads)
     if isinstance(kernels, NativeKernels):
@@ -35,7 +35,10 @@ def take_cores(num_threads: int, kernels: Kernels) -> None:
 
 
 def end_team() -> None:
-    """End the calling thread's team. OpenMP starts a new team when the thread needs one."""
+    """End the calling thread's team of OpenMP threads.
+
+    OpenMP starts a new team when the thread needs one.
+    """
     pause = getattr(ctypes.CDLL(None), "omp_pause_resource_all", None)
     if pause is not None:
         pause(_OMP_PAUSE_SOFT)

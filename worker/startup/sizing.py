@@ -1,4 +1,4 @@
-"""Sizes a worker from its settings and its device, and checks the resulting context length."""
+"""Determines a worker's sizes from its settings and device, and checks the context length."""
 
 from typing import Protocol
 
@@ -23,7 +23,7 @@ class SizedModel(Protocol):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Type of the KV cache."""
+        """Dtype of the keys and values in the KV cache."""
 
     @property
     def max_model_len(self) -> int:
@@ -67,7 +67,10 @@ def _bytes(mib: int | None) -> int | None:
 def _check_context(
     settings: WorkerSettings, device: Device, limit: int, num_tokens: int, full_context: int
 ) -> None:
-    """Check that a KV cache of `num_tokens` holds a useful part of the model's context, `limit`."""
+    """Check that a KV cache of `num_tokens` tokens holds a context of useful length.
+
+    `limit` is the model's maximum context length in tokens.
+    """
     if num_tokens >= limit:
         return
     needed_mb = -(-full_context // MIB)

@@ -58,7 +58,7 @@ def warm_up(loaded: LoadedModel) -> None:
 
 
 class _ZeroPool(LoRAPool):
-    """Pool in which every version has an adapter of zeros. All share one page per linear."""
+    """Pool in which every version has an adapter of zeros. All adapters share a single page."""
 
     def __init__(self, loaded: LoadedModel) -> None:
         layout = PoolLayout(loaded.base, loaded.dtype)
@@ -72,12 +72,12 @@ class _ZeroPool(LoRAPool):
         self._arena.data.zero_()
 
     def pages(self, version: AdapterVersion, group: int) -> PageNumbers:
-        """Return the number of the only page, for each layer of the group."""
+        """Return the number of the only page, 0, for each layer of the group: `[layers, 1]`."""
         return np.zeros((self.groups[group].num_layers, 1), np.int32)
 
 
 class _Runner:
-    """Runs a model with contexts and adapters that hold zeros, and ignores the results."""
+    """Runs a model on a KV cache and adapters that contain only zeros, and ignores the results."""
 
     def __init__(self, loaded: LoadedModel) -> None:
         self._loaded = loaded
@@ -90,7 +90,7 @@ class _Runner:
 
     @torch.inference_mode()
     def run(self, step: Sequence["SequenceShape"]) -> None:
-        """Run a step of the given shape."""
+        """Run a step with sequences of these shapes."""
         versions = [AdapterVersion(str(sequence.adapter)) for sequence in step]
         lengths = [sequence.num_tokens for sequence in step]
         tokens = list(zip(versions, lengths, strict=True))
@@ -103,7 +103,7 @@ class _Runner:
         self._lora.set_batch([], list)
 
     def _attention_batch(self, step: Sequence["SequenceShape"]) -> AttentionBatch:
-        """Return a batch whose contexts all consist of the cache's only block, repeated."""
+        """Return a batch in which all entries of the block tables are the cache's only block."""
         lengths = [sequence.num_tokens for sequence in step]
         contexts = [sequence.context for sequence in step]
         device = self._loaded.device

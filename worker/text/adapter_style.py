@@ -5,7 +5,7 @@ from typing import Any
 from jinja2 import TemplateSyntaxError
 
 from shared.errors import AdapterRejected
-from shared.protocol.tools import ToolForm, ToolSetting
+from shared.protocol.tools import ToolForm, ToolSettings
 from shared.reasoning_form import ReasoningSetting
 from worker.lora.checkpoint.prompting import Prompting
 from worker.text.prompt_style import PromptStyle
@@ -19,7 +19,7 @@ def adapter_style(
     hf_tokenizer: Any,
     *,
     vocab_size: int,
-    tool_setting: ToolSetting,
+    tool_settings: ToolSettings,
     reasoning_setting: ReasoningSetting,
 ) -> PromptStyle:
     """Return the style that an adapter's folder defines.
@@ -47,7 +47,7 @@ def adapter_style(
     return PromptStyle(
         templates=prompting.templates,
         special_tokens=prompting.special_tokens if prompting.templates else {},
-        tool_form=_tool_form(prompting, hf_tokenizer, tool_setting),
+        tool_form=_tool_form(prompting, hf_tokenizer, tool_settings),
         reasoning=(
             reasoning_form(prompting.templates.values(), reasoning_setting)
             if prompting.templates
@@ -58,12 +58,12 @@ def adapter_style(
     )
 
 
-def _tool_form(prompting: Prompting, hf_tokenizer: Any, setting: ToolSetting) -> ToolForm | None:
-    """Return the form of tool calls in the adapter's last template, the one that renders tools."""
+def _tool_form(prompting: Prompting, hf_tokenizer: Any, settings: ToolSettings) -> ToolForm | None:
+    """Return the form of tool calls in the adapter's last template, which is used with tools."""
     form = None
     for template in prompting.templates.values():
         try:
-            form = adapter_tool_form(hf_tokenizer, template, prompting.special_tokens, setting)
+            form = adapter_tool_form(hf_tokenizer, template, prompting.special_tokens, settings)
         except TemplateSyntaxError as error:
             raise AdapterRejected(f"the chat template has a syntax error: {error}") from None
         except TemplateTooCostly as error:

@@ -12,7 +12,7 @@ from shared.reasoning_form import ReasoningForm
 
 REPLACEMENT = "\ufffd"
 _VISIBLE_TAGS = frozenset((*VISIBLE_TAGS, *(tag for form in ReasoningForm for tag in form.markers)))
-"""Special tokens that are decoded to text, as the parsers of tool calls and reasoning need it."""
+"""Special tokens that are decoded to text for the parsers of tool calls and reasoning."""
 
 
 class TokenTable(Protocol):
@@ -46,7 +46,7 @@ class TokenBytes:
         self._at_start: dict[int, bytes] = {}
 
     def inside(self, token_id: int) -> bytes:
-        """See `TokenTable.inside`. Special tokens are empty, except tags of calls and reasoning."""
+        """See `TokenTable.inside`. Special tokens have no text, except `_VISIBLE_TAGS`."""
         if token_id not in self._inside:
             self._inside[token_id] = self._look_up(self._prefix, self._prefix_text, token_id)
         return self._inside[token_id]
@@ -84,7 +84,7 @@ class TokenBytes:
         return text
 
     def _find_prefix(self) -> list[int]:
-        """Return a list with one token that has visible text; an empty list if there is none."""
+        """Return a list with the first token that has visible text; an empty list if none has."""
         for token_id in range(len(self._hf)):
             text = self._decode([token_id])
             if text.strip() and REPLACEMENT not in text:
@@ -93,7 +93,7 @@ class TokenBytes:
 
 
 class TextStream:
-    """Incremental text of one choice.
+    """Converts the tokens of one choice to text, token by token.
 
     The stream holds back incomplete characters and any text that could be the start of a stop
     string. The text ends at the stop string that is completed first.
@@ -115,13 +115,14 @@ class TextStream:
 
         With `is_text_start`, the text stands alone, such as a chat answer. Otherwise it continues
         a prompt, and the first token keeps its leading space. The first `min_tokens` tokens aren't
-        searched for stop strings. With `keeps_special_tokens`, the text has special tokens' names.
+        searched for stop strings. With `keeps_special_tokens`, the text contains the names of
+        special tokens.
         """
         self.token_bytes = token_bytes
         self.includes_stop = includes_stop
         """Whether the text includes the stop string or stop token that ends it."""
         self.tokens_as_ids = tokens_as_ids
-        """Whether logprobs of the text name tokens by their ids."""
+        """Whether logprobs identify tokens by their ids instead of their texts."""
         self._keeps_special_tokens = keeps_special_tokens
         self._stop = tuple(s for s in stop if s)
         self._at_start = is_text_start
@@ -131,11 +132,11 @@ class TextStream:
         self._echo = echo
         self.num_chars = len(echo)
         """Number of characters in the echo and in all tokens so far, including held-back text."""
-        self.is_stopped = False
-        """Whether a stop string was found; no text is emitted after it."""
+        self.stopped_by = ""
+        """Stop string that was found; empty if none was. No text is emitted after it."""
 
     def of_prompt(self) -> "TextStream":
-        """Return an empty stream of the prompt's text. Its logprobs have the same form."""
+        """Return an empty stream for the text of the prompt, with the same `tokens_as_ids`."""
         return TextStream(
             self.token_bytes, (), is_text_start=True, tokens_as_ids=self.tokens_as_ids
         )
@@ -150,9 +151,9 @@ class TextStream:
         return self._take_echo() + self._emit(new)
 
     def next_token_text(self, token_id: int) -> tuple[str, bytes | None]:
-        """Return two values: the text and the bytes that a token would add next.
+        """Return the text and the bytes that a token would add if it came next.
 
-        The token isn't added. For a special token, the values are the token's name and None.
+        The token isn't added to the stream. For a special token, return its name and None.
         """
         if not self.token_bytes.inside(token_id):
             return self.token_bytes.name(token_id), None
@@ -185,12 +186,12 @@ class TextStream:
 
     def _emit(self, new: str) -> str:
         """Add text, and return the part before a stop string or the possible start of one."""
-        if self.is_stopped or not new:
+        if self.stopped_by or not new:
             return ""
         text = self._held + new
         if found := _find_stop(text, self._stop):
-            self.is_stopped, self._held = True, ""
             start, end = found
+            self.stopped_by, self._held = text[start:end], ""
             return text[: end if self.includes_stop else start]
         safe = min((_possible_start(text, each) for each in self._stop), default=len(text))
         self._held = text[safe:]
@@ -198,7 +199,10 @@ class TextStream:
 
 
 def _find_stop(text: str, stop: tuple[str, ...]) -> tuple[int, int] | None:
-    """Return start and end of the stop string that ends first. If several do, take the longest."""
+    """Return (start, end) of the stop string in `text` that ends first, or None without any.
+
+    Of several that end at the same place, the longest is returned.
+    """
     found = [(start + len(s), start) for s in stop if (start := text.find(s)) >= 0]
     if not found:
         return None
@@ -207,7 +211,7 @@ def _find_stop(text: str, stop: tuple[str, ...]) -> tuple[int, int] | None:
 
 
 def _possible_start(text: str, stop: str) -> int:
-    """Return how many leading characters of `text` can't be part of the stop string."""
+    """Return the index in `text` at which an incomplete stop string may start, or its length."""
     start = text.find(stop[0], max(0, len(text) - len(stop) + 1))
     while start >= 0 and not stop.startswith(text[start:]):
         start = text.find(stop[0], start + 1)
@@ -215,7 +219,11 @@ def _possible_start(text: str, stop: str) -> int:
 
 
 def _byte_of_character() -> dict[str, int]:
-    """Return GPT-2's map from characters to bytes. Other characters stand for unprintable bytes."""
+    """Return GPT-2's map from characters to bytes.
+
+    Printable bytes are mapped from the characters with the same codes, and others from characters
+    with codes from 256 on.
+    """
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [b for b in range(256) if b not in printable]
     table = {chr(b): b for b in printable}

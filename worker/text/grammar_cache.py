@@ -16,7 +16,7 @@ from worker.text.interface import EncodedPrompt
 from worker.text.tenant_turns import SpentTooMuch, TenantTurns
 
 MAX_RUNNING = 4
-"""Maximum number of compilations at a time, each for a different tenant."""
+"""Maximum number of compilations at the same time. Each is for a different tenant."""
 MAX_CACHED = 64
 """Maximum number of cached results. A result is a grammar or the reason for its rejection."""
 V = TypeVar("V")
@@ -35,8 +35,8 @@ class GrammarCache:
         """Return the grammar of the answers to `prompt`, or None if any text is allowed.
 
         Raises:
-            JobFailed: the grammar can't be enforced, and the error names the field; or the job's
-                tenant has used too much CPU time for grammars.
+            JobFailed: the grammar can't be enforced, or the job's tenant has used too much CPU
+                time for grammars. The error names the field.
         """
         constraint, param = constraint_of(job)
         if constraint is None:
@@ -47,13 +47,22 @@ class GrammarCache:
                 raise JobFailed(TOO_COMPLEX)
             return result
         kind = "schema" if job.sampling.json_schema or param == "tools" else "constraint"
+        path, _, reason = result.partition(": ")
+        if job.tools and path.startswith("tools["):
+            kind, param, result = "schema", path, reason
         message = f"{param}: the {kind} can't be enforced: {result}"
         raise failed(ErrorCode.INVALID_VALUE, message, param)
 
     async def _get(
         self, tenant: str, constraint: bytes, prompt: EncodedPrompt, param: str
     ) -> Grammar | str:
-        """Return the grammar, or the reason why the grammar can't be enforced."""
+        """Return the compiled grammar of a constraint, or the reason why it can't be enforced.
+
+        `param` is the field of the request that sets the constraint.
+
+        Raises:
+            JobFailed: the tenant has used too much CPU time for grammars.
+        """
         key = _key(constraint, prompt)
         if (result := self._cached.get(tenant, key)) is not None:
             return result
@@ -70,7 +79,11 @@ class GrammarCache:
         return result
 
     def _compile(self, constraint: bytes, prompt: EncodedPrompt) -> tuple[Grammar | str, float]:
-        """Compile a constraint. Return the grammar or why it is refused, and the CPU seconds."""
+        """Compile a constraint's grammar, first in the sandbox and then here.
+
+        Returns:
+            The grammar, or the reason for refusing it; and the CPU time in seconds.
+        """
         built = build_grammar(constraint)
         if built.error:
             return built.error, built.cpu_s
@@ -79,7 +92,10 @@ class GrammarCache:
         return result, built.cpu_s + time.thread_time() - start_s
 
     def _compile_here(self, source: GrammarSource, prompt: EncodedPrompt) -> Grammar | str:
-        """Compile a grammar that the sandbox has compiled, so that its cost is bounded."""
+        """Compile a grammar here, after the sandbox has compiled it. Its cost is therefore bounded.
+
+        Return the grammar, or the reason for refusing it.
+        """
         if (reasoning := prompt.reasoning) is not None:
             token_id, is_open = self._compiler.token_id, prompt.is_reasoning
             source = after_reasoning(source, reasoning, is_open=is_open, token_id=token_id)
@@ -113,11 +129,11 @@ class TenantCache(Generic[V]):
         """Create a cache of at most `max_values` values of all tenants together."""
         self._max_values = max_values
         self._values: OrderedDict[str, OrderedDict[bytes, V]] = OrderedDict()
-        """Values of each tenant. Tenants and values are in the order of their last use."""
+        """Values of each tenant by key. Tenants and values used least recently are first."""
         self._num_values = 0
 
     def get(self, tenant: str, key: bytes) -> V | None:
-        """Return a value and mark it as used, or return None if it isn't cached."""
+        """Return a cached value, or None if there is none. Mark the value as recently used."""
         values = self._values.get(tenant)
         if values is None or key not in values:
             return None
@@ -126,7 +142,11 @@ class TenantCache(Generic[V]):
         return values[key]
 
     def put(self, tenant: str, key: bytes, value: V) -> None:
-        """Add a new value. If there are too many, the tenant with the most loses its oldest one."""
+        """Add a new value.
+
+        If there are too many values, the tenant with the most values loses its least recently used
+        one.
+        """
         self._values.setdefault(tenant, OrderedDict())[key] = value
         self._values.move_to_end(tenant)
         self._num_values += 1

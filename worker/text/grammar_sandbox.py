@@ -1,11 +1,13 @@
 """Builds and compiles one grammar in its own process: `python -m worker.text.grammar_sandbox`.
 
 llguidance limits most costs of a grammar, but not all. For example, a `multipleOf` of 10^8 takes
-minutes of CPU time and gigabytes of memory. The process's input is a `Constraint`. Its output is
-the grammar, once it has compiled there.
+minutes of CPU time and gigabytes of memory. The process reads a `Constraint`, builds its grammar,
+compiles the grammar, and writes it as text.
 """
 
 import json
+from dataclasses import replace
+from typing import NamedTuple
 
 import orjson
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
@@ -14,6 +16,7 @@ from shared.errors import GrammarRejected
 from shared.protocol.tools import ToolChoice, ToolForm, ToolUse
 from shared.sandbox import SandboxAnswer, answer_once, ask_sandbox
 from worker.engine.grammar import GrammarSource
+from worker.text.grammar_reason import plain_reason
 from worker.text.grammar_source import Constraint, source_of
 
 _EOS_ID = 256
@@ -42,13 +45,48 @@ def build_grammar(constraint: bytes) -> SandboxAnswer:
 
 
 def compiled_source(constraint: bytes) -> GrammarSource:
-    """Return the grammar of a constraint, compiled here. Raises GrammarRejected if it's invalid."""
-    source = source_of(_decode(constraint))
+    """Return the grammar of a constraint, after compiling it in this process.
+
+    Raises:
+        GrammarRejected: the grammar can't be built or compiled.
+    """
+    decoded = _decode(constraint)
+    if (source := _compiled(decoded)).error:
+        found = _bad_tool(decoded.tools) if decoded.tools else None
+        raise GrammarRejected(found or source.error)
+    return source.text
+
+
+class _Compiled(NamedTuple):
+    """A grammar that compiles, or the reason (`error`) why it can't be built or compiled."""
+
+    text: GrammarSource
+    error: str
+
+
+def _compiled(constraint: Constraint) -> _Compiled:
+    try:
+        source = source_of(constraint)
+    except GrammarRejected as rejected:
+        return _Compiled(GrammarSource(""), str(rejected))
     tokenizer = LLTokenizer(TokenizerWrapper(_ByteTokenizer()), slices=[])
     limits = LLParserLimits(verbose_errors=False)
-    if reason := LLMatcher(tokenizer, source, log_level=0, limits=limits).get_error():
-        raise GrammarRejected(reason)
-    return source
+    error = LLMatcher(tokenizer, source, log_level=0, limits=limits).get_error()
+    is_own = constraint.grammar is not None  # its author knows its lines
+    return _Compiled(source, error if is_own else plain_reason(error))
+
+
+def _bad_tool(use: ToolUse) -> str | None:
+    """Return text with the field of the first tool whose grammar doesn't compile, and the reason.
+
+    Return None if the grammar of each tool compiles alone.
+    """
+    for i, tool in enumerate(use.tools):
+        if tool["function"]["name"] in use.names:
+            alone = _compiled(Constraint(tools=replace(use, tools=(tool,))))
+            if alone.error:
+                return f"tools[{i}].function.parameters: {alone.error}"
+    return None
 
 
 def _decode(constraint: bytes) -> Constraint:

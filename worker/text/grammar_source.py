@@ -1,6 +1,6 @@
-"""Converts a job's constraints to a grammar. Pure.
+"""Converts the constraint on a job's answers to a grammar. Pure.
 
-The cost depends on the client's input: use `source_of` only in the sandbox.
+The cost depends on the client's input. Therefore call `source_of` only in the sandbox.
 """
 
 import json
@@ -11,7 +11,7 @@ from typing import Any
 
 from shared.errors import GrammarRejected
 from shared.protocol.jobs import Job
-from shared.protocol.tools import ToolChoice, ToolUse
+from shared.protocol.tools import ToolChoice, ToolForm, ToolUse
 from shared.reasoning_form import ReasoningForm
 from worker.engine.grammar import (
     GrammarSource,
@@ -20,7 +20,7 @@ from worker.engine.grammar import (
     lark_source,
     regex_source,
 )
-from worker.text.tool_grammar import tool_source
+from worker.text.tool_grammar import optional_tool_source, tool_source
 
 MAX_SOURCE_BYTES = 4 << 20
 """Maximum size of a grammar as text, in bytes."""
@@ -29,10 +29,15 @@ _ANY = r"(.|\n)*"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Constraint:
-    """Constraint on answers. An answer calls tools or matches the only other field that is set."""
+    """Constraint on answers: an answer calls tools or matches the other field.
+
+    At most one field besides `tools` is set.
+    """
 
     tools: ToolUse | None = None
-    """Tools that the answer must call, unless it matches the other field."""
+    """Tools that the answer must call, unless it matches the other field that is set."""
+    is_text: bool = False
+    """Whether the answer may be any text. Only tool calls in the text are constrained then."""
     json_schema: str | None = None
     regex: str | None = None
     choice: tuple[str, ...] = ()
@@ -40,11 +45,16 @@ class Constraint:
 
 
 def constraint_of(job: Job) -> tuple[Constraint | None, str]:
-    """Return the constraint of a job's answers and the field that sets it, or None and no field."""
+    """Return the constraint on a job's answers, and the name of the field that sets it.
+
+    Without a constraint, return None and an empty name.
+    """
     if job.tools and job.tools.choice is ToolChoice.REQUIRED:
         return Constraint(tools=job.tools), "tools"
     sampling = job.sampling
     if not sampling.is_constrained:
+        if job.tools and job.tools.form is ToolForm.GENERIC:
+            return Constraint(tools=job.tools, is_text=True), "tools"
         return None, ""
     constraint = Constraint(
         tools=job.tools,
@@ -57,7 +67,11 @@ def constraint_of(job: Job) -> tuple[Constraint | None, str]:
 
 
 def source_of(constraint: Constraint) -> GrammarSource:
-    """Return a constraint's grammar. Raises GrammarRejected if it has none or is too large."""
+    """Return a constraint's grammar as text.
+
+    Raises:
+        GrammarRejected: the constraint is malformed, or the text exceeds MAX_SOURCE_BYTES.
+    """
     source = _source_of(constraint)
     if len(source.encode()) > MAX_SOURCE_BYTES:
         raise GrammarRejected(f"as a grammar it has more than {MAX_SOURCE_BYTES >> 20} MiB")
@@ -69,6 +83,8 @@ def _source_of(constraint: Constraint) -> GrammarSource:
     if constraint.tools is None:
         assert answer is not None
         return answer
+    if constraint.is_text:
+        return optional_tool_source(constraint.tools)
     calls = tool_source(constraint.tools)
     return calls if answer is None else either(calls, answer)
 
@@ -85,7 +101,7 @@ def _answer_source(constraint: Constraint) -> GrammarSource | None:
 
 
 def either(first: GrammarSource, second: GrammarSource) -> GrammarSource:
-    """Return the grammar of texts that match one of two grammars."""
+    """Return the grammar of texts that match `first` or `second`."""
     start = "start: @first | @second\n"
     return _combined(start, _named("first", first) + _named("second", second))
 
@@ -99,10 +115,11 @@ def after_reasoning(
 ) -> GrammarSource:
     """Return the grammar of answers that may start with reasoning and then match `source`.
 
-    The reasoning is any text up to the first closing marker. A marker is either one token of the
-    vocabulary, or text of several tokens. Whitespace may surround them: GLM 4.5 starts its answers
-    with a line break. With `is_open`, the prompt has opened the reasoning, so that the answer must
-    close it. `token_id` returns the id of a token, or None if the text isn't one token.
+    The reasoning is any text from the opening marker up to the first closing marker. A marker is
+    either one token of the vocabulary, or text of several tokens. Whitespace may surround the
+    markers, because GLM 4.5 starts its answers with a line break. With `is_open`, the prompt has
+    opened the reasoning, so that the answer must close it. `token_id` returns the id of the token
+    with a text, or None if the text isn't one token.
     """
     closing = re.escape(form.closing).replace("/", r"\/")
     opening_id, closing_id = token_id(form.opening), token_id(form.closing)
@@ -124,7 +141,10 @@ def _combined(lark: str, grammars: list[dict[str, Any]]) -> GrammarSource:
 
 
 def _named(name: str, source: GrammarSource) -> list[dict[str, Any]]:
-    """Return the source as a list of grammars in llguidance's JSON. The first gets `name`."""
+    """Return `source` as a list of grammars in llguidance's JSON form.
+
+    The first grammar gets the name `name`, by which other grammars can refer to it.
+    """
     if not source.startswith("{"):
         return [{"name": name, "lark_grammar": source}]
     first, *others = json.loads(source)["grammars"]

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from shared.protocol.jobs import Endpoint, Job
+from shared.protocol.jobs import Endpoint, Job, Prompt
 from shared.reasoning_form import ReasoningForm
 from worker.text.detokenizer import TextStream, TokenTable
 from worker.text.prompt_style import PromptStyle
@@ -14,17 +14,33 @@ if TYPE_CHECKING:  # it imports llguidance
 
 
 @dataclass(frozen=True, slots=True)
+class Scored:
+    """Tokens whose log-probabilities make up the score of a prompt."""
+
+    labels: tuple[int, ...] = ()
+    """Ids of the tokens after the prompt whose log-probabilities are the score.
+
+    If empty, tokens of the prompt itself are scored."""
+    num_unscored: int = 0
+    """Number of tokens at the start of the prompt that aren't scored."""
+
+
+@dataclass(frozen=True, slots=True)
 class EncodedPrompt:
     """A tokenized prompt."""
 
     ids: list[int]
     echo: str
-    """Text that is put before each answer: the prompt if the job asks for an echo, or the marker
-    of a reasoning that the prompt begins. Empty otherwise."""
+    """Text with which each answer's text starts.
+
+    It is the prompt if the job asks for an echo, or the opening marker if the prompt ends with the
+    start of the reasoning. Empty otherwise."""
     reasoning: ReasoningForm | None = None
-    """Form of the reasoning that may begin answers; None if answers don't reason."""
+    """Form of the reasoning with which answers may begin; None if answers have no reasoning."""
     images: object | None = None
     """The prompt's images in the engine's form; None if there are none."""
+    scored: Scored | None = None
+    """Tokens from which the prompt's score is computed; None if the job doesn't ask for scores."""
 
     @property
     def is_reasoning(self) -> bool:
@@ -63,14 +79,35 @@ class PromptTokenizer(Protocol):
         All calls must come from one event loop.
         """
 
+    async def question_text(self, job: Job, style: PromptStyle) -> str | None:
+        """Return the chat of a job as text that ends where the content of its answer begins.
+
+        If the chat template begins a reasoning at the end, the text also closes the reasoning.
+        Return None if there is no chat template.
+
+        Raises:
+            JobFailed: the template rejects the messages or takes too much time.
+        """
+
+    def encode_prompt(self, prompt: Prompt, param: str) -> list[int]:
+        """Return the token ids of a prompt. A text also gets the tokenizer's special tokens.
+
+        Raises:
+            JobFailed: the prompt is empty, or an id is outside the vocabulary. The error names
+                `param` as the invalid field.
+        """
+
     def encode_text(self, text: str, *, add_special_tokens: bool) -> list[int]:
         """Return the tokens of a text. The text may be empty."""
+
+    def next_tokens(self, text: str, words: Sequence[str]) -> tuple[int, ...]:
+        """Return the first token of each word, if the word directly follows `text`."""
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of tokens, including special ones. Raises JobFailed for an unknown id."""
 
     def token_names(self, ids: Sequence[int]) -> list[str]:
-        """Return the vocabulary's name of each token; empty if an id has no token."""
+        """Return the vocabulary's name of each token. Ids without a token have an empty name."""
 
     def describe(self) -> dict[str, Any]:
         """Return the special tokens and the chat template, named as in transformers."""
@@ -91,7 +128,7 @@ class ImageReader(Protocol):
         """Return a job's messages in the form that the chat template reads."""
 
     def encode(self, ids: list[int], images: Sequence[str]) -> tuple[list[int], object]:
-        """Return a prompt's tokens with those of its images, and the images for the engine.
+        """Return a prompt's tokens, including its images' tokens, and the images in engine form.
 
         `images` are files in base64, in the order of their marks in the prompt.
 

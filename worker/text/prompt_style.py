@@ -9,20 +9,22 @@ from shared.reasoning_form import ReasoningForm
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromptStyle:
-    """Settings of an adapter's folder. The default values don't override the base model's."""
+    """Prompt settings in an adapter's folder. Default values don't override the base model's."""
 
     templates: Mapping[str, str] = field(default_factory=dict)
     """Chat templates by name (`default`, `tool_use`). Empty to use the base model's templates."""
     special_tokens: Mapping[str, str] = field(default_factory=dict)
-    """Variables of these templates, such as `bos_token`."""
+    """Special tokens by their variable names in these templates, such as `bos_token`."""
     tool_form: ToolForm | None = None
     """Form of tool calls that these templates show to the model; None if they show no tools."""
     reasoning: ReasoningForm | None = None
-    """Form of the reasoning with the templates that the adapter uses; None without reasoning."""
+    """Form of the reasoning of answers; None without reasoning.
+
+    It is detected in the adapter's chat templates, or in the base model's if it has none."""
     eos_ids: frozenset[int] = frozenset()
     """Tokens that end an answer, in addition to the base model's end tokens."""
     sampling: Mapping[str, float] = field(default_factory=dict)
-    """Defaults of sampling fields that a request leaves out."""
+    """Default values, by name, of the sampling fields that a request leaves out."""
 
     def template(self, *, has_tools: bool) -> str | None:
         """Return the chat template for a request; None selects the base model's own."""

@@ -18,10 +18,10 @@ def base_reasoning_form(hf_tokenizer: Any, setting: ReasoningSetting) -> Reasoni
 
 
 def reasoning_form(templates: Iterable[str], setting: ReasoningSetting) -> ReasoningForm | None:
-    """Return the form of reasoning of a model with these chat templates.
+    """Return the form of the reasoning of a model with these chat templates, or None.
 
-    Templates of reasoning models contain a marker: they remove the reasoning of earlier turns,
-    render it, or end the prompt with it.
+    The templates of a reasoning model contain a marker, because they remove the reasoning of
+    earlier turns, render it, or end the prompt with the opening marker.
     """
     if setting == "none":
         return None
@@ -35,8 +35,8 @@ def reasoning_form(templates: Iterable[str], setting: ReasoningSetting) -> Reaso
 def is_open(form: ReasoningForm, prompt: str, continued: str) -> bool:
     """Return whether an answer begins inside the reasoning.
 
-    The answer continues the message `continued`, unless this is empty. Some templates end the
-    prompt with the opening marker.
+    The answer continues the message `continued`, unless `continued` is empty. Some templates end
+    the prompt with the opening marker.
     """
     if continued:
         return continued.rfind(form.opening) > continued.rfind(form.closing)

@@ -15,11 +15,13 @@ MAX_WAITING = 256
 MAX_SPENT_S = 20.0
 """Limit on a tenant's recent CPU time in seconds. Further work is refused."""
 FORGIVEN_PER_S = 0.25
-"""CPU time that is forgiven per second. A tenant can use this share of a core for ever."""
+"""CPU seconds that are subtracted from a tenant's recent CPU time in each second.
+
+A tenant can therefore use this share of a core for ever."""
 
 
 class SpentTooMuch(Exception):
-    """A tenant has used too much CPU time lately, or too much of its work waits."""
+    """Work is refused: the tenant has used too much CPU time, or has too much waiting work."""
 
 
 @dataclass(slots=True)
@@ -30,7 +32,7 @@ class Turn:
 
 
 class CpuTurns(Generic[T]):
-    """Queue of work in which tenants take turns. Pure: callers pass the time.
+    """Queue of work in which tenants take turns. Callers pass the current time. Pure.
 
     At most one item of a tenant runs at a time. The next turn is for the waiting tenant whose work
     has used the least CPU time lately.
@@ -40,10 +42,10 @@ class CpuTurns(Generic[T]):
         """Create a queue. At most `max_running` items of different tenants run at a time."""
         self._max_running = max_running
         self._waiting: dict[str, deque[T]] = {}
-        """Items of each waiting tenant. Tenants are in order of arrival."""
+        """Waiting items by tenant, in order of arrival. Tenants are in order of arrival, too."""
         self._running: set[str] = set()
         self._spent: dict[str, tuple[float, float]] = {}
-        """CPU seconds of each tenant, and the time at which they were updated."""
+        """(recent CPU seconds, time in seconds of their last update) of each tenant."""
 
     def has_room(self, tenant: str) -> bool:
         """Return whether another item of the tenant may wait."""
@@ -54,7 +56,7 @@ class CpuTurns(Generic[T]):
         self._waiting.setdefault(tenant, deque()).append(item)
 
     def next(self, now_s: float) -> tuple[str, T] | None:
-        """Begin the next turn, and return its tenant and item; None if none may begin."""
+        """Begin the next turn, and return its tenant and item. Return None if no turn may begin."""
         able = [tenant for tenant in self._waiting if tenant not in self._running]
         if not able or len(self._running) >= self._max_running:
             return None
@@ -85,8 +87,8 @@ class TenantTurns:
     def __init__(self, max_running: int, *, refuses: bool = True) -> None:
         """Let at most `max_running` turns of different tenants run at a time.
 
-        With `refuses`, work of tenants that have used too much CPU time, or that have too much work
-        waiting, is refused. Otherwise it only waits longer than that of others.
+        With `refuses`, work is refused if its tenant has used too much CPU time, or has too much
+        waiting work. Without `refuses`, such work only waits longer than the work of other tenants.
         """
         self._turns: CpuTurns[asyncio.Future[None]] = CpuTurns(max_running)
         self._refuses = refuses

@@ -11,6 +11,7 @@ from shared.context_length import PARAMS
 from shared.errors import JobFailed, invalid_value
 from shared.protocol.images import text_of
 from shared.protocol.jobs import Endpoint, Job, Prompt, PromptEnd, SamplingParams
+from shared.protocol.tools import ToolForm
 from shared.reasoning_form import ReasoningForm
 from worker.text.detokenizer import TextStream, TokenBytes
 from worker.text.interface import EncodedPrompt, ImageReader, text_stream
@@ -22,7 +23,9 @@ from worker.text.tenant_turns import TenantTurns
 
 USUAL_ROLES = ("system", "user", "assistant", "tool")
 MAX_REASON_CHARS = 500
-"""Maximum length of a template's error. Errors of transformers can contain the whole prompt."""
+"""Maximum number of characters of a template's error that clients see.
+
+Errors of transformers can contain the whole prompt."""
 
 
 MAX_IMAGE_PROMPTS = 2
@@ -40,9 +43,10 @@ class Tokenizer:
         reasoning: ReasoningForm | None = None,
         images: ImageReader | None = None,
     ) -> None:
-        """Wrap a tokenizer of the Hugging Face library, for `vocab_size` rows of the embedding.
+        """Wrap a Hugging Face tokenizer.
 
-        Without `images`, prompts with images are refused.
+        `vocab_size` is the number of rows of the model's embedding. Token ids in jobs must be
+        smaller. Without `images`, prompts with images are refused.
         """
         self._hf = hf_tokenizer
         self._images = images
@@ -54,7 +58,11 @@ class Tokenizer:
         self._image_threads = ThreadPoolExecutor(MAX_IMAGE_PROMPTS, thread_name_prefix="images")
 
     async def render(self, job: Job, style: PromptStyle) -> str | None:
-        """See `PromptTokenizer.render`. Refuses tools in another form than the adapter's."""
+        """See `PromptTokenizer.render`.
+
+        Also raises JobFailed if the job's tools have a form that the adapter's template doesn't
+        show.
+        """
         chat = self._adapters_chat(job, style)
         if chat is None:
             return None
@@ -80,13 +88,18 @@ class Tokenizer:
             encoded.append(EncodedPrompt(ids, self._echo(prompt) if job.echo else ""))
         return encoded
 
-    def encode_prompt(self, prompt: Prompt, param: str = "prompt") -> list[int]:
-        """Return the token ids of a prompt. A text also gets the tokenizer's special tokens.
+    async def question_text(self, job: Job, style: PromptStyle) -> str | None:
+        """See `PromptTokenizer.question_text`."""
+        text = await self.render(job, style)
+        if text is None:
+            if not self._hf.chat_template:
+                return None
+            text = self._rendered(job)
+        opening, form = self._reasoning_of(job, style, text)
+        return f"{text.rstrip()}\n\n{form.closing}\n\n" if form and opening else text
 
-        Raises:
-            JobFailed: the prompt is empty, or an id is outside the vocabulary. The error names
-                `param` as the invalid field.
-        """
+    def encode_prompt(self, prompt: Prompt, param: str = "prompt") -> list[int]:
+        """See `PromptTokenizer.encode_prompt`."""
         if isinstance(prompt, str):
             return self._encode(prompt, param, add_special_tokens=True)
         for i, token_id in enumerate(prompt):
@@ -107,6 +120,25 @@ class Tokenizer:
             finally:
                 turn.cpu_s = time.monotonic() - start_s
 
+    def next_tokens(self, text: str, words: Sequence[str]) -> tuple[int, ...]:
+        """See `PromptTokenizer.next_tokens`. After plain text, a space precedes each word.
+
+        If the space is a token of its own, words follow the text without a space.
+        """
+        added = tuple(self._hf.get_added_vocab())
+        is_plain = not text[-1:].isspace() and not text.endswith(added)
+        spaced = self._next_tokens(text, [f" {word}" for word in words]) if is_plain else ()
+        return spaced if len(set(spaced)) == len(words) else self._next_tokens(text, words)
+
+    def _next_tokens(self, text: str, words: Sequence[str]) -> tuple[int, ...]:
+        encode = partial(self.encode_text, add_special_tokens=False)
+        before, found = encode(text), []
+        for word in words:
+            ids = encode(text + word)
+            is_continued = ids[: len(before)] == before and len(ids) > len(before)
+            found.append(ids[len(before)] if is_continued else encode(word)[0])
+        return tuple(found)
+
     def encode_text(self, text: str, *, add_special_tokens: bool) -> list[int]:
         """Return the tokens of a text. The text may be empty."""
         # With `verbose`, it would warn about long texts, which `choices_of` rejects.
@@ -121,7 +153,7 @@ class Tokenizer:
         return text
 
     def token_names(self, ids: Sequence[int]) -> list[str]:
-        """Return the vocabulary's name of each token; empty if an id has no token."""
+        """Return the vocabulary's name of each token. Ids without a token have an empty name."""
         return [name or "" for name in self._hf.convert_ids_to_tokens(list(ids))]
 
     def describe(self) -> dict[str, Any]:
@@ -155,11 +187,15 @@ class Tokenizer:
         return text_stream(job, prompt, self._token_bytes)
 
     def _adapters_chat(self, job: Job, style: PromptStyle) -> TemplateChat | None:
-        """Return the chat if an adapter's own template must render it, else None."""
-        template = style.template(has_tools=job.tools is not None)
+        """Return the job's chat if the adapter's template must render it.
+
+        Return None if the base model's template renders the chat, or if the job isn't a chat.
+        """
+        is_generic = _is_generic(job)
+        template = style.template(has_tools=job.tools is not None and not is_generic)
         if job.endpoint is not Endpoint.CHAT or template is None:
             return None
-        if job.tools and style.tool_form is not job.tools.form:
+        if job.tools and not is_generic and style.tool_form is not job.tools.form:
             raise invalid_value(
                 "this adapter's chat template doesn't teach the base model's form of tool calls; "
                 "send the request without tools",
@@ -178,6 +214,7 @@ class Tokenizer:
             special_tokens=style.special_tokens,
             variables=job.template_kwargs or {},
             tools=job.tools.tools if job.tools else None,
+            is_generic=is_generic,
             prompt_end=job.prompt_end,
         )
 
@@ -193,20 +230,24 @@ class Tokenizer:
                 tools=tools,
                 variables=job.template_kwargs or {},
                 prompt_end=job.prompt_end,
+                is_generic=_is_generic(job),
             )
         except TEMPLATE_ERRORS as error:
             raise _rejected(str(error), job.messages or ()) from None
 
     def _messages(self, job: Job, template: str | None = None) -> list[dict[str, Any]]:
-        """Return the messages in the form for `template`, by default the base model's."""
+        """Return the job's messages in the form that `template` reads.
+
+        The default is the base model's template.
+        """
         messages = job.messages or ()
         if self._images is None:
             return _joined(messages)
-        tools = job.tools.tools if job.tools else None
+        tools = job.tools.tools if job.tools and not _is_generic(job) else None
         return self._images.messages(messages, template or self._hf.get_chat_template(tools=tools))
 
     def _encode_chat(self, job: Job, style: PromptStyle, text: str | None) -> EncodedPrompt:
-        """Return the chat's tokens. `text` is the rendered chat; None renders it here."""
+        """Tokenize a chat. `text` is the rendered chat. If None, the chat is rendered here."""
         text = self._rendered(job) if text is None else text
         ids = self._encode(text, "messages", add_special_tokens=False)
         ids = ids[-(job.sampling.truncate_prompt_tokens or 0) :]  # 0 keeps all tokens
@@ -218,7 +259,7 @@ class Tokenizer:
     def _reasoning_of(
         self, job: Job, style: PromptStyle, text: str
     ) -> tuple[str, ReasoningForm | None]:
-        """Return `echo` and `reasoning` of the prompt that was rendered to `text`."""
+        """Return the fields `echo` and `reasoning` of the `EncodedPrompt` with this `text`."""
         form = style.reasoning or (None if style.templates else self._reasoning)
         if form is None or job.prompt_end is PromptEnd.NOTHING:
             return "", None
@@ -251,6 +292,11 @@ class Tokenizer:
         return _not_empty(self.encode_text(text, add_special_tokens=add_special_tokens), param)
 
 
+def _is_generic(job: Job) -> bool:
+    """Return whether the messages must describe the job's tools."""
+    return job.tools is not None and job.tools.form is ToolForm.GENERIC
+
+
 def _rejected(error: str, messages: Sequence[Mapping[str, Any]]) -> JobFailed:
     reason = error[:MAX_REASON_CHARS] + _unusual_role(messages)
     return invalid_value(f"the model's chat template rejects the messages: {reason}", "messages")
@@ -261,7 +307,10 @@ def _joined(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _unusual_role(messages: Sequence[Mapping[str, Any]]) -> str:
-    """Return a hint that names a role that few chat templates know, or an empty text."""
+    """Return a hint for an error message if a message's role is unusual, or an empty text.
+
+    Few chat templates know unusual roles.
+    """
     unusual = {message["role"] for message in messages} - set(USUAL_ROLES)
     if not unusual:
         return ""

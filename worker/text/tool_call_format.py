@@ -11,7 +11,7 @@ from jinja2 import TemplateSyntaxError
 
 from shared.errors import SettingsError
 from shared.protocol.jobs import PromptEnd
-from shared.protocol.tools import DEEPSEEK_CALL, DEEPSEEK_SEPARATOR, ToolForm, ToolSetting
+from shared.protocol.tools import DEEPSEEK_CALL, DEEPSEEK_SEPARATOR, ToolForm, ToolSettings
 from worker.text.templates.chat_template import TEMPLATE_ERRORS, render_chat
 from worker.text.templates.sandbox import TEMPLATES, TemplateChat, TemplateTooCostly
 
@@ -38,20 +38,25 @@ _SIGNS = (
     (ToolForm.LLAMA3_JSON, re.compile(r'\{"name": [^"{}]+, "parameters": ')),
     (ToolForm.PYTHONIC, re.compile(r"\[[A-Za-z_]\w*\([A-Za-z_]\w*=[^()\[\]]*\)")),
 )
-"""Texts that identify a form in the instructions or in a rendered call. The first match wins."""
+"""Pairs of a form and a pattern that identifies it in instructions or in a rendered call.
+
+The first pattern that matches decides."""
 _LLAMA3_CALL = re.compile(rf'\{{"name": "{_TOOL_NAME}", "parameters": ')
 
 log = structlog.get_logger()
 
 
-def base_tool_form(hf_tokenizer: Any, setting: ToolSetting) -> ToolForm | None:
+def base_tool_form(hf_tokenizer: Any, settings: ToolSettings) -> ToolForm | None:
     """Return the form of the base model's tool calls, or None if the model is served without tools.
 
-    With the setting "auto", return the form that the chat template shows.
+    With the setting "auto", return the form that the chat template shows. If it shows none, return
+    the generic form, provided that the settings allow it.
 
     Raises:
-        SettingsError: `setting` names a form, but the chat template doesn't show tools.
+        SettingsError: the settings name a form other than the generic one, but the chat template
+            doesn't show tools.
     """
+    setting = settings.form
     if setting == "none":
         return None
     form, shows_tools = None, False
@@ -59,23 +64,25 @@ def base_tool_form(hf_tokenizer: Any, setting: ToolSetting) -> ToolForm | None:
         with suppress(*TEMPLATE_ERRORS):
             form, shows_tools = _probe(partial(render_chat, hf_tokenizer))
     if setting != "auto":
-        if not shows_tools:
+        if not shows_tools and setting != "generic":
             raise SettingsError(
                 f"--tool-call-parser {setting}: the model's chat template doesn't show tools; "
-                "use auto or none"
+                "use auto, generic or none"
             )
         return ToolForm(setting)
     if shows_tools and form is None:
-        log.warning("tool_calls_not_served", hint="set the form with --tool-call-parser")
-    return form
+        log.warning("tool_call_form_unknown", hint="set the form with --tool-call-parser")
+    is_generic = settings.allows_generic and bool(hf_tokenizer.chat_template)
+    return form or (ToolForm.GENERIC if is_generic else None)
 
 
 def adapter_tool_form(
-    hf_tokenizer: Any, template: str, special_tokens: Mapping[str, str], setting: ToolSetting
+    hf_tokenizer: Any, template: str, special_tokens: Mapping[str, str], settings: ToolSettings
 ) -> ToolForm | None:
     """Return the form of an adapter's tool calls, or None if the adapter can't call tools.
 
-    With the setting "auto", return the form that `template` shows.
+    With the setting "auto", return the form that `template` shows. If it shows none, return the
+    generic form, provided that the settings allow it.
 
     Raises:
         TemplateSyntaxError: the template has a syntax error.
@@ -93,19 +100,25 @@ def adapter_tool_form(
             )
         )
 
+    form, shows_tools = None, False
     try:
         form, shows_tools = _probe(render)
     except (TemplateSyntaxError, TemplateTooCostly):
         raise
-    except TEMPLATE_ERRORS:
-        return None
-    if setting == "none" or not shows_tools:
-        return None
-    return form if setting == "auto" else ToolForm(setting)
+    except TEMPLATE_ERRORS:  # it can't render the tools of the probe
+        pass
+    setting = settings.form
+    if setting in ("none", "generic"):
+        return None if setting == "none" else ToolForm.GENERIC
+    if not shows_tools:
+        form = None
+    elif setting != "auto":
+        form = ToolForm(setting)
+    return form or (ToolForm.GENERIC if settings.allows_generic else None)
 
 
 def _probe(render: Callable[..., str]) -> tuple[ToolForm | None, bool]:
-    """Return the form of calls that a template shows, if any, and whether it shows tools."""
+    """Return the form of calls that a template shows, or None, and whether it shows tools."""
     render = partial(render, tools=_TOOLS, prompt_end=PromptEnd.NOTHING)
     text = render(_MESSAGES)
     if _TOOL_NAME not in text:
@@ -115,7 +128,10 @@ def _probe(render: Callable[..., str]) -> tuple[ToolForm | None, bool]:
 
 
 def _earlier_call(render: Callable[..., str], text: str) -> str:
-    """Return the text that a template writes for a call. `text` is the chat without the call."""
+    """Return the text that a template writes for a call in an earlier message.
+
+    `text` is the rendered chat without the call. The result is empty if the template rejects calls.
+    """
     function = {"name": _TOOL_NAME, "arguments": {"field": "value"}}
     call = {"id": "probe0001", "type": "function", "function": function}
     message = {"role": "assistant", "content": "", "tool_calls": [call]}
@@ -128,7 +144,10 @@ def _earlier_call(render: Callable[..., str], text: str) -> str:
 
 
 def _form_in(text: str, *, is_call: bool = False) -> ToolForm | None:
-    """Return the form of the calls in a template's instructions or in a rendered call."""
+    """Return the form of tool calls that `text` shows, or None if it is unknown.
+
+    `text` has a template's instructions or, with `is_call`, a rendered call.
+    """
     if is_call and _LLAMA3_CALL.search(text):
         return ToolForm.LLAMA3_JSON
     return next((form for form, sign in _SIGNS if sign.search(text)), None)

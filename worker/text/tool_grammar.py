@@ -26,7 +26,10 @@ from worker.text.tool_value_grammar import VALUE_FORMS, literal, value_rules
 
 
 class _Layout(NamedTuple):
-    """Text around calls and their arguments. NAME stands for the tool's name."""
+    """Texts of one form before, between and after calls, and around a call's arguments.
+
+    NAME stands for the tool's name.
+    """
 
     head: str
     tail: str
@@ -35,10 +38,12 @@ class _Layout(NamedTuple):
     closes: str = ""
 
 
+_HERMES = _Layout(
+    HERMES_OPEN + '\n{"name": "NAME", "arguments": ', "}\n" + HERMES_CLOSE, between="\n"
+)
 _LAYOUTS = {
-    ToolForm.HERMES: _Layout(
-        HERMES_OPEN + '\n{"name": "NAME", "arguments": ', "}\n" + HERMES_CLOSE, between="\n"
-    ),
+    ToolForm.HERMES: _HERMES,
+    ToolForm.GENERIC: _HERMES,
     ToolForm.LLAMA3_JSON: _Layout(
         '{"name": "NAME", "parameters": ', "}", between=f"{LLAMA3_SEPARATOR} "
     ),
@@ -76,16 +81,36 @@ def tool_source(use: ToolUse) -> GrammarSource:
         GrammarRejected: the name of a parameter can't be written in this form.
     """
     layout = _LAYOUTS[use.form]
-    names = use.names
-    tools = [tool["function"] for tool in use.tools if tool["function"]["name"] in names]
     more = f"({literal(layout.between)} call)*" if use.name is None and use.is_parallel else ""
-    rules = [
-        "%llguidance {}",
-        f"start: {literal(layout.opens)} call {more} {literal(layout.closes)}",
-        "call: " + " | ".join(f"call_{i}" for i in range(len(tools))),
-    ]
+    start = f"start: {literal(layout.opens)} call {more} {literal(layout.closes)}"
+    return _source(use, layout.head, [start])
+
+
+def optional_tool_source(use: ToolUse) -> GrammarSource:
+    """Return a grammar of any text in which each `<tool_call>` starts a valid call.
+
+    The calls have the generic form. If the client disables parallel calls, the answer ends with the
+    first one.
+
+    Raises:
+        GrammarRejected: the name of a parameter can't be written in this form.
+    """
+    start = f"start: {'(until_call call)* end' if use.is_parallel else 'until_call call | end'}"
+    text = ["end: /(?s:.*)/", f'until_call[suffix="{HERMES_OPEN}"]: /(?s:.*)/']
+    return _source(use, _HERMES.head.removeprefix(HERMES_OPEN), [start, *text])
+
+
+def _source(use: ToolUse, head_of_call: str, start: list[str]) -> GrammarSource:
+    """Return a grammar with the rules `start` and a rule `call`, to which they refer.
+
+    A call begins with `head_of_call`, in which NAME stands for the tool's name.
+    """
+    layout, names = _LAYOUTS[use.form], use.names
+    tools = [tool["function"] for tool in use.tools if tool["function"]["name"] in names]
+    calls = "call: " + " | ".join(f"call_{i}" for i in range(len(tools)))
+    rules = ["%llguidance {}", *start, calls]
     for i, tool in enumerate(tools):
-        head = literal(layout.head.replace("NAME", tool["name"]))
+        head = literal(head_of_call.replace("NAME", tool["name"]))
         rules.append(f"call_{i}: {head} arguments_{i} {literal(layout.tail)}")
         if use.form in VALUE_FORMS:
             rules += value_rules(use.form, tool, i)
@@ -97,6 +122,9 @@ def tool_source(use: ToolUse) -> GrammarSource:
 
 
 def _schema(tool: dict[str, Any]) -> str:
-    """Return the schema of a tool's arguments: an object, as the parser of calls expects."""
+    """Return the JSON schema of a tool's arguments.
+
+    It requires an object, because the parser of tool calls expects one.
+    """
     parameters = tool.get("parameters") or {"additionalProperties": False}
     return json.dumps({"type": "object", **parameters, "x-guidance": JSON_OPTIONS})

@@ -22,25 +22,28 @@ _TEXT = "/(?s:.*)/"
 
 @dataclass(frozen=True, slots=True)
 class ValueForm:
-    """Syntax of a parameter in one form. KEY stands for the parameter's name."""
+    """Syntax of a parameter and its value in one form of calls.
+
+    KEY stands for the parameter's name.
+    """
 
     key: re.Pattern[str]
-    """Names of parameters that this form can write."""
+    """Pattern of the parameter names that this form can write."""
     head: str
     close: str
     """Text that ends the value."""
     tail: str = ""
-    """Text after `close`."""
+    """Text after `close` that ends the parameter."""
     margin: str = ""
     """Text between the value and `close`. It isn't part of the value."""
     separator: str = ""
     """Text between parameters."""
     is_literal: bool = False
-    """Whether strings are quoted, and truth values are Python's."""
+    """Whether values are literals: strings are quoted, and truth values are True and False."""
 
     @property
     def shared_rules(self) -> list[str]:
-        """Rules that all tools use."""
+        """Grammar rules that the rules of all tools refer to."""
         close = json.dumps(self.close)
         return [] if self.is_literal else [f"text[suffix={close}]: {_TEXT}"]
 
@@ -57,13 +60,21 @@ VALUE_FORMS = {
         _KEY, "<arg_key>KEY</arg_key>\n<arg_value>", "</arg_value>", tail="\n"
     ),
 }
-"""Forms that don't write arguments as one JSON object."""
+"""Syntax of parameters in each form of calls that doesn't write arguments as one JSON object."""
 
 
 def value_rules(form: ToolForm, tool: dict[str, Any], number: int) -> Iterator[str]:
-    """Yield the rules of one tool's arguments. Raises GrammarRejected for an impossible name."""
+    """Yield the grammar rules of one tool's arguments. `number` distinguishes tools in rule names.
+
+    Raises:
+        GrammarRejected: the schema is malformed, or the form can't write a parameter's name.
+    """
     writer, schema = VALUE_FORMS[form], tool.get("parameters") or {}
     types, required = parameter_types(tool), schema.get("required") or []
+    if not isinstance(schema.get("properties") or {}, dict):
+        raise GrammarRejected("properties must be an object")
+    if not isinstance(required, list) or not all(isinstance(key, str) for key in required):
+        raise GrammarRejected("required must be a list of names")
     known = {key: s for key, s in (schema.get("properties") or {}).items() if s is not False}
     known |= {key: {} for key in required if key not in known}
     yield from _sequence(number, [key in required for key in known], writer.separator)
@@ -77,9 +88,10 @@ def value_rules(form: ToolForm, tool: dict[str, Any], number: int) -> Iterator[s
 
 
 def _sequence(number: int, is_required: list[bool], separator: str) -> Iterator[str]:
-    """Yield rules for the parameters in order. Calls may leave out optional parameters.
+    """Yield the rules for tool `number`'s parameters in order. Optional ones may be left out.
 
-    `none_N_I` matches the parameters from I on if none precedes them, and `some_N_I` if some do.
+    The rules `none_N_I` and `some_N_I` match the parameters from number I on: the former if the
+    call has no earlier parameter, and the latter if it has one.
     """
     yield f"arguments_{number}: none_{number}_0"
     for i, must in enumerate(is_required):
@@ -96,7 +108,10 @@ def _sequence(number: int, is_required: list[bool], separator: str) -> Iterator[
 def _value(
     writer: ValueForm, name: str, schema: dict[str, Any], types: frozenset[str], root: Any
 ) -> Iterator[str]:
-    """Yield the rules of `value_<name>`: a value and the text that ends it."""
+    """Yield the rule `value_<name>`, and rules that it refers to.
+
+    The rule matches a value of the parameter and the text that ends the value.
+    """
     close = literal(writer.margin + writer.close)
     if writer.is_literal and types == {"boolean"}:
         yield f'value_{name}: "True" | "False"'
@@ -112,7 +127,7 @@ def _value(
 
 
 def _choices(schema: dict[str, Any]) -> list[str]:
-    """Return the strings that a value can be; an empty list if the schema lists none."""
+    """Return the strings to which a schema limits a value; an empty list without such a limit."""
     values = [schema["const"]] if "const" in schema else schema.get("enum")
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
         return []

@@ -7,12 +7,12 @@ from fastapi import Request
 from api.http.turns.fair_slots import FairSlots
 
 SMALL_BYTES = 16_384
-"""Maximum size in bytes of a body that doesn't wait for its check. `Pacer` limits how many requests
-start in one turn of the event loop."""
+"""Maximum size in bytes of a body that is checked at once, without a wait. `Pacer` limits how many
+requests start in one turn of the event loop."""
 
 
 def check_slots() -> FairSlots:
-    """Return the slots for an app's checks. One slot: only one large body is checked at a time."""
+    """Return the slots for the checks of large bodies. There is one, so they are checked singly."""
     return FairSlots(1)
 
 

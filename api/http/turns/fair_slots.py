@@ -23,7 +23,8 @@ class FairSlots:
         self._max_per_tenant = max_per_tenant or num_slots
         self._num_held: Counter[str] = Counter()
         self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
-        """Waiting requests by tenant. The first tenant gets the next slot, and moves to the end."""
+        """For each tenant, its waiting requests. The first tenant gets the next slot, and is then
+        moved to the end."""
 
     @asynccontextmanager
     async def slot(self, tenant: str) -> AsyncIterator[None]:

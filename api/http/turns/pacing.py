@@ -21,7 +21,7 @@ class Pacer:
         self._waiting: deque[asyncio.Future[None]] = deque()
 
     async def start(self) -> None:
-        """Return when the request may start."""
+        """Wait until the request may start."""
         if self._num_started < self._starts_per_turn and not self._waiting:
             self._count_start()
         else:

@@ -10,7 +10,7 @@ Types = dict[str, frozenset[str]]
 
 
 class Head(NamedTuple):
-    """Start of a call whose arguments are emitted as they arrive."""
+    """Start of a call whose arguments are emitted while they arrive."""
 
     name: str
     start: int
@@ -36,7 +36,7 @@ class TextParts:
         self._length += len(text)
 
     def since(self, start: int) -> str:
-        """Return the text from the index `start` on, in time that doesn't depend on `start`."""
+        """Return the text from the index `start` on, in a time that doesn't depend on `start`."""
         tail, at = list[str](), self._length
         for part in reversed(self._parts):
             if at <= start:
@@ -50,7 +50,7 @@ class Bracketed(ABC):
     """Text from an opening bracket to the bracket that closes it."""
 
     quotes = '"'
-    """Marks that begin a string, and end it if they aren't escaped."""
+    """Quotation marks that begin a string. The same mark ends the string, unless it is escaped."""
 
     def __init__(self) -> None:
         self.is_closed = False
@@ -58,7 +58,7 @@ class Bracketed(ABC):
         """Whether a character has arrived that can't belong to the text."""
         self._text = TextParts()
         self._open: list[str] = []
-        """Brackets that aren't closed yet."""
+        """Opening brackets that aren't closed yet, outermost first."""
         self._quote = ""
         """Quotation mark that ends the string at the end of the text; empty outside strings."""
         self._is_escaped = False
@@ -96,7 +96,7 @@ class Bracketed(ABC):
         return self.text(start)
 
     def _accept(self, char: str, index: int) -> bool:
-        """Read one character, and return whether it can follow the text before it."""
+        """Read one character. Return whether the character can follow the text before it."""
         if not self._quote:
             self._quote = char if char in self.quotes else ""
             return bool(self._quote) or self._accept_outside(char, index)
@@ -110,7 +110,7 @@ class Bracketed(ABC):
 
     @abstractmethod
     def _accept_outside(self, char: str, index: int) -> bool:
-        """Read one character outside strings, at `index`."""
+        """Read the character at `index`, outside strings. Return whether it is allowed there."""
 
 
 def loads(text: str) -> Any:

@@ -136,6 +136,7 @@ _DEEPSEEK = _deepseek()
 
 SYNTAX = {
     ToolForm.HERMES: _HERMES,
+    ToolForm.GENERIC: _HERMES,
     ToolForm.LLAMA3_JSON: _LLAMA3,
     ToolForm.MISTRAL: _MISTRAL,
     ToolForm.MISTRAL_ARGS: _MISTRAL,

@@ -1,29 +1,35 @@
 """Tool calls whose arguments are JSON. Pure.
 
-`families.py` selects the class for each form of calls. Every class there gets the JSON types of the
-tool's parameters. The classes here ignore these types, because JSON states the types of its values.
+`families.py` selects the reader for each form of tool calls, and passes it the JSON types of the
+tool's parameters. The readers here ignore these types, because JSON states the types of its values.
 """
 
 import re
+from collections.abc import Collection
 
 import orjson
 
 from api.render.tool_forms.body import Bracketed, Head, Types, loads
 
-_HEAD = re.compile(
-    r'\{\s*(?:"type"\s*:\s*"function"\s*,\s*)?"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*'
-    r'"(?:arguments|parameters)"\s*:\s*'
-)
-"""Start of a call's object, up to the arguments.
+_BEFORE_NAME = r'\{\s*(?:"type"\s*:\s*"function"\s*,\s*)?"name"\s*:\s*'
+_NAMED = re.compile(_BEFORE_NAME + r'("(?:[^"\\]|\\.)*")')
+"""Matches the start of a call's object, including the tool's name."""
+_NAME_OPEN = re.compile(_BEFORE_NAME + r'"([^"]*)')
+"""Matches the start of a call's object that ends in the middle of the tool's name."""
+_HEAD = re.compile(_NAMED.pattern + r'\s*,\s*"(?:arguments|parameters)"\s*:\s*')
+"""Matches the start of a call's object, up to the arguments.
 
 Only calls that start in this form can be emitted before they are complete.
 """
+_STARTS = ('{"name":"', '{"type":"function","name":"')
+"""Starts of a call's object, up to the tool's name, without whitespace."""
+_WHITESPACE = re.compile(r"\s+")
 _OUTSIDE_STRINGS = frozenset("0123456789+-.eE,: \t\n\r" + "true" + "false" + "null")
 _CLOSES = {"}": "{", "]": "["}
 
 
 class _JsonObject(Bracketed):
-    """Text of one JSON object, with the place of the first object directly inside it.
+    """Text of one JSON object, with the indexes of the first object directly inside it.
 
     Brackets must match, and only characters of JSON's syntax may occur outside strings. The rest of
     JSON's grammar isn't checked.
@@ -60,7 +66,7 @@ class NamedObject(_JsonObject):
         self._is_head_read = False
 
     def head(self) -> Head | None:
-        """Return the name, if `_HEAD` matches the text before the arguments."""
+        """Return the tool's name and the start of the arguments, if `_HEAD` matches."""
         start = self._inner_start
         if start is None:
             return None
@@ -72,7 +78,7 @@ class NamedObject(_JsonObject):
         return None if self._name is None else Head(self._name, start)
 
     def arguments(self, start: int) -> str:
-        """See `Bracketed.arguments`. Text after the arguments is left out."""
+        """Return the text of the arguments so far, from the index `start` on."""
         end, text = self._inner_end, self.text(start)
         return text if end is None else text[: max(0, end - start)]
 
@@ -93,6 +99,18 @@ class NamedObject(_JsonObject):
         except orjson.JSONEncodeError:  # nested more deeply than orjson can write
             return None
 
+    def cut(self) -> tuple[str, str] | None:
+        """Return the name, and the arguments so far, of a call that isn't complete.
+
+        Returns None if the name isn't complete, or isn't at the start of the object.
+        """
+        found = _NAMED.match(self.text())
+        name = loads(found[1]) if found else None
+        if not isinstance(name, str):
+            return None
+        head = self.head()
+        return name, self.arguments(head.start) if head else ""
+
 
 class BareObject(_JsonObject):
     """Arguments of a call as a JSON object. The tool's name stands before the object."""
@@ -102,10 +120,26 @@ class BareObject(_JsonObject):
         self._name = name
 
     def head(self) -> Head | None:
-        """Return the name, which is known before the object starts."""
+        """Return the tool's name, which is known before the object starts, and the index 0."""
         return Head(self._name, 0)
 
     def call(self) -> tuple[str, str] | None:
         """Return the name and the object, or None if the object isn't valid JSON."""
         text = self.text()
         return (self._name, text) if isinstance(loads(text), dict) else None
+
+    def cut(self) -> tuple[str, str]:
+        """Return the name and the arguments so far of a call that isn't complete."""
+        return self._name, self.text()
+
+
+def may_be_call(text: str, names: Collection[str], *, is_marked: bool) -> bool:
+    """Return whether an object that starts with `text` may become a call of one of these tools.
+
+    `is_marked` states that a marker of tool calls precedes the object. Without a marker, the object
+    may be JSON that the answer contains for the user.
+    """
+    if found := _NAME_OPEN.fullmatch(text):
+        return any(name.startswith(found[1]) for name in names)
+    start = _WHITESPACE.sub("", text)
+    return is_marked or any(whole.startswith(start) for whole in _STARTS)

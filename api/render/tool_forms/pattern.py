@@ -16,7 +16,7 @@ _WORD = re.compile(r"[A-Za-z0-9_-]{0,64}")
 
 
 class Kind(Enum):
-    """Parts of a pattern that match any text of one kind, rather than one fixed text."""
+    """Part of a pattern that matches any text of one kind, rather than one fixed text."""
 
     SPACE = "space"
     """Any whitespace, up to `MAX_SPACE` characters, or none."""
@@ -31,14 +31,14 @@ SPACE, NAME, WORD = Kind.SPACE, Kind.NAME, Kind.WORD
 
 @dataclass(frozen=True, slots=True)
 class Maybe:
-    """Parts that may be missing."""
+    """Part of a pattern that matches its `parts`, or nothing if the text doesn't have them."""
 
     parts: tuple["Part", ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Ahead:
-    """Text that must follow, and that isn't part of the match."""
+    """Part of a pattern: text that must follow, but isn't included in the match."""
 
     text: str
 
@@ -54,12 +54,12 @@ class Match:
     end: int
     """Index after the match."""
     name: str | None = None
-    """Tool name in the match."""
+    """Name of the tool in the match; None if the pattern has no name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unfinished:
-    """The text ends in the middle of a possible match."""
+    """Result of a match: the text ends before it is clear whether the pattern matches."""
 
 
 UNFINISHED = Unfinished()

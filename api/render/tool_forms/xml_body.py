@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import orjson
 
 from api.render.tool_forms.body import Head, TextParts, Types, loads
-from api.render.tool_forms.pattern import SPACE, Match, Pattern, Unfinished, match
+from api.render.tool_forms.pattern import SPACE, Match, Pattern, Unfinished, match, unfinished_at
 
 MAX_KEY = 256
 """Maximum number of characters in the name of a parameter."""
@@ -84,6 +84,24 @@ class XmlBody:
         members = (f"{orjson.dumps(key).decode()}: {v}" for key, v in self._members.items())
         return self._name, "{" + ", ".join(members) + "}"
 
+    def cut(self) -> tuple[str, str]:
+        """Return the name, and the start of the JSON object, of a call that isn't complete.
+
+        An incomplete last value is included only if it is a string, because the value of other
+        types depends on its end.
+        """
+        name, text = self.call()
+        start = text.removesuffix("}")
+        is_string = self._key not in self._types
+        if self._step != self._read_value or not is_string:
+            return name, start
+        value = str(self._value) + self._pending
+        close = self._tags.value_close
+        value = self._inner(value[: unfinished_at(value, (close, "\n" + close))])
+        separator = ", " if self._members else ""
+        key = orjson.dumps(self._key).decode()
+        return name, f"{start}{separator}{key}: " + orjson.dumps(value).decode()[:-1]
+
     # Each step returns the number of characters that it read. The number is 0 if the step needs
     # more text, or found text that can't belong to the call.
 
@@ -146,9 +164,11 @@ class XmlBody:
         return end
 
     def _json(self, value: str) -> str:
-        if not self._tags.value_open:  # the template writes each value on lines of its own
-            value = value.removeprefix("\n").removesuffix("\n")
-        return to_json(value, self._types.get(self._key, frozenset()))
+        return to_json(self._inner(value), self._types.get(self._key, frozenset()))
+
+    def _inner(self, value: str) -> str:
+        """Return a value without the line breaks around it that the template writes."""
+        return value if self._tags.value_open else value.removeprefix("\n").removesuffix("\n")
 
 
 def to_json(value: str, types: Set[str]) -> str:
@@ -165,7 +185,7 @@ def to_json(value: str, types: Set[str]) -> str:
 
 
 def _kinds(value: object) -> set[str]:
-    """Return JSON Schema's names for the type of a value; none for a string."""
+    """Return JSON Schema's names for the type of a value; none if the value is a string."""
     match value:
         case bool():
             return {"boolean"}

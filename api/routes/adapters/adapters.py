@@ -5,7 +5,7 @@
 
 from fastapi import APIRouter, Request
 
-from api.access.model_rights import check_model, model_not_found
+from api.access.model_rights import ModelNotFound, check_model
 from api.adapters.inspection import Inspector
 from api.adapters.management import MAY_MANAGE, READS, adapter_errors, read_request
 from api.adapters.shown_adapters import ShownAdapters, staging_body
@@ -141,7 +141,7 @@ async def roll_back_adapter(
     base = await registered_base(registry)
     version = await registry.roll_back_adapter(name, query.version, by=access.actor)
     if version is None:
-        raise model_not_found(name)
+        raise ModelNotFound(name)
     return await shown.one(name, base)
 
 
@@ -155,7 +155,7 @@ async def delete_adapter(
     """Unload an adapter, as POST /v1/unload_lora_adapter does."""
     await check_model(registry, access, name)
     if not await registry.unload_adapter(name, by=access.actor):
-        raise model_not_found(name)
+        raise ModelNotFound(name)
     return DeletedAdapter(id=name)
 
 
@@ -170,7 +170,12 @@ def _validation(findings: Findings, base: Base, *, is_named: bool) -> Validation
         num_unmatched=findings.num_unmatched,
         matched=list(findings.matched),
         unmatched=list(findings.unmatched),
-        base=BaseFit(name=base.name, version=base.version, trained_on=findings.trained_on),
+        base=BaseFit(
+            name=base.name,
+            version=base.version,
+            trained_on=findings.trained_on,
+            is_other=bool(adapter and adapter.other_base),
+        ),
         version=adapter.version if adapter and is_named else None,
         digest=adapter.digest if adapter else None,
         rank=adapter.rank if adapter else None,

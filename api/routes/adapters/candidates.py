@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter, Request
 
-from api.access.model_rights import check_model, model_not_found
+from api.access.model_rights import ModelNotFound, check_model
 from api.adapters.comparisons import agreement, differing_pairs
 from api.adapters.inspection import Inspector
 from api.adapters.management import MAY_MANAGE, READS, adapter_errors, read_request
@@ -86,7 +86,7 @@ async def set_candidate(
     if body.source is not None and body.version is not None:
         raise invalid_value("send `source` or `version`, but not both", "version")
     if await registry.adapter(name) is None:
-        raise model_not_found(name)
+        raise ModelNotFound(name)
     version = body.version
     if body.source is not None:
         adapter = await inspector.checked_adapter(access.tenant, name, body.source, param="source")
@@ -160,5 +160,5 @@ async def _changed(
 ) -> AdapterBody:
     """Return the response body after a change. `version` is None if the name is unknown."""
     if version is None:
-        raise model_not_found(name)
+        raise ModelNotFound(name)
     return await shown.one(name, await registered_base(registry))

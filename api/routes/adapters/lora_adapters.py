@@ -6,19 +6,15 @@ Lorikeet's own routes for adapters are in `api/routes/adapters/adapters.py`.
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import PlainTextResponse
 
-from api.access.model_rights import check_model, may_use
-from api.adapters.inspection import Inspector
+from api.access.model_rights import may_use
+from api.adapters.loading import load
 from api.adapters.management import MAY_MANAGE, READS, adapter_errors, read_request
-from api.adapters.new_versions import NewVersions
 from api.http.guards import InAccess, Work, guarded
 from api.openapi.entries import Responses, takes
 from api.pools.pools import pools_of
-from api.pools.registered_base import registered_base
 from api.schema.adapters import LoadAdapterRequest, UnloadAdapterRequest
 from shared.errors import ErrorCode, JobError, JobFailed, failed
 from shared.protocol.access.rights import Scope
-from shared.store.adapters.inspections import Inspection
-from shared.store.adapters.refusals import already_loaded
 
 router = APIRouter(tags=["adapters"], dependencies=[MAY_MANAGE])
 
@@ -53,21 +49,18 @@ async def load_adapter(request: Request, access: InAccess) -> Response:
     version for which they were accepted, even if the folder of that version is overwritten.
     """
     body = await read_request(request, LoadAdapterRequest)
-    pool = await pools_of(request).of_model(request, body.lora_name)
-    await check_model(pool.registry, access, body.lora_name)
-    base = await registered_base(pool.registry)
     name = body.lora_name
-    if name == base.name:
-        message = f"The lora adapter name '{name}' conflicts with a served base model. "
-        raise failed(ErrorCode.ADAPTER_EXISTS, message + "Choose another name.", "lora_name")
-    if not body.load_inplace and (taken := await pool.registry.adapter(name)):
-        raise already_loaded(name, taken.version)
-    inspection = Inspection(name=name, source=body.lora_path)
-    findings = await pool.part(Inspector).inspect(access.tenant, inspection)
-    if findings.adapter is None:
-        assert findings.error is not None  # findings have either an adapter or an error
-        raise JobFailed(_in_vllms_words(findings.error, body.lora_path))
-    await pool.part(NewVersions).load(findings.adapter, replace=body.load_inplace, by=access.actor)
+    pool = await pools_of(request).of_model(request, name)
+    try:
+        await load(
+            *(pool, access, name, body.lora_path),
+            param="lora_path",
+            is_pinned=body.pinned,
+            replace=body.load_inplace,
+            replace_field="load_inplace",
+        )
+    except JobFailed as failure:
+        raise JobFailed(_in_vllms_words(failure.error, body.lora_path)) from None
     return PlainTextResponse(f"Success: LoRA adapter '{name}' added successfully.")
 
 

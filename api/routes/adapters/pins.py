@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter, Request
 
-from api.access.model_rights import check_model, model_not_found
+from api.access.model_rights import ModelNotFound, check_model
 from api.adapters.management import MAY_MANAGE, adapter_errors, read_request
 from api.http.guards import InAccess, Work, guarded
 from api.openapi.entries import takes
@@ -37,7 +37,7 @@ async def pin_adapter(
     body = await read_request(request, PinRequest)
     await check_model(registry, access, name)
     if not await pins.set(name, body.min_replicas, by=access.actor):
-        raise model_not_found(name)
+        raise ModelNotFound(name)
     return Pin(id=name, min_replicas=body.min_replicas)
 
 
@@ -53,5 +53,5 @@ async def unpin_adapter(
     """Let workers evict an adapter again when others need its memory. May be repeated."""
     await check_model(registry, access, name)
     if not await pins.set(name, 0, by=access.actor):
-        raise model_not_found(name)
+        raise ModelNotFound(name)
     return Pin(id=name, min_replicas=0)

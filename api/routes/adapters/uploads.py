@@ -20,6 +20,7 @@ from api.schema.adapters import AdapterBody, PauseQuery, UploadAdapterQuery
 from shared.errors import ErrorCode, failed, invalid_value
 from shared.protocol.access.rights import Access, Scope
 from shared.protocol.adapter_files import upload_source
+from shared.store.adapters.refusals import already_loaded
 
 router = APIRouter(tags=["adapters"], dependencies=[MAY_MANAGE])
 NOT_PAUSED = (
@@ -43,7 +44,8 @@ async def upload_adapter(request: Request, access: InAccess) -> AdapterBody:
     version, on every server of the pool. Earlier requests keep the version for which they were
     accepted, and none of them pauses. The same content has the same version.
 
-    With `candidate=true`, the adapter is tried out alongside the current version instead.
+    With `candidate=true`, the adapter is tried out alongside the current version instead. With
+    `replace=false`, a name that is taken is refused.
     """
     query = validate(UploadAdapterQuery, dict(request.query_params))
     pool = await pools_of(request).of_model(request, query.name)
@@ -52,6 +54,8 @@ async def upload_adapter(request: Request, access: InAccess) -> AdapterBody:
     if query.name == base.name:
         message = f"{base.name} is the name of the base model; choose another one"
         raise failed(ErrorCode.ADAPTER_CONFLICT, message, "name")
+    if not _may_replace(query) and (taken := await pool.registry.adapter(query.name)):
+        raise already_loaded(query.name, taken.version, field="replace")
     if query.source is None:
         async with pool.part(AdapterUploads).received(
             request, access.tenant, query.config
@@ -77,7 +81,12 @@ async def _load(
     if query.candidate == "true":
         await new_versions.add_candidate(adapter, by=access.actor)
         return
-    await new_versions.load(adapter, replace=True, by=access.actor)
+    await new_versions.load(adapter, replace=_may_replace(query), by=access.actor)
+
+
+def _may_replace(query: UploadAdapterQuery) -> bool:
+    """Return whether a loaded adapter of the same name may stay or be replaced."""
+    return query.replace == "true" or query.candidate == "true"
 
 
 def _check_without_body(request: Request, query: UploadAdapterQuery) -> None:

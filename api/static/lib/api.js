@@ -24,6 +24,11 @@ export class ApiError extends Error {
   get isRefusal() {
     return this.status === 401 || this.status === 403;
   }
+
+  /** True if the failure may pass by itself: no connection, too many requests, a restart, Redis away. */
+  get isPassing() {
+    return this.status === 0 || this.status === 429 || this.status >= 500;
+  }
 }
 
 /** Unix time in ms by the server's clock, as estimated from its replies. */
@@ -140,7 +145,7 @@ export function isAskingForKey() {
 /**
  * Iterate over server-sent events as `{event, id, data}`; `data` is a string.
  *
- * It uses fetch, because EventSource sends neither bodies nor an Authorization header. The iterator
+ * A stream of JSON objects, one on each line, has one event for each object. It uses fetch, because EventSource sends neither bodies nor an Authorization header. The iterator
  * ends when the server ends the stream, and raises ApiError if the connection breaks.
  */
 export async function* sseEvents(path, { method = "GET", body, headers, signal } = {}) {
@@ -150,16 +155,18 @@ export async function* sseEvents(path, { method = "GET", body, headers, signal }
     signal,
     headers: { Accept: "text/event-stream", ...headers },
   });
+  const isLines = reply.headers.get("Content-Type")?.startsWith("application/x-ndjson");
+  const [end, parse] = isLines ? ["\n", lineEvent] : [/\r?\n\r?\n/, parseEvent];
   const reader = reply.body.pipeThrough(new TextDecoderStream()).getReader();
   let pending = "";
   try {
     for (;;) {
       const { done, value } = await readChunk(reader, signal);
       if (done) return;
-      const parts = (pending + value).split(/\r?\n\r?\n/);
+      const parts = (pending + value).split(end);
       pending = parts.pop();
       for (const part of parts) {
-        const event = parseEvent(part);
+        const event = parse(part);
         if (event) yield event;
       }
     }
@@ -175,6 +182,10 @@ async function readChunk(reader, signal) {
     if (signal?.aborted) throw error;
     throw new ApiError(0, "The connection to the front end broke.");
   }
+}
+
+function lineEvent(text) {
+  return { event: "message", id: null, data: text };
 }
 
 function parseEvent(text) {

@@ -1,15 +1,19 @@
 // Small line charts in SVG.
 
 import { h, setAttr, setText, svg } from "./dom.js";
+import { clock, duration } from "./format.js";
 
 const WIDTH = 600;
+const MARK_REACH = 0.02; // part of the width at which a mark's text appears around the pointer
+const MARK_TONES = ["info", "good", "warn", "bad"];
 
 /**
  * Build a line chart over time.
  *
  * `series`: `[{name, tone}]`; `tone` is "accent", "blue" or "orange" and picks colour and dashes.
- * `format(value)` gives the text of a value. Returns `{element, update(points)}`, where `points` are
- * `[time in s, value or null, ...]` in ascending time, with one value per series.
+ * `format(value)` gives the text of a value. Returns `{element, update(points, marks)}`, where `points` are
+ * `[time in s, value or null, ...]` in ascending time, with one value per series. `marks` are incidents
+ * `{at, text, tone}`; `tone` is "info", "good", "warn" or "bad".
  */
 export function lineChart({ title, series, format, height = 96, windowS = 300 }) {
   const lines = series.map(({ tone }) =>
@@ -32,6 +36,7 @@ export function lineChart({ title, series, format, height = 96, windowS = 300 })
       "vector-effect": "non-scaling-stroke",
     }),
   );
+  const signs = MARK_TONES.map((tone) => svg("path", { class: `chart-mark chart-mark-${tone}`, fill: "none", "vector-effect": "non-scaling-stroke" }));
   const area = svg("path", { class: `chart-area chart-${series[0].tone}` });
   const picture = svg(
     "svg",
@@ -43,6 +48,7 @@ export function lineChart({ title, series, format, height = 96, windowS = 300 })
       "aria-label": title,
     },
     grid,
+    signs,
     area,
     lines,
     cursor,
@@ -53,7 +59,8 @@ export function lineChart({ title, series, format, height = 96, windowS = 300 })
     h("span", { class: "chart-key" }, h("i", { class: `chart-swatch chart-${tone}` }), name, " ", values[i]),
   );
   const peak = h("span", { class: "chart-peak" });
-  const start = h("span", null, `${Math.round(windowS / 60)} min ago`);
+  const start = h("span", null, `${agoText(windowS)} ago`);
+  const note = h("span", { class: "chart-note" });
   const end = h("span", null, "now");
   const element = h(
     "figure",
@@ -65,12 +72,13 @@ export function lineChart({ title, series, format, height = 96, windowS = 300 })
       h("span", { class: "chart-legend" }, legend),
     ),
     h("div", { class: "chart-plot" }, peak, picture),
-    h("div", { class: "chart-axis", "aria-hidden": "true" }, start, end),
+    h("div", { class: "chart-axis", "aria-hidden": "true" }, start, note, end),
   );
   let shown = [];
+  let shownMarks = [];
   let pointed = null;
 
-  function update(points) {
+  function update(points, marks = []) {
     shown = points;
     const now = points.length ? points.at(-1)[0] : 0;
     const top = niceTop(Math.max(0, ...points.flatMap((point) => point.slice(1).map((value) => value ?? 0))));
@@ -78,6 +86,8 @@ export function lineChart({ title, series, format, height = 96, windowS = 300 })
     const y = (value) => height - (value / top) * (height - 4);
     lines.forEach((line, i) => setAttr(line, "d", pathOf(points, i + 1, x, y)));
     setAttr(area, "d", areaOf(points, x, y, height));
+    shownMarks = points.length ? marks.filter(({ at }) => at > now - windowS && at <= now) : [];
+    MARK_TONES.forEach((tone, i) => setAttr(signs[i], "d", shownMarks.filter((mark) => mark.tone === tone).map(({ at }) => `M${x(at).toFixed(1)} 0V${height}`).join("")));
     setText(peak, points.length ? format(top) : "");
     showValues();
   }
@@ -86,7 +96,8 @@ export function lineChart({ title, series, format, height = 96, windowS = 300 })
     const point = pointed === null ? shown.at(-1) : nearest(shown, pointed, windowS);
     const texts = series.map((_, i) => textOf(point?.[i + 1] ?? null));
     texts.forEach((text, i) => setText(values[i], text));
-    setText(end, pointed === null || !point ? "now" : `${Math.round(shown.at(-1)[0] - point[0])} s ago`);
+    setText(end, pointed === null || !point ? "now" : `${duration(shown.at(-1)[0] - point[0])} ago`);
+    setText(note, markText());
     if (pointed === null) {
       setAttr(
         picture,
@@ -94,6 +105,14 @@ export function lineChart({ title, series, format, height = 96, windowS = 300 })
         `${title}: ${series.map(({ name }, i) => `${name} ${texts[i]}`).join(", ")}`,
       );
     }
+  }
+
+  /** The incident at the pointer, if any. */
+  function markText() {
+    if (pointed === null || !shownMarks.length) return "";
+    const time = shown.at(-1)[0] - (1 - pointed) * windowS;
+    const mark = shownMarks.reduce((best, each) => (Math.abs(each.at - time) < Math.abs(best.at - time) ? each : best));
+    return Math.abs(mark.at - time) < MARK_REACH * windowS ? `${clock(mark.at)} ${mark.text}` : "";
   }
 
   function textOf(value) {
@@ -113,6 +132,10 @@ export function lineChart({ title, series, format, height = 96, windowS = 300 })
     showValues();
   });
   return { element, update };
+}
+
+function agoText(seconds) {
+  return seconds < 3600 ? `${Math.round(seconds / 60)} min` : `${Math.round(seconds / 3600)} h`;
 }
 
 /** A round number that leaves room above `value` for the label. */

@@ -6,7 +6,7 @@ import { errorBox } from "./notices.js";
 /**
  * Show a form. Resolves to the result of an action, or to null if the dialog was closed without one.
  *
- * `submit` and `other` describe two buttons: `{label, run, tone}`. While `run()` works, the buttons are
+ * `submit` and `other` describe two buttons: `{label, run, tone, isDisabled}`. While `run()` works, the buttons are
  * disabled and `busy` is shown. If it throws, the dialog shows the error and stays open. If the user
  * closes the dialog while `run()` works, the promise settles with the result of `run()`.
  */
@@ -31,7 +31,7 @@ export function formDialog({ title, fields, submit, other = null, busy }) {
     };
     const buttons = [other && button(other, "button", ({ target }) => run(other, target)), button(submit, "submit")].filter(Boolean);
     const setBusy = (isBusy) => {
-      for (const each of buttons) each.disabled = isBusy;
+      for (const each of buttons) each.disabled = isBusy || each.isDisabled;
       setText(state, isBusy ? busy : "");
       if (isBusy) fill(problem);
     };
@@ -51,6 +51,7 @@ export function formDialog({ title, fields, submit, other = null, busy }) {
   });
 }
 
-function button({ label, tone = "" }, type, onclick) {
-  return h("button", { type, class: `button ${tone}`, onclick }, label);
+function button({ label, tone = "", isDisabled = false }, type, onclick) {
+  const element = h("button", { type, class: `button ${tone}`, disabled: isDisabled, onclick }, label);
+  return Object.assign(element, { isDisabled });
 }

@@ -19,6 +19,11 @@ export function errorBox(error, retry = null) {
   );
 }
 
+/** A box that shows a problem that the page itself has found. */
+export function problemBox(text) {
+  return h("div", { class: "notice notice-error", role: "alert" }, h("p", null, text));
+}
+
 /**
  * A box for a page whose data can't be read. On 403 it says which pages this key may use.
  *
@@ -32,9 +37,13 @@ export function refusalBox(error, { what, page, retry }) {
       "p",
       null,
       `The ${page} page needs a key with admin rights. `,
+      h("a", { href: "#/chat" }, "Chat"),
+      ", ",
       h("a", { href: "#/compare" }, "Compare"),
-      " and ",
+      ", ",
       h("a", { href: "#/jobs" }, "Jobs"),
+      " and ",
+      h("a", { href: "#/usage" }, "Usage"),
       " work with this one.",
     ),
   );

@@ -29,6 +29,16 @@ export async function visible(signal) {
   }
 }
 
+const RETRY_MS = 2000;
+
+/** Call `read` again some time after a failure that may pass by itself, unless `signal` aborts. */
+export async function retryLater(read, error, signal) {
+  if (!error.isPassing) return;
+  await sleep(RETRY_MS, signal);
+  await visible(signal);
+  if (!signal.aborted) read();
+}
+
 /**
  * Call `read` at once, and again `everyMs` after each call has ended, until `signal` aborts.
  *

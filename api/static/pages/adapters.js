@@ -3,6 +3,7 @@
 import { getJson } from "../lib/api.js";
 import { fill, h, keyed, setText } from "../lib/dom.js";
 import { count, plural } from "../lib/format.js";
+import { hashOf, hashPath, hashQuery, replaceHash } from "../lib/location.js";
 import { emptyBox, liveRegion, refusalBox, showBox } from "../lib/notices.js";
 import { poll } from "../lib/polling.js";
 import { RowActions, pathOf } from "./adapters/actions.js";
@@ -33,7 +34,7 @@ class AdaptersPage {
     this.actions = new RowActions(this);
     this.reading = new Set(); // rows whose agreement is being read
     this.turn = 0; // number of the latest request; `latest` is its promise
-    this.search = h("input", { id: "adapter-search", type: "search", placeholder: "Filter by name", "aria-label": "Filter by name", oninput: () => this.turnTo(0) });
+    this.search = h("input", { id: "adapter-search", type: "search", placeholder: "Filter by name", "aria-label": "Filter by name", oninput: () => this.searched() });
     this.number = h("span", { class: "muted" });
     this.table = h("table", { class: "table adapters cards" });
     this.scroll = h("div", { class: "table-scroll", tabindex: "0", role: "region", "aria-label": "Adapters" }, this.table);
@@ -52,11 +53,26 @@ class AdaptersPage {
   }
 
   start() {
+    addEventListener("hashchange", () => this.readHash(), { signal: this.leaving.signal });
+    this.readHash();
     poll(() => this.isRefused || this.refresh(), { everyMs: REFRESH_MS, signal: this.leaving.signal });
   }
 
   stop() {
     this.leaving.abort();
+  }
+
+  /** Show what the hash says: `#/adapters/NAME` opens an adapter, `#/adapters?name=WORD` filters them. */
+  readHash() {
+    this.wanted = hashPath() || null;
+    this.search.value = this.wanted ?? hashQuery().get("name") ?? "";
+    if (this.adapters.length) this.turnTo(0);
+  }
+
+  searched() {
+    this.wanted = null;
+    replaceHash(hashOf("adapters", { query: { name: this.search.value.trim() } }));
+    this.turnTo(0);
   }
 
   /** Read everything again. Resolves once the page shows the result of this read or of a later one. */
@@ -114,6 +130,7 @@ class AdaptersPage {
       create: (item) => (item === HEAD ? h("thead", null, headRow()) : this.build(item)),
       update: (_, item) => this.rows.get(item.id)?.update(item),
     });
+    this.openWanted();
     this.scroll.hidden = shown.length === 0;
     setText(this.number, word ? `${count(found.length)} of ${count(this.adapters.length)}` : count(this.adapters.length));
     this.pager.hidden = numPages === 1;
@@ -122,6 +139,14 @@ class AdaptersPage {
     setText(this.pageText, `Page ${this.page + 1} of ${numPages}`);
     const text = word ? "No adapter has this in its name." : "Load one from a folder or the hub, or drop its folder here.";
     fill(this.empty, shown.length === 0 && emptyBox("No adapters", h("p", null, text)));
+  }
+
+  /** Open the adapter that the hash names, once. */
+  openWanted() {
+    const row = this.rows.get(this.wanted);
+    if (!row?.element.isConnected) return;
+    this.wanted = null;
+    row.open(true);
   }
 
   build(adapter) {

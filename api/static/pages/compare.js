@@ -2,7 +2,8 @@
 
 import { hasKey, onKeyChange } from "../lib/api.js";
 import { fill, h } from "../lib/dom.js";
-import { errorBox, liveRegion } from "../lib/notices.js";
+import { errorBox, liveRegion, showBox } from "../lib/notices.js";
+import { retryLater } from "../lib/polling.js";
 import { showCode } from "./compare/code.js";
 import { Column } from "./compare/column.js";
 import { Form } from "./compare/form.js";
@@ -198,14 +199,18 @@ class ComparePage {
 
   /** Suggest the pool's models, and choose the first ones at the first visit. */
   async suggest() {
+    const { signal } = this.leaving;
     try {
-      const { names, options } = await loadModels(this.leaving.signal);
+      const { names, options } = await loadModels(signal);
+      showBox(this.problem, null);
       fill(this.options, options);
       if (this.columns.some((column) => column.model)) return;
       const adaptersFirst = [...names.slice(1), ...names.slice(0, 1)];
       this.columns.forEach((column, index) => (column.field.value = adaptersFirst[index] ?? ""));
     } catch (error) {
-      if (!this.leaving.signal.aborted) fill(this.problem, errorBox(error, () => this.suggest()));
+      if (signal.aborted) return;
+      showBox(this.problem, errorBox(error, () => this.suggest()));
+      retryLater(() => this.suggest(), error, signal);
     }
   }
 }

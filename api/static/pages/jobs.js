@@ -4,9 +4,13 @@ import { getJson, sendJson } from "../lib/api.js";
 import { confirmAction } from "../lib/confirm.js";
 import { fill, h, keyed, setText } from "../lib/dom.js";
 import { emptyBox, errorBox, liveRegion, showBox } from "../lib/notices.js";
+import { hashPath, replaceHash } from "../lib/location.js";
 import { poll } from "../lib/polling.js";
+import { isAdmin } from "../lib/rights.js";
 import { JobDialog } from "./jobs/detail.js";
-import { JobRow, STATES, headRow } from "./jobs/list.js";
+import { Filters } from "./jobs/filters.js";
+import { JobRow, headRow } from "./jobs/list.js";
+import { actOnMany } from "./jobs/many.js";
 
 const REFRESH_MS = 2000;
 const PER_PAGE = 25;
@@ -28,36 +32,50 @@ class JobsPage {
     this.isRefused = false;
     this.shownQuery = null;
     this.dialog = null;
-    this.actions = { cancel: (job) => this.cancel(job), retry: (job) => this.retry(job) };
-    this.states = STATES.map((state) => ({ state, box: h("input", { type: "checkbox", onchange: () => this.restart() }) }));
-    this.model = h("input", { id: "job-model", type: "search", list: "job-models", placeholder: "Any model", "aria-label": "Model", autocomplete: "off", spellcheck: "false", onchange: () => this.restart() });
-    this.models = h("datalist", { id: "job-models" });
-    const filters = h(
-      "div", { class: "row job-filters" },
-      h("fieldset", { class: "chips" }, h("legend", { class: "visually-hidden" }, "States"), this.states.map(({ state, box }) => h("label", { class: "chip" }, box, state))),
-      this.model, this.models,
+    this.actions = { cancel: (job) => this.cancel(job), retry: (job) => this.retry(job), hash: (id) => this.filters.hash(id) };
+    this.filters = new Filters(() => this.restart());
+    this.search = h("input", { type: "search", id: "job-search", class: "job-search", placeholder: "Job id", "aria-label": "Job id", autocomplete: "off", spellcheck: "false" });
+    const searchForm = h("form", { class: "row", role: "search" }, this.search, h("button", { type: "submit", class: "button" }, "Open"));
+    searchForm.addEventListener("submit", (event) => {
+      event.preventDefault();
+      if (this.search.value.trim()) location.hash = this.filters.hash(this.search.value.trim());
+    });
+    const many = h(
+      "div", { class: "row" },
+      h("button", { type: "button", class: "button button-small", onclick: () => this.actOnMany("cancel") }, "Cancel all …"),
+      h("button", { type: "button", class: "button button-small", onclick: () => this.actOnMany("retry") }, "Retry all …"),
     );
     this.body = h("tbody");
     this.scroll = h("div", { class: "table-scroll", tabindex: "0", role: "region", "aria-label": "Jobs" }, h("table", { class: "table jobs cards" }, h("thead", null, headRow()), this.body));
     this.empty = h("div");
+    this.done = h("p", { class: "done-text panel-note", role: "status" });
     this.problem = h("div");
     this.live = liveRegion();
     this.newer = h("button", { type: "button", class: "button button-small", onclick: () => this.turn(-1) }, "Newer");
     this.older = h("button", { type: "button", class: "button button-small", onclick: () => this.turn(1) }, "Older");
     this.pageText = h("span", { class: "muted" });
     const pager = h("nav", { class: "pager row", "aria-label": "Pages of jobs" }, this.newer, this.pageText, this.older);
-    fill(root, this.problem, h("section", { class: "panel" }, h("div", { class: "panel-head" }, h("h2", null, "Jobs"), filters), this.empty, this.scroll, pager), this.live.element);
+    fill(root, this.problem, h("section", { class: "panel" }, h("div", { class: "panel-head" }, h("h2", null, "Jobs"), h("span", { class: "spacer" }), searchForm, many), this.filters.element, this.done, this.empty, this.scroll, pager), this.live.element);
   }
 
   start() {
     const { signal } = this.leaving;
-    addEventListener("hashchange", () => this.openFromHash(), { signal });
+    addEventListener("hashchange", () => this.follow(), { signal });
+    this.filters.read();
     this.openFromHash();
     poll(() => this.isRefused || this.refresh(), { everyMs: REFRESH_MS, signal });
     getJson("v1/models", { signal }).then(
-      ({ data }) => fill(this.models, data.map(({ id }) => h("option", { value: id }))),
+      ({ data }) => this.filters.suggest(data.map(({ id }) => id)),
       () => {}, // the field works without suggestions
     );
+  }
+
+  /** Show what a new hash says: other filters, or a job. */
+  follow() {
+    const before = this.query.toString();
+    this.filters.read();
+    if (this.query.toString() !== before) this.restart();
+    this.openFromHash();
   }
 
   stop() {
@@ -65,11 +83,8 @@ class JobsPage {
   }
 
   get query() {
-    const query = new URLSearchParams({ limit: PER_PAGE });
-    const states = this.states.filter(({ box }) => box.checked).map(({ state }) => state);
+    const query = new URLSearchParams({ limit: PER_PAGE, ...this.filters.query });
     const after = this.cursors.at(-1);
-    if (states.length) query.set("state", states.join(","));
-    if (this.model.value.trim()) query.set("model", this.model.value.trim());
     if (after !== null) query.set("after", after);
     return query;
   }
@@ -88,8 +103,10 @@ class JobsPage {
 
   async refresh() {
     const { signal } = this.leaving;
-    const query = this.query.toString();
+    let query = this.query.toString();
     try {
+      if (!this.filters.isPoolWide && (await isAdmin(signal))) this.filters.allowTenants();
+      query = this.query.toString();
       const page = await getJson(`v1/jobs?${query}`, { signal });
       if (this.maySeePool && page.data.some(({ state }) => state === "queued")) this.pool = await this.readPool();
       if (query !== this.query.toString()) return; // the user has selected other jobs meanwhile
@@ -138,7 +155,7 @@ class JobsPage {
   }
 
   openFromHash() {
-    const id = idInHash();
+    const id = hashPath();
     if (this.dialog?.id === id) return;
     this.dialog?.close();
     this.dialog = null;
@@ -149,7 +166,7 @@ class JobsPage {
   closed(id) {
     if (this.dialog !== null && this.dialog.id !== id) return;
     this.dialog = null;
-    if (idInHash() === id) history.replaceState(null, "", "#/jobs");
+    if (hashPath() === id) replaceHash(this.filters.hash());
     this.rows.get(id)?.link.focus();
   }
 
@@ -165,7 +182,15 @@ class JobsPage {
   async retry(job) {
     await this.act(async () => {
       const again = await sendJson("POST", `v1/jobs/${job.id}/retry`);
-      location.hash = `#/jobs/${again.id}`;
+      location.hash = this.filters.hash(again.id);
+    });
+  }
+
+  /** Cancel or retry all jobs that the filters match, once the user has seen how many they are. */
+  async actOnMany(name) {
+    await this.act(async () => {
+      const text = await actOnMany(name, this.filters.values, this.filters.text);
+      if (text !== null) setText(this.done, text);
     });
   }
 
@@ -178,16 +203,6 @@ class JobsPage {
       this.dialog?.close(); // the page shows the error
       fill(this.problem, errorBox(error));
     }
-  }
-}
-
-/** The job's id in the hash, or "". Text that isn't encoded correctly is taken as it is. */
-function idInHash() {
-  const text = location.hash.match(/^#\/jobs\/([^?]+)/)?.[1] ?? "";
-  try {
-    return decodeURIComponent(text);
-  } catch {
-    return text;
   }
 }
 

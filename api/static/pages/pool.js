@@ -2,6 +2,7 @@
 
 import { ApiError, isAskingForKey, sseEvents } from "../lib/api.js";
 import { fill } from "../lib/dom.js";
+import { hashQuery } from "../lib/location.js";
 import { refusalBox } from "../lib/notices.js";
 import { sleep, visible } from "../lib/polling.js";
 import { poolView } from "./pool/view.js";
@@ -22,8 +23,11 @@ export function mount(root) {
  * A hidden tab has no stream: browsers open six connections per server, which other tabs need.
  */
 async function follow(root, signal) {
-  const view = poolView();
+  const view = poolView(signal);
   fill(root, view.element);
+  const reveal = () => view.revealWorker(hashQuery().get("worker"));
+  addEventListener("hashchange", reveal, { signal });
+  reveal();
   for (;;) {
     await visible(signal);
     if (signal.aborted) return;
@@ -32,7 +36,7 @@ async function follow(root, signal) {
     } catch (error) {
       if (signal.aborted) return;
       if (document.hidden) continue;
-      if (!isPassing(error)) {
+      if (!error.isPassing) {
         const retry = () => follow(root, signal);
         fill(root, refusalBox(error, { what: "the pool", page: "Pool", retry }));
         return;
@@ -69,9 +73,4 @@ async function followOnce(view, signal) {
     document.removeEventListener("visibilitychange", hide);
   }
   throw new ApiError(0, "The front end ended the stream.");
-}
-
-/** True for failures that pass by themselves: no connection, a restart, Redis down. */
-function isPassing(error) {
-  return error instanceof ApiError && (error.status === 0 || error.status === 429 || error.status >= 500);
 }

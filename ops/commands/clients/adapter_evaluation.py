@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from ops.commands.clients.adapters import NameArgument, on_server
+from ops.commands.clients.adapters import NameArgument, reads_adapters
 from ops.evaluate.cases import Case, Outcome, read_cases
 from ops.evaluate.report import num_good, print_report
 from ops.terminal import print_line
@@ -22,7 +22,7 @@ EXIT_WORSE = 1
 """Exit status if the candidate has answered fewer cases well than the current version."""
 
 
-@on_server
+@reads_adapters
 def evaluate(
     client: "AdapterClient",
     name: NameArgument,

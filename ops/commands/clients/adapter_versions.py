@@ -7,7 +7,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ops.commands.clients.adapters import NameArgument, absolute_source, on_server
+from ops.commands.clients.adapters import (
+    NameArgument,
+    absolute_source,
+    changes_adapters,
+    reads_adapters,
+)
 from ops.terminal import facts_table, print_line, table, utc_minutes
 
 if TYPE_CHECKING:
@@ -34,7 +39,7 @@ VersionOption = Annotated[
 ]
 
 
-@on_server
+@changes_adapters
 def canary(
     client: "AdapterClient",
     name: NameArgument,
@@ -50,7 +55,7 @@ def canary(
     print_line(f"`lorikeet adapters promote {name}` lets it answer all requests")
 
 
-@on_server
+@changes_adapters
 def shadow(
     client: "AdapterClient",
     name: NameArgument,
@@ -66,7 +71,7 @@ def shadow(
     print_line(f"`lorikeet adapters candidate {name}` compares the answers")
 
 
-@on_server
+@reads_adapters
 def candidate(client: "AdapterClient", name: NameArgument) -> None:
     """Show the candidate, and compare a shadow's answers with the current version's."""
     found = client.candidate(name)
@@ -82,21 +87,21 @@ def candidate(client: "AdapterClient", name: NameArgument) -> None:
         Console().print(_pair_table(pair))
 
 
-@on_server
+@changes_adapters
 def promote(client: "AdapterClient", name: NameArgument) -> None:
     """Make the candidate the current version."""
     promoted = client.promote(name)
     print_line(f"{name} is {promoted['version']} now")
 
 
-@on_server
+@changes_adapters
 def drop(client: "AdapterClient", name: NameArgument) -> None:
     """Drop the candidate. The current version answers all requests again."""
     kept = client.drop(name)
     print_line(f"{name} is {kept['version']} for all requests")
 
 
-@on_server
+@changes_adapters
 def pin(
     client: "AdapterClient",
     name: NameArgument,
@@ -109,14 +114,14 @@ def pin(
     print_line(f"{name} stays on {replicas} worker{'s' if replicas > 1 else ''} or more")
 
 
-@on_server
+@changes_adapters
 def unpin(client: "AdapterClient", name: NameArgument) -> None:
     """Let workers evict an adapter again."""
     client.pin(name, 0)
     print_line(f"{name} is evicted when other adapters need its memory")
 
 
-@on_server
+@reads_adapters
 def log(
     client: "AdapterClient",
     name: Annotated[

@@ -1,8 +1,6 @@
 """`lorikeet adapters`: lists, loads, replaces and unloads the adapters of a running server."""
 
-import inspect
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,42 +8,20 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from ops.adapter_list import mebibytes, print_list
-from ops.commands.clients.client_options import (
-    DEFAULT_URL,
-    KEYS_VARIABLE,
-    api_key_option,
-    url_option,
-)
-from ops.commands.flags import settings_flags
-from ops.commands.pool import Pool, on_pool
+from ops.adapter_list import base_warning, mebibytes, print_list
+from ops.commands.clients.client_options import AdminKeyOption, ChosenServer, UrlOption
+from ops.commands.clients.on_server import on_server, remember_options, server_of
 from ops.help_pages import App
-from ops.terminal import facts_table, print_line
+from ops.terminal import facts_table, print_error_line, print_line
 from shared.adapter_flags import is_hub_id
 from shared.adapter_sources import is_remote
-from shared.api_keys import ADMIN, parse_keys
-from shared.errors import AdapterRejected, ErrorCode, failed
-from shared.protocol.ids import AdapterVersion
-from shared.settings import PoolSettings
+from shared.errors import AdapterRejected
 
 if TYPE_CHECKING:
     from ops.adapter_client import AdapterClient
 
 adapters_app = App(invoke_without_command=True)
 
-KEY_HELP = (
-    f"API key of the tenant `{ADMIN}`. By default the first such key in {KEYS_VARIABLE}, or the "
-    "first key if there is none."
-)
-UrlOption = Annotated[str | None, url_option(variable=None)]
-KeyOption = Annotated[str | None, api_key_option(KEY_HELP, variable=None)]
-GroupUrlOption = Annotated[str | None, url_option()]
-GroupKeyOption = Annotated[str | None, api_key_option(KEY_HELP)]
-"""Option `--api-key` of the command group.
-
-Only the group reads `LORIKEET_API_KEYS` and `LORIKEET_URL`. If subcommands also read a variable,
-its value would override an option that is given before the subcommand.
-"""
 NameArgument = Annotated[
     str, typer.Argument(metavar="NAME", help="Name that clients send as `model`.")
 ]
@@ -59,36 +35,46 @@ PathArgument = Annotated[
 ]
 
 
+def adapter_client(server: ChosenServer) -> "AdapterClient":
+    """Return a client that manages the adapters of the server."""
+    from ops.adapter_client import AdapterClient  # httpx takes long to import
+
+    return AdapterClient(server.url, server.api_key)
+
+
+reads_adapters = on_server(adapter_client)
+changes_adapters = on_server(adapter_client, changes=True)
+"""Decorators of commands whose first parameter is the client of the server's adapters."""
+
+
 @adapters_app.callback()
-def adapters(
-    context: typer.Context, url: GroupUrlOption = None, api_key: GroupKeyOption = None
-) -> None:
+def adapters(context: typer.Context, url: UrlOption = None, api_key: AdminKeyOption = None) -> None:
     """List the adapters of a server, or load, check, try out, pin, roll back or unload one."""
-    context.obj = url, api_key
+    remember_options(context, url, api_key)
     if context.invoked_subcommand is None:
-        print_list(_client(context, None, None).adapters())
+        _list_all(adapter_client(server_of(context, None, None)))
 
 
-def on_server(command: Callable[..., None]) -> Callable[..., None]:
-    """Decorate a command whose first parameter is a client of the server.
+@adapters_app.command("list")
+@reads_adapters
+def list_adapters(client: "AdapterClient") -> None:
+    """List all adapters with their versions."""
+    _list_all(client)
 
-    In the decorated command, the options `--url` and `--api-key` replace this parameter.
-    """
 
-    def run(
-        context: typer.Context, url: UrlOption = None, api_key: KeyOption = None, **given: Any
-    ) -> None:
-        command(_client(context, url, api_key), **given)
-
-    _, *own = inspect.signature(command).parameters.values()
-    first, *server, _ = inspect.signature(run).parameters.values()
-    run.__name__, run.__doc__ = command.__name__, command.__doc__
-    run.__signature__ = inspect.Signature([first, *own, *server])  # type: ignore[attr-defined]
-    return run
+@adapters_app.command("show")
+@reads_adapters
+def show(client: "AdapterClient", name: NameArgument) -> None:
+    """Show one adapter with its versions."""
+    found = client.adapter(name)
+    if "version" not in found:
+        print_line(f"{name}: a worker fetches it from {found['staging']['source']}")
+        return
+    print_list({"data": [found], "draining": []})
 
 
 @adapters_app.command()
-@on_server
+@changes_adapters
 def load(
     client: "AdapterClient",
     name: NameArgument,
@@ -102,10 +88,12 @@ def load(
     loaded = client.load(name, source, replace=replace)
     size = f"rank {loaded['rank']}, {mebibytes(loaded)} MiB"
     print_line(f"loaded {loaded['id']} as {loaded['version']}: {size}")
+    if warning := base_warning(loaded):
+        print_error_line(warning)
 
 
 @adapters_app.command()
-@on_server
+@changes_adapters
 def unload(client: "AdapterClient", name: NameArgument) -> None:
     """Unload an adapter. Requests that were already accepted are still answered."""
     client.unload(name)
@@ -113,7 +101,7 @@ def unload(client: "AdapterClient", name: NameArgument) -> None:
 
 
 @adapters_app.command()
-@on_server
+@changes_adapters
 def rollback(
     client: "AdapterClient",
     name: NameArgument,
@@ -133,25 +121,17 @@ def rollback(
 
 
 @adapters_app.command()
-@settings_flags(PoolSettings)
-def release(name: NameArgument, **given: Any) -> None:
-    """Release an adapter from quarantine. This command uses Redis, not the server.
+@changes_adapters
+def release(client: "AdapterClient", name: NameArgument) -> None:
+    """Release an adapter from quarantine.
 
     The adapter takes requests again at once. If another of its jobs dies, it is quarantined again.
     """
-
-    async def release_on(pool: Pool) -> AdapterVersion:
-        version = await pool.registry.release_adapter(name)
-        if version is None:
-            message = f"no adapter {name} is loaded; `lorikeet adapters` lists the names"
-            raise failed(ErrorCode.MODEL_NOT_FOUND, message)
-        return version
-
-    print_line(f"{on_pool(given, release_on)} is released and takes requests again")
+    print_line(f"{client.release(name)['version']} is released and takes requests again")
 
 
 @adapters_app.command()
-@on_server
+@reads_adapters
 def validate(client: "AdapterClient", path: PathArgument) -> None:
     """Check whether an adapter can be loaded, without loading it."""
     findings = client.validate(absolute_source(path))
@@ -160,14 +140,8 @@ def validate(client: "AdapterClient", path: PathArgument) -> None:
         raise AdapterRejected(findings["error"]["message"])
 
 
-def _client(context: typer.Context, url: str | None, api_key: str | None) -> "AdapterClient":
-    """Return a client for the server. A command's own options override those of its group."""
-    from ops.adapter_client import AdapterClient
-
-    group_url, group_key = context.obj
-    keys = parse_keys([api_key or group_key or ""])
-    admins = [key for key in keys if key.tenant == ADMIN] or list(keys)
-    return AdapterClient(url or group_url or DEFAULT_URL, admins[0].secret if admins else None)
+def _list_all(client: "AdapterClient") -> None:
+    print_list(client.adapters())
 
 
 def absolute_source(given: str) -> str:
@@ -189,7 +163,7 @@ def _findings_table(found: dict[str, Any]) -> Table:
         {
             "files": found["source"],
             "fits": f"{'yes' if found['valid'] else 'no'}, base model {base['version']}",
-            "trained on": base["trained_on"],
+            "trained on": _trained_on(base),
             "digest": found["digest"],
             "MiB": mebibytes(found) if found["bytes"] else None,
             "ranks": ranks,
@@ -197,3 +171,9 @@ def _findings_table(found: dict[str, Any]) -> Table:
             "unmatched": "\n".join(found["unmatched"][:20]),
         }
     )
+
+
+def _trained_on(base: dict[str, Any]) -> str | None:
+    """Return the base model that the adapter names, marked if it is another one."""
+    named: str | None = base["trained_on"]
+    return f"{named}, not {base['name']}: check its answers" if base.get("is_other") else named

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from ops.commands.clients.client_options import DEFAULT_URL, ApiKeyOption, UrlOption, first_secret
+from ops.commands.clients.client_options import ApiKeyOption, UrlOption, chosen_server
 from ops.terminal import print_line, progress
 from shared.errors import LorikeetError, SettingsError
 
@@ -29,7 +29,7 @@ class InvalidInput(LorikeetError):
 
 def batch(
     file: FileArgument,
-    url: UrlOption = DEFAULT_URL,
+    url: UrlOption = None,
     api_key: ApiKeyOption = None,
     output: Annotated[
         Path | None,
@@ -47,10 +47,11 @@ def batch(
     the batch that runs already, or downloads its answers. Requests that failed are written to
     FILE.failures.jsonl, and the exit status is then 1.
     """
-    endpoint, secret = _endpoint(file), first_secret(api_key)
+    endpoint, server = _endpoint(file), chosen_server(url, api_key)
     from ops.batch_client import BatchClient  # httpx takes long to import
 
-    client = BatchClient(url, secret)
+    client = BatchClient(server.url, server.api_key)
+    server.announce()
     found = client.find(file)
     started = found or client.create(file, endpoint, window)
     print_line(f"{'follows' if found else 'started'} {started['id']}")

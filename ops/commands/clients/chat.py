@@ -1,27 +1,31 @@
 """`lorikeet chat`: a streamed conversation with a running server."""
 
 import asyncio
-import readline  # noqa: F401 -- adds line editing and history to input()
+import readline  # also adds line editing and history to input()
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.text import Text
 
-from ops.commands.clients.client_options import DEFAULT_URL, ApiKeyOption, UrlOption, first_secret
+from ops.commands.clients.client_options import ApiKeyOption, UrlOption, chosen_server
 from shared.errors import LorikeetError
 
 if TYPE_CHECKING:
     from ops.chat.conversation import Client, Conversation
 
 HELP = """\
-/model NAME    switch to another model
+/model NAME    start anew with another model
 /model         list the models
 /compare A B   ask up to four models side by side
 /compare A     ask the current model and A
 /reset         forget the conversation
 /quit, Ctrl-D  end the program
-Ctrl-C         stop the answer"""
+Ctrl-C         stop the answer
+Tab            complete a command or a name"""
+COMMANDS = ("/model", "/compare", "/reset", "/help", "/quit")
 MAX_COMPARED = 4
 MAX_PROMPT_SHARE = 3
 """The prompt takes at most the terminal's width divided by this number."""
@@ -47,26 +51,63 @@ def chat(
             help="Sampling temperature from 0 to 2. 0 picks the likeliest tokens.",
         ),
     ] = 0,
-    url: UrlOption = DEFAULT_URL,
+    max_tokens: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Most tokens of an answer.")
+    ] = 1024,
+    url: UrlOption = None,
     api_key: ApiKeyOption = None,
 ) -> None:
     """Chat with a model or an adapter, or with several at once. /help lists the chat's commands."""
     from ops.chat.conversation import Client, Conversation
 
-    client = Client(url, first_secret(api_key), temperature)
+    server = chosen_server(url, api_key)
+    client = Client(server.url, server.api_key, temperature=temperature, max_tokens=max_tokens)
     names = client.models()
     chosen = [model or names[0], *([compare] if compare else [])]
     conversation = Conversation(names, chosen)
     console = Console()
     _print_hint(console, f"{_chosen(conversation)} at {client.url}")
     _print_hint(console, "/help lists the commands, Ctrl-D ends")
-    while (line := _read_line(console, conversation)) is not None and line != "/quit":
-        try:
-            _handle(console, client, conversation, line)
-        except KeyboardInterrupt:
-            _print_hint(console, "(stopped)")
-        except LorikeetError as error:
-            console.print(Text(str(error), style="red"), soft_wrap=True)
+    with _completion(conversation):
+        while (line := _read_line(console, conversation)) is not None and line != "/quit":
+            try:
+                _handle(console, client, conversation, line)
+            except KeyboardInterrupt:
+                _print_hint(console, "(stopped)")
+            except LorikeetError as error:
+                console.print(Text(str(error), style="red"), soft_wrap=True)
+
+
+@contextmanager
+def _completion(conversation: "Conversation") -> Iterator[None]:
+    """Let Tab complete the chat's commands and the names of models during the block."""
+    before, delimiters = readline.get_completer(), readline.get_completer_delims()
+    readline.set_completer(completer(conversation))
+    readline.set_completer_delims(" ")  # names have dots, dashes and slashes
+    readline.parse_and_bind("tab: complete")
+    try:
+        yield
+    finally:
+        readline.set_completer(before)
+        readline.set_completer_delims(delimiters)
+
+
+def completer(conversation: "Conversation") -> Callable[[str, int], str | None]:
+    """Return a function of readline that completes commands, and names after `/model` and such."""
+
+    def complete(word: str, number: int) -> str | None:
+        return _completed(readline.get_line_buffer(), word, conversation.names, number)
+
+    return complete
+
+
+def _completed(line: str, word: str, names: Sequence[str], number: int) -> str | None:
+    """Return the completion of `word`, the last word of `line`, with this number, or None."""
+    is_first = line.lstrip() == word
+    takes_names = line.lstrip().startswith(("/model ", "/compare "))
+    words = COMMANDS if is_first else names if takes_names else ()
+    found = [each for each in words if each.startswith(word)]
+    return found[number] if number < len(found) else None
 
 
 def _handle(console: Console, client: "Client", conversation: "Conversation", line: str) -> None:
@@ -111,12 +152,7 @@ def _switch(
     """Select models and print the selection. Models loaded since the start can be selected too."""
     conversation.names = client.models()
     conversation.switch_to(names)
-    has_history = bool(conversation.talks[0].history)
-    _print_hint(
-        console,
-        f"now chatting with {_chosen(conversation)}"
-        + ("; the conversation continues" if has_history else ""),
-    )
+    _print_hint(console, f"a new conversation with {_chosen(conversation)}")
 
 
 def _chosen(conversation: "Conversation") -> str:

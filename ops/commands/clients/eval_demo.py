@@ -6,17 +6,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
 from ops.commands.clients.client_options import (
-    DEFAULT_URL,
     ApiKeyOption,
+    ChosenServer,
     UrlOption,
     check_plot,
-    first_secret,
+    chosen_server,
 )
+from ops.terminal import table
 from shared.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def eval_demo(
-    url: UrlOption = DEFAULT_URL,
+    url: UrlOption = None,
     clients: Annotated[
         int, typer.Option(min=1, metavar="N", help="Number of concurrent requests.")
     ] = 32,
@@ -50,7 +50,7 @@ def eval_demo(
     status 1. Wrong answers don't change the exit status.
     """
     check_plot(plot)
-    scores = _ask(url.rstrip("/"), first_secret(api_key), clients, most)
+    scores = _ask(chosen_server(url, api_key), clients, most)
     Console().print(_table(scores))
     if json:
         from ops.json_files import write_json
@@ -62,16 +62,17 @@ def eval_demo(
         write_plot(scores, plot)
 
 
-def _ask(url: str, api_key: str | None, clients: int, most: int | None) -> "list[Score]":
+def _ask(server: ChosenServer, clients: int, most: int | None) -> "list[Score]":
     from ops.demo.evaluate import evaluate, held_out_of
     from ops.demo.tasks import TASKS
     from ops.server_client import ServerClient
     from ops.terminal import progress
 
-    base, *adapters = ServerClient(url, api_key).models()
+    client = ServerClient(server.url, server.api_key)
+    base, *adapters = client.models()
     if missing := TASKS.keys() - adapters:
         raise SettingsError(
-            f"--url: {url} doesn't serve {', '.join(sorted(missing))}; "
+            f"--url: {client.url} doesn't serve {', '.join(sorted(missing))}; "
             "`lorikeet up` without a model serves the demo"
         )
     tasks = list(TASKS.values())
@@ -80,8 +81,8 @@ def _ask(url: str, api_key: str | None, clients: int, most: int | None) -> "list
         row = bar.add_task("requests", total=2 * sum(map(len, held_out.values())))
         return asyncio.run(
             evaluate(
-                url,
-                api_key,
+                client.url,
+                server.api_key,
                 base=base,
                 tasks=tasks,
                 held_out=held_out,
@@ -92,10 +93,8 @@ def _ask(url: str, api_key: str | None, clients: int, most: int | None) -> "list
 
 
 def _table(scores: "Sequence[Score]") -> Table:
-    table = Table("task", box=SIMPLE_HEAD)
-    for header in ("held out", "base", "adapter"):
-        table.add_column(header, justify="right")
+    shown = table("task", "held out", "base", "adapter")
     for score in scores:
         shares = (f"{share:.1%}" for share in (score.base_share, score.adapter_share))
-        table.add_row(score.task, str(len(score.answers)), *shares)
-    return table
+        shown.add_row(score.task, str(len(score.answers)), *shares)
+    return shown

@@ -60,7 +60,7 @@ class Later:
 
     wait_s: float
     of_all: bool
-    """Whether all requests of the batch must wait, because a limit is reached."""
+    """Whether all requests of the batch must wait, instead of only those for the same model."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,16 +102,20 @@ class BatchAnswer:
         usage = orjson.loads(self.body).get("usage") or {}
         prompt = usage.get("prompt_tokens", usage.get("input_tokens", 0))
         details = usage.get("prompt_tokens_details") or usage.get("input_tokens_details") or {}
+        output_details = (
+            usage.get("completion_tokens_details") or usage.get("output_tokens_details") or {}
+        )
         return Usage(
             prompt_tokens=int(prompt),
             completion_tokens=int(usage.get("completion_tokens", usage.get("output_tokens", 0))),
             cached_tokens=int(details.get("cached_tokens") or 0),
+            reasoning_tokens=int(output_details.get("reasoning_tokens") or 0),
         )
 
 
 @dataclass(frozen=True, slots=True)
 class BatchAnswerer:
-    """Lets the front end's code answer the requests of one batch."""
+    """Answers the requests of one batch by calling the front end's code in this process."""
 
     app: FastAPI
     """A front end's app, already started."""

@@ -1,4 +1,7 @@
-"""Records results of a batch's lines: writes a file, and then records its name in Redis."""
+"""Records the results of a batch's requests.
+
+A commit writes results to an object in the file store, then records the object's name in Redis.
+"""
 
 import asyncio
 from collections.abc import Sequence
@@ -18,18 +21,18 @@ COMMIT_S = 0.5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
-    """A line whose request has ended, with its result."""
+    """A request of a batch that has ended, with its result."""
 
     number: int
     result: bytes
-    """The line for the output file."""
+    """Line of the output file that contains the result."""
     usage: Usage | None
     """Tokens of the answer; None if the request failed."""
     job: JobId | None
 
     @classmethod
     def of(cls, turn: Turn, line: Line, custom_id: str, answer: BatchAnswer) -> "Ended":
-        """Create the record of a line from its answer.
+        """Create the record of the request in `line` from its answer.
 
         Raises:
             ValueError, AttributeError: the answer isn't a JSON object, or has no valid usage.
@@ -44,7 +47,7 @@ class Ended:
 
 
 class Committer:
-    """Records the results of lines that have ended, many in one commit."""
+    """Records the results of a batch's ended requests. One commit records many results."""
 
     def __init__(self, batches: Batches, turn: Turn, results: Results) -> None:
         self._batches = batches
@@ -55,18 +58,18 @@ class Committer:
 
     @property
     def is_full(self) -> bool:
-        """Whether enough results are waiting for a full commit."""
+        """Whether as many results are waiting as one commit can record."""
         return len(self._ended) >= MAX_LINES_PER_COMMIT
 
     def add(self, ended: Ended) -> None:
-        """Add the result of a line to the next commit."""
+        """Add the result of a request to the next commit."""
         self._ended.append(ended)
 
     async def run(self) -> None:
         """Commit every `COMMIT_S` seconds, and a last time after `stop`.
 
-        Callers must not cancel this method. A cancelled commit may have recorded its lines, and a
-        second attempt to record them would fail.
+        Callers must not cancel this method. A cancelled commit may have recorded its results, and
+        a second attempt to record the same results would fail.
         """
         while not self._is_stopped.is_set():
             with suppress(TimeoutError):
@@ -78,11 +81,12 @@ class Committer:
         self._is_stopped.set()
 
     async def commit(self) -> None:
-        """Record the results of all lines that have ended.
+        """Record the results that were added since the last commit.
 
         Raises:
             LeaseLost: the turn has ended.
-            RedisUnavailable: Redis can't be reached. The lines may have been recorded nevertheless.
+            RedisUnavailable: Redis can't be reached. The results may have been recorded
+                nevertheless.
             JobFailed: the file store can't be used.
         """
         while self._ended:
@@ -107,6 +111,7 @@ class Committer:
                 prompt_tokens=sum(usage.prompt_tokens for usage in answered),
                 completion_tokens=sum(usage.completion_tokens for usage in answered),
                 cached_tokens=sum(usage.cached_tokens for usage in answered),
+                reasoning_tokens=sum(usage.reasoning_tokens for usage in answered),
             ),
         )
         await self._batches.commit(self._turn.batch, self._turn.runner, lines)

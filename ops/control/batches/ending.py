@@ -40,7 +40,10 @@ class Ending:
         await self._results.clear()
 
     async def give_up(self, code: str, message: str) -> None:
-        """End a batch whose turns keep failing. Its results are kept if they can be read."""
+        """End a batch whose turns keep failing, with `code` and `message` as its error.
+
+        The batch's results are kept if they can be read.
+        """
         errors = [LineError(code=code, message=message)]
         log.error("batch_given_up", batch_id=self._batch.id, reason=message)
         try:

@@ -3,7 +3,7 @@
 - Files that were deleted or have expired, and uploads whose process has died.
 - Parts of batches that have ended.
 - Leftovers: files that the pool doesn't know, because Redis has lost its data, and objects that a
-  process was writing when it died. They are found by their age.
+  process was writing when it died. The sweep finds leftovers by their age.
 """
 
 import structlog

@@ -13,7 +13,10 @@ from ops.control.batches.results import Results
 from shared.store.batches.records import Batch, LineError
 
 CHECK_BYTES = 1 << 20
-"""Bytes that one step of a check reads. Checks of several batches take turns, one step each."""
+"""Number of bytes that one step of the check of an input file reads.
+
+Checks of several files take turns, one step each.
+"""
 
 
 class InputInvalid(Exception):

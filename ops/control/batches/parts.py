@@ -1,4 +1,7 @@
-"""Objects that all batch turns of a control process share, and the window of each turn."""
+"""Objects that all batch turns of a control process share.
+
+One of them is the window. It limits how many unfinished requests a turn may have.
+"""
 
 import asyncio
 from collections.abc import Mapping
@@ -17,7 +20,7 @@ from shared.store.views.pool_views import PoolViews
 MIN_WINDOW = 4
 MAX_WINDOW = 1024
 WAITING_SHARE = 0.25
-"""Waiting batch requests for each sequence that the pool can run at once."""
+"""Number of batch requests that may wait in the pool per sequence that it can run at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +37,7 @@ class Parts:
     queue: Queue
     window: "Window"
     checks: asyncio.Lock
-    """Held for each step of the check of an input file, so that the checks take turns."""
+    """Lock that a turn holds for each step of an input file's check, so that checks take turns."""
     keep_s: int
     """Lifetime of output files and ended batches, in seconds."""
     announces: bool
@@ -43,9 +46,9 @@ class Parts:
 
 
 class Window:
-    """Decides how many requests each batch keeps in the pool at a time.
+    """Decides how many unfinished requests each batch may have in the pool at a time.
 
-    The number includes running and waiting requests.
+    Running and waiting requests both count.
     """
 
     def __init__(self, views: PoolViews) -> None:
@@ -53,7 +56,10 @@ class Window:
         self._total = CachedRead(self._measure)
 
     async def share(self, competition: Competition) -> int:
-        """Return one turn's number of requests. Tenants, and turns of a tenant, share equally."""
+        """Return how many unfinished requests one turn may have.
+
+        Tenants with running turns get equal shares. The turns of a tenant divide its share equally.
+        """
         shares = competition.num_tenants * competition.num_turns
         return max(MIN_WINDOW, await self._total.get() // max(1, shares))
 

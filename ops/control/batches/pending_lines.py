@@ -18,7 +18,7 @@ class _Model:
 
 
 class PendingLines:
-    """Unsent requests. `pop` takes the next one of the first model that needn't wait."""
+    """A batch's unsent requests, grouped by model. A model whose request failed waits a while."""
 
     def __init__(self, lines: Sequence[Line]) -> None:
         self._models: dict[str, _Model] = {}
@@ -30,7 +30,10 @@ class PendingLines:
         return any(model.lines for model in self._models.values())
 
     def pop(self, now: float) -> Line | None:
-        """Remove and return the next request that may be sent; None if all must wait."""
+        """Remove and return the next request of the first model that needn't wait.
+
+        Return None if no request may be sent now.
+        """
         if now < self._all_free_at:
             return None
         for model in self._models.values():
@@ -39,7 +42,7 @@ class PendingLines:
         return None
 
     def put_back(self, line: Line, now: float, wait_s: float, *, of_all: bool) -> None:
-        """Put a request back. Its model waits `wait_s` seconds, or all models do if `of_all`.
+        """Put a request back. Its model then waits `wait_s` seconds; with `of_all`, all models do.
 
         Until a request of the model succeeds, each of its waits is at least twice as long as the
         last one, up to `MAX_WAIT_S`.

@@ -1,4 +1,7 @@
-"""Results of a batch in the file store: parts while it runs, then its output files."""
+"""Stores a batch's results in the file store.
+
+While the batch runs, its results are stored as parts. The parts are then joined to output files.
+"""
 
 import secrets
 from collections.abc import AsyncIterator, Sequence
@@ -14,7 +17,7 @@ WORK = "work"
 LINES = "lines"
 """Name of the object with a batch's checked lines."""
 ANSWERS, FAILURES = "answers", "failures"
-"""Kinds of parts: answers, and requests that failed. The names of parts end with the kind."""
+"""Kinds of parts: successful answers, and failures. The name of a part ends with its kind."""
 
 
 class Results:
@@ -25,13 +28,16 @@ class Results:
         self._id = batch_id
 
     async def write_part(self, kind: str, lines: Sequence[bytes]) -> str:
-        """Write a part and return its name. The part is ignored until Redis has its name."""
+        """Write a part and return its name. Readers ignore the part until its name is in Redis."""
         name = f"{WORK}/{self._id}/{secrets.token_hex(8)}-{kind}"
         await self._store.write(name, _each(lines))
         return name
 
     async def write_file(self, kind: str, parts: Sequence[str]) -> tuple[FileId, int] | None:
-        """Join the parts of one kind into a file. Return its id and size, or None without parts."""
+        """Join the parts of one kind into an output file.
+
+        Return the file's id and its size in bytes, or None if there are no parts of this kind.
+        """
         chosen = [part for part in parts if part.endswith(kind)]
         if not chosen:
             return None
@@ -40,11 +46,11 @@ class Results:
         return file_id, await self._store.write(content_name(file_id), self._content(chosen))
 
     async def write_lines(self, lines: Sequence[Line]) -> None:
-        """Keep the checked lines of the input for later turns."""
+        """Store the checked lines of the input file for later turns."""
         await self._store.write(f"{WORK}/{self._id}/{LINES}", _each([encode_lines(lines)]))
 
     async def read_lines(self) -> list[Line] | None:
-        """Return the checked lines of the input, or None if they haven't been written."""
+        """Return the lines that `write_lines` stored, or None if it hasn't stored any."""
         try:
             pieces = [piece async for piece in self._store.read(f"{WORK}/{self._id}/{LINES}")]
         except ObjectMissing:

@@ -26,7 +26,7 @@ log = structlog.get_logger()
 
 
 class Sending:
-    """Sends the requests of one turn."""
+    """Sends a batch's requests during one turn."""
 
     def __init__(
         self, turn: Turn, file: InputFile, pending: PendingLines, committer: Committer, window: int

@@ -20,14 +20,20 @@ from shared.store.batches.batches import Competition, Turn
 from shared.store.batches.records import Batch, BatchStatus, LineError
 
 MAX_TRIES = 3
-"""Number of failed turns, or of process deaths, that ends a batch. A new result resets both."""
+"""Maximum number of failed turns, and of process deaths, before a batch is given up.
+
+Each new result of the batch resets both counts to 0.
+"""
 RENEW_S = 2.0
 CANCEL_S = 600.0
 """Seconds that running requests of a cancelled batch have to end."""
 
 
 class BatchTurn:
-    """One turn of a batch. After a crash, the next turn continues with the unrecorded requests."""
+    """One turn of a batch.
+
+    After a crash, the next turn continues with the requests that have no recorded result.
+    """
 
     def __init__(self, parts: Parts, turn: Turn, batch: Batch, competition: Competition) -> None:
         self._parts = parts
@@ -104,7 +110,10 @@ class BatchTurn:
         return True
 
     async def _serve(self, file: InputFile) -> float | None:
-        """Answer requests; return the seconds until the next turn, None if all have ended."""
+        """Answer requests, and return the seconds until the next turn.
+
+        Return None if the batch needn't wait for any request, so that it can end.
+        """
         parts, batch, turn = self._parts, self._batch, self._turn
         await parts.batches.start(batch.id, turn.runner, num_requests=len(file.lines))
         committer = Committer(parts.batches, turn, Results(parts.store, batch.id))
@@ -128,7 +137,10 @@ class BatchTurn:
         return 0.0 if still_runs else min(pending.wait_s(time.monotonic()), left_s)
 
     async def _pending(self, file: InputFile) -> list[Line]:
-        """Return the unfinished requests; if the batch is cancelled, only those with jobs."""
+        """Return the requests without a recorded result.
+
+        If the batch is cancelled, return only those that already have a job.
+        """
         done = await self._parts.batches.done(self._batch.id)
         lines = [line for line in file.lines if not _is_set(done, line.number)]
         if not self._is_cancelled:
@@ -138,7 +150,7 @@ class BatchTurn:
         return [line for line, has_job in zip(lines, have_jobs, strict=True) if has_job]
 
     def _has_waited_enough(self) -> bool:
-        """Return whether a cancelled batch no longer waits for its requests."""
+        """Return whether the batch was cancelled more than `CANCEL_S` seconds ago."""
         since_s = self._batch.times.get(BatchStatus.CANCELLING)
         return since_s is not None and time.time() - since_s > CANCEL_S
 

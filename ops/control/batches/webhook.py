@@ -36,10 +36,13 @@ MIN_SECRET_BYTES = 16
 MAX_HANDED_OVER = 20
 """Maximum number of batch ends that one call of `start` hands over to arq."""
 AGAIN_S = 600.0
-"""Seconds after which an unannounced end is handed over again, because arq may lose it."""
+"""Seconds after which a batch end that is still unannounced is handed over to arq again.
+
+arq may have lost the first job.
+"""
 DAY_S = 86_400
 MAX_TRIES = 1_000_000
-"""Maximum number of tries, which arq requires. `GIVE_UP_S` ends the tries long before."""
+"""Maximum number of tries of a call. arq requires it; `GIVE_UP_S` ends the tries long before."""
 
 log = structlog.get_logger()
 
@@ -54,7 +57,7 @@ class Webhook:
 
     @classmethod
     def of(cls, settings: ControlSettings) -> "Webhook | None":
-        """Return the webhook of the settings, or None if they have none.
+        """Return the webhook that the settings configure, or None if they configure none.
 
         Raises:
             SettingsError: the secret is missing or malformed. The message doesn't contain it.
@@ -122,7 +125,7 @@ class Webhook:
 
 
 class Announcements:
-    """Hands ends of batches over to arq. arq's jobs announce them through a webhook."""
+    """Enqueues an arq job for each batch that has ended. The job calls the webhook."""
 
     def __init__(self, webhook: Webhook, ends: BatchEnds, arq: ArqRedis) -> None:
         self._webhook = webhook
@@ -130,7 +133,7 @@ class Announcements:
         self._arq = arq
 
     def function(self) -> Function:
-        """Return the arq function that makes one call."""
+        """Return the arq function that makes one call of the webhook."""
         return func(
             self._call,
             name="call_webhook",
@@ -140,7 +143,10 @@ class Announcements:
         )
 
     async def start(self) -> None:
-        """Hand the batch ends that are due over to arq. arq ignores those that it already has."""
+        """Enqueue a webhook call in arq for each ended batch whose announcement is due.
+
+        arq ignores a call that is already enqueued.
+        """
         now_s = time.time()
         for end in await self._ends.due(now_s, limit=MAX_HANDED_OVER):
             args = {"_job_id": f"webhook:{end.member}", "_expires": GIVE_UP_S + DAY_S}

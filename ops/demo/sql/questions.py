@@ -11,7 +11,7 @@ from ops.demo.words import lists
 
 Phrases = tuple[str, ...]
 KNOWN, HELD_OUT = 0, 1
-"""Indices of the known and of the held-out phrases in each `tuple[Phrases, Phrases]`."""
+"""Indices into each `tuple[Phrases, Phrases]`: known phrases for training, and held-out phrases."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,10 @@ NUM_CUSTOMERS = 40
 NUM_ORDERS = 900
 FIRST_DAY, LAST_DAY = date(2021, 1, 1), date(2025, 12, 31)
 MAX_TICKS = 5_000
-"""Maximum SQLite instructions of a query, in thousands. Right answers need far fewer."""
+"""Maximum number of SQLite instructions that a query may execute, in thousands.
+
+Right answers need far fewer.
+"""
 
 KNOWN, HELD_OUT = lists("shop")["known"], lists("shop")["held_out"]
 """Data for training, and data only for evaluation: places with countries, and goods by category."""

@@ -1,4 +1,7 @@
-"""Compares a batch with a closed loop, and measures single requests with and without a batch."""
+"""Compares the speed of a batch with that of clients that each await their answers one by one.
+
+It also measures single requests while a batch runs, and while none runs.
+"""
 
 import asyncio
 import time
@@ -41,7 +44,7 @@ def batches(
     quick: Quick = False,
     results: ResultsFolder = RESULTS,
 ) -> None:
-    """Compare batches with a closed loop, and measure single requests with and without a batch."""
+    """Compare batches with a closed loop, and measure requests while a batch or none runs."""
     sizes = sizes_of(Sizes(requests=256, words=56, adapters=5), rounds, quick=quick)
     num_probes = 2 if quick else NUM_PROBES
     with model_and_scratch(model) as (folder, scratch):

@@ -20,7 +20,10 @@ from ops.lab.machine import ROOT
 LOWEST_PRIORITY = 19
 """Nice value of the loop."""
 ITERATIONS = 1_000_000
-"""Iterations between two checks of the parent, a few hundredths of a second."""
+"""Number of iterations between two checks whether the parent runs.
+
+They take a few hundredths of a second.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,7 @@ def busy_loop(core: int, *, own_session: bool) -> Iterator[BusyLoop]:
             and services do. Otherwise it belongs to the session of the caller.
 
     Raises:
-        MeasurementFailed: the loop didn't start, or ended before the block.
+        MeasurementFailed: the loop didn't start, or the loop ended before the block did.
     """
     command = [sys.executable, "-m", __name__, str(core), str(os.getpid())]
     with subprocess.Popen(

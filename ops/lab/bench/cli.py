@@ -12,6 +12,7 @@ from ops.lab.bench.neighbour import neighbour
 from ops.lab.bench.pairs import pairs
 from ops.lab.bench.scale import scale
 from ops.lab.bench.speculation import speculation
+from ops.lab.bench.updates import updates
 from shared.errors import LorikeetError
 
 COMPARISON = "comparison"
@@ -25,6 +26,7 @@ for command in (
     batches,
     api_cpu,
     scale,
+    updates,
 ):
     app.command()(command)
 

@@ -27,7 +27,7 @@ def neighbour(
     quick: Quick = False,
     results: ResultsFolder = RESULTS,
 ) -> None:
-    """Measure what a busy loop of lowest priority on one core costs in throughput."""
+    """Measure how much throughput is lost while a busy loop of lowest priority runs on one core."""
     sizes = sizes_of(Sizes(words=64), rounds, quick=quick)
     cores = loop_cores()
     take_precedence()  # as `lorikeet up` does
@@ -69,12 +69,18 @@ def loop_cores() -> list[int]:
 
 
 def is_autogroup_on(setting: Path = AUTOGROUP) -> bool:
-    """Return whether the kernel's autogroup feature is on. Without it, `setting` doesn't exist."""
+    """Return whether the kernel's autogroup feature is on.
+
+    The file `setting` contains 1 if it is on. Kernels without the feature don't have the file.
+    """
     return setting.exists() and setting.read_text().strip() == "1"
 
 
 def _beside(load: Callable[[str], Figures], cores: Sequence[int], *, own_session: bool) -> Measure:
-    """Return a measure of the load during a busy loop, and of the loop's share of its core."""
+    """Return a function that measures `load` while a busy loop runs on one of `cores`.
+
+    It adds a figure: the share of the core's time that the loop gets.
+    """
 
     def measure(seed: str) -> Figures:
         number = int(seed.partition("/")[0])

@@ -34,7 +34,7 @@ NOW = "now"
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """Checkout and environment variables of one side of a pair."""
+    """One of the two compared programs: a checkout, and environment variables of its processes."""
 
     checkout: Path = ROOT
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -51,7 +51,7 @@ def pairs(
     quick: Quick = False,
     results: ResultsFolder = RESULTS,
 ) -> None:
-    """Compare steps, served tokens and TTFT with those of another commit, or another level."""
+    """Compare steps, served tokens and TTFT with another commit or level of CPU kernels."""
     sides = {NOW: Side(), **_others(baseline, level)}
     sizes = sizes_of(Sizes(), rounds, quick=quick)
     with model_and_scratch(model) as (folder, scratch), ExitStack() as stack:

@@ -38,12 +38,12 @@ WARM_UP_S = 4.0
 WINDOW_S = 8.0
 QUICK_S = 0.5
 NUM_AT_ONCE = 64
-"""Number of adapters that are registered at the same time."""
+"""Maximum number of concurrent calls that register adapters."""
 
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """Size of a pool."""
+    """Numbers of workers and adapters of a pool."""
 
     workers: int
     adapters: int
@@ -62,7 +62,7 @@ class _Pool:
 
     redis_url: str
     parts: Mapping[str, Sequence[int]]
-    """Process ids by part of the pool."""
+    """Process ids of each part of the pool, by the part's name."""
     api: ApiProcess
 
 

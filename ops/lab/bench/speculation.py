@@ -1,4 +1,7 @@
-"""Measures the demo's tasks with and without forced tokens and prompt lookup, engine only."""
+"""Measures the demo's tasks with and without forced tokens and prompt lookup.
+
+The measurement runs the engine without a server.
+"""
 
 from ops.lab.bench.frame.measurement_process import run_module
 from ops.lab.bench.frame.rounds import Sizes, rounds_finding
@@ -9,7 +12,10 @@ from ops.lab.options import RESULTS, ResultsFolder
 def speculation(
     rounds: Rounds = None, quick: Quick = False, results: ResultsFolder = RESULTS
 ) -> None:
-    """Compare the demo's speed with and without forced tokens and prompt lookup, engine only."""
+    """Compare the speed of the demo's tasks with and without forced tokens and prompt lookup.
+
+    The measurement runs the engine without a server.
+    """
     sizes = sizes_of(Sizes(requests=8, words=96, adapters=2), rounds, quick=quick)
     with model_and_scratch() as (model, _):
         numbers = (sizes.rounds, sizes.clients, sizes.requests, sizes.words)

@@ -16,11 +16,14 @@ from worker.engine_simulated.load_model import load_simulated
 from worker.service import Worker
 
 ADAPTER_MB = 64
-"""Adapter memory of a worker. Each adapter takes 1 MiB."""
+"""Adapter memory of each worker in MiB. Each adapter takes 1 MiB."""
 MAX_CONNECTIONS = 8
 START_S = 2.0
-"""Time over which the workers start. A worker repeats its calls at fixed intervals of up to this
-length. Workers that started together would always make these calls at the same time."""
+"""Seconds over which the starts of the workers are spread.
+
+A worker repeats calls at fixed intervals of up to this length. Workers that started together would
+always make these calls at the same time.
+"""
 
 
 async def _run(settings: WorkerSettings, delay_s: float) -> None:

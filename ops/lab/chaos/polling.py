@@ -22,7 +22,7 @@ async def until(
 ) -> T:
     """Wait until `condition` returns a true value, and return this value.
 
-    The condition isn't met while Redis is unavailable.
+    While Redis is unavailable, the condition counts as false.
 
     Raises:
         NotInTime: `within_s` passed. The message begins with `subject`.

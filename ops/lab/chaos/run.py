@@ -9,6 +9,7 @@ from random import Random
 from ops.lab.chaos.checks.aftermath import inspect
 from ops.lab.chaos.checks.ledger import ledger_sum
 from ops.lab.chaos.checks.monitor import Monitor
+from ops.lab.chaos.checks.timelines import read_logs, timeline_problems
 from ops.lab.chaos.cluster.commands import BASE, adapter_sources
 from ops.lab.chaos.cluster.pool import Pool
 from ops.lab.chaos.faults.fault import FaultRecord, Scene, strike
@@ -23,7 +24,9 @@ from shared.cancel_tasks import cancel_tasks
 
 NUM_CLIENT_PROCESSES = 2
 CLIENTS_PER_PROCESS = 10_000
-"""Range of client numbers of each process, so that numbers are unique in the run."""
+"""Each client process numbers its clients from its own multiple of this number.
+
+Therefore no two clients of a run have the same number."""
 LENGTHS = (30, 200)
 """Minimum and maximum number of tokens of an answer."""
 REST_S = 1.0
@@ -89,6 +92,12 @@ async def _run_with(pool: Pool, folder: Path, show: Show) -> Findings:
         jobs=monitor.jobs,
         num_diverged=monitor.num_diverged,
         cancelled=monitor.cancelled,
+        timeline_problems=timeline_problems(
+            monitor.timelines,
+            monitor.states,
+            read_logs([worker.log_text() for worker in pool.workers]),
+            {"retried": aftermath.retried, "released": aftermath.released},
+        ),
         ledger_before=ledger_before,
     )
 

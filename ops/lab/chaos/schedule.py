@@ -20,7 +20,7 @@ class PlannedFault:
 def plan_faults(
     kinds: Sequence[str], *, each: int, total_s: float, seed: int
 ) -> list[PlannedFault]:
-    """Return a plan of evenly spaced faults within `total_s` seconds, with `each` of every kind.
+    """Return a plan with `each` faults of every kind, evenly spaced within `total_s` seconds.
 
     The kinds come in rounds. Each round contains every kind once, in an order that the seed
     determines.

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from api.access import usage_query
 from api.adapters.comparisons import MAX_PAIRS
+from api.answers.many_jobs import MAX_JOBS
 from api.answers.tokenization import LIMIT_S, MAX_CALLS_OF_TENANT
 from api.assembly import MAX_INSPECTIONS_OF_TENANT
 from api.files.upload import MAX_UPLOADS_TENANT
@@ -18,8 +19,10 @@ from api.http.guards import Work
 from api.http.lists import MAX_LIMIT
 from api.images.fetcher import FETCH_S, MAX_FETCHES_OF_TENANT
 from api.pool_state.state import MAX_INCIDENTS
+from api.requests.score_pairs import MAX_SIZE
 from api.requests.translate import MAX_ANSWERS
 from api.routes import audit_log
+from api.schema.embeddings import MAX_INPUTS
 from ops.control.batches.file_sweep import PAGE
 from ops.control.batches.lines import MAX_LINES
 from ops.control.batches.sending import TURN_S
@@ -28,13 +31,15 @@ from ops.control.batches.webhook import MAX_CALLS, MAX_HANDED_OVER, TIMEOUT_S
 from ops.control.shadow_comparison import MAX_COMPARED
 from shared.json_budget import MAX_DEPTH, MAX_NODES, MAX_VALUES
 from shared.protocol.images import MAX_IMAGES, MAX_PIXELS, MAX_SIDE
+from shared.store.access.key_store import MAX_KEYS
+from shared.store.adapters.adapter_pauses import MAX_PAUSED
 from shared.store.adapters.audit_log import MAX_CHANGES
 from shared.store.adapters.pins import MAX_PINS
 from shared.store.adapters.shadows import MAX_PENDING
 from shared.store.audit.running_audit import MAX_KEPT, MAX_SCAN_S
 from shared.store.batches.batches import MAX_OPEN
 from shared.store.jobs.dead_letters import MAX_SUMMARIZED, MAX_TRIMS
-from shared.store.views.history import MAX_SAMPLES
+from shared.store.views.history import MAX_BYTES, MAX_SAMPLES
 
 _JSON = "`--max-body-bytes`, compressed or not"
 _VALUES = f"{MAX_NODES:,} arrays, objects and strings, {MAX_VALUES:,} values, {MAX_DEPTH} levels"
@@ -63,7 +68,8 @@ class Bounds:
 BOUNDS: Mapping[Work, Bounds] = {
     Work.ANSWER: Bounds(
         num_bytes=f"{_JSON}; {_FETCHED}; `--max-model-len` tokens",
-        items=f"{_VALUES}; {MAX_ANSWERS} answers; {_IMAGES}",
+        items=f"{_VALUES}; {MAX_ANSWERS} answers; {MAX_INPUTS:,} inputs or pairs, {MAX_SIZE:,} "
+        f"characters in all pairs; {_IMAGES}",
         time=f"{_CHECK}; {_FETCH}; the answer: `--deadline-s`, a cancellation, or its client "
         "leaves",
         account="`--max-waiting-tenant`, `--max-waiting-tenant-mb`, limits of its keys; "
@@ -85,6 +91,24 @@ BOUNDS: Mapping[Work, Bounds] = {
         "the scope `adapters`",
     ),
     Work.CHANGE: Bounds(num_bytes=_JSON, items=_VALUES, time=_REDIS, account=_MANAGED),
+    Work.KEY: Bounds(
+        num_bytes=_JSON,
+        items=f"{_VALUES}; the pool's keys",
+        time=_REDIS,
+        account=f"{_REQUESTS}; the scope `admin`",
+    ),
+    Work.JOBS: Bounds(
+        num_bytes=_JSON,
+        items=f"{MAX_JOBS:,} jobs; the index of the tenant's records and of unfinished jobs",
+        time=f"{_REDIS} for each job",
+        account=f"{_REQUESTS}; as for an answer for each retried job",
+    ),
+    Work.CONTROL: Bounds(
+        num_bytes=_JSON,
+        items="the tenant's unfinished requests",
+        time=f"{_REDIS}, and one for each ended request",
+        account=f"{_REQUESTS}; `--max-waiting-tenant`",
+    ),
     Work.ADAPTER_UPLOAD: Bounds(
         num_bytes="`--max-adapter-mb`, compressed or not",
         items="one adapter",
@@ -117,6 +141,12 @@ BOUNDS: Mapping[Work, Bounds] = {
         time=_REDIS,
         account=_REQUESTS,
     ),
+    Work.LOOKUP: Bounds(
+        num_bytes=_JSON,
+        items=f"{_VALUES}; one model",
+        time=f"{_CHECK}; {_REDIS}",
+        account=f"{_REQUESTS}; look-ups at `--adapter-source` in turn for the tenants",
+    ),
     Work.CONTENT: Bounds(
         num_bytes="one file, in pieces",
         items="one file",
@@ -131,7 +161,7 @@ BOUNDS: Mapping[Work, Bounds] = {
     ),
     Work.SUMMARY: Bounds(
         num_bytes=_NONE,
-        items=f"the pool's workers and adapters, {MAX_INCIDENTS} incidents",
+        items=f"the pool's workers and adapters, {MAX_INCIDENTS} incidents, {MAX_KEYS:,} API keys",
         time="one read of the registry, or a state that is read once a second for all clients",
         account=_REQUESTS,
     ),
@@ -155,7 +185,10 @@ class StoredBound:
 
 STORED: Sequence[StoredBound] = (
     StoredBound(
-        ("job", "q", "featured", "ready", "cold", "due", "jobs", "followers", "abandoned"),
+        (
+            *("job", "q", "featured", "ready", "cold", "held", "due", "jobs", "wide"),
+            *("followers", "abandoned"),
+        ),
         "`--max-waiting`, `--max-waiting-adapter`, `--max-waiting-mb`",
         "the tenant, before a job is queued: `--max-waiting-tenant`, `--max-waiting-tenant-mb`",
     ),
@@ -168,6 +201,11 @@ STORED: Sequence[StoredBound] = (
         ("res", "ended", "kept", "idem"),
         "`--retain-s`, `--retain-mb`, and half of Redis' memory",
         "the tenant: beyond the limit, the oldest answers of the one that keeps most are deleted",
+    ),
+    StoredBound(
+        ("record", "unanswered", "unansweredbytes"),
+        "`--unanswered-days`, `--unanswered-mb`, and an eighth of Redis' memory",
+        "the tenant: beyond the limit, the oldest records of the one that has most are deleted",
     ),
     StoredBound(
         ("dead", "reported"), "10,000 letters, `--dead-letters-mb`", "the tenant, by the job"
@@ -199,6 +237,9 @@ STORED: Sequence[StoredBound] = (
     ),
     StoredBound(("pins", "pinload"), f"{MAX_PINS} pins", "keys with the scope `adapters`"),
     StoredBound(
+        ("pausedadapters",), f"{MAX_PAUSED} paused adapters", "keys with the scope `adapters`"
+    ),
+    StoredBound(
         ("shadows", "compared", "differing"),
         f"{MAX_PENDING:,} pairs that wait, 100 reports for each candidate",
         "keys with the scope `adapters`",
@@ -214,6 +255,7 @@ STORED: Sequence[StoredBound] = (
         "a minute, and as many as front ends check at a time",
         "the tenant: its checks at a time",
     ),
+    StoredBound(("starting",), "one for the pool, for ten seconds", "the operator"),
     StoredBound(("lookup",), "half a minute", "the tenant that asked for the name"),
     StoredBound(
         ("calls", "imagecalls", "reply"),
@@ -221,7 +263,9 @@ STORED: Sequence[StoredBound] = (
         "the tenant: its calls at a time",
     ),
     StoredBound(
-        ("keys", "key", "rate"), "one record for each key", "operators, who create the keys"
+        ("keys", "keysopen", "key", "rate"),
+        f"{MAX_KEYS:,} keys, one record for each",
+        "keys with the scope `admin`",
     ),
     StoredBound(
         ("t", "ledger", "ledgers"),
@@ -229,14 +273,23 @@ STORED: Sequence[StoredBound] = (
         "operators, who create the keys",
     ),
     StoredBound(
-        ("w", "workers", "has", "on", "idle", "wake", "load", "missing", "lost", "charged"),
+        (
+            *("w", "workers", "has", "on", "idle", "wake", "load", "failedload"),
+            *("missing", "lost", "charged"),
+        ),
         "one record for each worker and each adapter that it holds",
         _POOL,
     ),
-    StoredBound(("capacity", "classes", "doomed", "apis"), "one entry for each process", _POOL),
     StoredBound(
-        ("cnt", "served", "history", "incidents", "audit", "base", "barrier", "control", "arq"),
-        f"one record each; {MAX_SAMPLES} samples, 200 incidents",
+        ("capacity", "classes", "doomed", "apis", "processes"), "one entry for each process", _POOL
+    ),
+    StoredBound(
+        (
+            *("cnt", "served", "history", "incidents", "audit", "base", "barrier"),
+            *("control", "arq", "paused"),
+        ),
+        f"one record each; {MAX_SAMPLES} samples of minutes, an hour and a day, at most "
+        f"{MAX_BYTES // 1024} KiB; 200 incidents",
         _POOL,
     ),
 )

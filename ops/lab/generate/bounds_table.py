@@ -14,7 +14,7 @@ END = "<!-- The tables end here. -->\n"
 
 
 def page() -> str:
-    """Return the page with current tables."""
+    """Return the text of SECURITY.md with current tables."""
     head, _, rest = PAGE.read_text().partition(START)
     return head + START + "\n" + tables() + "\n" + END + rest.partition(END)[2]
 

@@ -46,10 +46,14 @@ CLIENTS = 88
 LOAD_S = 290.0
 """Seconds of load before the pictures. The plots show five minutes."""
 AFTER_KILL_S = 3.0
-"""Time from the death of a worker to the picture, which still shows the worker's column."""
+"""Seconds from the death of a worker to the picture, which still shows the worker's column."""
 
 NUM_PAIRS = 3
-"""Number of requests for each model of the demo. For `sql`, as many answers are compared."""
+"""Number of requests that are sent to each adapter of the demo.
+
+The adapter `sql` has a shadow that gets a copy of each request. This is therefore also the number
+of compared pairs of answers.
+"""
 PROMPTS = {
     "sql": "Which ten customers ordered most often this year?",
     "extract": "Please send 31 monitors to Jonas Dubois in Osaka.",
@@ -130,16 +134,24 @@ async def _demo_pictures(browser: Browser, url: str) -> None:
         page = await _open(browser, url, theme, "compare")
         await _compare(page)
         await _shoot(page, "compare", theme)
+        await _go(page, "chat")
+        await _chat_with_two(page)
+        await _shoot(page, "chat", theme)
         await _go(page, "adapters")
         await page.get_by_role("button", name="sql", exact=True).click()
         await expect(page.get_by_text(f"{NUM_PAIRS} pairs compared")).to_be_visible()
         await _shoot(page, "adapters", theme)
         await _go(page, "jobs")
+        await page.locator(".job-link").nth(1).click()
+        await page.locator(".timeline li").first.wait_for()
         await _shoot(page, "jobs", theme)
 
 
 async def _try_out_weaker_sql(url: str) -> None:
-    """Give `sql` a version of half its strength as its shadow, and pin `extract`."""
+    """Upload a version of `sql` with half the strength as the shadow of `sql`, and pin `extract`.
+
+    A shadow is a version that gets copies of requests to the current version.
+    """
     config = json.loads((DEMO_SQL / "adapter_config.json").read_text())
     weaker = json.dumps({**config, "lora_alpha": config["lora_alpha"] / 2})
     query = {"name": "sql", "config": weaker, "candidate": "true"}
@@ -183,9 +195,25 @@ async def _compare(page: Page) -> None:
     )
 
 
+async def _chat_with_two(page: Page) -> None:
+    """Ask two models side by side, twice."""
+    await page.get_by_label("Model", exact=True).fill("pirate")
+    await page.get_by_role("button", name="Compare with another model").click()
+    await page.get_by_label("Model 2", exact=True).fill("sentiment")
+    await page.get_by_text("System prompt, parameters and tools").click()
+    await page.get_by_label("Max tokens").fill("64")
+    await page.get_by_label("Temperature").fill("0")
+    await page.get_by_text("System prompt, parameters and tools").click()
+    for prompt in (PROMPTS["pirate"], PROMPTS["sentiment"]):
+        await page.get_by_label("Message", exact=True).fill(prompt)
+        await page.keyboard.press("Enter")
+        await expect(page.get_by_role("button", name="Stop")).to_be_enabled()
+        await expect(page.get_by_role("button", name="Stop")).to_be_disabled(timeout=TIMEOUT_MS)
+
+
 async def _go(page: Page, name: str) -> None:
     await page.get_by_role("link", name=name.capitalize(), exact=True).click()
-    await page.wait_for_selector(".table tbody tr, .adapter, .job")
+    await page.wait_for_selector(".chat-form, .table tbody tr, .adapter, .job")
 
 
 @asynccontextmanager

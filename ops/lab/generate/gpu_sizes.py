@@ -28,7 +28,10 @@ MEMORY_FRACTION = 0.9
 ITEMSIZE = 2
 """Bytes of a weight in bfloat16."""
 LEAST_REST = 4 * GIB
-"""Memory per card that a shared model must leave for its KV cache, adapters and steps."""
+"""Bytes that a model shared by several cards must leave on each card.
+
+The KV cache, adapters and steps use them.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +51,7 @@ class Shape:
 
     @cached_property
     def linears(self) -> list[tuple[int, int]]:
-        """(in, out) of each linear of a layer."""
+        """Input width and output width of each linear of one layer."""
         hidden, kv, inner = self.hidden, self.kv_heads * self.head_dim, self.intermediate
         attention = [(hidden, hidden), (hidden, kv), (hidden, kv), (hidden, hidden)]
         return [*attention, (hidden, inner), (hidden, inner), (inner, hidden)]
@@ -113,16 +116,16 @@ class Card:
 
     @property
     def name(self) -> str:
-        """Name of the device in messages."""
+        """Name of the device for error messages."""
         return "cuda"
 
     def memory(self) -> DeviceMemory:
-        """Return the memory after the model is loaded."""
+        """Return the card's memory as it is after the model is loaded."""
         used = self.model.weight_bytes + CONTEXT_BYTES
         return DeviceMemory(total=self.total, free=max(0, self.total - used), used=used)
 
     def step_bytes(self, batch: Batch) -> int:
-        """Estimate the memory of a step. A running worker measures it instead."""
+        """Return an estimate of the bytes that a step needs. A running worker measures them."""
         width = layer_width(self.model.hidden, self.model.intermediate)
         return estimated_step_bytes(
             batch, width=width, vocab_size=self.model.vocab, itemsize=ITEMSIZE

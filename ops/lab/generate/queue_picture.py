@@ -7,20 +7,21 @@ import asyncio
 import io
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 
-from ops.commands.pool import Pool, on_pool
-from ops.commands.queue import views
+from ops.commands.clients.queue import views
 from ops.load.distributions import Closed, Length
 from ops.load.load import Load, send_load
 from ops.local.embedded_redis import start_redis
 from ops.local.ports import free_port
 from ops.local.up import lorikeet_argv
-from ops.server_client import ServerClient, ServerError
+from ops.pool_client import PoolClient
+from ops.server_client import ServerError
 
 PICTURE = Path(__file__).parents[2] / "docs" / "queue.svg"
 NUM_WORKERS = 2
@@ -36,9 +37,7 @@ def write_picture() -> None:
     try:
         port = free_port()
         with _server(redis.url, port):
-            on_pool(
-                {"redis_url": redis.url}, lambda pool: _render(pool, f"http://127.0.0.1:{port}")
-            )
+            asyncio.run(_render(PoolClient(f"http://127.0.0.1:{port}", None)))
     finally:
         redis.stop()
 
@@ -55,10 +54,10 @@ def _server(redis_url: str, port: int) -> Iterator[None]:
             process.terminate()
 
 
-async def _render(pool: Pool, url: str) -> None:
-    names = await _served_names(pool, url)
+async def _render(client: PoolClient) -> None:
+    names = await _served_names(client)
     load = Load(
-        url=f"{url}/v1",
+        url=f"{client.url}/v1",
         models=tuple(names),
         arrivals=Closed(clients=CLIENTS),
         requests=10**6,
@@ -67,10 +66,7 @@ async def _render(pool: Pool, url: str) -> None:
     )
     task = asyncio.create_task(send_load(load))
     try:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(SHOWN_AFTER_S):
-                async for view in views(pool):
-                    shown = view
+        shown = await asyncio.to_thread(_last_view, client)
     finally:
         task.cancel()
     console = Console(record=True, width=COLUMNS, file=io.StringIO())
@@ -78,13 +74,18 @@ async def _render(pool: Pool, url: str) -> None:
     console.save_svg(str(PICTURE), title="lorikeet queue --watch")
 
 
-async def _served_names(pool: Pool, url: str) -> list[str]:
+def _last_view(client: PoolClient) -> RenderableType:
+    end_s = time.monotonic() + SHOWN_AFTER_S
+    return next(view for view in views(client) if time.monotonic() > end_s)
+
+
+async def _served_names(client: PoolClient) -> list[str]:
     """Wait until all workers have joined the pool, and return the names of the served models."""
     while True:
         await asyncio.sleep(POLL_S)
-        if len(await pool.views.workers()) == NUM_WORKERS:
-            with suppress(ServerError):
-                return await asyncio.to_thread(ServerClient(url, None).models)
+        with suppress(ServerError):
+            if len((await asyncio.to_thread(client.pool))["workers"]) == NUM_WORKERS:
+                return await asyncio.to_thread(client.models)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ Each setting is a flag and an environment variable. `lorikeet up` takes all flag
 commands those of their process. A flag overrides its variable, and a variable overrides the
 default. `REDIS_URL` is read if `LORIKEET_REDIS_URL` isn't set. Invalid values prevent the start.
 Unknown `LORIKEET_` variables are ignored, with a warning that suggests the probable name. The
-variable of a switch is `true` or `false`. `lorikeet COMMAND --help` lists the same settings.
+variable of a switch is `true` or `false`. `lorikeet COMMAND --help-all` lists the same settings.
 
 `python -m ops.lab.generate.settings_table` generates this page.
 

@@ -26,7 +26,7 @@ VALUES: tuple[Any, ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """The files of an adapter as they are sent, and the changes that were made to them."""
+    """Contents of an adapter's files as the client sends them, and the changes made to them."""
 
     config: dict[str, Any]
     header: dict[str, Any]
@@ -37,7 +37,7 @@ class Sent:
     header_text: bytes | None = None
     """Text that replaces `header`."""
     size: int | None = None
-    """Stated length of the header, if it is wrong."""
+    """Wrong length of the header that the file states; None if the file states the right one."""
     extra: dict[str, str] = field(default_factory=dict)
     """Further metadata of the weights."""
 

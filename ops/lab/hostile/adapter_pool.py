@@ -1,4 +1,4 @@
-"""A pool of real processes with two tenants: one that attacks it, and one that uses it."""
+"""Runs a pool of real processes with two tenants: one attacks the pool, the other one uses it."""
 
 import subprocess
 import sysconfig
@@ -80,6 +80,7 @@ def adapter_pool(model: Path, scratch: Path, rights: Sequence[str]) -> Iterator[
 
 def _hostile_key(redis_url: str, rights: Sequence[str]) -> str:
     command = [_PROGRAM, "keys", "create", "--tenant", "red", *rights, "--redis-url", redis_url]
+    command += ["--yes", "--allow-lockout"]
     done = subprocess.run(command, env=clean_environment(), capture_output=True, check=True)
     return done.stdout.decode().strip()
 

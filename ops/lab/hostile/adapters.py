@@ -1,8 +1,11 @@
 """`python -m ops.lab.hostile.adapters`: sends mutated adapters while another tenant works.
 
-The run fails if a request gets a status of 500 or above that isn't an announced overload, if an
-accepted adapter doesn't answer, if the other tenant waits more than a second longer than before, or
-if a process ends or grows. With --quick, it doesn't compare waits.
+The run fails in these cases:
+
+- A request gets a status of 500 or above, other than a 503 with Retry-After.
+- An accepted adapter doesn't answer.
+- The other tenant waits more than a second longer than before. With --quick, this isn't checked.
+- A process ends, or uses much more memory.
 """
 
 import asyncio
@@ -33,7 +36,7 @@ GOOD = Path(__file__).parents[2] / "demo/adapters/pirate"
 RIGHTS = ("--scopes", "adapters", "--scopes", "inference", "--adapters", "red-*")
 WARM_UP_SHARE = 0.2
 UNDISTURBED_SHARE = 0.15
-QUICK_MINUTES = 0.75
+QUICK_MINUTES = 0.4
 MAX_QUERY_BYTES = 6_000
 """Maximum size of a configuration that is sent as a query parameter."""
 TIMEOUT_S = 60.0
@@ -48,12 +51,12 @@ class Report(AttackReport):
 
     minutes: float
     mutations: Counter[str] = field(default_factory=Counter)
-    """Numbers of uploads by mutation."""
+    """Number of uploads with each mutation, by the mutation's name."""
     num_answered: int = 0
     """Number of accepted adapters that then answered a request."""
     slowest_upload_s: float = 0.0
     slowest_changes: tuple[str, ...] = ()
-    """Mutations of the adapter whose upload took longest."""
+    """Names of the mutations of the adapter whose upload took longest."""
 
 
 @app.command()
@@ -116,7 +119,7 @@ async def _run(pool: AdapterPool, report: Report, shown: Progress) -> None:
 
 
 class Attacker:
-    """Sends one mutated adapter after the other."""
+    """Client of the hostile tenant. It uploads one mutated adapter after another."""
 
     def __init__(
         self, pool: AdapterPool, client: httpx.AsyncClient, report: Report, good: Sent, number: int

@@ -1,4 +1,4 @@
-"""Input files of the batches in a run. Pure."""
+"""Generates the input files of a run's batches. Does no I/O."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ BASE = "simulated"
 FLAKY = "flaky"
 """Adapter whose source is periodically unavailable."""
 ADAPTERS = tuple(f"adapter-{number}" for number in range(12))
-"""Adapters of the other tenants. Together they exceed the worker's memory for adapters."""
+"""Adapters that the other tenants use. Together they exceed the worker's memory for adapters."""
 MAX_TOKENS = 8
 NESTED_LEVELS = 300
 NUM_BAD_ITEMS = 2000
@@ -26,7 +26,7 @@ class HostileKind:
     is_limited: bool = False
     """Whether the batch is created with a key that permits few requests per minute."""
     fails_whole: bool = False
-    """Whether the input file is refused, with errors that name the lines."""
+    """Whether the pool must refuse the whole input file, with errors that name the lines."""
 
 
 def requests(models: Sequence[str], number: int) -> bytes:

@@ -1,8 +1,8 @@
 """Runs batches of many tenants, first without and then with a hostile one.
 
 The command is `python -m ops.lab.hostile.batches`. It exits with status 1 if the hostile tenant
-slowed the others down, or if anything was lost, doubled or left behind. With --quick, it doesn't
-compare times, because one SIGKILL takes longer than all batches.
+slowed the others down, if a result was lost or doubled, or if data was left behind. With --quick,
+it doesn't compare times, because one SIGKILL takes longer than all batches.
 """
 
 import asyncio
@@ -23,11 +23,11 @@ from ops.lab.options import RESULTS, ResultsFolder
 from ops.terminal import progress
 
 MAX_RATIO = 1.5
-"""Maximum ratio of the other tenants' times with a hostile tenant to those without."""
+"""Maximum ratio of the other tenants' time with a hostile tenant to their time without one."""
 LOG_LINES_PER_BATCH = 20
-"""Lines that control may log for each batch. A loop would log more."""
+"""Maximum number of lines that control processes may log per batch. A loop would log more."""
 QUICK = Sizes(tenants=4, batches=24, lines=60, kills=1, waits=False)
-"""The batches take long enough that control is killed before they end."""
+"""Sizes of a run with --quick. Control processes are killed once, before the batches end."""
 HOSTILE_LINES = 12
 
 

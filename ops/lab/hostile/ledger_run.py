@@ -31,22 +31,24 @@ class LedgerResult:
 
     kills: int
     moved: int
-    """Jobs that were queued again because their workers died."""
+    """Number of times that a job was queued again because its worker died."""
     jobs: int
     without_usage: int
-    """Jobs that ended while they waited, some of them after their worker had died. The ledger has
-    none of their tokens. The key's limit includes those of their tokens that were published."""
+    """Number of jobs that ended while they waited, some of them after their worker had died.
+
+    The ledger counts none of their tokens. The key's limit counts their published tokens.
+    """
     answers: int
     """Number of distinct jobs whose answers clients got."""
     ledger: Used
     usage: Used
     """Sum of the usage that the jobs report."""
     counted_tokens: int
-    """Tokens that were charged to the key's limit."""
+    """Number of tokens that were charged to the key's limit."""
     reserved_tokens: int
-    """Tokens that the limit still reserves for unfinished jobs."""
+    """Number of tokens that the key's limit still reserves for unfinished jobs."""
     differing_answers: int
-    """Answers whose usage isn't that of their job."""
+    """Number of answers that state another usage than their job."""
 
 
 class LedgerRun:
@@ -58,7 +60,7 @@ class LedgerRun:
         self._client = client
         self._has_ended = False
         self._seen: dict[str, dict[str, Any]] = {}
-        """Usage that the answer of each job states."""
+        """Usage that each answer states, by job."""
 
     async def run(self, kills: int, report: Report) -> LedgerResult:
         """Kill workers while clients wait for answers, and compare the sums at the end."""

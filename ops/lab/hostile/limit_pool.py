@@ -1,4 +1,4 @@
-"""A pool whose workers can be killed, and clients with stored keys of limited rates."""
+"""Runs a pool whose workers can be killed, and clients whose stored keys have rate limits."""
 
 import secrets
 from collections.abc import Iterator, Sequence
@@ -97,7 +97,7 @@ def limit_pool(scratch: Path, num_workers: int) -> Iterator[LimitPool]:
 
 
 class LimitedClient:
-    """A tenant with one stored key."""
+    """Client of a tenant that has one stored key."""
 
     def __init__(self, pool: LimitPool, redis: Redis, tenant: str) -> None:
         self._store = KeyStore(redis, Keys(POOL))
@@ -110,7 +110,7 @@ class LimitedClient:
         self.key_id = ""
 
     async def begin(self, **limits: int) -> None:
-        """Create the key with these limits."""
+        """Create the tenant's key, whose limits are the fields of `KeyLimits` in `limits`."""
         access = Access(tenant=self._tenant, scopes=frozenset({Scope.INFERENCE}))
         key, secret = await self._store.create(access, KeyLimits(**limits))
         self.key_id = key.id
@@ -142,7 +142,7 @@ def chat(*, stream: bool = False, **fields: Any) -> dict[str, Any]:
 
 
 def connected(pool: LimitPool, tenant: str) -> tuple[Redis, LimitedClient]:
-    """Return a client of the pool's Redis, and a tenant without a key."""
+    """Return a connection to the pool's Redis, and a client of `tenant` that has no key yet."""
     redis = connect(pool.redis_url)
     return redis, LimitedClient(pool, redis, tenant)
 

@@ -22,13 +22,15 @@ from ops.terminal import progress
 
 MAX_RATIO = 1.1
 MAX_EXCESS = 0.6
-"""Maximum excess over the limits of all minutes, as a share of one minute's limit: half a limit,
-plus the tokens that are computed between two checkpoints."""
+"""Maximum number of tokens beyond the limits of all minutes, divided by one minute's limit.
+
+It allows half a limit, and the tokens that are computed between two checkpoints.
+"""
 MAX_COST = 2 * MAX_TOKENS
-"""Tokens that one request may have, its prompt included."""
+"""Upper bound for the number of tokens of one request, its prompt included."""
 MIN_MOVED_PER_KILL = 10
 NUM_WORKERS = 2
-QUICK_S, QUICK_KILLS = 15.0, 2
+QUICK_S, QUICK_KILLS = 10.0, 2
 
 
 def main(

@@ -35,7 +35,7 @@ class Waits:
 
     health_s: float = 0.0
     stream_s: float = 0.0
-    """Longest time to the first token, or between two tokens."""
+    """Longest time in seconds to the first token of a stream, or between two of its tokens."""
     num_health: int = 0
     num_streams: int = 0
     failures: list[str] = field(default_factory=list)
@@ -51,7 +51,10 @@ class Waits:
 
 
 class Neighbour:
-    """Runs the process. Callers may replace `waits` to measure another phase."""
+    """Runs the process, and adds up its reports in `waits`.
+
+    Callers may replace `waits` to begin the measurement of another phase.
+    """
 
     def __init__(self, pool: AdapterPool) -> None:
         self._pool = pool
@@ -104,7 +107,7 @@ class _Requests:
             self._waits = Waits()
 
     def _measure(self) -> None:
-        """Record the present waits, including those that haven't ended."""
+        """Update the longest waits with those that are in progress."""
         waits, now_s = self._waits, time.monotonic()
         waits.health_s = max(waits.health_s, now_s - self._health_since_s)
         waits.stream_s = max(waits.stream_s, now_s - self._stream_since_s)

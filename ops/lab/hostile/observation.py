@@ -9,28 +9,28 @@ from ops.lab.hostile.adapter_pool import AdapterPool
 from ops.lab.hostile.neighbour import Neighbour, Waits
 
 MAX_LONGER_S = 1.0
-"""Seconds that the other tenant may wait longer than before the attack."""
+"""Maximum seconds by which the other tenant's longest wait may grow during the attack."""
 MAX_GROWTH_MIB = 64.0
-"""Memory that a process may gain after the warm-up."""
+"""Maximum growth of a process's memory after the warm-up, in MiB."""
 MAX_SHOWN = 20
 
 Attack = Callable[[Callable[[], None]], Awaitable[None]]
-"""An attack. It calls its argument once, after its warm-up."""
+"""Function that attacks a pool. It calls the function that is its argument after its warm-up."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Observation:
-    """Waits of the other tenant, and memory of the processes."""
+    """The other tenant's waits before and during an attack, and the memory of the processes."""
 
     undisturbed: Waits = field(default_factory=Waits)
     attacked: Waits = field(default_factory=Waits)
     memory_mib: dict[str, list[float]] = field(default_factory=dict)
-    """Memory of each process after the warm-up, and at the end."""
+    """Memory of each process in MiB after the warm-up and at the end, by role."""
     ended: list[str] = field(default_factory=list)
-    """Processes that ended during the attack."""
+    """Roles of the processes that ended during the attack."""
 
     def faults(self, *, compares: bool) -> list[str]:
-        """Return all faults as texts. With `compares`, much longer waits are faults, too."""
+        """Return a description of each fault. Longer waits are faults only with `compares`."""
         found = [f"the process {role} ended" for role in self.ended]
         for waits in (self.undisturbed, self.attacked):
             found += [f"a request of the other tenant failed: {each}" for each in waits.failures]
@@ -55,7 +55,7 @@ class Observation:
 
 
 async def observe(pool: AdapterPool, peace: Awaitable[None], attack: Attack) -> Observation:
-    """Measure the other tenant twice: undisturbed, while `peace` is awaited, and then attacked."""
+    """Measure the other tenant's waits twice: until `peace` is done, and then during `attack`."""
     observed = Observation()
     neighbour = Neighbour(pool)
     warm: dict[str, float] = {}
@@ -77,7 +77,7 @@ class AttackReport:
 
     seed: int
     statuses: Counter[int] = field(default_factory=Counter)
-    """Numbers of responses by HTTP status."""
+    """Number of responses with each HTTP status."""
     observation: Observation = field(default_factory=Observation)
     failures: list[str] = field(default_factory=list)
 
@@ -87,9 +87,9 @@ class AttackReport:
             self.failures.append(reason)
 
     def count(self, what: str, reply: Any, *, may_be_late: bool = False) -> None:
-        """Count a response. A status of 500 or above is a failure, unless it announces an overload.
+        """Count a response. A status of 500 or above is a failure, except a 503 with Retry-After.
 
-        `reply` is a response of httpx or requests. With `may_be_late`, it may be a 504.
+        `reply` is a response of httpx or requests. With `may_be_late`, a 504 is no failure, either.
         """
         status = reply.status_code
         self.statuses[status] += 1

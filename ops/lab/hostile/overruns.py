@@ -13,10 +13,10 @@ import orjson
 from ops.lab.hostile.limit_pool import CHAT, LimitedClient, LimitPool, chat, connected, unfinished
 
 LIMIT = 20_000
-"""Tokens per minute of the key."""
+"""Limit of the key in tokens per minute."""
 MINUTE_S = 60.0
 BURST = 16
-"""Requests that are sent together just before a minute ends."""
+"""Number of requests that are sent together just before a minute ends."""
 BURST_BEFORE_S = 1.5
 BATCH_LINES = 40
 CHUNKS_READ = 30
@@ -24,7 +24,7 @@ PAUSE_S = 0.5
 """Seconds between two requests of a client."""
 END_TIMEOUT_S = 60.0
 MARGIN_S = 1.0
-"""An aligned run ends this many seconds before a minute of the clock ends."""
+"""A run that starts with a minute of the clock ends this many seconds before such a minute ends."""
 
 Report = Callable[[str, int, int], None]
 
@@ -38,7 +38,7 @@ class OverrunResult:
     """Number of minutes of the clock in which the run took place, partly or wholly."""
     made: int
     answers: dict[str, dict[str, int]]
-    """For each kind of client, the numbers of its answers by HTTP status."""
+    """For each kind of client, the number of its answers with each HTTP status."""
 
     @property
     def ratio(self) -> float:
@@ -47,7 +47,7 @@ class OverrunResult:
 
 
 class Overruns:
-    """Runs all kinds of clients for a while, and counts the tokens that they have got."""
+    """Runs all kinds of clients for some seconds, and counts the tokens that they have got."""
 
     def __init__(self, client: LimitedClient, seconds: float, report: Report) -> None:
         self._client = client

@@ -12,9 +12,9 @@ CHANGING = {
     *("arq", "audit", "barrier", "cnt", "control", "history", "incidents", "out", "reported"),
     *("served", "w", "wake"),
 }
-"""Kinds of keys that come and go, or whose size varies, without any client."""
+"""Kinds of keys that appear and disappear, or change their size, without requests of clients."""
 _SIZES = {b"hash": "hlen", b"list": "llen", b"set": "scard", b"stream": "xlen", b"zset": "zcard"}
-"""Method that returns the size of a container, by its type."""
+"""Name of the Redis command that returns the size of a container, by the container's type."""
 GROWING = {"apis", "base", "changes", "ledger"}
 """Kinds of keys whose numbers of items may grow, for example with each day, model or change."""
 LATER = {"endedbatches"}
@@ -26,11 +26,11 @@ class PoolSize:
     """Amount of data that a pool keeps."""
 
     keys: dict[str, int]
-    """Number of keys by kind."""
+    """Number of Redis keys of each kind."""
     items: dict[str, int]
-    """Number of members, fields and entries by kind."""
+    """Number of members, fields and entries in the keys of each kind."""
     redis_bytes: int
-    """Memory of these keys."""
+    """Memory that the counted keys take in Redis, in bytes."""
     num_objects: int
     object_bytes: int
 
@@ -76,7 +76,7 @@ def _excess(what: str, after: Mapping[str, int], before: Mapping[str, int]) -> l
 
 
 async def _num_items(redis: Redis, key: bytes) -> int:
-    """Return the size of a container, or 0 for text or a key that is gone."""
+    """Return the number of items in the container `key`; 0 if it contains text or doesn't exist."""
     method = _SIZES.get(await redis.type(key))
     return await getattr(redis, method)(key) if method else 0
 

@@ -27,7 +27,7 @@ def conclude(
     folder: Path | None,
     has_failed: bool,
 ) -> NoReturn:
-    """Print the findings, write the result to `folder` if there is one, and exit.
+    """Print the findings, write the result to `folder` unless it is None, and exit.
 
     Raises:
         typer.Exit: always, with status 1 if the run has failed.

@@ -1,4 +1,4 @@
-"""A source of one adapter. It is periodically unavailable."""
+"""HTTP server from which a pool loads an adapter. It is periodically unavailable."""
 
 import http.server
 import io
@@ -13,14 +13,14 @@ PERIOD_S = 16.0
 
 
 class Source:
-    """A source of one adapter, which is available in the first half of each period."""
+    """HTTP server of one adapter. It is available only in the first half of each period."""
 
     def __init__(self, port: int) -> None:
         self.port = port
         self.num_answers = 0
         self.num_refusals = 0
         self.is_held_away: bool | None = None
-        """Whether the source is unavailable. None lets its availability change periodically."""
+        """Whether the server is unavailable; None lets its availability change periodically."""
         self._started_s = time.monotonic()
 
     @property

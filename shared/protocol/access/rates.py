@@ -30,7 +30,7 @@ class Window(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rate:
-    """Use of one limit in its present window."""
+    """Use of one limit of an API key in the current window."""
 
     unit: Unit
     window: Window
@@ -41,11 +41,11 @@ class Rate:
     If the number exceeds the limit, the excess is carried over to the next windows.
     """
     left_ms: int
-    """Milliseconds until the next window begins."""
+    """Milliseconds from the reply until the next window begins."""
 
     @property
     def remaining(self) -> int:
-        """Number of requests or tokens that may still be used in the window."""
+        """Number of requests or tokens that can still be used in the current window."""
         return max(0, self.limit - self.used)
 
     def wait_ms(self, needed: int) -> int:

@@ -20,7 +20,7 @@ class Scope(StrEnum):
     METRICS = "metrics"
     """Metrics and load of the front end and its pool."""
     ADMIN = "admin"
-    """State of the pool, the usage of all tenants, and the audit log."""
+    """State of the pool, its pauses, the usage of all tenants, and the audit log."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,8 +50,8 @@ class Access:
     is_anonymous: bool = False
     """Whether the request has no key, and the server accepts such requests."""
     books_pool: str = field(default="", compare=False)
-    """Name of the pool that has the key, its limits and the ledger of its tenant. Empty if it is
-    the pool that serves the request."""
+    """Name of the pool that stores the key, the key's limits, and the tenant's ledger. Empty if the
+    request's own pool stores them."""
 
     @property
     def actor(self) -> str:

@@ -1,18 +1,25 @@
-"""API keys that `lorikeet keys create` stores in Redis: their rights, limits and digests."""
+"""API keys that Redis stores: their rights, limits and digests."""
 
 import hmac
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from shared.errors import LorikeetError
 from shared.protocol.access.rights import Access, KeyLimits, Scope
 from shared.store.access.secret import digest_of, id_of, new_secret
-from shared.store.adapters.audit_log import log_key_change
-from shared.store.redis.connection import decode_hash, unix_ms
+from shared.store.adapters.audit_log import OPERATOR, log_key_change
+from shared.store.redis.connection import Pipeline, decode_hash, unix_ms
 from shared.store.redis.pool_store import PoolStore
 
 _LIMITS = tuple(field.name for field in fields(KeyLimits))
 _SCOPES = frozenset(Scope)
+MAX_KEYS = 5000
+"""Maximum number of keys in a pool. At the limit, a new key replaces the oldest invalid one."""
+
+
+class TooManyKeys(LorikeetError):
+    """The pool has `MAX_KEYS` keys, and all of them are valid."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,17 +44,27 @@ class KeyStore(PoolStore):
     """Creates, finds, lists and revokes the keys of one pool."""
 
     async def create(
-        self, access: Access, limits: KeyLimits, *, lifetime_ms: int | None = None
+        self,
+        access: Access,
+        limits: KeyLimits,
+        *,
+        lifetime_ms: int | None = None,
+        by: str = OPERATOR,
     ) -> tuple[StoredKey, str]:
         """Store a new key, and return it with its secret. The secret can't be read again.
 
         `access` has the rights of the key. Its `key_id` is ignored. `lifetime_ms` is the number of
-        milliseconds after which the key expires; None for a key that doesn't expire.
+        milliseconds after which the key expires; None for a key that doesn't expire. `by` is the
+        author in the audit log.
+
+        Raises:
+            TooManyKeys: the pool has the maximum number of keys, and all of them are valid.
         """
         secret = new_secret()
         key_id = id_of(secret)
         assert key_id is not None
         now_ms = await self.now_ms()
+        outdated = await self._to_replace(now_ms)
         record = {  # accounting.lua and key_limits.lua also read some of these fields
             "digest": digest_of(secret),
             "tenant": access.tenant,
@@ -59,9 +76,13 @@ class KeyStore(PoolStore):
         }
         given = {name: value for name, value in record.items() if value is not None}
         pipe = self._redis.pipeline(transaction=True)
+        for old in outdated:
+            pipe.delete(self._keys.access_key(old))
+            pipe.zrem(self._keys.access_keys, old)
         pipe.hset(self._keys.access_key(key_id), mapping=given)
         pipe.zadd(self._keys.access_keys, {key_id: now_ms})
-        log_key_change(pipe, self._keys, "key_created", after=f"{access.tenant}/{key_id}")
+        pipe.delete(self._keys.access_open)
+        log_key_change(pipe, self._keys, "key_created", by, after=f"{access.tenant}/{key_id}")
         await pipe.execute()
         found = _stored_key(key_id, {name: str(value) for name, value in given.items()})
         return found, secret
@@ -101,12 +122,19 @@ class KeyStore(PoolStore):
         pairs = zip(ids, map(decode_hash, records), strict=True)
         return [_stored_key(key_id, record) for key_id, record in pairs if record]
 
-    async def exist(self) -> bool:
-        """Return whether a key has ever been created in the pool."""
-        return bool(await self._redis.exists(self._keys.access_keys))
+    async def demanded(self) -> bool | None:
+        """Return whether requests need a key: True once there are keys, False after `open`.
 
-    async def revoke(self, key_id: str) -> bool:
-        """Refuse the key from now on, and return whether it exists.
+        None if no key was ever created, or if Redis has lost its data.
+        """
+        pipe = self._redis.pipeline(transaction=True)
+        pipe.exists(self._keys.access_open)
+        pipe.exists(self._keys.access_keys)
+        is_open, has_keys = await pipe.execute()
+        return False if is_open else bool(has_keys) or None
+
+    async def revoke(self, key_id: str, *, by: str = OPERATOR) -> bool:
+        """Refuse the key from now on, and return whether it exists. `by` is for the audit log.
 
         The record is kept, so that the owner of the key can still be looked up.
         """
@@ -115,15 +143,41 @@ class KeyStore(PoolStore):
             return False
         if key.revoked_ms is None:
             pipe = self._redis.pipeline(transaction=True)
-            pipe.hsetnx(self._keys.access_key(key_id), "revoked_ms", str(await self.now_ms()))
-            owner = f"{key.access.tenant}/{key_id}"
-            log_key_change(pipe, self._keys, "key_revoked", before=owner)
+            self._revoke(pipe, key, await self.now_ms(), by)
             await pipe.execute()
         return True
+
+    async def open(self, *, by: str = OPERATOR) -> None:
+        """Revoke all keys, and accept requests without a key until the next key is created.
+
+        `by` is the author in the audit log.
+        """
+        now_ms = await self.now_ms()
+        pipe = self._redis.pipeline(transaction=True)
+        for key in await self.all():
+            if key.revoked_ms is None:
+                self._revoke(pipe, key, now_ms, by)
+        pipe.set(self._keys.access_open, str(now_ms))
+        log_key_change(pipe, self._keys, "keys_opened", by)
+        await pipe.execute()
 
     async def now_ms(self) -> int:
         """Return the present time on Redis' clock."""
         return unix_ms(await self._redis.time())
+
+    async def _to_replace(self, now_ms: int) -> list[str]:
+        """Return the ids of the keys to delete for a new one: none below the limit, else one."""
+        if await self._redis.zcard(self._keys.access_keys) < MAX_KEYS:
+            return []
+        for key in await self.all():
+            if not key.is_valid(now_ms):
+                return [key.id]
+        raise TooManyKeys(f"the pool has {MAX_KEYS:,} valid keys; revoke some first")
+
+    def _revoke(self, pipe: Pipeline, key: StoredKey, now_ms: int, by: str) -> None:
+        pipe.hsetnx(self._keys.access_key(key.id), "revoked_ms", str(now_ms))
+        owner = f"{key.access.tenant}/{key.id}"
+        log_key_change(pipe, self._keys, "key_revoked", by, before=owner)
 
 
 def _stored_key(key_id: str, record: Mapping[str, str]) -> StoredKey:

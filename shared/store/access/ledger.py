@@ -9,7 +9,7 @@ from shared.store.redis.connection import chunks
 from shared.store.redis.pool_store import PoolStore
 
 SCAN_COUNT = 500
-"""Approximate number of models that one command reads."""
+"""Approximate number of models whose usage one Redis command reads."""
 _EPOCH = date(1970, 1, 1)
 
 

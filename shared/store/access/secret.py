@@ -22,5 +22,5 @@ def id_of(secret: str) -> str | None:
 
 
 def digest_of(secret: str) -> str:
-    """Return the digest that Redis stores. It has no salt, since a key has 256 random bits."""
+    """Return the digest of a key, as Redis stores it. No salt is needed for 256 random bits."""
     return hashlib.sha256(secret.encode()).hexdigest()

@@ -33,9 +33,10 @@ class AdapterView:
     current: VersionView
     previous: tuple[VersionView, ...]
     candidate: VersionView | None = None
-    """Version that is tried out along with the current version."""
+    """Candidate: the version that is tried out along with the current version. None if there is
+    none."""
     share: Share | None = None
-    """Mode and share of the candidate; None without a candidate."""
+    """Mode of the candidate and its share of requests; None without a candidate."""
     replicas: int = 0
     """Minimum number of workers that hold the current version."""
 

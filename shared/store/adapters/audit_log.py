@@ -67,14 +67,14 @@ class Changes(PoolStore):
 
 
 def log_key_change(
-    pipe: Pipeline, keys: Keys, action: str, *, before: str = "", after: str = ""
+    pipe: Pipeline, keys: Keys, action: str, by: str, *, before: str = "", after: str = ""
 ) -> None:
     """Add to `pipe` a command that logs a change of an API key.
 
     `after` is a created key and `before` a revoked one, as `tenant/id`. Adapters don't need this
     function, because the Lua scripts that change adapters log the changes themselves.
     """
-    fields = {"action": action, "adapter": "", "by": OPERATOR, "from": before, "to": after}
+    fields = {"action": action, "adapter": "", "by": by, "from": before, "to": after}
     pipe.xadd(keys.changes, fields, maxlen=MAX_CHANGES, approximate=True)  # type: ignore[arg-type]
 
 

@@ -25,20 +25,20 @@ class CandidateMode(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Share:
-    """The candidate of a name, its mode, and its share of the requests."""
+    """The candidate of an adapter name, with its mode and its share of the requests."""
 
     version: AdapterVersion
     mode: CandidateMode
     percent: float
     """Share of the requests, from 0 to 100."""
     since_ms: int
-    """Unix time in milliseconds since which the version is the candidate."""
+    """Unix time in milliseconds at which the version became the candidate."""
 
     def takes(self, key: str) -> bool:
         """Return whether the candidate takes the requests with this key.
 
-        As the share grows, the candidate keeps its keys and takes further ones. A different
-        candidate takes a different set of keys.
+        If the share grows, the candidate still takes the requests with its earlier keys, and takes
+        requests with further keys. Another candidate takes requests with other keys.
         """
         digest = hashlib.sha256(f"{self.version}\0{key}".encode("utf-8", "replace")).digest()
         return int.from_bytes(digest[:8]) < self.percent / 100 * 2**64
@@ -53,7 +53,7 @@ class Candidate:
 
 
 SHARE_FIELDS = ("candidate", "candidate_mode", "candidate_percent", "candidate_ms")
-"""Fields of an adapter name's hash that hold a `Share`, in the order of the fields of `Share`."""
+"""Fields of the Redis hash of an adapter name that store a `Share`, in the order of its fields."""
 
 
 def decode_share(values: Sequence[bytes | None]) -> Share | None:
@@ -139,7 +139,7 @@ class Candidates(PoolStore):
 
 
 def _version_in(reply: Sequence[bytes], name: str) -> AdapterVersion | None:
-    """Return the candidate in a script's reply, or None if the name isn't registered."""
+    """Return the candidate version that a script replied, or None if the name isn't registered."""
     match reply:
         case [b"ok", candidate]:
             return AdapterVersion(candidate.decode())

@@ -33,7 +33,7 @@ class Staging:
     num_bytes: int
     """Number of received bytes."""
     total: int | None = None
-    """Number of bytes to receive; None if the source doesn't report it."""
+    """Number of bytes to receive in total; None if the source doesn't report it."""
 
 
 class StagingProgress(PoolStore):

@@ -10,7 +10,8 @@ from shared.store.adapters.refusals import conflict
 from shared.store.redis.pool_store import PoolStore
 
 LOAD_MS = 30_000
-"""Milliseconds after which the right to load, taken with `begin_load`, expires."""
+"""Milliseconds after which the exclusive right to load a version expires. `begin_load` takes the
+right."""
 MAX_PINS = 256
 """Maximum number of pinned names. Each worker reads all of them every second."""
 

@@ -5,20 +5,21 @@ from collections.abc import Sequence
 from shared.errors import ErrorCode, JobFailed, failed
 
 
-def already_loaded(name: str, version: str | None) -> JobFailed:
+def already_loaded(name: str, version: str | None, *, field: str = "load_inplace") -> JobFailed:
     """Return the error for loading an adapter under a name that is taken.
 
-    The first two sentences are vLLM's, because clients search for them.
+    `field` is the request field with which a client asks to replace the adapter. The first two
+    sentences are vLLM's, because clients search for them.
     """
     message = (
         f"The lora adapter '{name}' has already been loaded. If you want to load the "
-        f"adapter in place, set 'load_inplace' to True. The loaded version is {version}."
+        f"adapter in place, set '{field}' to True. The loaded version is {version}."
     )
     return failed(ErrorCode.ADAPTER_EXISTS, message, "lora_name")
 
 
 def not_kept(name: str, version: str | None, kept: Sequence[bytes]) -> JobFailed:
-    """Return the error for a version that isn't among `kept`, the current and previous ones."""
+    """Return the error for a version that isn't in `kept`, the versions kept for the adapter."""
     current, *previous = [raw.decode() for raw in kept]
     listed = ", ".join((f"{current} (current)", *previous))
     message = f"adapter {name} keeps no version {version}; choose one of: {listed}"
@@ -31,7 +32,7 @@ def conflict(message: str) -> JobFailed:
 
 
 def without_candidate(name: str) -> JobFailed:
-    """Return the error for a request that needs a candidate, if the name has none."""
+    """Return the error for a request that needs a candidate, for a name that has none."""
     return conflict(f"adapter {name} has no candidate version")
 
 

@@ -17,7 +17,7 @@ from shared.protocol.capabilities import encode_words
 from shared.protocol.ids import AdapterVersion
 from shared.protocol.tools import ToolForm
 from shared.reasoning_form import ReasoningForm
-from shared.store.adapters.audit_log import OPERATOR, POOL, WORKER
+from shared.store.adapters.audit_log import POOL, WORKER
 from shared.store.adapters.candidates import (
     SHARE_FIELDS,
     Candidate,
@@ -199,11 +199,12 @@ class Registry(PoolStore):
                 raise conflict(quarantine(reached.decode()))
         return None
 
-    async def release_adapter(self, name: str) -> AdapterVersion | None:
+    async def release_adapter(self, name: str, *, by: str) -> AdapterVersion | None:
         """Let the quarantined current version of the name take jobs again, and return the version.
 
         The count of the version's dead jobs is kept. One more dead job therefore quarantines it
-        again, unless another job is answered first. Returns None if the name isn't registered.
+        again, unless another job is answered first. Returns None if the name isn't registered. `by`
+        is the author in the audit log.
 
         Raises:
             JobFailed: the version isn't quarantined.
@@ -211,7 +212,7 @@ class Registry(PoolStore):
         adapter = await self.adapter(name)
         if adapter is None:
             return None
-        if not await self._scripts.run("release_quarantine", 0, OPERATOR, adapter.version):
+        if not await self._scripts.run("release_quarantine", 0, by, adapter.version):
             raise conflict(f"adapter {adapter.version} isn't quarantined")
         return adapter.version
 
@@ -247,6 +248,12 @@ class Registry(PoolStore):
         for some in chunks(sorted(raw.decode() for raw in names)):
             found += await self._current(some)
         return found
+
+    async def some_names(self, most: int) -> list[str]:
+        """Return the names of the base model and of at most `most` adapters, in any order."""
+        base = await self.base()
+        names = await self._redis.srandmember(self._keys.adapters, most)  # type: ignore[misc]
+        return [*([base.name] if base else []), *(raw.decode() for raw in names)]
 
     async def forgotten(self, versions: list[AdapterVersion]) -> list[AdapterVersion]:
         """Return the versions in `versions` that no longer have entries."""

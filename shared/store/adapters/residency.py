@@ -15,6 +15,8 @@ VERSIONS_PER_CALL = 128
 """Maximum number of versions in one call of `residents.lua`."""
 REPLICAS_PER_CALL = 32
 """Maximum number of replicas in one call of `shrink.lua`."""
+MAX_REASON = 300
+"""Maximum number of characters of the reason in an incident."""
 COLD_PAGE = 256
 MAX_COLD_PAGES = 4
 """Maximum number of pages that `cold_heads` reads for a worker that doesn't serve every job."""
@@ -99,6 +101,10 @@ class ResidencyStore(PoolStore):
         self._reported.setdefault(wid, set()).difference_update(gone)
         return standing
 
+    async def record_failed_load(self, wid: WorkerId, version: AdapterVersion, reason: str) -> None:
+        """Record an incident: the worker couldn't load a version. `reason` is cut if it is long."""
+        await self._scripts.run("record_failed_load", wid, version, reason[:MAX_REASON])
+
     async def start_load(self, wid: WorkerId, version: AdapterVersion) -> bool:
         """Request the exclusive right to load a version, and return whether the worker has it.
 
@@ -114,7 +120,8 @@ class ResidencyStore(PoolStore):
         """Return up to `limit` versions that have waiting jobs but no holder.
 
         The versions are sorted by the queue scores of their first jobs, lowest first. Each has a
-        job that needs no more than the capabilities `serves`. Only the first versions are examined.
+        job that needs no more than the capabilities `serves`. At most `MAX_COLD_PAGES` pages of
+        versions are examined, so later ones may be missed.
         """
         if serves.is_everything:
             return _versions(await self._redis.zrange(self._keys.cold, 0, limit - 1))

@@ -11,7 +11,7 @@ from shared.store.redis.connection import decode_hash, unix_ms
 from shared.store.redis.pool_store import PoolStore
 
 States = tuple[JobState | None, JobState | None]
-"""States of the two jobs of a pair; None for a job that isn't kept any more."""
+"""States of the two jobs of a pair. A state is None if Redis no longer has the job."""
 MAX_PENDING = 1024
 """Maximum number of pairs that wait for their comparison. Beyond it, no copies are made."""
 
@@ -31,7 +31,8 @@ class PairReport:
     original: JobId
     copy: JobId
     similarity: float
-    """From 0 (no common words, or a failed copy) to 1 (equal answers)."""
+    """Similarity of the two answers, from 0 (no common words, or a failed copy) to 1 (equal
+    answers)."""
     error: str | None = None
     """Reason why the copy failed."""
     tokens: int = 0
@@ -93,7 +94,10 @@ class Shadows(PoolStore):
             await self._redis.zrem(self._keys.shadows, *members)
 
     async def record(self, name: str, version: AdapterVersion, report: PairReport) -> bool:
-        """Add a pair to the summary. Return False if it was added before or the trial has ended."""
+        """Add a pair to the summary.
+
+        Returns False if the pair was added before, or the trial of the candidate has ended.
+        """
         args = (
             *(report.original, report.copy, name, version),
             *(int(report.is_equal), int(report.error is not None), f"{report.similarity:.6f}"),

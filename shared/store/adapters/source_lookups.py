@@ -42,7 +42,10 @@ class SourceLookups(PoolStore):
         return Lookup(is_mine=True) if found is None else _decode(found)
 
     async def state(self, name: str) -> Lookup:
-        """Return the state of a name's lookup. All fields are unset after a successful lookup."""
+        """Return the state of the lookup of a name.
+
+        After a successful lookup, all fields have their defaults.
+        """
         found = await self._redis.get(self._keys.lookup(name))
         return Lookup() if found is None else _decode(found)
 

@@ -40,7 +40,7 @@ class Auditor:
         self.reader = KeyReader(redis, keys)
 
     async def audit(self, *, settle_s: float = SETTLE_S) -> Audit:
-        """Check all keys of the pool, and return those that look wrong for all `settle_s` seconds.
+        """Check all keys of the pool, and return the keys that look wrong for `settle_s` seconds.
 
         If the first check finds no suspect, the call returns without waiting. Keys that are created
         during the call may be missed.
@@ -68,7 +68,7 @@ class Auditor:
         return found
 
     async def check_again(self, suspects: Sequence[Stray]) -> list[Stray]:
-        """Return the suspects that still look wrong. Unlike `check`, it reads no other members."""
+        """Return the suspects that still look wrong. Checks no other members of their keys."""
         still: list[Stray] = []
         for some in chunks(suspects):
             members = _members_by_key(some)
@@ -77,7 +77,7 @@ class Auditor:
         return still
 
     async def _judge(self, entries: Iterable[Entry], strays: Sequence[Stray]) -> list[Stray]:
-        """Return the entries that look wrong, after the given `strays`."""
+        """Return `strays`, followed by the suspects among the keys and members in `entries`."""
         doubts = [pair for entry in entries for pair in self._doubts(entry)]
         replies = await self._look_up(fact for _, doubt in doubts for fact in doubt.unless)
         return [
@@ -100,7 +100,7 @@ class Auditor:
                 yield suspect, Doubt(doubt.reason, (*doubt.unless, is_gone))
 
     async def _look_up(self, facts: Iterable[Fact]) -> Mapping[tuple[str | int, ...], Any]:
-        """Return the replies to the commands of the facts, by command."""
+        """Run the Redis commands of all facts, each command once. Return replies by command."""
         commands = list(dict.fromkeys(fact.command for fact in facts))
         replies: dict[tuple[str | int, ...], Any] = {}
         for some in chunks(commands):
@@ -112,7 +112,7 @@ class Auditor:
 
 
 def _is_true(fact: Fact, reply: Any) -> bool:
-    """Return whether `reply` shows that the fact is true. It is false if the type is wrong."""
+    """Return whether `reply` shows that the fact is true. It is false if a key has another type."""
     if isinstance(reply, ResponseError) and str(reply).startswith("WRONGTYPE"):
         return False
     if isinstance(reply, Exception):
@@ -121,7 +121,7 @@ def _is_true(fact: Fact, reply: Any) -> bool:
 
 
 def _members_by_key(suspects: Iterable[Stray]) -> dict[str, list[str]]:
-    """Return the suspects' members by key; an empty list if only the key itself is a suspect."""
+    """Return the members of the suspects by key. A suspect that is a whole key has no members."""
     members: dict[str, set[str]] = {}
     for suspect in suspects:
         members.setdefault(suspect.key, set()).add(suspect.member)

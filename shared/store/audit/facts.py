@@ -29,7 +29,7 @@ class Stray:
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """A statement about the pool, and a command with a reply that shows whether it is true."""
+    """A statement about the pool, and a command whose reply shows whether the statement is true."""
 
     command: tuple[str | int, ...]
     is_shown_by: Callable[[Any], bool]
@@ -52,54 +52,57 @@ class Facts:
         self.keys = keys
 
     def exists(self, key: str) -> Fact:
-        """Return the fact that the key exists."""
+        """Return a `Fact` that states: the key exists."""
         return Fact(("EXISTS", key), bool)
 
     def is_missing(self, key: str) -> Fact:
-        """Return the fact that the key doesn't exist."""
+        """Return a `Fact` that states: the key doesn't exist."""
         return Fact(("EXISTS", key), lambda reply: not reply)
 
     def lacks(self, type_: str, key: str, member: str) -> Fact:
-        """Return the fact that the set, sorted set or hash doesn't have the member."""
+        """Return a `Fact` that states: the set, sorted set or hash `key` doesn't have `member`."""
         if type_ == "set":
             return Fact(("SISMEMBER", key, member), lambda reply: not reply)
         return Fact((_LOOKUPS[type_], key, member), lambda reply: reply is None)
 
     def is_in_zset(self, key: str, member: str) -> Fact:
-        """Return the fact that the sorted set has the member."""
+        """Return a `Fact` that states: the sorted set `key` has `member`."""
         return Fact(("ZSCORE", key, member), _is_found)
 
     def is_in_set(self, key: str, member: str) -> Fact:
-        """Return the fact that the set has the member."""
+        """Return a `Fact` that states: the set `key` has `member`."""
         return Fact(("SISMEMBER", key, member), bool)
 
     def is_in_list(self, key: str, item: str) -> Fact:
-        """Return the fact that the list contains the item."""
+        """Return a `Fact` that states: the list `key` contains `item`."""
         return Fact(("LPOS", key, item), _is_found)
 
     def has_field(self, key: str, field: str, value: str) -> Fact:
-        """Return the fact that the field of the hash has the value."""
+        """Return a `Fact` that states: in the hash `key`, the field `field` has `value`."""
         return Fact(("HGET", key, field), lambda reply: bool(reply == value.encode()))
 
     def is_live_worker(self, worker: str) -> Fact:
-        """Return the fact that the worker is in the pool."""
+        """Return a `Fact` that states: the worker is in the pool."""
         return self.is_in_zset(self.keys.workers, worker)
 
     def is_known_worker(self, worker: str) -> tuple[Fact, ...]:
-        """Return two facts: the worker is in the pool, or its jobs are being handed over."""
+        """Return two facts: the worker is in the pool; the worker's jobs are being handed over.
+
+        The worker is known if one of the facts is true.
+        """
         return self.is_live_worker(worker), self.is_in_zset(self.keys.lost, worker)
 
     def has_lease_after(self, worker: str, time_ms: int) -> Fact:
-        """Return the fact that the worker has left, or that its lease ends after `time_ms`."""
+        """Return a `Fact` that states: the worker has left, or its lease ends after `time_ms`."""
         command = self.is_live_worker(worker).command
         return Fact(command, lambda reply: reply is None or float(reply) > time_ms)
 
     def job_is(
         self, job: str, states: Iterable[JobState], *, version: str = "", owner: str = ""
     ) -> Fact:
-        """Return the fact that the job is in one of the states, with the given version and owner.
+        """Return a `Fact` that states: the job has one of the states, and this version and owner.
 
-        An empty version or owner matches any.
+        An empty `version` matches any version, and an empty `owner` matches any owner.
         """
         allowed = {state.encode() for state in states}
 
@@ -111,8 +114,11 @@ class Facts:
         return Fact(("HMGET", self.keys.job(JobId(job)), "state", "version", "owner"), is_shown_by)
 
     def some_job_waits(self) -> tuple[Fact, ...]:
-        """Return two facts: a job waits, or a quarantined version has jobs that must be ended."""
-        return self.exists(self.keys.ready), self.exists(self.keys.doomed)
+        """Return three facts: a job waits for a worker; quarantined or paused versions have jobs.
+
+        Some job waits if one of the facts is true.
+        """
+        return tuple(map(self.exists, (self.keys.ready, self.keys.doomed, self.keys.held)))
 
 
 def _is_found(reply: Any) -> bool:

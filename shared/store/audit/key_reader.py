@@ -51,7 +51,7 @@ class KeyReader:
         return entries, strays
 
     async def _known(self, names: Sequence[str], now_ms: int) -> tuple[list[Entry], list[Stray]]:
-        """Return what `read` does, but the entries have neither their fields nor their members."""
+        """Return the same as `read`, but without the fields and the members of the keys."""
         pipe = self._redis.pipeline(transaction=False)
         for key in names:
             pipe.type(key)
@@ -73,7 +73,7 @@ class KeyReader:
         return known, strays
 
     async def _fields(self, known: Sequence[Entry]) -> dict[str, dict[str, str]]:
-        """Return the existing fields of hashes that the rules read, by key."""
+        """Return the fields of hashes that the rules need, by key. Missing fields are left out."""
         pipe = self._redis.pipeline(transaction=False)
         hashes = [(entry.key, RULES[entry.kind].fields) for entry in known]
         hashes = [(key, fields) for key, fields in hashes if fields]
@@ -100,7 +100,7 @@ class KeyReader:
 
 
 def _refusal(kind: str, type_: str) -> str | None:
-    """Return the fault of a key of this kind and type, or None if a rule applies to the key."""
+    """Return why no rule applies to a key of this kind and Redis type; None if a rule applies."""
     if kind not in RULES:
         return "this release knows no such kind of key"
     if type_ != RULES[kind].type:

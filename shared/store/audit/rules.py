@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from shared.protocol.adapter_files import upload_source
-from shared.protocol.ids import AdapterVersion, BatchId, FileId, UploadId, WorkerId
+from shared.protocol.ids import AdapterVersion, BatchId, FileId, JobId, UploadId, WorkerId
 from shared.protocol.jobs import UNFINISHED, JobState
 from shared.store.audit.facts import Doubt, Facts
 from shared.store.batches.records import OPEN
@@ -105,6 +105,7 @@ _with_queue = _if_exists(lambda keys: keys.queue, "the queue of the version is e
 _with_entry = _if_exists(lambda keys: keys.version, "the version has no entry")
 _with_key = _if_exists(lambda keys: keys.access_key, "the API key has no record")
 _adapter_name = _if_exists(lambda keys: keys.adapter, "the name has no entry")
+_keeper_of_records = _if_exists(lambda keys: keys.unanswered_of, "the tenant has no records")
 _keeper = _if_exists(lambda keys: keys.jobs, "the tenant has no jobs")
 
 
@@ -130,7 +131,8 @@ def _waiting(facts: Facts, entry: Entry, job: str) -> Iterable[Doubt]:
 def _queue(facts: Facts, entry: Entry) -> Iterable[Doubt]:
     is_ready = facts.is_in_zset(facts.keys.ready, entry.name)
     is_doomed = facts.is_in_set(facts.keys.doomed, entry.name)
-    yield Doubt("no worker looks for jobs in this queue", (is_ready, is_doomed))
+    is_held = facts.is_in_zset(facts.keys.held, entry.name)
+    yield Doubt("no worker looks for jobs in this queue", (is_ready, is_doomed, is_held))
 
 
 def _class(facts: Facts, _: Entry, name: str) -> Iterable[Doubt]:
@@ -164,6 +166,16 @@ def _unfinished(facts: Facts, _: Entry, job: str) -> Iterable[Doubt]:
 
 def _ended(facts: Facts, entry: Entry, member: str) -> Iterable[Doubt]:
     return _with_record(facts, entry, member.partition(" ")[0])
+
+
+def _unanswered(facts: Facts, entry: Entry, member: str) -> Iterable[Doubt]:
+    record = facts.exists(facts.keys.record(JobId(member.partition("\t")[0])))
+    yield Doubt("the record has expired", (record,))
+
+
+def _paused(facts: Facts, _: Entry, name: str) -> Iterable[Doubt]:
+    is_listed = facts.is_in_set(facts.keys.adapters, name)
+    yield Doubt("the paused name isn't registered", (is_listed,))
 
 
 def _live_worker(facts: Facts, _: Entry, worker: str) -> Iterable[Doubt]:
@@ -215,6 +227,9 @@ def _counters(facts: Facts, entry: Entry) -> Iterable[Doubt]:
     if entry.fields.get("kept", "0") != "0":
         is_kept = facts.exists(facts.keys.ended)
         yield Doubt("it counts bytes of kept answers, but there are none", (is_kept,))
+    if entry.fields.get("unanswered", "0") != "0":
+        is_kept = facts.exists(facts.keys.unanswered)
+        yield Doubt("it counts bytes of records, but there are none", (is_kept,))
 
 
 def _pin(facts: Facts, _: Entry, name: str) -> Iterable[Doubt]:
@@ -301,16 +316,23 @@ RULES: Mapping[str, Rule] = {
     "featured": Rule("hash", of_member=_unfinished),
     "ready": Rule("zset", of_member=_with_queue),
     "cold": Rule("zset", of_member=_cold),
+    "held": Rule("zset", of_member=_with_queue),
+    "pausedadapters": Rule("hash", of_member=_paused),
     "own": Rule("zset", _owner, _owned),
     "cancelled": Rule("set", _expires, _owned),
     "sent": Rule("list", _owner),
     "run": Rule("set", of_member=_running),
     "followers": Rule("hash", of_member=_unfinished),
     "apis": Rule("zset"),
+    "processes": Rule("zset"),
     "abandoned": Rule("zset", of_member=_unfinished),
     "ended": Rule("zset", of_member=_ended),
     "kept": Rule("zset", of_member=_keeper),
     "jobs": Rule("zset", of_member=_with_record),
+    "record": Rule("string", _expires),
+    "unanswered": Rule("zset", of_member=_unanswered),
+    "unansweredbytes": Rule("zset", of_member=_keeper_of_records),
+    "wide": Rule("hash", of_member=_unfinished),
     "idem": Rule("string", _expires),
     "due": Rule("zset", of_member=_unfinished),
     "missing": Rule("zset", of_member=_live_worker),
@@ -326,8 +348,9 @@ RULES: Mapping[str, Rule] = {
     "idle": Rule("zset", of_member=_live_worker),
     "wake": Rule("list", _expires),
     "load": Rule("string", _expires),
+    "failedload": Rule("string", _expires),
     "t": Rule("hash", _tenant, fields=("waiting", "bytes")),
-    "cnt": Rule("hash", _counters, fields=("waiting", "bytes", "kept")),
+    "cnt": Rule("hash", _counters, fields=("waiting", "bytes", "kept", "unanswered")),
     "served": Rule("hash"),
     "history": Rule("list", _expires),
     "incidents": Rule("stream"),
@@ -344,6 +367,7 @@ RULES: Mapping[str, Rule] = {
     "pins": Rule("hash", of_member=_pin),
     "pinload": Rule("string", _expires),
     "changes": Rule("stream"),
+    "paused": Rule("hash"),
     "shadows": Rule("zset"),
     "compared": Rule("hash", _of_candidate),
     "differing": Rule("list", _of_candidate),
@@ -353,6 +377,7 @@ RULES: Mapping[str, Rule] = {
     "quarantined": Rule("zset", of_member=_with_entry),
     "inspect": Rule("string", _expires),
     "found": Rule("list", _expires),
+    "starting": Rule("string", _expires),
     "staging": Rule("string", _expires),
     "lookup": Rule("string", _expires),
     "calls": Rule("list", _expires),
@@ -376,6 +401,7 @@ RULES: Mapping[str, Rule] = {
     "barrier": Rule("string", _expires),
     "base": Rule("hash"),
     "keys": Rule("zset", of_member=_with_key),
+    "keysopen": Rule("string"),
     "key": Rule("hash", _access_key),
     "rate": Rule("hash", _expires),
     "ledger": Rule("hash", _expires),

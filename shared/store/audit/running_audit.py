@@ -21,9 +21,9 @@ MAX_SCANS = 50
 MAX_SCAN_S = 5.0
 """Seconds after which a step makes no further SCAN call."""
 MAX_KEPT = 500
-"""Maximum number of strays and of suspects that are kept between two steps."""
+"""Maximum number of strays, and of suspects, that are kept between two steps."""
 NUM_LOOKS = 3
-"""Number of times that a step checks the last step's suspects, `LOOK_S` seconds apart."""
+"""Number of times that a step checks the suspects of the step before, `LOOK_S` seconds apart."""
 TTL_S = 3600
 
 

@@ -14,7 +14,7 @@ class BatchEnd:
     batch: BatchId
     status: BatchStatus
     ended_s: int
-    """Unix time in seconds."""
+    """Unix time in seconds at which the batch ended."""
 
     @property
     def member(self) -> str:
@@ -23,7 +23,7 @@ class BatchEnd:
 
     @classmethod
     def of(cls, member: str) -> "BatchEnd":
-        """Decode the text form of an end."""
+        """Return the end of a batch that has the text form `member`."""
         batch, status, ended_s = member.split()
         return cls(BatchId(batch), BatchStatus(status), int(ended_s))
 

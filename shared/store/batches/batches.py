@@ -27,7 +27,8 @@ MAX_OPEN_TENANT = 200
 LEASE_MS = 10_000
 """Milliseconds without a renewal after which a batch may get another turn."""
 PROMISE_MS = 60_000
-"""Milliseconds that a control process has to begin its turn before the turn is given again."""
+"""Milliseconds within which a control process must begin its turn. Otherwise, another process can
+get the turn."""
 MAX_TURNS = 16
 """Maximum number of batches of a pool that have a turn at the same time."""
 MAX_TURNS_TENANT = 8
@@ -38,7 +39,7 @@ _PLAIN_FIELDS = (
     *("endpoint", "input_file", "window", "created_s", "expires_s"),
     *("key_id", "books_pool", "weight"),
 )
-"""Fields of a new batch that are stored as they are."""
+"""Fields of a new batch whose values Redis stores unchanged."""
 _CANCELLABLE = (BatchStatus.VALIDATING, BatchStatus.IN_PROGRESS)
 
 
@@ -49,7 +50,7 @@ class CommittedLines:
     parts: Sequence[str]
     """Names of the objects in the file store that have the results of the lines."""
     lines: Sequence[tuple[int, JobId | None]]
-    """Numbers of the lines, from 0, with the jobs that answered them."""
+    """Pairs of a line's number, from 0, and the job that answered the line; None if no job did."""
     num_completed: int
     num_failed: int
     usage: Usage
@@ -70,12 +71,12 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Competition:
-    """How many running turns share the pool with one turn. The counts include that turn."""
+    """Numbers of the tenants and turns that share the pool with one turn, including this turn."""
 
     num_tenants: int
-    """Number of tenants with turns, including the tenant of the runner's batch."""
+    """Number of tenants that have turns, including the tenant of the turn's batch."""
     num_turns: int
-    """Number of turns of that tenant."""
+    """Number of turns of the tenant of the turn's batch."""
 
 
 def new_batch_id() -> BatchId:
@@ -167,9 +168,9 @@ class Batches(PoolStore):
         return Turn(BatchId(reply[0].decode()), reply[1]) if reply else None
 
     async def begin(self, turn: Turn) -> Competition:
-        """Begin a turn, and record in advance that its control process has died.
+        """Begin a turn, and count it as crashed until it ends or commits results.
 
-        The turn removes this record when it ends or commits results. It remains after a crash.
+        If its control process dies, the count therefore stays.
 
         Raises:
             LeaseLost: the turn has ended.
@@ -215,7 +216,7 @@ class Batches(PoolStore):
         return await self._redis.get(self._keys.batch_done(batch_id)) or b""
 
     async def parts(self, batch_id: BatchId) -> list[str]:
-        """Return the names of the objects in the file store that have the results so far."""
+        """Return the names of the file store's objects with the batch's results so far."""
         key = self._keys.batch_parts(batch_id)
         return [raw.decode() for raw in await self._redis.lrange(key, 0, -1)]  # type: ignore[misc]
 
@@ -230,7 +231,8 @@ class Batches(PoolStore):
         """
         usage = ended.usage
         args: list[Arg] = [batch_id, runner, ended.num_completed, ended.num_failed]
-        args += [usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens]
+        args += [usage.prompt_tokens, usage.completion_tokens]
+        args += [usage.cached_tokens, usage.reasoning_tokens]
         args += [len(ended.parts), *ended.parts]
         args += flat((number, job or "") for number, job in ended.lines)
         _check(batch_id, await self._scripts.run("commit_lines", *args))
@@ -278,8 +280,8 @@ class Batches(PoolStore):
     ) -> BatchStatus:
         """Change a batch's status from `source` to `to`, and return the status after the call.
 
-        A batch with another status stays as it is. For a client's change, `runner` is empty. The
-        arguments of the script have the order of its ARGV.
+        A batch that doesn't have the status `source` stays as it is. `runner` is empty if a client
+        asks for the change.
 
         Raises:
             LeaseLost: the runner may no longer run the batch.
@@ -294,7 +296,7 @@ class Batches(PoolStore):
         return BatchStatus(reply.decode())
 
     async def _read(self, ids: Sequence[str]) -> list[Batch | None]:
-        """Return the batches with these ids, in the same order; None where there is no record."""
+        """Return the batches with these ids, in the same order; None for ids without a record."""
         pipe = self._redis.pipeline(transaction=False)
         for each in ids:
             pipe.hgetall(self._keys.batch(BatchId(each)))
@@ -346,6 +348,7 @@ def _of_hash(batch_id: BatchId, raw: Mapping[bytes, bytes]) -> Batch:
             prompt_tokens=number("prompt_tokens"),
             completion_tokens=number("completion_tokens"),
             cached_tokens=number("cached_tokens"),
+            reasoning_tokens=number("reasoning_tokens"),
         ),
         output_file=FileId(text("output_file")) if text("output_file") else None,
         error_file=FileId(text("error_file")) if text("error_file") else None,

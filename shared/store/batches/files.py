@@ -20,7 +20,7 @@ from shared.store.redis.scripts import flat
 
 MIB = 1 << 20
 _FIELDS = ("name", "bytes", "created_s", "expires_s", "models")
-"""Fields that, like the purpose, only the record of a complete file has."""
+"""Fields of a record that only a complete file has. The purpose is another such field."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +136,7 @@ class StoredFiles(PoolStore):
 
 
 def _of_hash(file_id: FileId, raw: Mapping[bytes, bytes]) -> StoredFile | None:
-    """Return a file, or None if it isn't complete, was deleted or has expired."""
+    """Return a file from its Redis hash; None if it isn't complete, was deleted or has expired."""
     fields: dict[str, Any] = {name.decode(): value.decode() for name, value in raw.items()}
     if "purpose" not in fields or int(fields["expires_s"]) <= time.time():
         return None

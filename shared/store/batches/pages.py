@@ -12,11 +12,11 @@ NUM_READ = 200
 
 
 class Owned(Protocol):
-    """An item of a tenant."""
+    """An item, such as a file or a batch, that a tenant owns."""
 
     @property
     def models(self) -> tuple[str, ...]:
-        """Patterns of the models that the creator's API key allows."""
+        """Patterns of the models that the API key of the item's creator allows."""
 
 
 T = TypeVar("T", bound=Owned)
@@ -24,11 +24,11 @@ T = TypeVar("T", bound=Owned)
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[T]):
-    """A part of a list."""
+    """A page of a list."""
 
     items: list[T]
     has_more: bool
-    """Whether the list goes on after the last item."""
+    """Whether the list has more items after the last item of this page."""
 
 
 async def read_page(

@@ -29,12 +29,12 @@ class StoredFile:
     purpose: Purpose
     num_bytes: int
     created_s: int
-    """Unix time in seconds."""
+    """Unix time in seconds at which the file was created."""
     expires_s: int
     """Unix time in seconds at which the file is deleted."""
     models: tuple[str, ...] = (ALL_MODELS,)
-    """Patterns of the models that the creator's API key allows. Other keys need rights to the same
-    models."""
+    """Patterns of the models that the API key of the file's creator allows. A client needs rights
+    to the same models to see the file."""
 
 
 class BatchStatus(StrEnum):
@@ -92,7 +92,7 @@ class Batch:
     """The client's `completion_window`, such as 24h."""
     created_s: int
     expires_s: int
-    """Unix time in seconds. Requests that haven't ended by then expire."""
+    """Unix time in seconds at which unfinished requests of the batch expire."""
     models: tuple[str, ...] = (ALL_MODELS,)
     """Patterns of the names of models that the requests may use."""
     key_id: str = ""
@@ -114,8 +114,8 @@ class Batch:
     error_file: FileId | None = None
     errors: tuple[LineError, ...] = ()
     num_deaths: int = 0
-    """Number of turns since the last result that haven't ended: crashed ones and a running one."""
+    """Number of unfinished turns since the last result: turns that crashed, and a running turn."""
     num_failures: int = 0
     """Number of turns that have failed since the last result."""
     failure: str = ""
-    """Reason why the last of these turns failed."""
+    """Reason why the most recent of the turns in `num_failures` failed; empty if none did."""

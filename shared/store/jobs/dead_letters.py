@@ -75,8 +75,13 @@ class Unanswered:
     """A job that ended without an answer and can be enqueued again."""
 
     job: Job
-    is_dead: bool
-    """Whether the job is a dead letter. Otherwise, a server error ended the job."""
+    letter: str = ""
+    """Id of the job's dead letter. Empty if a server error ended the job."""
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether the job killed its workers."""
+        return bool(self.letter)
 
 
 class DeadLetters(PoolStore):
@@ -143,15 +148,7 @@ class DeadLetters(PoolStore):
         entry, body = await self._find(job_id)
         if not body:
             return None
-        return Unanswered(await self._complete(decode_job(body)), is_dead=entry is not None)
-
-    async def discard(self, job_id: JobId) -> None:
-        """Delete a dead letter, or the stored request of a failed job."""
-        entry, _ = await self._find(job_id)
-        if entry is not None:
-            await self._redis.xdel(self._keys.dead, entry)
-        else:
-            await self._redis.hdel(self._keys.job(job_id), "body")  # type: ignore[misc]
+        return Unanswered(await self._complete(decode_job(body)), (entry or b"").decode())
 
     async def _complete(self, job: Job) -> Job:
         """Return the job. If its record still exists, add the fields that only the record has."""
@@ -168,6 +165,9 @@ class DeadLetters(PoolStore):
         state, letter, body = await self._redis.hmget(self._keys.job(job_id), fields)  # type: ignore[misc]
         if state == b"failed":
             return None, body
+        if state is None and letter is None:
+            record = orjson.loads(await self._redis.get(self._keys.record(job_id)) or b"{}")
+            letter = record["letter"].encode() if "letter" in record else None
         if letter is not None:
             found = await self._redis.xrange(self._keys.dead, letter, letter)
             return (letter, found[0][1][b"body"]) if found else (None, None)

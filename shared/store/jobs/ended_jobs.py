@@ -67,5 +67,5 @@ def _finish_args(job: EndedJob) -> tuple[Arg, ...]:
 
 
 def _may_be_retried(end: End) -> bool:
-    """Return whether an operator may enqueue the job again, because a server error ended it."""
+    """Return whether an operator may enqueue the job again: only if a server error ended it."""
     return end.state is JobState.FAILED and end.error is not None and end.error.status >= 500

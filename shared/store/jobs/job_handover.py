@@ -58,7 +58,7 @@ class JobHandover(PoolStore):
         return [JobId(each.decode()) for each in raw]
 
     async def _pages(self, wid: WorkerId, ids: Sequence[JobId]) -> Iterable[Sequence[Arg]]:
-        """Return the arguments of each call: ids of jobs, each followed by its last tokens."""
+        """Return the arguments of each script call: ids of jobs, each followed by last tokens."""
         published = await self._last_published(wid, ids) if ids else {}
         payloads = {each: encode_events(published[each]) for each in ids if each in published}
         return (
@@ -69,7 +69,10 @@ class JobHandover(PoolStore):
     async def _last_published(
         self, wid: WorkerId, ids: Sequence[JobId]
     ) -> Mapping[JobId, Sequence[Tokens]]:
-        """Return all tokens in the worker's last publications by job, even if in checkpoints."""
+        """Return the tokens in the worker's last publications, by job.
+
+        Tokens that are in the checkpoints already are included.
+        """
         sent = await self._redis.lrange(self._keys.sent(wid), 0, -1)  # type: ignore[misc]
         payloads = [line for lines in sent for line in lines.split(b"\n")]
         # Decoding is slow, and most released jobs have published nothing.

@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 import structlog
 
-from shared.errors import ErrorCode, JobError, QueueFull, ReachedLimit
+from shared.errors import ErrorCode, JobError, LeaseLost, QueueFull, ReachedLimit
 from shared.protocol.access.rates import read_rates
 from shared.protocol.answers import AnswerSpec
 from shared.protocol.capabilities import (
@@ -32,7 +32,14 @@ from shared.protocol.codec import (
 )
 from shared.protocol.enqueue import Enqueued, EnqueueOptions, IdempotencyKey, QueueLimits
 from shared.protocol.events import End, Event, Tokens
-from shared.protocol.ids import AdapterVersion, ApiId, InspectionId, JobId, WorkerId
+from shared.protocol.ids import (
+    AdapterVersion,
+    ApiId,
+    InspectionId,
+    JobId,
+    WorkerId,
+    worker_name,
+)
 from shared.protocol.jobs import Job, JobState
 from shared.protocol.queue_replies import (
     Claim,
@@ -44,7 +51,8 @@ from shared.protocol.queue_replies import (
     enqueue_error,
 )
 from shared.protocol.results import Result
-from shared.protocol.workers import WorkerInfo
+from shared.protocol.timeline import JobEvent
+from shared.protocol.workers import WorkerInfo, WorkerMode
 from shared.store.adapters.residency import ResidencyStore
 from shared.store.jobs.ended_jobs import EndedJob, EndedJobs
 from shared.store.jobs.job_handover import JobHandover
@@ -78,8 +86,8 @@ class Queue(PoolStore):
         """Create a queue.
 
         With `durability`, calls of `enqueue`, `claim` and `attach` return once their writes have
-        the required copies. A process with workers passes as `residency` the store with which its
-        workers report the versions that they hold.
+        the required copies. `residency` is the store through which the workers of this process
+        report the adapter versions that they hold. Only a process with workers passes this store.
         """
         super().__init__(redis, keys)
         self._durability = durability
@@ -95,9 +103,18 @@ class Queue(PoolStore):
         lease_ms: int,
         info: WorkerInfo,
         residents: Sequence[AdapterVersion],
+        mode: WorkerMode = WorkerMode.SERVING,
     ) -> None:
-        """Add a worker to the pool with the versions that it holds. Its id must be new."""
-        await self._scripts.run("register", wid, lease_ms, encode_worker_info(info))
+        """Add a worker to the pool with the versions that it holds. The worker's id must be new.
+
+        A worker that was paused under an earlier id passes its `mode`.
+
+        Raises:
+            LeaseLost: another worker of the pool has the same short name.
+        """
+        args = wid, lease_ms, encode_worker_info(info), mode
+        if await self._scripts.run("register", *args) == b"taken":
+            raise LeaseLost(f"another worker of the pool is named {worker_name(wid)}")
         self._residency.begin(wid)
         await self._residency.set_residents(wid, add=residents)
 
@@ -123,13 +140,14 @@ class Queue(PoolStore):
         reply = await self._scripts.run("beat", *args)
         if reply == -1:
             raise self._residency.lease_lost(wid)
-        booked, fenced, cancelled, forgotten, num_held = reply
+        booked, fenced, cancelled, forgotten, num_held, mode = reply
         await self._residency.repair(wid, num_held)
         return Standing(
             booked=booked,
             fenced=_ids(fenced),
             cancelled=_ids(cancelled),
             num_forgotten=forgotten,
+            mode=WorkerMode(mode.decode()),
         )
 
     async def enqueue(
@@ -149,7 +167,7 @@ class Queue(PoolStore):
         Raises:
             RegistryChanged: the registry has another revision.
             DuplicateJob: a job with this id already exists. If an earlier call failed with
-                `RedisUnavailable`, it has added the job.
+                `RedisUnavailable`, that call has added the job.
             QueueFull: a limit in `limits` or the limit of Redis' memory is reached.
             RateLimited: the request exceeds a limit of its API key.
             JobFailed: the adapter was unloaded or quarantined after the request was admitted; the
@@ -278,6 +296,7 @@ class Queue(PoolStore):
         *,
         claim_epochs: Mapping[JobId, int] | None = None,
         used: Mapping[JobId, int] | None = None,
+        moments: Sequence[tuple[JobId, JobEvent]] = (),
         num_acknowledged: int = 0,
     ) -> Standing:
         """Publish events to front ends and store checkpoints, in one transaction.
@@ -290,7 +309,9 @@ class Queue(PoolStore):
             checkpoints: tokens to store.
             claim_epochs: epochs of the jobs' claims. For a job without an epoch, any claim by the
                 worker is valid.
-            used: number of tokens so far, for jobs with checkpoints whose API keys limit tokens.
+            used: for each job that has a checkpoint here and an API key with a limit of tokens,
+                the number of its tokens so far.
+            moments: events to add to the timelines of jobs.
             num_acknowledged: number of the worker's earlier publications that were acknowledged.
                 The returned standing has the number of them that Redis has lost.
 
@@ -302,6 +323,7 @@ class Queue(PoolStore):
         jobs = {event.job: known.get(event.job, 0) for event in published}
         args: list[Arg] = [num_acknowledged, len(jobs), *flat(jobs.items()), len(events)]
         args += flat((api, encode_events(batch)) for api, batch in events.items())
+        args += [len(moments), *flat(moments)]
         left = dict(used or {})  # a job with several stored choices is charged once
         args += flat((t.job, encode_events([t]), left.pop(t.job, 0)) for t in checkpoints)
         reply = await self._scripts.run("publish", wid, *args)
@@ -366,13 +388,14 @@ class Queue(PoolStore):
         """Record that a client has asked for an abandoned job, so that it isn't cancelled."""
         await self._redis.zrem(self._keys.abandoned, job_id)
 
-    async def beat_api(self, api: ApiId) -> bool:
+    async def beat_api(self, api: ApiId, *, is_internal: bool = False) -> bool:
         """Report that an API process is alive, and return whether it must attach itself again.
 
+        An internal one is part of another process, so its start and end aren't incidents.
         The result is True if the process was unknown or assumed to be dead. Its jobs may then be
         abandoned, so it must call `attach` for each job that still has a client.
         """
-        return bool(await self._scripts.run("beat_api", api))
+        return bool(await self._scripts.run("beat_api", api, int(is_internal)))
 
     async def erase(self, job_id: JobId) -> JobState | None:
         """Delete the prompt, answer and record of an ended job, and return the job's last state.
@@ -442,6 +465,7 @@ def _job_args(job: Job, *, is_suspect: bool) -> dict[str, Arg]:
         "features": encode_words(job.features),
         "is_preemptible": int(job.is_preemptible),
         "is_suspect": int(is_suspect),
+        "rid": job.rid,
     }
 
 
@@ -454,6 +478,8 @@ def _option_args(options: EnqueueOptions) -> dict[str, Arg]:
         "body_digest": idempotency.body_digest if idempotency else "",
         "key_id": options.key_id,
         "only_repeats": int(options.only_repeats),
+        "retry_of": options.retry_of or "",
+        "letter": options.letter,
     }
 
 

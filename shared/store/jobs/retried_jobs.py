@@ -10,7 +10,7 @@ from shared.protocol.enqueue import Enqueued, EnqueueOptions, QueueLimits
 from shared.protocol.ids import ApiId, JobId
 from shared.protocol.jobs import Endpoint, Job, JobState
 from shared.store.adapters.registry import Registry
-from shared.store.jobs.dead_letters import DeadLetters, Unanswered
+from shared.store.jobs.dead_letters import Unanswered
 from shared.store.jobs.queue import Queue
 from shared.store.views.job_view import JobView
 
@@ -26,34 +26,22 @@ async def enqueue_again(
     old: Unanswered,
     queue: Queue,
     registry: Registry,
-    letters: DeadLetters,
     limits: QueueLimits,
     options: EnqueueOptions = EnqueueOptions(),  # noqa: B008  # immutable
 ) -> Enqueued:
     """Enqueue a job again under a new id, with its model's current weights.
 
-    `options` apply to the new job, except that it always runs to its end without a client.
-    Concurrent calls for the same job enqueue only one job.
+    `options` apply to the new job, except that it always runs to its end without a client. The
+    stored request of the old job is deleted in the same step. Therefore all calls for one job
+    together enqueue only one job, even if some of them fail or lose their replies.
 
     Raises:
         JobFailed: the model is no longer served, or `Queue.enqueue` refuses the job.
         QueueFull: the queue is full. The job can still be retried.
         RateLimited: a limit of the API key is reached. The job can still be retried.
     """
-    kept = replace(options, keeps_running=True)
-    enqueued = await _enqueue_copy(old, queue, registry, limits, kept)
-    await letters.discard(old.job.id)
-    return enqueued
-
-
-async def _enqueue_copy(
-    old: Unanswered,
-    queue: Queue,
-    registry: Registry,
-    limits: QueueLimits,
-    options: EnqueueOptions,
-) -> Enqueued:
-    """Enqueue the job's copy. If the registry changes meanwhile, make another copy."""
+    options = replace(options, keeps_running=True, retry_of=old.job.id, letter=old.letter)
+    # If the registry changes meanwhile, another copy is made.
     for num_left in range(MAX_REMAKES, -1, -1):
         new, revision = await _copied(old.job, registry)
         # The last copy is enqueued anyway, since its version was current a moment ago.
@@ -70,10 +58,10 @@ async def _enqueue_copy(
 
 
 async def _copied(job: Job, registry: Registry) -> tuple[Job, str]:
-    """Return a copy of the job with its model's current version, and the registry's revision.
+    """Return a pair: a copy of the job, and the revision of the registry.
 
-    The copy is created at the current time. Its id is derived from the old id, so that a repeated
-    call makes the same job.
+    The copy uses the current version of the job's model, and is created at the current time. The
+    copy's id is derived from the job's id, so that repeated calls return copies with the same id.
 
     Raises:
         JobFailed: the model is no longer served.
@@ -96,7 +84,10 @@ async def _copied(job: Job, registry: Registry) -> tuple[Job, str]:
 
 
 def not_retryable(job_id: str, view: JobView) -> JobError:
-    """Return the error for the retry of a job that `DeadLetters.find` doesn't return."""
+    """Return the error for a job that can't be retried.
+
+    `DeadLetters.find` doesn't return such a job.
+    """
     reason = "only dead and failed jobs can be retried"
     if view.state in RETRYABLE:
         reason = "it was retried before, would fail again, or its request is too large to keep"

@@ -1,8 +1,8 @@
 """Maintenance pass over a pool. Workers and control processes run it often.
 
 A sweep removes silent workers, and ends overdue jobs and the waiting jobs of quarantined versions.
-It abandons the jobs of dead front ends, and deletes expired answers. The rules are in the scripts
-that it calls.
+It abandons the jobs of dead front ends, and deletes expired answers and records. The rules are in
+the scripts that it calls.
 """
 
 from shared.protocol.ids import WorkerId
@@ -11,7 +11,8 @@ from shared.store.jobs.job_handover import JobHandover
 from shared.store.redis.scripts import Scripts
 
 MAX_PAGES = 100
-"""Maximum number of calls of each of `expire`, `end_quarantined` and `retain` in one sweep."""
+"""Maximum number of calls of each of `expire`, `end_quarantined`, `retain` and `drop_unanswered` in
+one sweep."""
 RETURN_MS = 60_000
 """Milliseconds that clients have to come back after their front end has stopped or died.
 
@@ -41,6 +42,7 @@ class Sweep:
         await self._scripts.run("abandon_dead", RETURN_MS)
         await self._repeat("end_quarantined")
         await self.retain()
+        await self._repeat("drop_unanswered")
         return Reaped(workers=num_lost, requeued=requeued, ended=ended, expired=expired)
 
     async def retain(self) -> tuple[int, int]:

@@ -18,7 +18,7 @@ BLOCK_MS = 1000
 TTL_MS = 120_000
 """Milliseconds after which a reply stream expires unless it is renewed or written."""
 MAINTAIN_EVERY_S = 1.0
-"""Seconds between two deletions of entries that were read."""
+"""Seconds between two deletions of stream entries that were already read."""
 
 
 class ReplyReader:
@@ -76,7 +76,7 @@ async def recover(redis: Redis, keys: Keys, job: ClaimedJob) -> tuple[Tokens, ..
 
 
 async def read_checkpoints(redis: Redis, keys: Keys, job_id: JobId) -> tuple[Tokens, ...]:
-    """Return the tokens in a job's checkpoints, as one `Tokens` with index 0 for each choice.
+    """Return the tokens in a job's checkpoints: one `Tokens` per choice, which starts at index 0.
 
     The choices are in order. The result is empty if the job has no checkpoints or is done.
     """
@@ -86,7 +86,7 @@ async def read_checkpoints(redis: Redis, keys: Keys, job_id: JobId) -> tuple[Tok
 
 
 def merge(pieces: Iterable[Tokens]) -> tuple[Tokens, ...]:
-    """Join `pieces` into one `Tokens` with index 0 for each choice.
+    """Join `pieces` into one `Tokens` per choice, which starts at index 0.
 
     `pieces` are in the order in which they were written. Repeated pieces and pieces after a gap are
     dropped. A piece without ids and without a finish reason is also dropped, because it may be a

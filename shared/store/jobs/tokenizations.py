@@ -1,7 +1,7 @@
 """Sends calls for tokenization to a pool's workers, and their replies to the front ends.
 
-All workers take calls from one list, so a worker that has time takes the next call. Calls with
-images have a list of their own, for the workers that serve images.
+All workers take calls from one list, so the next free worker takes the next call. Calls with images
+have a list of their own, for the workers that serve images.
 """
 
 from typing import Any
@@ -18,7 +18,8 @@ from shared.protocol.tokenization import (
 from shared.store.redis.pool_store import PoolStore
 
 TTL_MS = 30_000
-"""Lifetime in milliseconds of a reply, and of the list of calls after the last call."""
+"""Milliseconds after which a reply expires, and after which the list of calls expires if no call is
+added."""
 
 
 class Tokenizations(PoolStore):

@@ -1,5 +1,5 @@
--- Included in every script by shared/store/redis/scripts.py, after its constants, capabilities.lua and
--- accounting.lua.
+-- Included in every script by shared/store/redis/scripts.py, after its constants, capabilities.lua,
+-- accounting.lua, timeline.lua and unanswered.lua.
 
 local REPLY_TRIM_MS = 60000
 local REPLY_TTL_MS = 120000
@@ -39,7 +39,7 @@ end
 local JOB_FIELDS = { 'state', 'version', 'tenant', 'score', 'tag', 'cost', 'sequences', 'out', 'enq',
   'deadline', 'lag', 'retain', 'try', 'owner', 'by', 'suspect', 'cancel', 'reserved', 'claim', 'bytes',
   'weight', 'idem', 'keep', 'gone', 'kept', 'requeued', 'features', 'preemptible', 'model', 'key', 'books',
-  'metered', 'held', 'limit' }
+  'metered', 'held', 'limit', 'timeline' }
 
 -- Return a job as a table of JOB_FIELDS and `id`. Missing fields are false.
 local function read_job(id)
@@ -72,10 +72,21 @@ local function registry_changed()
 end
 
 -- Record an incident for operators. The further arguments are pairs {name value}: the `worker`,
--- `version`, `job` or number of `jobs` that the incident concerns.
+-- `version`, `job`, number of `jobs` or `process` that the incident concerns, its `reason`, and the time
+-- `at` in ms if it happened earlier.
 local function record_incident(kind, ...)
   redis.call('XADD', P .. 'incidents', 'MAXLEN', '~', MAX_INCIDENTS, '*', 'kind', kind, ...)
 end
+
+-- Record that a process is alive at the given pool time. `kind` is 'front_end' | 'control'.
+local function report_process(kind, id, pool_now)
+  if redis.call('ZADD', P .. 'processes', pool_now, kind .. ' ' .. id) == 1 then
+    record_incident(kind .. '_joined', 'process', id)
+  end
+end
+
+-- Return the short name of a worker, as `worker_name` in shared/protocol/ids.py.
+local function short_name(wid) return string.match(wid, ':(%x%x%x%x)' .. string.rep('%x', 28) .. '$') or wid end
 
 local function is_registered(wid) return redis.call('ZSCORE', P .. 'workers', wid) ~= false end
 
@@ -191,10 +202,20 @@ local function is_running(version) return redis.call('EXISTS', P .. 'run:' .. ve
 
 local function is_doomed(version) return redis.call('SISMEMBER', P .. 'doomed', version) == 1 end
 
--- Update `ready` and `cold` after the version's queue or holders have changed.
+-- Return whether the adapter of a version is paused, so that its jobs wait.
+local function is_held_back(version)
+  local name = string.match(version, '^(.*)@')
+  return name and redis.call('HEXISTS', P .. 'pausedadapters', name) == 1
+end
+
+-- Update `ready`, `cold` and `held` after the version's queue or holders have changed, or its adapter
+-- was paused or resumed.
 local function reindex(version)
   local head = redis.call('ZRANGE', P .. 'q:' .. version, 0, 0, 'WITHSCORES')
-  if not head[2] or is_doomed(version) then
+  local is_closed = not head[2] or is_doomed(version)
+  local is_held = not is_closed and is_held_back(version)
+  if is_held then redis.call('ZADD', P .. 'held', head[2], version) else redis.call('ZREM', P .. 'held', version) end
+  if is_closed or is_held then
     redis.call('ZREM', P .. 'ready', version)
     redis.call('ZREM', P .. 'cold', version)
     return
@@ -373,6 +394,8 @@ end
 local FIELDS_UNTIL_END = { 'owner', 'reserved', 'bytes', 'gone', 'tag', 'score', 'cost', 'sequences', 'out',
   'deadline', 'lag', 'retain', 'requeued', 'features', 'key', 'books', 'metered', 'held', 'limit' }
 
+local EVENT_OF_END = { done = 'completed' } -- other events have the names of the states
+
 -- End a job. Every job ends through this function. If `job.may_retry` is set, a server error ended
 -- the job, and its request is kept for `lorikeet retry` unless the request is large. `event` and
 -- `result` come from the worker. If a script ends the job, they are nil and are built here.
@@ -380,12 +403,15 @@ local function end_job(job, state, now, usage, error, event, result)
   local key, num_bytes = P .. 'job:' .. job.id, tonumber(job.bytes or 0)
   release_retryable(job, error)
   local keeps_body = job.may_retry and num_bytes <= MAX_KEPT_BODY
-  redis.call('HSET', key, 'state', state, 'end', now, 'usage', usage, 'error', error)
+  moment(job, EVENT_OF_END[state] or state, now, job.owner, error ~= 'null' and cjson.decode(error).code)
+  redis.call('HSET', key, 'state', state, 'end', now, 'usage', usage, 'error', error,
+    'timeline', job.timeline)
   redis.call('HDEL', key, unpack(FIELDS_UNTIL_END))
   if not keeps_body then redis.call('HDEL', key, 'body') end
   if num_bytes > 0 then count_bytes(job.tenant, -num_bytes) end
   redis.call('ZREM', P .. 'due', job.id)
   if job.features then redis.call('HDEL', P .. 'featured:' .. job.version, job.id) end
+  if tonumber(job.sequences or 1) > 1 then redis.call('HDEL', P .. 'wide', job.id) end
   if job.state == 'running' then redis.call('SREM', P .. 'run:' .. job.version, job.id) end
   if job.cancel and job.owner then redis.call('SREM', P .. 'cancelled:' .. job.owner, job.id) end
   redis.call('PEXPIRE', key, job.retain)
@@ -395,6 +421,8 @@ local function end_job(job, state, now, usage, error, event, result)
     redis.call('PEXPIRE', P .. 'tok:' .. job.id, job.retain)
   end
   redis.call('HINCRBY', P .. 'cnt', state, 1)
+  if state == 'failed' and not job.may_retry then redis.call('HINCRBY', P .. 'cnt', 'failed_client', 1) end
+  if state ~= 'done' then record_unanswered(job, state, now, usage, error) end
   account(job, usage, now)
   local ending = ',"state":"' .. state .. '","usage":' .. usage .. ',"error":' .. error .. '}'
   local job_field = '"job":"' .. job.id .. '"'

@@ -77,7 +77,7 @@ class OutOfMemory(RedisUnavailable):
 
 
 class LoginRefused(RedisUnavailable):
-    """Redis needs another password, or a user with more rights."""
+    """Redis refused the client: it needs another password, or a user with more rights."""
 
 
 class Redis(aioredis.Redis):

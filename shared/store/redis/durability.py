@@ -27,7 +27,7 @@ so the old master acknowledges no write that the new master lacks."""
 
 @dataclass(frozen=True, slots=True)
 class Replication:
-    """Report of a master about its replicas."""
+    """Report of a Redis master about its replicas."""
 
     history: str
     """Replication id of the master. It changes when another server becomes the master."""
@@ -45,7 +45,7 @@ class ReplicaCount:
         self._most_since = 0
 
     def update(self, seen: Replication, now_s: float) -> int:
-        """Consider a report of the master, and return the number of replicas to wait for.
+        """Process a report of the master, and return the number of replicas to wait for.
 
         `now_s` is the monotonic time of the report.
         """

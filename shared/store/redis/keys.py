@@ -78,12 +78,20 @@ class Keys:
     featured = Each[AdapterVersion]("featured")
     """HASH: unfinished job of the version -> features that its worker must serve.
 
-    It has only jobs that need such a feature. A field is deleted when its job ends.
+    The hash has only jobs that need such a feature. A field is deleted when its job ends.
     """
     ready = Single("ready")
     """ZSET: version with waiting jobs -> score of its first job."""
     cold = Single("cold")
     """ZSET: the members of `ready` that no live worker holds, with the same scores."""
+    held = Single("held")
+    """ZSET: version of a paused adapter with waiting jobs -> score of its first job.
+
+    These versions aren't in `ready`, so that workers don't find their jobs.
+    """
+    paused_adapters = Single("pausedadapters")
+    """HASH: name of a paused adapter -> Unix time in ms of the pause. A field is deleted when the
+    adapter is resumed or unloaded."""
     owned = Each[WorkerId]("own")
     """ZSET: id of a running job of the worker -> random epoch of its claim.
 
@@ -110,6 +118,11 @@ class Keys:
     """
     apis = Single("apis")
     """ZSET: API process -> pool time in ms of its last report. Removed after a day without one."""
+    processes = Single("processes")
+    """ZSET: `front_end` or `control` and the id of a process -> pool time in ms of its last report.
+
+    Sweeps remove a process after a minute without a report, and record an incident.
+    """
     abandoned = Single("abandoned")
     """ZSET: unfinished job without clients -> pool time in ms at which it is cancelled."""
     ended = Single("ended")
@@ -118,6 +131,28 @@ class Keys:
     """ZSET: tenant -> memory in bytes that its ended jobs need."""
     jobs = Each[str]("jobs")
     """ZSET: job of the tenant -> Unix time in ms of its enqueueing. Sweeps remove expired jobs."""
+    all_jobs = Single("jobs")
+    """ZSET: the members of all sets `jobs:TENANT`, with the same scores."""
+    record = Each[JobId]("record")
+    """STRING: JSON record of a job that ended without an answer, without its prompt.
+
+    It has metadata, reason and timeline. Expires `unanswered_days` after the end of the job.
+    """
+    unanswered = Single("unanswered")
+    """ZSET: id and fields of a record, separated by tabs -> Unix time in ms of its enqueueing.
+
+    The fields are state, model, version, error code, bytes of memory and tenant. Sweeps remove
+    expired records.
+    """
+    unanswered_of = Each[str]("unanswered")
+    """ZSET: the members of `unanswered` with one tenant, with the same scores."""
+    unanswered_bytes = Single("unansweredbytes")
+    """ZSET: tenant -> memory in bytes that the records of its unanswered jobs need."""
+    wide = Single("wide")
+    """HASH: unfinished job with more than one sequence -> number of its sequences.
+
+    A field is deleted when its job ends.
+    """
     idempotency = Each[[str, str]]("idem")
     """STRING: job of the first request with an idempotency key, and digest of its body.
 
@@ -151,7 +186,8 @@ class Keys:
 
     Times are in ms. The field `published` is the number of the last publication; the first has the
     number 1. The field `served` has the totals of the last heartbeat. The field `stalled` is set
-    while the worker's engine seems to hang. Expires a minute after the last heartbeat.
+    while the worker's engine seems to hang. The field `mode` is set while the worker gets no jobs:
+    to `paused` or `draining`. Expires a minute after the last heartbeat.
     """
     residents = Each[WorkerId]("has")
     """SET: versions that the worker holds. Deleted after the worker has left or died."""
@@ -176,36 +212,47 @@ class Keys:
     counters = Single("cnt")
     """HASH: counters of the pool. Never deleted.
 
-    - Totals: jobs by final state, `retried` and `released` jobs, `workers_lost`, and
-      `forgotten` versions.
-    - Current values: number of `waiting` jobs, `bytes` of unfinished requests, and the memory in
-      bytes that the `kept` ended jobs need, with its limit, `retain_bytes`.
-    - Fair queueing: virtual time (`vtime`), virtual time of preemptible jobs
+    - Totals: number of jobs in each final state (the field is the state's name), of jobs that
+      failed because of their requests (`failed_client`), of retried jobs (`retried`), of released
+      jobs (`released`), of lost workers (`workers_lost`), of records that were deleted for lack of
+      memory (`unanswered_dropped`), and of forgotten versions (`forgotten`).
+    - Current values: number of waiting jobs (`waiting`), size of unfinished requests in bytes
+      (`bytes`), memory that kept jobs need, in bytes (`kept`), and limit of this memory
+      (`retain_bytes`). A kept job is an ended job that is still stored. Memory that the records of
+      unanswered jobs need, in bytes (`unanswered`), and its limits (`unanswered_bytes`,
+      `unanswered_days`).
+    - Fair queueing: virtual time of jobs that aren't preemptible (`vtime`), of preemptible jobs
       (`preemptible_vtime`) and of turns of batches (`turns_vtime`), and number of jobs enqueued so
       far (`arrivals`).
-    - Moving average of the time from the claim of a job to its answer, in ms: `run_ms`. Moving
-      average of the answered jobs per second (`rate`), as of the time `rated`.
+    - Moving averages: time from a job's claim to the answer, in ms (`run_ms`), and number of
+      answered jobs per second (`rate`), with the time of the last update (`rated`).
     - Redis' memory: time of the last check (`memory_ms`), whether too much memory was in use
       (`memory_high`), and the limit (`max_memory`).
     - Number of previous versions that adapters keep (`keep_versions`).
     - Number of days for which the ledger is kept (`usage_days`).
     - Revision of the registry (`registry`): the time of its last change.
     - Maximum number of sequences of the last worker that has joined (`slots`).
-    - Time of the last sample of the history (`sampled`).
+    - Time of the last sample of the history (`sampled`). End of the last outage of Redis that a
+      process has reported (`outage_ms`), and Redis' `run_id`.
     - Clock: time of the last sweep (`swept`), and how far pool time lags behind Redis' clock
-      (`lag`). A gap between two sweeps increases the lag if the gap is longer than `stall_ms`.
-      `resumed` is the time of the first sweep after the last such gap, or after the clock last
-      jumped by more than `stall_ms`.
+      (`lag`). A gap between two sweeps increases the lag if the gap is longer than a limit
+      (`stall_ms`). The field `resumed` has the time of the first sweep after the last such gap, or
+      after the clock last jumped by more than the limit.
     """
     served = Single("served")
     """HASH: totals of all workers: output `tokens`, and first tokens by bucket. Never deleted.
 
-    Heartbeats add to them. The buckets are `first_0`, `first_1`, and so on.
+    Heartbeats add to the totals. The fields of the buckets are `first_0`, `first_1`, and so on.
     """
     history = Single("history")
     """LIST: the newest 300 samples of the pool's totals, newest first, about one per second.
 
     Sweeps add the samples. Expires ten minutes after the last sample.
+    """
+    long_history = Each[int]("history")
+    """LIST: as `history`, with longer steps. The name is the step in milliseconds.
+
+    Expires after 600 steps without a sample.
     """
     incidents = Single("incidents")
     """STREAM: about the 200 newest incidents, such as the loss of a worker. Never deleted."""
@@ -250,6 +297,11 @@ class Keys:
     """STRING: exists while a worker loads a pinned version. Expires after half a minute."""
     changes = Single("changes")
     """STREAM: audit log, about 10,000 newest changes of adapters and API keys. Never deleted."""
+    paused = Single("paused")
+    """HASH: author of a pause (`by`), and its begin as Unix time in ms (`since`).
+
+    While the key exists, workers get no jobs. Deleted when a client lets the pool continue.
+    """
     shadows = Single("shadows")
     """ZSET: ids of a job and of the shadow's copy of it -> Unix time in ms of the copying.
 
@@ -277,6 +329,8 @@ class Keys:
     """STRING: an `Inspection`. Deleted when a worker takes it. Expires after a minute."""
     findings = Each[InspectionId]("found")
     """LIST: confirmation and `Findings` of an inspection. Expires a minute after the last entry."""
+    starting = Single("starting")
+    """STRING: `StartStep` of the worker that reported last while it starts. Expires after 10 s."""
     staging = Each[str]("staging")
     """STRING: `Staging` of an adapter that a worker fetches from a URL.
 
@@ -288,6 +342,8 @@ class Keys:
     Deleted when the adapter is registered. The word expires after ten seconds unless the front
     end renews it. An error expires after half a minute.
     """
+    failed_load = Each[AdapterVersion]("failedload")
+    """STRING: worker that couldn't load the version. Expires a minute after the incident."""
     calls = Single("calls")
     """LIST: waiting calls for tokenization, oldest first. Expires half a minute after the last
     call."""
@@ -298,7 +354,8 @@ class Keys:
     upload = Each[UploadId]("upload")
     """HASH: files of an adapter that a client has sent, in pieces of at most 1 MiB.
 
-    Expires unless a version is made from it. In that case, it is deleted together with the version.
+    Expires unless a version is made from the upload. In that case, the key is deleted together
+    with the version.
     """
     uploads_of = Each[str]("uploads")
     """ZSET: upload of the tenant -> its bytes.
@@ -308,13 +365,13 @@ class Keys:
     file = Each[FileId]("file")
     """HASH: tenant, charged bytes, name, purpose, size and times of a file.
 
-    During the upload, it has only the tenant and the charged bytes. When the file is deleted, these
-    two stay, with the field `deleted`, until the content is deleted. Then the key is deleted.
+    During the upload, the key has only the tenant and the charged bytes. When the file is deleted,
+    these two stay, with the field `deleted`, until the content is deleted. Then the key is deleted.
     """
     files = Single("files")
     """ZSET: file in the file store -> Unix time in ms from which its content is deleted.
 
-    It has every file with a record, also those that are being uploaded.
+    The set has every file with a record, even while the file is being uploaded.
     """
     files_of = Each[str]("files")
     """ZSET: file of the tenant -> Unix time in ms of its upload."""
@@ -373,7 +430,12 @@ class Keys:
     access_keys = Single("keys")
     """ZSET: id of a stored API key -> Unix time in ms at which it was created. Never deleted.
 
-    Front ends require API keys as soon as this set exists.
+    Front ends require API keys as soon as this set exists, unless `keysopen` exists.
+    """
+    access_open = Single("keysopen")
+    """STRING: Unix time in ms at which all API keys were revoked and the pool was opened again.
+
+    Deleted when the next key is created.
     """
     access_key = Each[str]("key")
     """HASH: digest of a stored API key, its tenant, rights, limits and times. Never deleted.

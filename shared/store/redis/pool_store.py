@@ -18,10 +18,10 @@ class PoolStore:
         self._scripts = Scripts(redis, keys)
 
     async def _take_first(self, key: str, timeout_s: float, *more: str) -> bytes | None:
-        """Remove and return the first item of a list, or of the first of several that has one.
+        """Remove and return the first item of the first list that isn't empty.
 
-        If all are empty, wait for an item up to `timeout_s` seconds, at most two. Return None
-        if none arrives.
+        If all lists are empty, wait up to `timeout_s` seconds for an item, but at most two seconds.
+        Return None if no item arrives.
         """
         taken = await self._redis.blpop(  # type: ignore[misc]
             [key, *more],

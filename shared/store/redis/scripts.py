@@ -22,6 +22,8 @@ PARTS = {
     "spread": {"claim", "shrink"},
     "give_back": {"release", "hand_over"},
     "key_limits": {"enqueue"},
+    "records": {"enqueue", "erase", "drop_unanswered"},
+    "retrying": {"enqueue"},
     "cancelling": {"cancel", "abandon", "expire"},
     "following": {"attach", "abandon"},
     "forgetting": {"commit_lines", "erase", "retain"},
@@ -29,11 +31,13 @@ PARTS = {
     "file_account": {"reserve_file", "store_file", "forget_file"},
     "audit_log": {
         *("add_adapter", "unload_adapter", "rollback_adapter", "set_base", "release_quarantine"),
-        *("set_candidate", "end_candidate", "set_pin"),
+        *("set_candidate", "end_candidate", "set_pin", "set_pause"),
+        *("set_adapter_pause", "set_mode"),
     },
+    "adapter_pauses": {"set_adapter_pause", "unload_adapter", "set_base"},
     "versions": {
         *("add_adapter", "unload_adapter", "rollback_adapter", "set_base"),
-        *("set_candidate", "end_candidate", "set_pin"),
+        *("set_candidate", "end_candidate", "set_pin", "set_adapter_pause"),
     },
 }
 """For each Lua file that only some scripts include, the names of these scripts."""
@@ -41,7 +45,7 @@ MAX_SENT = 64
 """Number of each worker's last publications that Redis keeps."""
 CONSTANTS = {"PROTOCOL_VERSION": PROTOCOL_VERSION, "MAX_SENT": MAX_SENT}
 """Constants that every script begins with, so that Lua and Python have the same values."""
-ALWAYS = "capabilities", "accounting", "common"
+ALWAYS = "capabilities", "accounting", "timeline", "unanswered", "common"
 """Lua files that every script includes, in this order."""
 
 Arg = str | bytes | int

@@ -41,7 +41,7 @@ class Sentinels:
     addresses: list[Address]
     service: str
     credentials: dict[str, Any]
-    """User and password of the Redis service. The Sentinels may also need them."""
+    """User and password for the Redis service. Sentinels may need the same user and password."""
     connection_class: type[Connection]
     options: dict[str, Any]
     """Options of connections to the Sentinels."""
@@ -213,7 +213,7 @@ def _address(host: str) -> Address:
 
 
 def _sentinel_options(options: dict[str, Any]) -> dict[str, Any]:
-    """Derive the options for connections to Sentinels from the options for the master."""
+    """Return the options of connections to Sentinels, derived from options for the master."""
     shared = {name: value for name, value in options.items() if name.startswith("ssl_")}
     limits = {"socket_connect_timeout": ASK_TIMEOUT_S, "socket_timeout": ASK_TIMEOUT_S}
     return {**shared, **limits, "lib_name": None, "lib_version": None}

@@ -23,6 +23,8 @@ class VersionActivity:
     is_current: bool
     """Whether new requests for the version's name use it."""
     is_base: bool
+    is_paused: bool
+    """Whether the jobs of the adapter wait until it is resumed."""
     waiting: int
     running: int
     next_waited_ms: int | None
@@ -71,6 +73,8 @@ class ActivityView(PoolStore):
         """
         backlogs = {backlog.version: backlog for backlog in await self._views.backlogs()}
         registered = await self._registered()
+        raw = await self._redis.hkeys(self._keys.paused_adapters)  # type: ignore[misc]
+        paused = {name.decode() for name in raw}
         busy = [each for each in dict.fromkeys((*backlogs, *active)) if each != base][:MAX_VERSIONS]
         names = dict.fromkeys((*(name_of(version) for version in busy), *registered))
         current = await self._current(islice(names, MAX_VERSIONS))
@@ -82,6 +86,7 @@ class ActivityView(PoolStore):
                 VersionActivity(
                     version=version,
                     is_base=version == base,
+                    is_paused=name_of(version) in paused,
                     is_current=version == base or current.get(name_of(version)) == version,
                     waiting=backlog.waiting if (backlog := backlogs.get(version)) else 0,
                     next_waited_ms=backlog.next_waited_ms if backlog else None,

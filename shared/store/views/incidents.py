@@ -1,4 +1,4 @@
-"""Incidents of a pool: changes of its workers and adapters that operators should see.
+"""Incidents of a pool: changes of its processes and adapters that operators should see.
 
 The scripts that make the changes record them, so all front ends show the same incidents.
 """
@@ -23,6 +23,11 @@ class Incident:
     job: JobId | None = None
     num_jobs: int | None = None
     """Number of jobs that the worker owned; None if the incident isn't about a worker's end."""
+    process: str | None = None
+    """Id of the front end or control process."""
+    reason: str | None = None
+    at_ms: int | None = None
+    """Unix time in milliseconds; None if the incident was recorded when it happened."""
 
     @property
     def order(self) -> tuple[int, int]:
@@ -33,7 +38,7 @@ class Incident:
     @property
     def time_s(self) -> float:
         """Unix time of the incident in seconds."""
-        return self.order[0] / 1000
+        return (self.order[0] if self.at_ms is None else self.at_ms) / 1000
 
 
 class IncidentsView(PoolStore):
@@ -53,4 +58,7 @@ def _incident(entry: str, fields: dict[str, str]) -> Incident:
         version=AdapterVersion(fields["version"]) if "version" in fields else None,
         job=JobId(fields["job"]) if "job" in fields else None,
         num_jobs=int(fields["jobs"]) if "jobs" in fields else None,
+        process=fields.get("process"),
+        reason=fields.get("reason"),
+        at_ms=int(fields["at"]) if "at" in fields else None,
     )

@@ -1,4 +1,7 @@
-"""Estimates the memory of a pool's Redis keys by kind: the word after the pool's prefix."""
+"""Estimates the memory of a pool's Redis keys by kind.
+
+The kind of a key is the word after the pool's prefix in the key's name.
+"""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -10,7 +13,7 @@ NUM_SAMPLED = 200
 NUM_FIELDS = 64
 """Maximum number of fields or entries of a key that Redis measures to estimate its size."""
 OTHER = "other"
-"""Kind under which the bytes of all kinds that this release doesn't know are added up."""
+"""Kind under which the bytes of keys are counted whose kinds this release doesn't know."""
 
 
 async def estimate_key_bytes(redis: Redis, keys: Keys) -> dict[str, int]:
@@ -37,7 +40,7 @@ async def estimate_key_bytes(redis: Redis, keys: Keys) -> dict[str, int]:
 
 
 def key_kinds() -> dict[str, bool]:
-    """Map each kind of key to whether a pool has exactly one key of that kind."""
+    """Return, for each kind of key, whether a pool has exactly one key of this kind."""
     kinds = [each for each in vars(Keys).values() if isinstance(each, Single | Each)]
     return {each.kind: isinstance(each, Single) for each in kinds}
 

@@ -1,22 +1,26 @@
 """Read-only views of a pool's jobs, workers and counts, read with short commands."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from shared.protocol.codec import decode_result, decode_worker_info
-from shared.protocol.ids import AdapterVersion, JobId, WorkerId, name_of
+from shared.protocol.ids import AdapterVersion, JobId, WorkerId, worker_name
 from shared.protocol.jobs import UNFINISHED, JobState
 from shared.protocol.results import Result
-from shared.protocol.workers import WorkerInfo
-from shared.store.redis.connection import Pipeline, ResponseError, chunks, unix_ms
+from shared.protocol.workers import WorkerInfo, WorkerMode
+from shared.store.redis.connection import Pipeline, ResponseError, unix_ms
 from shared.store.redis.pool_store import PoolStore
-from shared.store.views.job_view import JOB_FIELDS, WITH_REQUEST, JobPage, JobView, job_view
+from shared.store.views.job_view import (
+    JOB_FIELDS,
+    WITH_REQUEST,
+    JobView,
+    job_view,
+    view_of_record,
+)
 from shared.store.views.key_memory import estimate_key_bytes
 
-MAX_LOOKED = 2000
-"""Maximum number of jobs that one call of `PoolViews.jobs` reads."""
 RATE_S = 30.0
 """Averaging period of the rate of answered jobs in seconds, as in `common.lua`."""
 MIN_RATE = 1e-3
@@ -47,6 +51,12 @@ class WorkerView:
     """Versions that the worker holds, sorted."""
     running: int
     """Number of jobs that the worker owns."""
+    mode: WorkerMode = WorkerMode.SERVING
+
+    @property
+    def name(self) -> str:
+        """Short name of the worker, which no other worker of the pool has."""
+        return worker_name(self.id)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +73,12 @@ class QueueCounts:
     """Number of times that a live worker released a job."""
     workers_lost: int
     """Number of workers that were declared dead."""
+    failed_client: int = 0
+    """Number of failed jobs whose requests were at fault: the error's status is below 500."""
+    records_dropped: int = 0
+    """Number of records of unanswered jobs that were deleted early for lack of memory."""
+    more_sequences: int = 0
+    """Number of sequences of unfinished jobs beyond the first of each job."""
     running: int = 0
     """Number of claimed jobs, including jobs of lost workers that aren't requeued yet."""
     slots_per_worker: int = 0
@@ -96,7 +112,14 @@ class PoolViews(PoolStore):
 
     async def job(self, job_id: JobId) -> JobView | None:
         """Return a job, or None if the job is unknown or its record has expired."""
-        return (await self._read_jobs([job_id], WITH_REQUEST))[0]
+        return (await self.read_jobs([job_id], WITH_REQUEST))[0]
+
+    async def job_or_record(self, job_id: JobId) -> JobView | None:
+        """Return a job, or its record if it ended without an answer and its data has expired."""
+        if view := await self.job(job_id):
+            return view
+        raw = await self._redis.get(self._keys.record(job_id))
+        return view_of_record(raw) if raw is not None else None
 
     async def job_and_result(self, job_id: JobId) -> tuple[JobView | None, Result | None]:
         """Return a job and its result. Each is None if it is unknown or has expired.
@@ -110,47 +133,6 @@ class PoolViews(PoolStore):
         raw, *replies = await pipe.execute()
         (view,) = await self._job_views([job_id], replies, WITH_REQUEST)
         return view, decode_result(raw) if raw is not None else None
-
-    async def jobs(
-        self,
-        tenant: str,
-        *,
-        limit: int,
-        after: JobId | None = None,
-        states: frozenset[JobState] | None = None,
-        model: str | None = None,
-        allows: Callable[[str], bool] = lambda _: True,
-    ) -> JobPage | None:
-        """Return up to `limit` jobs of a tenant, or None if the tenant has no job `after`.
-
-        The page begins after the job `after`, or with the newest job. The record of `after` may
-        have expired, if the tenant's index still lists the job. A page may be short or even empty
-        although more jobs follow, because a call reads at most `MAX_LOOKED` jobs. `allows` returns
-        whether jobs of the model with a given name may be returned.
-        """
-        index, first = self._keys.jobs(tenant), 0
-        if after is not None:
-            rank = await self._redis.zrevrank(index, after)
-            if rank is None:
-                return None
-            first = rank + 1
-        # One read returns all ids, since ranks change when jobs arrive or expire.
-        raw = await self._redis.zrevrange(index, first, first + MAX_LOOKED)
-        ids = [JobId(each.decode()) for each in raw[:MAX_LOOKED]]
-        found: list[JobView] = []
-        for some in chunks(ids):
-            views = await self._read_jobs(some)
-            found += [
-                view
-                for view in views
-                if view and _matches(view, states, model) and allows(name_of(view.version))
-            ]
-            if len(found) > limit:
-                jobs = found[:limit]
-                return JobPage(jobs=jobs, last_id=jobs[-1].id, has_more=True)
-        if len(raw) > MAX_LOOKED:
-            return JobPage(jobs=found, last_id=ids[-1], has_more=True)
-        return JobPage(jobs=found, last_id=found[-1].id if found else None)
 
     async def wait(self, job_id: JobId) -> Wait | None:
         """Return the place of a waiting job, or None if the job doesn't wait."""
@@ -179,7 +161,7 @@ class PoolViews(PoolStore):
         ids = [WorkerId(raw.decode()) for raw, _ in leases]
         pipe = self._redis.pipeline(transaction=False)
         for wid in ids:
-            pipe.hget(self._keys.worker(wid), "info")
+            pipe.hmget(self._keys.worker(wid), ["info", "mode"])
             pipe.smembers(self._keys.residents(wid))
             pipe.zcard(self._keys.owned(wid))
         flat = await pipe.execute()
@@ -190,8 +172,9 @@ class PoolViews(PoolStore):
                 info=decode_worker_info(info),
                 residents=tuple(AdapterVersion(v) for v in sorted(r.decode() for r in residents)),
                 running=running,
+                mode=WorkerMode((mode or b"").decode()),
             )
-            for wid, (_, lease), info, residents, running in zip(
+            for wid, (_, lease), (info, mode), residents, running in zip(
                 ids, leases, flat[::3], flat[1::3], flat[2::3], strict=True
             )
             if info is not None
@@ -204,13 +187,17 @@ class PoolViews(PoolStore):
         versions = await self._ready()
         pipe = self._redis.pipeline(transaction=False)
         pipe.zcard(self._keys.due)
+        pipe.hvals(self._keys.wide)
         for version in versions:
             pipe.zcard(self._keys.queue(version))
-        unfinished, *sizes = await pipe.execute()
+        unfinished, wide, *sizes = await pipe.execute()
         waiting = int(counters.get(b"waiting", 0))
         return QueueCounts(
             waiting=waiting,
             running=max(0, unfinished - waiting),
+            more_sequences=sum(int(sequences) - 1 for sequences in wide),
+            failed_client=int(counters.get(b"failed_client", 0)),
+            records_dropped=int(counters.get(b"unanswered_dropped", 0)),
             slots_per_worker=int(counters.get(b"slots", 0)),
             totals={state: int(counters.get(state.encode(), 0)) for state in _FINAL},
             waiting_by_version={v: n for v, n in zip(versions, sizes, strict=True) if n},
@@ -250,7 +237,8 @@ class PoolViews(PoolStore):
         return int(raw) if raw is not None else None
 
     async def _ready(self) -> list[AdapterVersion]:
-        names = await self._redis.zrange(self._keys.ready, 0, -1)
+        """Return the versions with waiting jobs, also those of paused adapters."""
+        names = await self._redis.zunion([self._keys.ready, self._keys.held])
         return [AdapterVersion(raw.decode()) for raw in names]
 
     async def _bytes_by_kind(self) -> Mapping[str, int]:
@@ -259,9 +247,10 @@ class PoolViews(PoolStore):
         except ResponseError:  # some hosted services forbid MEMORY USAGE or RANDOMKEY
             return {}
 
-    async def _read_jobs(
+    async def read_jobs(
         self, ids: Sequence[JobId], names: Sequence[str] = JOB_FIELDS
     ) -> list[JobView | None]:
+        """Return jobs in the order of their `ids`. Each is None if it is unknown or has expired."""
         pipe = self._redis.pipeline(transaction=False)
         self._ask_for_jobs(pipe, ids, names)
         return await self._job_views(ids, await pipe.execute(), names)
@@ -292,7 +281,3 @@ class PoolViews(PoolStore):
 
 
 _FINAL = tuple(state for state in JobState if state not in UNFINISHED)
-
-
-def _matches(view: JobView, states: frozenset[JobState] | None, model: str | None) -> bool:
-    return (states is None or view.state in states) and model in (None, view.model)

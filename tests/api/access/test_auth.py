@@ -203,7 +203,8 @@ def lorikeet(redis_url: str, pool: str, *words: str) -> str:
 async def test_only_the_output_of_its_creation_has_the_secret(
     redis_url: str, pool: str, worker: ScriptedWorker, redis: Redis, keys: Keys
 ) -> None:
-    created = await asyncio.to_thread(lorikeet, redis_url, pool, "keys", "create", "--tenant", "r")
+    words = ("keys", "create", "--tenant", "r", "--scopes", "inference", "--allow-lockout", "--yes")
+    created = await asyncio.to_thread(lorikeet, redis_url, pool, *words)
     secret = created.strip()
     part = secret.split("-", 2)[2]
     assert len(part) == 43

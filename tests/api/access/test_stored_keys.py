@@ -3,8 +3,10 @@
 import asyncio
 import itertools
 import time
+from datetime import UTC, datetime
 from typing import Any
 
+import anthropic
 import httpx
 import pytest
 from adapter_readers import Reader
@@ -132,6 +134,11 @@ NAMED = [
     ("POST", "/v1/responses/input_tokens", {"model": "extract", "input": "hi"}),
     ("POST", "/v1/messages", {**BODY, "max_tokens": 4}),
     ("POST", "/v1/messages/count_tokens", BODY),
+    ("POST", "/api/chat", BODY),
+    ("POST", "/api/generate", {"model": "extract", "prompt": "hi"}),
+    ("POST", "/api/embed", {"model": "extract", "input": "hi"}),
+    ("POST", "/api/embeddings", {"model": "extract", "prompt": "hi"}),
+    *(("POST", f"/api/{name}", {"model": "extract"}) for name in ("chat", "show", "pull")),
     ("POST", "/tokenize", {"model": "extract", "prompt": "hi"}),
     ("POST", "/detokenize", {"model": "extract", "tokens": [1]}),
     ("GET", "/v1/models/extract", None),
@@ -186,6 +193,25 @@ async def test_answers_state_the_limits_and_what_is_left_of_them(
     # The first answer was charged with the five tokens of its usage, the second still is with 100.
     assert 880 < int(headers["x-ratelimit-remaining-tokens"]) < 900
     assert headers["x-ratelimit-reset-tokens"].endswith("s")
+
+
+async def test_answers_of_anthropics_api_have_its_headers(
+    http: httpx.AsyncClient, worker: ScriptedWorker, store: KeyStore
+) -> None:
+    secret, _ = await new_key(store, requests_per_day=10, tokens_per_day=1000)
+    message = {"model": BODY["model"], "max_tokens": 100, "messages": BODY["messages"]}
+    async with anthropic.AsyncAnthropic(api_key=secret, base_url=str(http.base_url)) as client:
+        sent = client.messages.with_raw_response.create(**message)
+        reply, _ = await worker.serve(sent)
+        headers, parsed = reply.headers, await reply.parse()
+    assert parsed._request_id == headers["x-request-id"] == headers["request-id"]
+    assert headers["anthropic-ratelimit-requests-limit"] == "10"
+    assert headers["anthropic-ratelimit-requests-remaining"] == "9"
+    assert headers["anthropic-ratelimit-tokens-limit"] == "1000"
+    reset = datetime.fromisoformat(headers["anthropic-ratelimit-tokens-reset"])
+    assert reset > datetime.now(UTC)
+    chat, _ = await worker.serve(http.post(CHAT, json=BODY, headers=bearer(secret)))
+    assert not any(name.startswith("anthropic-") for name in chat.headers)
 
 
 async def test_a_request_that_no_window_can_hold_says_so_and_is_not_retried(

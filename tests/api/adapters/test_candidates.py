@@ -14,11 +14,13 @@ from queue_support import eventually
 from ops.control.shadow_comparison import ShadowComparison
 from shared.protocol.access.rights import Scope
 from shared.protocol.ids import AdapterVersion
+from shared.protocol.job_filter import JobFilter
 from shared.protocol.jobs import ClaimedJob, JobState
 from shared.store.access.key_store import KeyStore
 from shared.store.adapters.candidates import SHADOW_TENANT
 from shared.store.redis.connection import Redis
 from shared.store.redis.keys import Keys
+from shared.store.views.job_lists import JobLists
 from shared.store.views.pool_views import PoolViews
 
 NAME, CURRENT = ADAPTER.name, ADAPTER.version
@@ -207,8 +209,8 @@ async def test_batches_embeddings_and_repeated_requests_have_no_copies(
     await eventually(num_copies)
     await asyncio.sleep(0.2)  # further copies would be enqueued by now
     assert await num_copies() == 1
-    views = PoolViews(redis, keys)
-    page = await views.jobs(SHADOW_TENANT, limit=10)
+    lists = JobLists(redis, keys, PoolViews(redis, keys))
+    page = await lists.page(JobFilter(tenant=SHADOW_TENANT), limit=10)
     assert page is not None
     assert [job.state for job in page.jobs] == [JobState.QUEUED]
 

@@ -121,6 +121,11 @@ async def test_every_api_looks_unknown_names_up(http: httpx.AsyncClient, finder:
         "/v1/responses/input_tokens": {"input": "x"},
         "/v1/embeddings": {"input": "x"},
         "/tokenize": {"prompt": "x"},
+        "/api/chat": chat,
+        "/api/generate": {},
+        "/api/embed": {"input": "x"},
+        "/api/embeddings": {"prompt": "x"},
+        "/api/pull": {},
     }
     finder.find = answers(ErrorCode.SOURCE_NOT_FOUND)
     for number, (path, body) in enumerate(bodies.items()):
@@ -219,8 +224,10 @@ async def test_names_of_one_tenant_neither_displace_nor_delay_those_of_another(
     red = [begin("red", f"name-{number}") for number in range(3)]
     await until(lambda: lookups._num_running["red"] == 3)
     assert error_of(await begin("red", "one-more"))[:2] == (429, "queue_full")
-    blue = [begin("blue", "mine"), begin("blue", "name-2")]
-    await until(lambda: lookups._num_running["blue"] == 2)
+    blue = []
+    for number, name in enumerate(["mine", "name-2"], start=1):
+        blue.append(begin("blue", name))
+        await until(lambda number=number: lookups._num_running["blue"] == number)
     go.set()
     replies = await asyncio.gather(*red, *blue)
     assert {reply.status_code for reply in replies} <= {200, 202}

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import cast
 from unittest.mock import Mock
 
@@ -11,6 +12,7 @@ from queue_support import API, LIMITS, eventually, make_job
 from structlog.testing import capture_logs
 
 from api.answers.parts import Following
+from api.app import create_app
 from api.follow import cancel_queue, presence
 from api.follow.cancel_queue import CancelQueue
 from api.follow.presence import Presence
@@ -19,9 +21,11 @@ from shared.errors import ErrorCode, JobError, RedisUnavailable
 from shared.protocol.events import Admitted, End, Event, Retry, Tokens
 from shared.protocol.ids import ApiId, JobId
 from shared.protocol.jobs import JobState
+from shared.settings import ApiSettings
 from shared.store.jobs.queue import Queue
 from shared.store.jobs.sweep import RETURN_MS
 from shared.store.jobs.token_streams import ReplyReader
+from shared.store.processes import Processes
 from shared.store.redis.connection import Redis
 from shared.store.redis.keys import Keys
 
@@ -112,11 +116,12 @@ DAY_MS = 86_400_000
 
 @pytest.fixture
 async def running(
-    queue: Queue, hub: ReplyHub, monkeypatch: pytest.MonkeyPatch
+    queue: Queue, hub: ReplyHub, redis: Redis, keys: Keys, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Presence]:
     monkeypatch.setattr(presence, "BEAT_S", 0.01)
+    monkeypatch.setattr(presence, "AWAY_S", 0.01)
     cancels = CancelQueue(queue, hub, API, grace_ms=0)
-    one = Presence(queue, hub, cancels, API)
+    one = Presence(queue, hub, cancels, Processes(redis, keys), API)
     tasks = [asyncio.create_task(loop.run()) for loop in (one, cancels)]
     yield one
     for task in tasks:
@@ -127,6 +132,20 @@ async def test_a_running_front_end_reports_that_it_is_alive(
     server: RunningApp, redis: Redis, keys: Keys
 ) -> None:
     assert await eventually(lambda: redis.zscore(keys.apis, server.pool.part(Following).api_id))
+
+
+async def test_only_an_app_of_its_own_process_reports_incidents(
+    settings: ApiSettings, redis: Redis, keys: Keys
+) -> None:
+    for is_internal, num_processes in ((True, 0), (False, 1)):
+        app = create_app(settings, is_internal=is_internal)
+        async with app.router.lifespan_context(app):
+            await eventually(partial(has_entries, redis, keys.apis, 2 - is_internal))
+            assert await redis.zcard(keys.processes) == num_processes
+
+
+async def has_entries(redis: Redis, key: str, number: int) -> bool:
+    return await redis.zcard(key) == number
 
 
 async def test_a_front_end_that_counted_as_dead_is_attached_to_its_jobs_again(
@@ -156,7 +175,7 @@ async def test_reports_go_on_after_an_outage_of_redis(
 ) -> None:
     num_failures = 0
 
-    async def fail(api: ApiId) -> bool:
+    async def fail(api: ApiId, *, is_internal: bool) -> bool:
         nonlocal num_failures
         num_failures += 1
         raise RedisUnavailable("scripted")

@@ -21,6 +21,8 @@ from pydantic import BaseModel
 from api.app import create_app
 from api.openapi.document import MANAGEMENT_REQUESTS, REQUESTS, TOKENIZER_REQUESTS
 from api.schema.batches import CreateBatchRequest
+from api.schema.generate import GenerateRequest
+from api.schema.job_actions import JobActionRequest
 from shared.settings import ApiSettings
 from shared.store.adapters.registry import Registry
 
@@ -169,7 +171,10 @@ async def test_an_expensive_body_delays_nobody_and_takes_little_memory(
         assert front_end.memory("VmHWM") - before < MAX_GROWTH_BYTES, name
 
 
-MODELS = (*REQUESTS, *TOKENIZER_REQUESTS, *MANAGEMENT_REQUESTS, CreateBatchRequest)
+MODELS = (
+    *(*REQUESTS, GenerateRequest, *TOKENIZER_REQUESTS, *MANAGEMENT_REQUESTS),
+    *(CreateBatchRequest, JobActionRequest),
+)
 WRAPPERS = ("function-after", "nullable", "default", "model-field")
 
 

@@ -12,7 +12,7 @@ from pydantic import SecretStr
 from raw_client import BODY, CHAT, with_settings
 from structlog.testing import capture_logs
 
-from api.http.canonical_path import canonical_path
+from api.http.canonical_path import WITHOUT_VERSION, canonical_path
 from api.http.errors import anthropic_error_body
 from api.metrics.metrics import Metrics
 from shared.errors import ErrorCode, JobError
@@ -178,6 +178,20 @@ def test_the_root_path_and_trailing_slashes_are_removed(
     path: str, root: str, expected: str
 ) -> None:
     assert canonical_path(path, root) == expected
+
+
+async def test_a_base_url_may_lack_v1_or_have_it_twice(
+    http: httpx.AsyncClient, worker: ScriptedWorker
+) -> None:
+    models = (await http.get("/v1/models")).json()
+    for path in ("/models", "/models/", "/v1/v1/models"):
+        assert (await http.get(path)).json() == models
+    for path in ("/chat/completions", "/v1/v1/chat/completions"):
+        assert (await http.post(path, json={**BODY, "background": True})).status_code == 202
+    for path in WITHOUT_VERSION:
+        assert error_of(await http.delete(path))[0] == 405, path
+    assert error_of(await http.get("/models/nobody"))[:2] == (404, "model_not_found")
+    assert error_of(await http.get("/jobs"))[:2] == (404, "unknown_url")
 
 
 async def test_a_trailing_slash_changes_nothing(

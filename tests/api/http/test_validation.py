@@ -76,7 +76,7 @@ VALUES: dict[tuple[str, str], dict[str, tuple[Any, ...]]] = {
         "top_p": (0, 1.1, NAN),
         "top_k": (-2, 1.5, 2**31),
         "min_p": (-0.1, 1.1),
-        "max_tokens": (0, -1, "5", NAN),
+        "max_tokens": (0, -3, "5", NAN),
         "max_completion_tokens": (0, 10**30),
         "min_tokens": (-1,),
         "n": (0, 129, True),
@@ -112,7 +112,7 @@ VALUES: dict[tuple[str, str], dict[str, tuple[Any, ...]]] = {
         "echo": (1,),
         "logprobs": (6, True),
     },
-    (TEXT, UNSUPPORTED): {"response_format": ({"type": "json_object"},), "messages": ([HI],)},
+    (TEXT, UNSUPPORTED): {"messages": ([HI],)},
 }
 """Bad values of each field, by endpoint and code. The error names the field."""
 

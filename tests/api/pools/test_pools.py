@@ -138,7 +138,8 @@ async def test_a_path_names_a_pool_with_all_routes(
         assert (await http.get(path)).status_code == 200
         rebound = await http.get(path, headers={"Host": "evil.example"})
         assert error_of(rebound)[:2] == (403, "permission_denied")
-    assert f'"{prefix}/static/' in (await http.get(f"{prefix}/")).text
+    page = await http.get(f"{prefix}/", headers={"Accept": "text/html"})
+    assert f'"{prefix}/static/' in page.text
     assert (await http.get("/pools/none/v1/models")).status_code == 404
 
 

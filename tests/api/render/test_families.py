@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import Any
 
 import pytest
-from families import DEEPSEEK, FAMILIES, LLAMA4, MISTRAL, QWEN3, Family
+from families import FAMILIES, LLAMA4, Family
 from hypothesis import given
 from hypothesis import strategies as st
+from jiter import from_json
 from joined_stream import joined_choice, normal
 from rendered_job import spec
 from sse_events import sse_events
@@ -85,13 +87,18 @@ def divisions(text: str) -> Iterable[Sequence[str]]:
         yield (text[:at], text[at:])
 
 
-def checked(family: Family, text: str, finish: FinishReason = STOP) -> dict[str, Any]:
-    """Return the choice of an answer, which must be the same whole and in any pieces."""
+def checked(
+    family: Family, text: str, finish: FinishReason = STOP, *, is_fast: bool = False
+) -> dict[str, Any]:
+    """Return the choice of an answer, which must be the same whole and in any pieces.
+
+    With `is_fast`, the pieces are characters, or the whole text.
+    """
     of = answer_spec(family)
     body = whole(of, text, finish)
     choice = normal(body["choices"][0])
     expected = {**choice, "usage": body["usage"]}
-    for pieces in divisions(text):
+    for pieces in islice(divisions(text), 2 if is_fast else None):
         assert chat_parts(of, pieces, finish) == expected
     return choice
 
@@ -130,8 +137,6 @@ def broken(family: Family) -> dict[str, str]:
     return {
         "unknown tool": nested.replace("get_weather", "get_time"),
         "longer name": nested.replace("get_weather", "get_weather_now"),
-        "only a marker": good[: good.index("get")],
-        "cut in the name": good[: good.index("get") + 2],
         "marker in prose": f"I write {good[: good.index('get')]} for calls.",
     }
 
@@ -155,6 +160,14 @@ def test_a_malformed_call_stays_text(family: Family, text: str, finish: FinishRe
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+def test_the_start_of_a_call_is_text_if_the_model_ends_there(family: Family) -> None:
+    good = written(family.form, [SIMPLE])
+    for text in (good[: good.index("get")], good[: good.index("get") + 2]):
+        message = checked(family, family.answer("Hm.", raw=text))["message"]
+        assert (message["content"], message["tool_calls"]) == (text.lstrip(), None)
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
 def test_a_call_inside_the_thought_is_part_of_it(family: Family) -> None:
     thought = f"I could write {written(family.form, [SIMPLE])} here."
     message = checked(family, family.answer(thought, "No."))["message"]
@@ -164,7 +177,9 @@ def test_a_call_inside_the_thought_is_part_of_it(family: Family) -> None:
     assert (cut["reasoning_content"], cut["content"]) == (thought, None)
 
 
-@pytest.mark.parametrize("view", View)
+@pytest.mark.parametrize(
+    "view", [each for each in View if each is not View.GENERATE]
+)  # its texts are unparsed
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
 def test_a_call_inside_an_answer_that_follows_a_schema_is_text(family: Family, view: View) -> None:
     of = answer_spec(family, view, request={}, is_constrained=True)
@@ -188,42 +203,56 @@ def test_an_answer_with_a_schema_may_call_tools_instead(family: Family) -> None:
             assert (called(choice), choice["message"]["content"]) == ([NESTED, SIMPLE], None)
 
 
-CUT_FAMILIES = (QWEN3, DEEPSEEK, MISTRAL)
-"""Families whose arguments are JSON, so that a stream sends them as they arrive."""
-
-
-@pytest.mark.parametrize("family", CUT_FAMILIES, ids=lambda family: family.name)
-def test_a_call_that_is_cut_off_is_text_in_a_whole_answer_and_partial_in_a_stream(
-    family: Family,
-) -> None:
-    of, good = answer_spec(family), written(family.form, [NESTED])
-    arguments = good[good.index('{"city"') :]
-    for length in range(good.index('{"city"') + 1, good.index("})") + 1):
-        cut = good[:length]
-        text = family.answer("Hm.", raw=cut)
-        message = whole(of, text, LENGTH)["choices"][0]["message"]
-        assert (message["content"], message["tool_calls"]) == (cut, None)
-        for pieces in ((text,), text):
-            parts = chat_parts(of, pieces, LENGTH)
-            (call,) = parts["message"]["tool_calls"]
-            sent = call["function"]["arguments"] + (parts["message"]["content"] or "")
-            assert sent == arguments[: len(sent)] == cut[-len(sent) :]
-            assert parts["finish_reason"] == "length"
-
-
-@pytest.mark.parametrize("view", [View.RESPONSES, View.MESSAGES])
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
-def test_a_call_that_is_cut_off_is_text_in_typed_events(family: Family, view: View) -> None:
-    of = answer_spec(family, view, request={})
+def test_a_call_that_the_token_limit_cuts_is_partial_whole_and_in_a_stream(family: Family) -> None:
     good = written(family.form, [NESTED])
-    cut = good[: good.index("Z") + 3]
-    raw = streamed(of, family.answer("Hm.", raw=cut), LENGTH)
-    deltas = [event.json.get("delta") for event in sse_events(raw) if "delta" in event.data]
-    texts = [d if isinstance(d, str) else d.get("text", "") for d in deltas if d]
-    assert "".join(texts).removeprefix("Hm.") == cut
-    kinds = json.dumps(whole(of, family.answer("Hm.", raw=cut), LENGTH))
-    assert "tool_use" not in kinds
-    assert "function_call" not in kinds
+    name, arguments = called_text(whole(answer_spec(family), family.answer("", raw=good), STOP))
+    for length in range(1, len(good)):
+        choice = checked(family, family.answer("Hm.", raw=good[:length]), LENGTH, is_fast=True)
+        message = choice["message"]
+        assert (message["content"], choice["finish_reason"]) == (None, "length")
+        assert message["reasoning_content"] == "Hm."
+        if message["tool_calls"]:
+            found, start = called_text({"choices": [choice]})
+            assert found == name
+            assert arguments.startswith(start)
+        else:
+            assert "city" not in good[:length]
+
+
+def called_text(body: dict[str, Any]) -> tuple[str, str]:
+    """Return the name and the arguments of the only call."""
+    (call,) = body["choices"][0]["message"]["tool_calls"]
+    return call["function"]["name"], call["function"]["arguments"]
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+def test_all_apis_report_the_same_part_of_a_cut_call(family: Family) -> None:
+    good = written(family.form, [NESTED])
+    _, arguments = called_text(whole(answer_spec(family), good, STOP))
+    for length in range(1, len(good), 7):
+        text = family.answer("Hm.", raw=good[:length])
+        chat = whole(answer_spec(family), text, LENGTH)["choices"][0]["message"]
+        calls = [call["function"]["arguments"] for call in chat["tool_calls"] or ()]
+        of = answer_spec(family, View.RESPONSES, request={})
+        response = whole(of, text, LENGTH)
+        items = [item for item in response["output"] if item["type"] == "function_call"]
+        assert [item["arguments"] for item in items] == calls
+        for item in items:
+            is_whole = item["arguments"] == arguments
+            assert item["status"] == ("completed" if is_whole else "incomplete")
+        assert response["status"] == "incomplete"
+        streamed_response = sse_events(streamed(of, text, LENGTH))[-1].json["response"]
+        assert streamed_response == response
+        of = answer_spec(family, View.MESSAGES, request={})
+        message = whole(of, text, LENGTH)
+        inputs = [block["input"] for block in message["content"] if block["type"] == "tool_use"]
+        assert inputs == [from_json((call or "{}").encode(), partial_mode=True) for call in calls]
+        assert message["stop_reason"] == "max_tokens"
+        events = [event.json for event in sse_events(streamed(of, text, LENGTH))]
+        deltas = [event["delta"] for event in events if event["type"] == "content_block_delta"]
+        parts = [delta["partial_json"] for delta in deltas if "partial_json" in delta]
+        assert "".join(parts) == "".join(calls)
 
 
 FRAGMENTS = (

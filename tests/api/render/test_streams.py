@@ -18,6 +18,8 @@ from api.render.catch_up import Misplaced
 from api.render.stream_writer import DONE, StreamWriter
 from shared.errors import ErrorCode, JobError, JobFailed
 from shared.protocol.answers import AnswerSpec
+from shared.protocol.events import Admitted
+from shared.protocol.ids import JobId
 from shared.protocol.jobs import Endpoint, View
 from shared.protocol.logprobs import PositionLogprobs, TokenLogprob
 from shared.protocol.results import FinishReason, Usage
@@ -36,6 +38,8 @@ FRAGMENTS = (
     '<tool_call>\n{"name": "add", "arguments": {"a": [1, {"b": "\\""}]}}\n</tool_call>',
 )
 TYPED = (View.RESPONSES, View.MESSAGES)
+OF_EVENTS = (View.OPENAI, *TYPED)
+"""Views whose streams consist of server-sent events."""
 LAST = {View.OPENAI: DONE, View.RESPONSES: b"", View.MESSAGES: b""}
 """What follows the last event with an id."""
 
@@ -61,7 +65,7 @@ def logprob(number: int) -> PositionLogprobs:
     return PositionLogprobs(chosen=token, top=(), offset=number)
 
 
-@pytest.mark.parametrize("view", View)
+@pytest.mark.parametrize("view", OF_EVENTS)
 def test_an_error_ends_a_stream_and_comes_once(view: View) -> None:
     stream = stream_of(viewed(view))
     begun = stream.chunks([Delta(0, "one", None)])
@@ -77,7 +81,7 @@ def test_an_error_ends_a_stream_and_comes_once(view: View) -> None:
     assert again.chunks([Delta(0, "one", None)]) + again.failure(BROKEN) == LAST[view]
 
 
-@pytest.mark.parametrize("view", View)
+@pytest.mark.parametrize("view", OF_EVENTS)
 def test_an_interrupted_stream_continues_after_its_last_event(view: View) -> None:
     of, answer = viewed(view), [Delta(0, "one two", STOP)]
     read = answer_in if view is View.OPENAI else folded
@@ -89,7 +93,7 @@ def test_an_interrupted_stream_continues_after_its_last_event(view: View) -> Non
     assert read([*begun, *rendered(of, answer, last.id)]) == read(rendered(of, answer))
 
 
-@pytest.mark.parametrize("view", View)
+@pytest.mark.parametrize("view", OF_EVENTS)
 def test_an_answer_with_another_or_a_shorter_text_does_not_continue_a_stream(view: View) -> None:
     of = viewed(view)
     *_, last = sse_events(stream_of(of).chunks([Delta(0, "abc", None)]).decode())
@@ -134,6 +138,14 @@ def test_chunks_have_token_ids_and_the_counts_so_far() -> None:
         (3, 3),
         (3, 3),
     ]
+
+
+def test_opening_chunks_count_the_prompt_if_every_chunk_has_counts() -> None:
+    stream = StreamWriter(spec(num_choices=2, continuous_usage=True))
+    admitted = Admitted(job=JobId("a"), try_=0, prompt_tokens=3)
+    chunks = events(stream.chunks([admitted, Delta(1, "b", None, (), (1,), (7, 8, 9))]))
+    counts = [(each["usage"]["prompt_tokens"], each["usage"]["total_tokens"]) for each in chunks]
+    assert counts == [(3, 3), (3, 3), (3, 4)]
 
 
 def test_ids_of_many_choices_are_short() -> None:

@@ -5,6 +5,7 @@ import time
 from typing import Any
 
 import pytest
+from drawn_calls import CALLS, NONE
 from hypothesis import given
 from hypothesis import strategies as st
 from read_calls import read_calls
@@ -14,12 +15,12 @@ from api.render.tool_deltas import ToolAnswers
 from api.render.tool_parser import Text, ToolCallParser
 from shared.protocol.ids import JobId
 from shared.protocol.parameter_types import rendered_tools
+from shared.protocol.results import FinishReason
 from shared.protocol.tools import CALL_ENDS, ToolForm, ToolUse
 
 Calls = list[tuple[str, Any]]
 F = ToolForm
 OSLO = ("get_weather", {"city": "Oslo", "days": 2})
-NONE = ("get", dict[str, Any]())
 JSON_FORMS = (F.HERMES, F.LLAMA3_JSON)
 """Forms that write each call as a JSON object of its own."""
 
@@ -28,35 +29,6 @@ def parse(use: ToolUse, *chunks: str, emits_early: bool = False) -> tuple[str, C
     """Return text and calls (name, decoded arguments) of an answer that arrives in `chunks`."""
     text, calls = read_calls(rendered_tools(use), *chunks, emits_early=emits_early)
     return text, [(name, json.loads(arguments)) for name, arguments in calls]
-
-
-TAGS = ("</parameter>", "</arg_value>", '"', "\\", "'")
-VALUES = st.fixed_dictionaries(
-    {},
-    optional={
-        "city": st.text(max_size=9),
-        "days": st.integers(-(2**70), 2**70),
-        "heat": st.none() | st.floats(-1e9, 1e9).map(lambda x: x + 0.5),
-        "wet": st.booleans(),
-        "tags": st.lists(st.sampled_from(TAGS) | st.text(max_size=4), max_size=3),
-        "area": st.dictionaries(st.text(max_size=2), st.booleans() | st.none(), max_size=2),
-        "mode": st.sampled_from(["fast", "slow"]),
-    },
-)
-
-
-def is_free(text: str) -> bool:
-    """Return whether `text` can be a value in all forms."""
-    return not any(tag in text for tag in ("</parameter", "</arg_value"))
-
-
-CALLS = st.lists(
-    st.tuples(st.just("get_weather"), VALUES.filter(lambda v: is_free(v.get("city", ""))))
-    | st.just(NONE)
-    | st.tuples(st.just("get_weather-2"), st.fixed_dictionaries({"day": st.integers()})),
-    min_size=1,
-    max_size=3,
-)
 
 
 @given(st.sampled_from(F), CALLS, st.data())
@@ -319,7 +291,7 @@ def test_a_call_is_complete_if_the_answer_stops_at_its_end(form: ToolForm) -> No
 
 def test_ids_for_mistral_have_nine_characters() -> None:
     (call,) = ToolAnswers(JobId("a"), use(F.MISTRAL), stream=False).message(
-        0, written(F.MISTRAL, [OSLO])
+        0, written(F.MISTRAL, [OSLO]), FinishReason.STOP
     )["tool_calls"]
     assert len(call["id"]) == 9
     assert call["id"].isalnum()
@@ -426,3 +398,22 @@ def test_the_answers_specification_has_only_the_types_that_are_needed() -> None:
         names[1] | {"parameters": {"properties": types}},
         names[2] | {"parameters": day},
     ]
+
+
+@given(st.sampled_from(F), CALLS, st.data())
+def test_a_cut_answer_has_the_start_of_its_last_call_and_no_markup(
+    form: ToolForm, calls: Calls, data: Any
+) -> None:
+    answer = written(form, calls)
+    _, expected = read_calls(rendered_tools(use(form)), answer)
+    cut = answer[: data.draw(st.integers(0, len(answer)))]
+    for emits_early in (False, True):
+        text, found = read_calls(
+            rendered_tools(use(form)), *chunked(cut, data), emits_early=emits_early, is_cut=True
+        )
+        assert text.strip() == ""
+        assert found[:-1] == expected[: max(0, len(found) - 1)]
+        for (name, start), (wanted, arguments) in zip(
+            found[-1:], expected[len(found) - 1 :], strict=False
+        ):
+            assert (name, arguments[: len(start)]) == (wanted, start)

@@ -11,6 +11,7 @@ from api.messages.translate import viewed_message
 from api.messages.translate import viewed_prompt as viewed_message_prompt
 from api.requests.ignored_fields import all_unknown, warning
 from api.requests.object_kinds import ObjectKind, unknown_in
+from api.requests.scores import UNSUPPORTED as SCORES
 from api.requests.translate import parse_chat, parse_completion
 from api.requests.unknown_fields import refuse_unknown
 from api.requests.unsupported_fields import (
@@ -296,7 +297,7 @@ def test_fields_of_the_prompt_are_those_of_a_response() -> None:
         assert getattr(whole, name) == getattr(prompt, name)
 
 
-@pytest.mark.parametrize("name", ["personality", "conversation", "n_predict", "max_tokens"])
+@pytest.mark.parametrize("name", ["personality", "conversation", "n_probs", "max_tokens"])
 def test_a_field_that_would_change_the_prompt_or_has_another_name_is_refused(name: str) -> None:
     body = {"model": "m", "input": "hi", name: 5}
     with pytest.raises(JobFailed, match=name):
@@ -415,6 +416,19 @@ def test_unsupported_fields_are_accepted_with_neutral_values() -> None:
     assert completion(best_of=1, n=3) == completion(best_of=3, n=3) == completion(n=3)
 
 
+@pytest.mark.parametrize(
+    ("fields", "allowed"),
+    [({}, "null or 1"), ({"n": 1}, "null or 1"), ({"n": 3}, "null or 1 or 3")],
+)
+def test_the_error_of_best_of_names_each_neutral_value_once(
+    fields: dict[str, Any], allowed: str
+) -> None:
+    with pytest.raises(JobFailed) as caught:
+        completion(best_of=2, **fields)
+    error = caught.value.error
+    assert error.message == f"best_of isn't supported; leave it out, or send {allowed}"
+
+
 def test_every_unsupported_field_is_refused_by_name_unless_it_asks_for_nothing() -> None:
     for table, _ in TABLES:
         for name, neutral in table.items():
@@ -433,6 +447,7 @@ def test_no_supported_field_is_refused() -> None:
 
 
 def test_the_error_says_what_to_send_instead() -> None:
-    assert INSTEAD.keys() <= CHAT.keys() | COMPLETIONS.keys()
-    with pytest.raises(JobFailed, match="send repetition_penalty instead"):
-        chat(repeat_penalty=1.3)
+    known = CHAT.keys() | COMPLETIONS.keys() | SCORES.keys()
+    assert INSTEAD.keys() <= known
+    with pytest.raises(JobFailed, match="send return_token_ids instead"):
+        chat(return_prompt_token_ids=True)

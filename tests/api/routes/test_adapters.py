@@ -67,7 +67,12 @@ async def test_validating_an_adapter_describes_it_and_loads_nothing(
         "num_unmatched": 0,
         "matched": ["a", "b", "c"],
         "unmatched": [],
-        "base": {"name": BASE.name, "version": BASE.version, "trained_on": "org/base"},
+        "base": {
+            "name": BASE.name,
+            "version": BASE.version,
+            "trained_on": "org/base",
+            "is_other": False,
+        },
     }
     named = await http.post(VALIDATE, json={"lora_path": "/adapters/4", "lora_name": "sql"})
     assert named.json()["version"] == "sql@444444444444"
@@ -272,7 +277,7 @@ async def test_pages_of_other_sites_may_not_manage_adapters(http: httpx.AsyncCli
     assert (await http.get("/v1/adapters", headers=own)).status_code == 200
 
 
-ENTRY = {"kinds": [], "rank": 8, "bytes": 1024, "created": 2}
+ENTRY = {"kinds": [], "other_base": None, "rank": 8, "bytes": 1024, "created": 2}
 
 
 async def test_the_list_and_each_adapter_have_versions_usage_and_workers(
@@ -305,6 +310,7 @@ async def test_the_list_and_each_adapter_have_versions_usage_and_workers(
         "workers": [{"worker": "w9", "tier": "loading"}],
         "candidate": None,
         "min_replicas": 0,
+        "is_paused": False,
     }
     assert previous == {
         "version": ADAPTER.version,

@@ -54,6 +54,8 @@ async def test_an_answer_has_the_fields_that_clients_of_lmdeploy_expect(
                 "message": {"role": "assistant", "content": "hello", "tool_calls": None},
                 "logprobs": None,
                 "finish_reason": "stop",
+                "stop_reason": None,
+                "matched_stop": None,
             }
         ],
         "usage": USAGE_BODY,
@@ -120,7 +122,16 @@ async def test_a_completion_has_openais_fields(
         "model": "extract",
         "system_fingerprint": "fp_000000000000_111111111111",
         "weight_version": job.job.version,
-        "choices": [{"index": 0, "text": " upon", "logprobs": None, "finish_reason": "stop"}],
+        "choices": [
+            {
+                "index": 0,
+                "text": " upon",
+                "logprobs": None,
+                "finish_reason": "stop",
+                "stop_reason": None,
+                "matched_stop": None,
+            }
+        ],
         "usage": USAGE_BODY,
     }
 

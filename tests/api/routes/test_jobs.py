@@ -26,8 +26,8 @@ from shared.store.adapters.registry import Registry
 from shared.store.jobs.queue import Queue
 from shared.store.redis.connection import Redis
 from shared.store.redis.keys import Keys
-from shared.store.views import pool_views
-from shared.store.views.pool_views import MAX_LOOKED
+from shared.store.views import job_lists
+from shared.store.views.job_lists import MAX_LOOKED
 
 BACKGROUND = {**BODY, "background": True}
 BROKEN = JobError(code=ErrorCode.INTERNAL, message="broken")
@@ -213,7 +213,7 @@ async def test_pages_contain_every_job_once(
     num_jobs: int,
     max_looked: int,
 ) -> None:
-    monkeypatch.setattr(pool_views, "MAX_LOOKED", max_looked)
+    monkeypatch.setattr(job_lists, "MAX_LOOKED", max_looked)
     ids = await five_jobs(http, worker)
     found = await paged(http, "/v1/jobs", 2, params=params)
     assert [job["id"] for job in found] == ids[-num_jobs:]
@@ -241,7 +241,7 @@ async def test_an_invalid_query_is_a_400(http: httpx.AsyncClient) -> None:
             assert error_of(reply) == (400, "invalid_value", param), value
     reply = await http.get("/v1/jobs?states=done")
     assert error_of(reply) == (400, "unknown_parameter", "states")
-    assert "state, model, limit, after" in reply.json()["error"]["message"]
+    assert "state, model, tenant, error_code" in reply.json()["error"]["message"]
 
 
 async def dead_job(http: httpx.AsyncClient, queue: Queue) -> str:

@@ -1,12 +1,13 @@
 """/v1/messages, in Anthropic's format, while a test plays the worker."""
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import httpx
 import orjson
 import pytest
-from api_support import ScriptedWorker
+from api_support import BASE, ScriptedWorker
 from pydantic import SecretStr
 from raw_client import with_settings
 from sse_events import sse_events
@@ -15,6 +16,8 @@ from weather_tool import ANSWER, OSAKA, OSLO
 
 from shared.protocol.jobs import ClaimedJob
 from shared.protocol.results import Choice, FinishReason
+from shared.reasoning_form import ReasoningForm
+from shared.store.adapters.registry import Registry
 
 URL = "/v1/messages"
 BODY = {"model": "extract", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]}
@@ -139,6 +142,44 @@ async def test_a_stream_has_anthropics_events(answered: Answered) -> None:
     deltas = [kind for kind, *_ in folded(sse_events(reply.text)) if kind == block[1]]
     assert [s["content_block"]["type"] for s in starts] == ["text", "tool_use", "tool_use"]
     assert len(deltas) == len(whole.json()["content"])
+
+
+async def test_a_stream_begins_with_the_number_of_input_tokens_and_signs_the_reasoning(
+    answered: Answered, registry: Registry
+) -> None:
+    await registry.set_base(replace(BASE, reasoning=ReasoningForm.THINK))
+    text, thinking = "<think>hm</think>so", {"type": "enabled", "budget_tokens": 9}
+    fields = {"thinking": thinking, "model": BASE.name}
+    reply, _ = await answered(text, stream=True, **fields)
+    start, *events = [event.json for event in sse_events(reply.text)]
+    assert start["message"]["usage"]["input_tokens"] == 3
+    assert start["message"]["usage"]["output_tokens"] == 0
+    deltas = [each["delta"] for each in events if each["type"] == "content_block_delta"]
+    (signature,) = [delta["signature"] for delta in deltas if delta["type"] == "signature_delta"]
+    whole, _ = await answered(text, **fields)
+    assert whole.json()["content"][0] == {
+        "type": "thinking",
+        "thinking": "hm",
+        "signature": signature,
+    }
+
+
+async def test_calls_of_anthropics_servers_in_the_history_are_left_out(answered: Answered) -> None:
+    said_before = [
+        {"type": "text", "text": "I search."},
+        {"type": "server_tool_use", "id": "s1", "name": "web_search", "input": {"query": "x"}},
+        {"type": "web_search_tool_result", "tool_use_id": "s1", "content": []},
+        {"type": "text", "text": " Sunny."},
+    ]
+    messages = [
+        *BODY["messages"],
+        {"role": "assistant", "content": said_before},
+        {"role": "user", "content": "And?"},
+    ]
+    reply, job = await answered(messages=messages)
+    assert [m["content"] for m in job.job.messages or ()] == ["hi", "I search. Sunny.", "And?"]
+    left_out = "not used: messages[1].content[1], messages[1].content[2]"
+    assert reply.headers["x-lorikeet-warning"] == left_out
 
 
 def said(role: str, content: Any) -> dict[str, Any]:

@@ -133,7 +133,7 @@ async def test_server_info_needs_a_base_model(settings: ApiSettings) -> None:
         assert error_of(await http.get("/server_info"))[:2] == (503, "service_unavailable")
 
 
-READY = {"status": "ready", "accepts_jobs": True}
+READY = {"status": "ready", "accepts_jobs": True, "is_paused": False}
 CHECKS = (("GET", "/ready"), ("GET", "/ready/worker"), ("GET", "/ping"), ("POST", "/ping"))
 
 

@@ -16,13 +16,15 @@ from starlette.staticfiles import StaticFiles
 from translated_jobs import HI
 
 from api.routes.pages import guide
+from api.routes.pages.console import DIGEST
 
-SCRIPT = "/static/main.js"
+SCRIPT = f"/static/{DIGEST}/console.js"
 LINK = re.compile(r'(?:src|href)="([^"#]+)"')
 """URL of a file in the page; links to the console's own pages begin with #."""
 
 
 GUIDE = "/docs/guide/README.html"
+BROWSER = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 
 
 @pytest.fixture
@@ -39,7 +41,7 @@ def not_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("built")
 async def test_pages_and_their_files_have_strict_headers(http: httpx.AsyncClient) -> None:
     for path, kind in (("/", "text/html"), (SCRIPT, "text/javascript"), (GUIDE, "text/html")):
-        reply = await http.get(path)
+        reply = await http.get(path, headers=BROWSER)
         assert reply.status_code == 200
         assert reply.headers["content-type"].startswith(kind)
         policy = reply.headers["content-security-policy"]
@@ -52,16 +54,38 @@ async def test_pages_and_their_files_have_strict_headers(http: httpx.AsyncClient
     assert (await http.get(GUIDE)).text == "<title>Lorikeet</title>"
 
 
-async def test_a_browser_that_has_the_file_gets_no_body(http: httpx.AsyncClient) -> None:
-    first = await http.get(SCRIPT)
-    assert first.headers["cache-control"] == "no-cache"
-    again = await http.get(SCRIPT, headers={"If-None-Match": first.headers["etag"]})
+@pytest.mark.parametrize("accept", ["application/json", "*/*", ""])
+async def test_a_client_that_looks_for_ollama_finds_it_and_a_browser_the_console(
+    http: httpx.AsyncClient, accept: str
+) -> None:
+    found, page = [await http.get("/", headers=h) for h in ({"Accept": accept}, BROWSER)]
+    assert (found.status_code, found.text) == (200, "Ollama is running")
+    assert (await http.head("/", headers={"Accept": accept})).status_code == 200
+    assert page.text.startswith("<!doctype html>")
+    assert found.headers["vary"] == page.headers["vary"] == "Accept"
+
+
+@pytest.mark.parametrize("path", ["/", SCRIPT])
+async def test_a_browser_that_has_the_file_gets_no_body(http: httpx.AsyncClient, path: str) -> None:
+    first = await http.get(path, headers=BROWSER)
+    again = await http.get(path, headers={**BROWSER, "If-None-Match": first.headers["etag"]})
     assert (again.status_code, again.content) == (304, b"")
+
+
+async def test_files_of_this_release_are_kept_and_others_are_asked_for_again(
+    http: httpx.AsyncClient,
+) -> None:
+    assert "immutable" in (await http.get(SCRIPT)).headers["cache-control"]
+    other = await http.get(SCRIPT.replace(DIGEST, "0" * 12))
+    assert other.status_code == 200
+    for reply in (other, await http.get("/", headers=BROWSER)):
+        assert reply.headers["cache-control"] == "no-cache"
 
 
 @pytest.mark.usefixtures("built")
 @pytest.mark.parametrize(
-    "name", ["nothing.js", "%2e%2e/app.py", "lib", "__init__.py", "..%2Fmain.py"]
+    "name",
+    ["nothing.js", "%2e%2e/app.py", f"{DIGEST}/main.js", "x/%2e%2e", "__init__.py", "..%2Fmain.py"],
 )
 async def test_other_files_are_not_found(http: httpx.AsyncClient, name: str) -> None:
     for folder in ("/static", "/docs/guide", "/docs"):
@@ -95,7 +119,7 @@ async def test_below_a_root_path_the_guides_first_page_is_found(direct: httpx.As
 async def test_below_a_root_path_the_page_finds_its_files(direct: httpx.AsyncClient) -> None:
     files = set()
     for seen in ("/llm", "/llm/", "/"):  # a proxy may remove the root path
-        page = await direct.get(seen)
+        page = await direct.get(seen, headers=BROWSER)
         assert page.status_code == 200
         assert page.headers["content-security-policy"]
         links = LINK.findall(page.text)

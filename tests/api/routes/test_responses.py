@@ -16,6 +16,8 @@ from sse_events import EventReader, sse_events
 from typed_events import folded
 from weather_tool import ANSWER, OSAKA, OSLO
 
+from api.responses.tools import joined_name
+from api.schema.tools import MAX_NAME_CHARS
 from shared.errors import ErrorCode, JobError
 from shared.protocol.jobs import ClaimedJob, JobState
 from shared.protocol.results import Choice, FinishReason
@@ -169,6 +171,32 @@ async def test_tool_calls(responses: Responses) -> None:
     assert job.job.tools is not None
     assert job.job.tools.name == "weather"
     assert response.tools[0].name == "weather"
+
+
+async def test_the_functions_of_a_namespace_are_called_by_both_names(
+    responses: Responses,
+) -> None:
+    function = {"type": "function", "name": "look", "parameters": {"type": "object"}}
+    crm = {"type": "namespace", "name": "crm", "description": "Customers.", "tools": [function]}
+    text = '<tool_call>\n{"name": "crm__look", "arguments": {"id": 1}}\n</tool_call>'
+    response, job = await responses.answered(text, tools=[crm, WEATHER])
+    assert job.job.tools is not None
+    assert job.job.tools.names == {"crm__look", "weather"}
+    (call,) = response.output
+    assert (call.namespace, call.name, call.arguments) == ("crm", "look", '{"id": 1}')
+    assert response.tools[0].model_dump(exclude_unset=True)["tools"][0]["name"] == "look"
+    output = {"type": "function_call_output", "call_id": call.call_id, "output": "Ann"}
+    sent = [{"role": "user", "content": "who?"}, call.model_dump(exclude_unset=True), output]
+    _, again = await responses.answered(tools=[crm], input=sent)
+    _, called, _ = again.job.messages or ()
+    assert called["tool_calls"][0]["function"]["name"] == "crm__look"
+
+
+def test_the_name_of_a_function_in_a_namespace_is_never_too_long() -> None:
+    long = joined_name("mcp__" + "x" * 50, "y" * 30)
+    assert len(long) == MAX_NAME_CHARS
+    assert long != joined_name("mcp__" + "x" * 50, "y" * 31)
+    assert joined_name("mcp__crm__", "look") == "mcp__crm__look"
 
 
 class City(BaseModel):

@@ -66,6 +66,7 @@ async def memory(views: PoolViews) -> list[tuple[int, int, int]]:
     )
 
 
+@pytest.mark.long
 async def test_a_hundred_replacements_under_traffic_never_mix_versions(
     http: httpx.AsyncClient, views: PoolViews, folders: Folders, models: TinyModels
 ) -> None:

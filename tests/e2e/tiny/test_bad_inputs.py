@@ -92,7 +92,7 @@ BAD_COMPLETIONS: list[Case] = [
 ]
 UNSUPPORTED_FIELDS: list[Case] = [
     (messages({**USER, "content": [IMAGE]}), "messages[0].content[0].image_url.url", "send"),
-    ({"regex": "x"}, "regex", "send structured_outputs.regex instead"),
+    ({"return_logprob": True}, "return_logprob", "send logprobs instead"),
     ({"modalities": ["audio"]}, "modalities", 'send null or ["text"]'),
 ]
 LISTED = "logprob_token_ids"

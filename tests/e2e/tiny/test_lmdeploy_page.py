@@ -42,7 +42,11 @@ OUTPUT: dict[str, Any] = {
     "usage": {"prompt_tokens": 17, "total_tokens": 43, "completion_tokens": 26},
 }
 """The page's output of this command."""
-ADDED = {"system_fingerprint", "weight_version", "usage.prompt_tokens_details.cached_tokens"}
+ADDED = {
+    *("system_fingerprint", "weight_version", "choices[0].stop_reason", "choices[0].matched_stop"),
+    "usage.prompt_tokens_details.cached_tokens",
+    "usage.completion_tokens_details.reasoning_tokens",
+}
 """Fields that Lorikeet's answers have in addition."""
 SAMPLING: dict[str, Any] = {"temperature": 0.8, "top_p": 0.8}
 """Sampling of the page's Python example."""

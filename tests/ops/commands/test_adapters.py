@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from ops.adapter_list import print_list
 from ops.commands.clients.adapters import absolute_source
 from ops.server_client import ServerError
-from shared.errors import AdapterRejected, ErrorCode, JobError, JobFailed
+from shared.errors import AdapterRejected, ErrorCode, JobError, SettingsError
 from shared.protocol.ids import AdapterVersion
 from shared.settings import ApiSettings
 from shared.store.adapters.inspections import Findings, Inspection
@@ -133,6 +133,34 @@ def test_a_quarantined_candidate_and_a_server_of_an_earlier_release_are_listed(
     assert "ready, on 0 workers" in shown
 
 
+async def test_one_adapter_is_shown_and_the_list_has_other_names(run: Run) -> None:
+    await run("load", "sql", "/a/1")
+    listed = await run()
+    assert await run("list") == listed
+    assert await run("ls") == listed
+    assert [row[0] for row in rows(await run("show", "sql"))] == ["sql"]
+    with pytest.raises(ServerError, match="The model 'other' does not exist"):
+        await run("show", "other")
+
+
+async def test_an_adapter_of_another_base_is_marked(
+    run: Run, redis: Redis, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stranger = replace(
+        ADAPTER,
+        name="stranger",
+        version=AdapterVersion("stranger@333333333333"),
+        other_base="org/other-3b",
+    )
+    await Registry(redis, keys).add_adapter(stranger)
+    warning = "trained on org/other-3b, another base model with the same shapes"
+    for columns in ("80", "200"):
+        monkeypatch.setenv("COLUMNS", columns)
+        assert " ".join((await run()).split()).count(warning) == 1
+        assert warning in " ".join((await run("show", "stranger")).split())
+        assert warning not in await run("show", "extract")
+
+
 async def test_the_log_fits_a_terminal_of_80_columns(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -142,6 +170,18 @@ async def test_the_log_fits_a_terminal_of_80_columns(
     shown = next(line for line in lines if "extract loaded" in line)
     assert shown.split()[-2:] == ["1" * 12, "2" * 12]
     assert max(map(len, lines)) <= 80
+
+
+async def test_a_push_to_a_name_in_use_is_refused_before_it_reads_or_prints_anything(
+    run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    taken = f"extract is in use, by {ADAPTER.version}; give --replace, or --canary N"
+    with pytest.raises(ServerError, match=taken):
+        await run("push", "extract", "/nowhere")
+    assert "sending" not in "".join(capsys.readouterr())
+    for words in (("new",), ("extract", "--replace"), ("extract", "--canary", "5")):
+        with pytest.raises(SettingsError, match="/nowhere"):
+            await run("push", *words, "/nowhere")
 
 
 async def test_an_adapter_is_loaded_replaced_rolled_back_and_unloaded(run: Run) -> None:
@@ -179,17 +219,14 @@ async def test_a_rollback_restores_the_given_version(run: Run) -> None:
             await run("rollback", "org/sql", "--to", unknown)
 
 
-async def test_a_quarantined_adapter_is_released(
-    run: Run, redis_url: str, pool: str, redis: Redis, keys: Keys
-) -> None:
-    where = "--redis-url", redis_url, "--pool", pool
-    with pytest.raises(JobFailed, match=f"{ADAPTER.version} isn't quarantined"):
-        await run("release", "extract", *where)
-    with pytest.raises(JobFailed, match="no adapter other is loaded"):
-        await run("release", "other", *where)
+async def test_a_quarantined_adapter_is_released(run: Run, redis: Redis, keys: Keys) -> None:
+    with pytest.raises(ServerError, match=f"{ADAPTER.version} isn't quarantined"):
+        await run("release", "extract")
+    with pytest.raises(ServerError, match="The model 'other' does not exist"):
+        await run("release", "other")
     await redis.hset(keys.version(ADAPTER.version), "state", "quarantined")  # type: ignore[misc]
     assert rows(await run())[0][2] == "quarantined"
-    assert await run("release", "extract", *where) == (
+    assert await run("release", "extract") == (
         f"{ADAPTER.version} is released and takes requests again\n"
     )
     assert rows(await run())[0][2] == "ready"

@@ -47,7 +47,7 @@ def test_it_prints_a_table_and_writes_figures_and_a_plot(url: str, tmp_path: Pat
 
 
 def test_failed_requests_end_it_with_an_error(url: str) -> None:
-    with pytest.raises(Exception, match="3 of 3 requests failed:\nHTTP 404"):
+    with pytest.raises(Exception, match=r"3 of 3 requests to \S+ failed:\nHTTP 404"):
         lorikeet("bench", url, "gone", "--requests=3", "--output=1")
 
 

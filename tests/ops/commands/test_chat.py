@@ -17,6 +17,7 @@ from sse_events import sse_bytes
 from threaded_server import LocalServer, QuietHandler, running
 
 from ops.chat.conversation import CommandError
+from ops.commands.clients.chat import _completed
 from ops.server_client import ServerError, sse_lines
 
 MODELS = ("base", "pirate")
@@ -72,6 +73,9 @@ class Handler(QuietHandler):
                 self.reply(200, first, missing=1000)
                 self.rfile.read(1)  # returns when the client closes its connection
                 self.server.client_left.set()
+            case "cut":
+                cut = {"choices": [{"delta": {}, "finish_reason": "length"}]}
+                self.reply(200, sse_bytes(*chunks, cut) + b"data: [DONE]\n\n")
             case _:
                 self.server.models = MODELS if order == "add" else self.server.models
                 whole = sse_bytes(*chunks, {"choices": []})
@@ -110,12 +114,12 @@ def test_the_prompt_names_the_models_and_every_command_is_confirmed(server: Scri
     words = ("/model", "/model pirate", "hi", "/compare base", "so?", "/reset", "again", "/help")
     shown = chat(server, typed="".join(f"{word}\n" for word in words))
     assert "\nbase> base, pirate\n" in f"\n{shown}"
-    assert "\nbase> now chatting with pirate\n" in shown
+    assert "\nbase> a new conversation with pirate\n" in shown
     assert "\npirate> pirate heard 1 messages\n" in shown
-    assert "\npirate> now chatting with pirate and base; the conversation continues\n" in shown
+    assert "\npirate> a new conversation with pirate and base\n" in shown
     assert "\npirate + base> the conversation is forgotten\n" in shown
     heard = [(each["model"], len(each["messages"])) for each in server.requests]
-    assert sorted(heard) == [("base", 1), ("base", 3), ("pirate", 1), ("pirate", 1), ("pirate", 3)]
+    assert sorted(heard) == [*[("base", 1)] * 2, *[("pirate", 1)] * 3]
     for word in ("/model", "/compare", "/reset", "/quit", "Ctrl-C"):
         assert word in shown
 
@@ -126,18 +130,42 @@ def test_a_model_that_was_loaded_after_the_start_can_be_chosen(server: ScriptedC
     server.models = ("base",)
     shown = chat(server, typed="/model pirate\nadd\n/model pirate\nhi\n")
     assert "there is no model pirate, only base" in shown
-    assert "pirate heard 3 messages" in shown
+    assert "pirate heard 1 messages" in shown
 
 
 def test_each_prompt_has_the_history_with_the_models_own_answers(server: ScriptedChat) -> None:
-    chat(server, typed="hi\n/compare pirate base\nyou?\nso?\n/model base\nand you?\n")
-    last = server.requests[-1]
-    assert last["model"] == "base"
-    assert [message["content"] for message in last["messages"]] == [
-        *("hi", "base heard 1 messages", "you?", "base heard 3 messages"),
-        *("so?", "base heard 5 messages", "and you?"),
-    ]
-    assert [m["role"] for m in last["messages"]] == [*["user", "assistant"] * 3, "user"]
+    chat(server, typed="hi\n/compare pirate base\nyou?\nso?\n")
+    for last in server.requests[-2:]:
+        model = last["model"]
+        assert [message["content"] for message in last["messages"]] == [
+            *("you?", f"{model} heard 1 messages", "so?")
+        ]
+        assert [m["role"] for m in last["messages"]] == ["user", "assistant", "user"]
+
+
+def test_an_answer_is_limited_and_says_when_it_was_cut_off(server: ScriptedChat) -> None:
+    chat(server, typed="hi\n")
+    assert server.requests[0]["max_tokens"] == 1024
+    shown = chat(server, "--max-tokens", "7", typed="cut\nso?\n")
+    assert server.requests[1]["max_tokens"] == 7
+    assert "base heard 1 messages\n(cut off; --max-tokens is 7)\n" in shown
+    assert "base heard 3 messages" in shown  # the answer stays part of the conversation
+
+
+def test_tab_completes_commands_and_names() -> None:
+    names = ["base", "org/pirate-v1.2", "org/polite"]
+
+    def complete(line: str) -> list[str | None]:
+        word = line.rpartition(" ")[2]
+        found = (_completed(line, word, names, number) for number in range(9))
+        return [each for each in found if each is not None]
+
+    assert complete("/m") == ["/model"]
+    assert complete("/model org/") == names[1:]
+    assert complete("/model org/pirate-v") == [names[1]]
+    assert complete("/compare base o") == names[1:]
+    assert complete("/model ") == names
+    assert complete("what is a b") == []
 
 
 def test_one_of_two_models_may_fail_alone(server: ScriptedChat) -> None:
@@ -220,9 +248,7 @@ def test_the_key_comes_from_the_flag_or_is_the_first_of_the_variable(
 
 def test_the_error_of_a_missing_key_names_its_flag(server: ScriptedChat) -> None:
     server.wants_key = True
-    with pytest.raises(
-        ServerError, match=r"an API key is needed; give it with --api-key or in LORIK"
-    ):
+    with pytest.raises(ServerError, match=r"an API key is needed; give one with --api-key, or "):
         chat(server, typed="hi\n")
 
 

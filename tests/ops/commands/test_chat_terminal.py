@@ -176,7 +176,7 @@ def answer_lines(lines: list[str]) -> list[str]:
     return [line for line in lines if line and set(line) <= set(" 0123456789abcdef")]
 
 
-@pytest.mark.parametrize("columns", [60, 80])
+@pytest.mark.parametrize("columns", [60, pytest.param(80, marks=pytest.mark.long)])
 def test_a_long_prompt_is_shortened(chat: Terminal) -> None:
     chat.type(f"/model {LONG_NAME}\n")
     prompt = chat.wait_until(
@@ -185,7 +185,7 @@ def test_a_long_prompt_is_shortened(chat: Terminal) -> None:
     assert prompt in ("support-for-custome…>", "support-for-customers-in-…>")
 
 
-@pytest.mark.parametrize("columns", [60, 80])
+@pytest.mark.parametrize("columns", [60, pytest.param(80, marks=pytest.mark.long)])
 def test_ctrl_c_stops_a_comparison_and_leaves_one_frame(chat: Terminal) -> None:
     enter(chat, "/compare simulated pirate", "simulated + pirate>")
     start_answer(chat)
@@ -247,12 +247,12 @@ def test_ctrl_c_at_the_prompt_discards_the_line(chat: Terminal) -> None:
     chat.type(CTRL_C)
     lines = chat.wait_until(lambda lines: lines[-1] == "simulated>")
     assert lines[-2:] == ["simulated> half a line", "simulated>"]
-    assert enter(chat, "/model sql", "sql>") == ["now chatting with sql"]
+    assert enter(chat, "/model sql", "sql>") == ["a new conversation with sql"]
     chat.type(CTRL_D)
     assert chat.exit_status() == 0
 
 
 def test_no_line_of_the_help_is_wider_than_60_columns(chat: Terminal) -> None:
     lines = enter(chat, "/help", "simulated>")
-    assert len(lines) == 7
-    assert all(line.startswith(("/", "Ctrl-C")) for line in lines)
+    assert len(lines) == 8
+    assert all(line.startswith(("/", "Ctrl-C", "Tab")) for line in lines)

@@ -1,6 +1,6 @@
 """Flags as settings and variables, and the model and adapters that they select."""
 
-from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import PosixPath
 from typing import Any
 
 import pytest
@@ -50,7 +50,7 @@ def parse(*words: str) -> dict[str, Any]:
 
 def test_every_setting_is_a_flag_that_defaults_to_the_setting() -> None:
     given = parse("--adapters", "a=x", "--adapters", "b", "--max-num-seqs", "3")
-    assert set(given) == set(WorkerSettings.model_fields)
+    assert set(given) == {*WorkerSettings.model_fields, "help_all"}
     settings = read_settings(WorkerSettings, given)
     assert settings.adapters == ("a=x", "b")
     assert settings.max_num_seqs == 3
@@ -109,19 +109,16 @@ SHIPPED = [f"{folder.name}={folder}" for folder in sorted(DEMO_ADAPTERS.iterdir(
 MADE = "folder of the demo model"
 
 
-class NoProcess(ThreadPoolExecutor):
-    """Stands in for the process that makes the demo model."""
+class MadeFolder(PosixPath):
+    """A folder of the demo model that seems to exist, so that no process converts the model."""
 
-    def __init__(self, *_: object, **__: object) -> None:
-        super().__init__(1)
-
-    def submit(self, *_: object) -> Future[str]:  # type: ignore[override]
-        return super().submit(str, MADE)
+    def is_dir(self) -> bool:
+        return True
 
 
 @pytest.fixture(autouse=True)
 def no_demo_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "ProcessPoolExecutor", NoProcess)
+    monkeypatch.setattr(module, "demo_folder", lambda: MadeFolder(MADE))
     for name in ("LORIKEET_MODEL", "LORIKEET_ADAPTERS"):
         monkeypatch.delenv(name, raising=False)
 

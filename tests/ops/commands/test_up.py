@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,10 @@ from command_line import lorikeet
 from ops.commands import up
 from ops.commands.clients.client_options import DEFAULT_URL
 from ops.local.gpus import Gpus
-from ops.local.own_redis import DEFAULT_REDIS_URL
-from ops.local.up import Plan, Ready
+from ops.local.remembered_servers import remembered_servers
+from ops.local.supervisor import ChildFailed
+from ops.local.up import Announce, Plan, Ready
+from shared.api_keys import ApiKey
 from shared.settings import ApiSettings
 
 
@@ -30,34 +33,37 @@ def plan(url: str = DEFAULT_URL, data_folder: Path | None = None) -> Plan:
     )
 
 
-@pytest.mark.parametrize(
-    ("url", "redis_url", "expected"),
-    [
-        (DEFAULT_URL, DEFAULT_REDIS_URL, ["lorikeet chat pirate", "lorikeet queue --watch"]),
-        (DEFAULT_URL, None, ["lorikeet chat pirate"]),
-        (
-            "http://127.0.0.1:1",
-            "redis://127.0.0.1:2/0",
-            [
-                "lorikeet chat pirate --url http://127.0.0.1:1",
-                "lorikeet queue --watch --redis-url redis://127.0.0.1:2/0",
-            ],
-        ),
-    ],
-)
+@pytest.mark.parametrize("redis_url", ["redis://127.0.0.1:2/0", None])
 def test_the_commands_that_are_printed_can_be_pasted(
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-    url: str,
-    redis_url: str | None,
-    expected: list[str],
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, redis_url: str | None
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["/no/virtual/environment/lorikeet", "up"])
-    up._announce(plan(url), Ready(names=["base", "pirate"], redis_url=redis_url, notes=[]))
-    lines = capsys.readouterr().out.splitlines()
-    assert [line for line in lines if "/lorikeet " in line] == [
-        f"/no/virtual/environment/{line}" for line in expected
+    up._announce(plan(), Ready(names=["base", "pirate"], redis_url=redis_url, notes=[]))
+    printed = capsys.readouterr().out
+    assert [line for line in printed.splitlines() if "/lorikeet " in line] == [
+        "/no/virtual/environment/lorikeet chat pirate",
+        "/no/virtual/environment/lorikeet status",
     ]
+    assert ("Redis: redis://127.0.0.1:2/0" in printed) is (redis_url is not None)
+
+
+def test_commands_use_a_server_from_its_start_to_its_end(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    started = replace(plan(), api_keys=[ApiKey("red", "r" * 16), ApiKey("admin", "a" * 16)])
+
+    def run(_: Plan, __: object, announce: Announce) -> None:
+        assert remembered_servers() == []
+        announce(Ready(names=["base"], redis_url=None, notes=[]))
+        (server,) = remembered_servers()
+        assert (server.url, server.api_key) == (started.url, "a" * 16)
+        raise ChildFailed("it failed")
+
+    monkeypatch.setattr(up, "run_plan", run)
+    with pytest.raises(ChildFailed):
+        up._run(started, [])
+    assert remembered_servers() == []
 
 
 def test_the_message_names_the_data_and_adapters_that_are_not_served_as_given(

@@ -75,7 +75,7 @@ async def join(queue: Queue, wid: str) -> None:
 
 async def announced(pool: StartingPool, url: str) -> list[str]:
     async with asyncio.timeout(10):
-        return list(await up._names_when_ready(url, pool))
+        return list(await up._names_when_ready(url, pool, lambda _: None))
 
 
 async def test_the_server_is_reached_without_the_proxy(

@@ -40,6 +40,7 @@ from shared.protocol.events import End, Retry
 from shared.protocol.ids import job_id_of
 from shared.protocol.jobs import MAX_EMBEDDED, Endpoint, JobState, SamplingParams, View
 from shared.protocol.results import Result, Usage
+from shared.protocol.scoring import ScoreKind, ScoringParams
 from shared.protocol.workers import WorkerInfo
 
 JOB = make_job(messages=({"role": "user", "content": "hi"},), tools=None)
@@ -92,7 +93,7 @@ def test_fields_that_are_set_are_decoded_as_they_were_encoded() -> None:
     sampling = SamplingParams(seed=2**63 - 1, bad_words=("a", "b"), includes_stop=True, **limits)
     traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
     sampled = replace(JOB, sampling=sampling, traceparent=traceparent, is_preemptible=True)
-    for job in (sampled, EMBEDDING_JOB, replace(JOB, images=("aW1hZ2U=", "aGk="))):
+    for job in (sampled, EMBEDDING_JOB, SCORING_JOB, replace(JOB, images=("aW1hZ2U=", "aGk="))):
         assert decode_job(encode_job(job)) == job
 
 
@@ -126,6 +127,13 @@ INFO = WorkerInfo(
 )
 
 
+def test_an_answer_in_the_format_of_an_api_that_only_a_newer_release_has_is_openais() -> None:
+    spec = AnswerSpec.of(replace(make_job(), view=View.OLLAMA))
+    assert decode_answer_spec(encode_answer_spec(spec), spec.id) == spec
+    newer = encode_answer_spec(spec).replace(b'"ollama"', b'"newer"')
+    assert decode_answer_spec(newer, spec.id) == replace(spec, view=View.OPENAI)
+
+
 def test_unknown_fields_of_a_newer_worker_are_dropped() -> None:
     wire = orjson.loads(encode_worker_info(INFO)) | {"from_the_future": 1}
     assert decode_worker_info(orjson.dumps(wire)) == INFO
@@ -137,6 +145,21 @@ EMBEDDING_JOB = replace(
     messages=None,
     prompts=("a", (5, 6)),
     embedding=EmbeddingParams(pooling=Pooling.MEAN, normalize=False),
+)
+
+
+SCORING_JOB = replace(
+    EMBEDDING_JOB,
+    endpoint=Endpoint.SCORES,
+    embedding=None,
+    scoring=ScoringParams(
+        kind=ScoreKind.LABELS,
+        fields=("query", "items"),
+        firsts=("a", (5, 6)),
+        is_reversed=True,
+        label_ids=(7, 8),
+        max_document_tokens=9,
+    ),
 )
 
 

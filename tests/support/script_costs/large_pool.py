@@ -111,7 +111,7 @@ class LargePool:
         self.keys = Keys(f"bench-{uuid.uuid4().hex[:12]}")
         self.registry, self.residency = Registry(meter, self.keys), ResidencyStore(meter, self.keys)
         self.queue = Queue(meter, self.keys, residency=self.residency)
-        self.workers = [WorkerId(f"host-{n}:1:{n:032x}") for n in range(WORKERS)]
+        self.workers = [WorkerId(f"host-{n}:1:{n:04x}{n:028x}") for n in range(WORKERS)]
         self.versions = [version(number) for number in range(ADAPTERS)]
         self.hot = self.versions[:HOT]
 

@@ -32,7 +32,9 @@ from shared.protocol.events import End
 from shared.protocol.ids import AdapterVersion, ApiId, InspectionId, JobId, UploadId, WorkerId
 from shared.protocol.jobs import ClaimedJob, JobState
 from shared.protocol.results import Result, Usage
+from shared.protocol.workers import WorkerMode
 from shared.store.access.key_store import KeyStore
+from shared.store.adapters.adapter_pauses import AdapterPauses
 from shared.store.adapters.candidates import CandidateMode, Candidates
 from shared.store.adapters.inspections import Findings, Inspection, Inspections
 from shared.store.adapters.pins import Pins
@@ -41,6 +43,9 @@ from shared.store.adapters.uploads import Uploads
 from shared.store.batches.batches import MAX_LINES_PER_COMMIT, Batches
 from shared.store.batches.files import FileQuota, StoredFiles
 from shared.store.batches.records import BatchStatus
+from shared.store.jobs.pauses import Pauses
+from shared.store.jobs.worker_modes import WorkerModes
+from shared.store.processes import Processes, ProcessKind
 from shared.store.redis.scripts import Scripts
 
 CALLS = 20
@@ -61,6 +66,7 @@ KEY_LIMITS = KeyLimits(
 )
 NUM_REQUESTS = 50_000
 KEEP_S = 60
+RECORDS = 200
 
 
 async def arrivals(pool: LargePool) -> None:
@@ -345,7 +351,8 @@ async def retired(pool: LargePool) -> None:
 async def small_scripts(pool: LargePool) -> None:
     """Run the scripts whose cost doesn't depend on the size of the pool."""
     inspections, scripts = Inspections(pool.meter, pool.keys), Scripts(pool.meter, pool.keys)
-    uploads = Uploads(pool.meter, pool.keys)
+    uploads, pauses = Uploads(pool.meter, pool.keys), Pauses(pool.meter, pool.keys)
+    processes = Processes(pool.meter, pool.keys)
     for number in range(CALLS):
         asked, upload = InspectionId(str(number)), UploadId(str(number))
         await inspections.ask(pool.workers[0], asked, Inspection(name="a", source="/a"))
@@ -355,6 +362,40 @@ async def small_scripts(pool: LargePool) -> None:
         await uploads.append(upload, "0", PIECE, tenant="red", num_left=0, ttl_ms=1000)
         await uploads.discard(upload)
         await pool.registry.set_base(base_model("1"))
+        await pauses.begin(by=BY)
+        await pauses.end(by=BY)
+        await processes.report(ProcessKind.CONTROL, str(number))
+        await processes.end(ProcessKind.CONTROL, str(number))
+        await processes.record_outage(1)
+        await pool.residency.record_failed_load(pool.workers[0], pool.versions[number], "why")
+
+
+async def operators_pauses(pool: LargePool) -> None:
+    """Pause and resume workers, and adapters with waiting jobs of several versions."""
+    modes = WorkerModes(pool.meter, pool.keys)
+    pauses = AdapterPauses(pool.meter, pool.keys)
+    limited = await pool.join([BASE], serves=LIMITED)
+    for worker in (*pool.workers[:CALLS], limited):
+        for mode in (WorkerMode.DRAINING, WorkerMode.SERVING):
+            await modes.set(worker, mode, by=BY)
+    await pool.queue.leave(limited)
+    for number in range(CALLS):
+        adapter_name = adapter(number).name
+        await pauses.set(adapter_name, is_paused=True, by=BY)
+        await pauses.set(adapter_name, is_paused=False, by=BY)
+
+
+async def many_records(pool: LargePool) -> None:
+    """Delete records of unanswered jobs that need too much memory, and forget expired ones."""
+    for limit in ("unanswered_bytes", "unanswered_days"):
+        jobs = [await pool.put(BASE) for _ in range(RECORDS)]
+        await each(jobs, lambda job: pool.queue.cancel(job.id))
+        await pool.meter.hset(pool.keys.counters, limit, "0")  # type: ignore[misc]
+        records = [pool.keys.record(job.id) for job in jobs]
+        if limit == "unanswered_days":
+            await pool.meter.hdel(pool.keys.counters, "unanswered_bytes")  # type: ignore[misc]
+            await pool.meter.delete(*records)
+        await pool.queue.reap()
 
 
 async def versions(pool: LargePool) -> None:

@@ -160,17 +160,22 @@ def test_a_shared_prefix_gives_the_same_answers_to_base_and_adapters(
     assert len({tuple(answer) for answer in first}) > 3
 
 
-def test_tenants_share_no_prefix_and_the_cache_can_be_switched_off(loaded: LoadedModel) -> None:
+def test_tenants_and_salts_share_no_prefix_and_the_cache_can_be_switched_off(
+    loaded: LoadedModel,
+) -> None:
     prompt = random_prompt(0, 40)
-    for caches_prefixes, tenants, num_expected in (
-        (True, ("x", "x"), 32),
-        (True, ("x", "y"), 0),
-        (False, ("x", "x"), 0),
+    for caches_prefixes, pairs, num_expected in (
+        (True, (("x", ""), ("x", "")), 32),
+        (True, (("x", "s"), ("x", "s")), 32),
+        (True, (("x", ""), ("y", "")), 0),
+        (True, (("x", "s"), ("x", "t")), 0),
+        (True, (("x", ""), ("x", "s")), 0),
+        (False, (("x", ""), ("x", "")), 0),
     ):
         engine, _ = engine_of(loaded, caches_prefixes=caches_prefixes)
-        for number, tenant in enumerate(tenants):
+        for number, (tenant, salt) in enumerate(pairs):
             request = greedy_request(str(number), prompt, 4)
-            request.tenant = tenant
+            request.tenant, request.cache_salt = tenant, salt
             run(engine, [request])
         assert engine.stats().num_cached_tokens == num_expected
 

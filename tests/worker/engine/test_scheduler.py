@@ -116,6 +116,14 @@ def embedding(name: str, num_prompt: int = 5) -> Request:
     return wanted
 
 
+def test_scores_start_after_all_requests_that_generate_text() -> None:
+    s = make_scheduler(max_num_seqs=2)
+    for each in (make_request("score", range(5), is_scoring=True), request("a")):
+        s.add(each)
+    assert described(s.schedule()) == [("a", 0, 5, True), ("score", 0, 5, True)]
+    assert [r.id for r in s.requests] == ["a", "score"]
+
+
 def test_embeddings_start_after_all_other_requests_and_sample_nothing() -> None:
     s = make_scheduler(max_num_seqs=3)
     for each in (embedding("e1"), embedding("e2"), request("a"), request("b")):
@@ -133,7 +141,7 @@ def test_a_preempted_embedding_starts_again_before_younger_ones() -> None:
     assert first.status is RequestStatus.RUNNING
     compute(s.schedule())
     assert first.status is RequestStatus.WAITING
-    assert [r.id for r in s.embeddings] == ["e1", "e2"]
+    assert [r.id for r in s.inputs] == ["e1", "e2"]
     for waiting in (second, first):
         s.finish(waiting)
     assert s.num_waiting == 0

@@ -155,7 +155,7 @@ def test_each_token_is_eight_hex_digits_the_end_is_nothing_and_a_stop_string_cut
     asked = job("hi", sampling=SamplingParams(seed=1, stop=("ab",)))
     stream = tokenizer.stream(asked, tokenizer.encode(asked)[0])
     assert stream.feed(FIRST_ID + 0xAB1) == "00000"
-    assert stream.is_stopped
+    assert stream.stopped_by == "ab"
 
 
 async def test_tools_and_schemas_are_refused_and_other_jobs_have_no_grammar() -> None:

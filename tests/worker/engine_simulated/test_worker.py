@@ -10,8 +10,11 @@ from worker_support import Client, has_workers, running_with, until
 from shared.protocol.adapters import Adapter
 from shared.protocol.capabilities import AdapterKind, Capabilities
 from shared.protocol.jobs import JobState
+from shared.protocol.workers import WorkerMode
 from shared.settings import WorkerSettings, load_settings
+from shared.store.jobs.worker_modes import ModeOutcome, WorkerModes
 from shared.store.redis.connection import Redis
+from shared.store.redis.keys import Keys
 from worker.engine_simulated.adapters import SimulatedSource, source_digest, version_of
 from worker.engine_simulated.load_model import load_simulated
 from worker.service import Worker
@@ -41,6 +44,52 @@ async def test_a_worker_needs_no_package_of_the_extra_worker(
         jobs = [await send(client, version=each, max_tokens=30) for each in (BASE, *adapters)]
         ends = [await client.end_of(job) for job in jobs]
         assert [end.state for end in ends] == [JobState.DONE] * 3
+    check_texts(client, jobs)
+
+
+async def test_a_draining_worker_hands_its_jobs_over_and_takes_others_once_it_is_resumed(
+    client: Client, redis: Redis, redis_url: str, pool: str
+) -> None:
+    quick = {"lease_ms": 600, "drain_s": 0.1, "simulated_step_ms": 10}
+    settings = settings_of(redis_url, pool, **quick)
+    first, second = (Worker(settings, redis, load_simulated(settings)) for _ in range(2))
+    modes = WorkerModes(redis, Keys(pool))
+
+    async def set_mode(worker: Worker, mode: WorkerMode) -> None:
+        assert await modes.set(worker.parts.lease.wid, mode, by="red") is ModeOutcome.OK
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(first.run())
+        await until(lambda: has_workers(client.views, 1))
+        jobs = [await send(client, max_tokens=300, seed=seed) for seed in range(3)]
+        for job in jobs:
+            await client.until_published(job, 10)
+        group.create_task(second.run())
+        await until(lambda: has_workers(client.views, 2))
+        await set_mode(first, WorkerMode.DRAINING)
+        for job in jobs:
+            assert (await client.end_of(job)).try_ == 2
+            view = await client.views.job(job.id)
+            assert view is not None
+            events = [(m.event.value, m.worker, m.reason) for m in view.timeline.moments]
+            wids = first.parts.lease.wid, second.parts.lease.wid
+            of_each = [("claimed", None), ("loaded", None), ("first_token", None)]
+            assert [event[::2] for event in events] == [
+                *(("accepted", None), ("queued", None), *of_each),
+                *(("requeued", "released"), *of_each, ("completed", None)),
+            ]
+            assert [worker for _, worker, _ in events] == [
+                *(None, None),
+                *4 * wids[:1],
+                *4 * wids[1:],
+            ]
+        await set_mode(second, WorkerMode.PAUSED)
+        await set_mode(first, WorkerMode.SERVING)
+        job = await send(client, max_tokens=3)
+        assert (await client.end_of(job)).state is JobState.DONE
+        assert len(await client.views.workers()) == 2
+        for worker in (first, second):
+            worker.stop()
     check_texts(client, jobs)
 
 

@@ -112,7 +112,7 @@ def test_an_answer_has_the_same_bits_alone_and_in_company(case: Case) -> None:
         assert answers([str(i)])[str(i)] == together[str(i)]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(240)
 async def test_answers_go_on_after_their_worker_was_killed(
     case: Case, client: Client, redis_url: str, pool: str

@@ -84,8 +84,8 @@ def test_a_mixed_batch_with_chunks_and_preemption_equals_the_reference(
         check_greedy_along(logits, got)
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(240)
+@pytest.mark.long
 @pytest.mark.parametrize("model_type", OTHERS)
 async def test_answers_go_on_after_their_worker_was_killed(
     model_type: str, client: Client, redis_url: str, pool: str, tmp_path: Path

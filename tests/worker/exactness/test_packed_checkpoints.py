@@ -138,13 +138,14 @@ LARGE = {"hidden_size": 512, "intermediate_size": 1024, "num_hidden_layers": 16}
 WIDE = {"hidden_size": 1024, "intermediate_size": 2048, "num_hidden_layers": 24}
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux")
 @pytest.mark.parametrize(
     ("name", "quantize"),
     [
-        *(("GPTQ, ordered", None), ("FP8 blocks", None)),
-        *(("FP8 rows", "int8"), (None, "int8")),
+        pytest.param("FP8 blocks", None, marks=pytest.mark.slow),
+        pytest.param("GPTQ, ordered", None, marks=pytest.mark.long),
+        pytest.param("FP8 rows", "int8", marks=pytest.mark.long),
+        pytest.param(None, "int8", marks=pytest.mark.long),
     ],
 )
 def test_loading_takes_at_most_a_fifth_more_memory_than_what_is_served(

@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any
 
 import pytest
+import torch
 from engine_requests import make_request
 from engines import engine_of, load
 from hypothesis import HealthCheck, given, settings
@@ -143,7 +144,14 @@ class Engines:
     version: AdapterVersion
 
 
-@pytest.fixture(params=NATIVE_DTYPES, ids=str, scope="module")
+@pytest.fixture(
+    params=[
+        pytest.param(dtype, marks=() if dtype is torch.bfloat16 else pytest.mark.long)
+        for dtype in NATIVE_DTYPES
+    ],
+    ids=str,
+    scope="module",
+)
 def engines(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Engines]:

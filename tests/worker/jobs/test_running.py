@@ -218,7 +218,7 @@ def test_a_restored_choice_continues_the_published_text_and_publishes_only_what_
     assert at_limit.unpublished.take(claim(), 0).finish is FinishReason.LENGTH
     pending = PendingTokens(5)
     assert not pending
-    pending.add([], "", FinishReason.LENGTH)
+    pending.add([], "", FinishReason.LENGTH, None)
     assert pending, "a finish without tokens is pending"
 
 
@@ -275,3 +275,19 @@ def test_a_prompt_is_scored_from_its_second_token_on() -> None:
     only_own = orjson.loads(score_prompt(ascii_ids("abc"), logprobs, table, num_top=0))
     assert [position and [*position] for position in only_own] == [None, ["98"], ["99"]]
     assert score_prompt(ascii_ids("a"), [], table, num_top=5) == "[null]"
+
+
+def test_a_stop_string_or_token_is_published_with_the_finish() -> None:
+    choice = make_choice(stop=("lo", "xx"))
+    for character in "hello":
+        accept(choice, character)
+    assert choice.unpublished.take(claim(), 0).stop == "lo"
+    hidden = make_choice(reports=Reports(stop_tokens=frozenset({ord("!")})))
+    hidden.accept(output(hidden, "!", FinishReason.STOP))
+    assert hidden.stop == ord("!")
+    at_end = make_choice(reports=Reports(stop_tokens=frozenset({ord("!")})))
+    at_end.accept(output(at_end, "?", FinishReason.STOP))
+    assert at_end.stop is None, "an end-of-sequence token isn't the client's"
+    restored = make_choice(stop=("lo",))
+    restored.restore(replace(published("hello", "hel", FinishReason.STOP), stop="lo"))
+    assert restored.stop == "lo"

@@ -115,6 +115,13 @@ def test_a_compiled_library_is_used_again_until_the_sources_change(
     assert len(libraries(cache)) == 2
 
 
+def test_the_compilation_reports_how_many_files_are_done(tmp_path: Path, source: Path) -> None:
+    reports: list[tuple[int, int]] = []
+    for _ in range(2):  # the second call finds the library
+        load_library(tmp_path / "cache", lambda *numbers: reports.append(numbers))
+    assert reports == [(0, 1), (1, 1)]
+
+
 def test_the_forced_level_is_compiled_with_its_own_instructions(
     tmp_path: Path, source: Path, calls: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -316,7 +323,8 @@ def test_the_flag_is_the_level_of_the_process(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv(VARIABLE, "auto")  # restores it later
     for name in ("_check", "share_cores", "use_huge_pages"):
         monkeypatch.setattr(process, name, lambda *_: None)
-    loader = SimpleNamespace(load_served=lambda _: os.environ[VARIABLE])
+    loader = SimpleNamespace(load_served=lambda *_: os.environ[VARIABLE])
     monkeypatch.setitem(sys.modules, "worker.startup.load_model", loader)
-    assert process._load_native(WorkerSettings(model="m", cpu_level="avx2")) == "avx2"
+    settings = WorkerSettings(model="m", cpu_level="avx2")
+    assert process._load_native(settings, lambda *_: None) == "avx2"
     gc.unfreeze()

@@ -42,19 +42,25 @@ FILES = ["test_attention.py", "test_lora.py", "triton_engine.py"]
 
 
 @pytest.mark.parametrize(
-    "selected",
+    ("marks", "words"),
     [
-        pytest.param("not slow and not long", marks=pytest.mark.slow, id="quick cases"),
-        pytest.param("not long", marks=[pytest.mark.long, pytest.mark.timeout(900)], id="all"),
+        pytest.param(
+            *("not slow and not long", "triton and not float16"),
+            marks=pytest.mark.slow,
+            id="quick cases in float32",
+        ),
+        pytest.param(
+            *("not long", "triton"), marks=[pytest.mark.long, pytest.mark.timeout(900)], id="all"
+        ),
     ],
 )
-def test_interpreted_kernels_pass_their_tests(selected: str) -> None:
+def test_interpreted_kernels_pass_their_tests(marks: str, words: str) -> None:
     # The interpreter uses numpy, which warns if an adapter overflows.
     warnings = [
         f"-Wignore:{what} encountered:RuntimeWarning" for what in ("overflow", "invalid value")
     ]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-m", selected, "-k", "triton", *warnings]
+        [sys.executable, "-m", "pytest", "-q", "-m", marks, "-k", words, *warnings]
         + [str(FOLDER / name) for name in FILES],
         env={**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
         capture_output=True,

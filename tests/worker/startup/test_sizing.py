@@ -96,7 +96,7 @@ def test_a_small_machine_lowers_the_host_memory_for_adapters_unless_it_is_set(
 def test_the_start_line_says_which_sizes_were_chosen(tmp_path: Path) -> None:
     folder = save_tiny_model(tmp_path / "tiny")
     chosen = WorkerSettings(model=str(folder), device="cpu", dtype="float32", kv_cache_mb=8)
-    served = load_served(chosen)
+    served = load_served(chosen, lambda *_: None)
     fields = startup_fields(chosen, served)
     assert (fields["max_num_seqs"], fields["max_num_batched_tokens"]) == (64, 512)
     assert (fields["kv_cache_mb"], fields["kv_tokens"]) == (8, 16384)

@@ -19,7 +19,7 @@ from written_calls import CALL_END, END, SEP
 
 from shared.errors import JobFailed, SettingsError
 from shared.protocol.jobs import PromptEnd
-from shared.protocol.tools import ToolForm, ToolUse
+from shared.protocol.tools import ToolForm, ToolSettings, ToolUse
 from shared.reasoning_form import ReasoningForm
 from shared.sandbox import TOO_COSTLY
 from worker.text.interface import EncodedPrompt
@@ -192,9 +192,11 @@ OFFERED_TOOLS_ALONE = "{{ tools | tojson }}{% for m in messages %}{{ m.content }
     [
         (LLAMA3_WITHOUT_INSTRUCTIONS, "auto", ToolForm.LLAMA3_JSON),
         ({"default": CHAT_TEMPLATE, "tool_use": HERMES}, "auto", ToolForm.HERMES),
-        (OFFERED_TOOLS_ALONE, "auto", None),
-        *((CHAT_TEMPLATE, "auto", None), (None, "auto", None)),
-        ("{{ raise_exception('no') }}", "auto", None),
+        (OFFERED_TOOLS_ALONE, "auto", ToolForm.GENERIC),
+        *((CHAT_TEMPLATE, "auto", ToolForm.GENERIC), (None, "auto", None)),
+        ("{{ raise_exception('no') }}", "auto", ToolForm.GENERIC),
+        *((HERMES, "generic", ToolForm.GENERIC), (CHAT_TEMPLATE, "generic", ToolForm.GENERIC)),
+        *((CHAT_TEMPLATE, "none", None), (UNKNOWN_FORM, "auto", ToolForm.GENERIC)),
         (UNKNOWN_FORM, "hermes", ToolForm.HERMES),
         (HERMES, "llama3_json", ToolForm.LLAMA3_JSON),
         (HERMES, "none", None),
@@ -203,25 +205,33 @@ OFFERED_TOOLS_ALONE = "{{ tools | tojson }}{% for m in messages %}{{ m.content }
 def test_the_form_is_the_settings_or_the_one_that_the_template_teaches(
     template: Any, setting: Any, form: ToolForm | None
 ) -> None:
-    assert base_tool_form(tokenizer(template), setting) is form
+    assert base_tool_form(tokenizer(template), ToolSettings(form=setting)) is form
+
+
+def test_without_the_generic_form_a_model_has_only_its_templates() -> None:
+    settings = ToolSettings(allows_generic=False)
+    for template in (CHAT_TEMPLATE, OFFERED_TOOLS_ALONE):
+        assert base_tool_form(tokenizer(template), settings) is None
+        assert adapter_tool_form(tiny_tokenizer(), template, {}, settings) is None
+    assert base_tool_form(tokenizer(HERMES), settings) is ToolForm.HERMES
 
 
 def test_an_unknown_form_is_logged_and_one_without_tools_in_the_template_is_refused() -> None:
     with capture_logs() as logs:
-        assert base_tool_form(tokenizer(UNKNOWN_FORM), "auto") is None
-    assert [entry["event"] for entry in logs] == ["tool_calls_not_served"]
+        assert base_tool_form(tokenizer(UNKNOWN_FORM), ToolSettings()) is ToolForm.GENERIC
+    assert [entry["event"] for entry in logs] == ["tool_call_form_unknown"]
     assert "--tool-call-parser" in logs[0]["hint"]
     for template in (CHAT_TEMPLATE, None):
         with pytest.raises(SettingsError, match="--tool-call-parser hermes"):
-            base_tool_form(tokenizer(template), "hermes")
+            base_tool_form(tokenizer(template), ToolSettings(form="hermes"))
 
 
-@pytest.mark.parametrize("form", ToolForm)
+@pytest.mark.parametrize("form", [form for form in ToolForm if form is not ToolForm.GENERIC])
 def test_each_form_is_detected_from_instructions_or_an_earlier_call(form: ToolForm) -> None:
     name = "LLAMA3" if form is ToolForm.LLAMA3_JSON else form.name
     template = getattr(tool_templates, name)
-    assert base_tool_form(tokenizer(template), "auto") is form
-    assert adapter_tool_form(tiny_tokenizer(), template, {}, "auto") is form
+    assert base_tool_form(tokenizer(template), ToolSettings()) is form
+    assert adapter_tool_form(tiny_tokenizer(), template, {}, ToolSettings()) is form
 
 
 HF = tiny_tokenizer()
@@ -318,3 +328,42 @@ async def test_another_tenant_is_served_beside_costly_chats() -> None:
     assert [(await each).error for each in costly] == [TOO_COSTLY] * 2
     assert {each.text for each in done} == {"fine"}
     assert len(done) > 20
+
+
+STRICT = """
+{%- for m in messages %}
+{%- if m.role == 'system' and not loop.first %}{{ raise_exception('not first') }}{% endif %}
+{%- if m.role != 'system' and loop.previtem is defined and loop.previtem.role == m.role %}
+{{- raise_exception('roles must alternate') }}{% endif %}<{{ m.role }}>{{ m.content }}
+{%- endfor %}"""
+"""Template that accepts one system message, at the start, and other roles in turns."""
+
+
+def said(*pairs: tuple[str, str]) -> list[dict[str, Any]]:
+    return [{"role": role, "content": content} for role, content in pairs]
+
+
+@pytest.mark.parametrize(
+    ("messages", "expected"),
+    [
+        (said(("system", "A"), ("user", "B")), "<system>A<user>B"),
+        (said(("system", "A"), ("system", "B"), ("user", "C")), "<system>A\n\nB<user>C"),
+        (said(("user", "A"), ("system", "B")), "<user>A\n\nB"),
+        (said(("user", "A"), ("system", "B"), ("user", "C")), "<user>A\n\nB\n\nC"),
+        (
+            said(
+                ("system", "A"), ("user", "B"), ("assistant", "C"), ("system", "D"), ("user", "E")
+            ),
+            "<system>A<user>B<assistant>C<user>D\n\nE",
+        ),
+    ],
+)
+def test_system_messages_that_the_template_rejects_become_the_users(
+    messages: list[dict[str, Any]], expected: str
+) -> None:
+    assert rendered_here(STRICT, messages) == expected
+
+
+def test_a_template_that_shows_later_system_messages_gets_them() -> None:
+    shown = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
+    assert rendered_here(shown, said(("user", "A"), ("system", "B"))) == "<user>A<system>B"

@@ -141,22 +141,22 @@ def test_the_start_of_a_stop_string_is_emitted_at_the_end_and_none_counts_before
 ):
     text = stream(BYTE_LEVEL, ["lo!"])
     emitted = "".join(text.feed(i) for i in ids_per_character("hello"))
-    assert (emitted, text.close(), text.is_stopped) == ("hel", "lo", False)
+    assert (emitted, text.close(), text.stopped_by) == ("hel", "lo", "")
     text = TextStream(TABLES[id(BYTE_LEVEL)], ["lo", "r"], is_text_start=True, min_tokens=4)
     assert text.replay(ids_per_character("hello wo")) == "hello wo"
-    assert not text.is_stopped
+    assert not text.stopped_by
     assert text.replay(ids_per_character("rld")) == ""
-    assert text.is_stopped
+    assert text.stopped_by == "r"
     for stop in (["lo w"], ["wor", "o w"], ["lo w", "o w"]):
         text = TextStream(TABLES[id(BYTE_LEVEL)], stop, is_text_start=True, includes_stop=True)
         assert text.replay(ids_per_character("hello world")) + text.close() == "hello w"
-        assert text.is_stopped
+        assert text.stopped_by in stop
 
 
 def test_an_echo_is_emitted_with_the_first_token_and_not_searched_for_stop_strings() -> None:
     text = TextStream(TABLES[id(BYTE_LEVEL)], ["lo"], is_text_start=False, echo="hello")
     assert [text.feed(i) for i in ids_per_character("ab")] == ["helloa", "b"]
-    assert not text.is_stopped
+    assert not text.stopped_by
     empty = TextStream(TABLES[id(BYTE_LEVEL)], (), is_text_start=False, echo="hello")
     assert empty.close() == "hello"
     assert empty.next_token_text(BYTE_LEVEL.eos_token_id) == (BYTE_LEVEL.eos_token, None)

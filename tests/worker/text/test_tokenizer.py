@@ -15,7 +15,7 @@ from tool_templates import HERMES, LLAMA3
 
 from shared.errors import AdapterRejected, ErrorCode, JobError, JobFailed
 from shared.protocol.jobs import Endpoint, Job, SamplingParams
-from shared.protocol.tools import ToolForm, ToolUse
+from shared.protocol.tools import ToolForm, ToolSettings, ToolUse
 from worker.jobs.encoding import encode
 from worker.lora.checkpoint.prompting import Prompting
 from worker.text.adapter_style import adapter_style
@@ -124,7 +124,11 @@ TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "ob
 
 def style_of(prompting: Prompting) -> PromptStyle:
     return adapter_style(
-        prompting, TINY, vocab_size=len(TINY), tool_setting="auto", reasoning_setting="auto"
+        prompting,
+        TINY,
+        vocab_size=len(TINY),
+        tool_settings=ToolSettings(),
+        reasoning_setting="auto",
     )
 
 
@@ -184,8 +188,8 @@ def test_prompting_that_does_not_fit_the_base_models_tokenizer_is_rejected(
         ({"default": HERMES}, ToolForm.HERMES),
         ({"default": LLAMA3}, ToolForm.LLAMA3_JSON),
         ({"default": OWN, "tool_use": HERMES}, ToolForm.HERMES),
-        ({"default": OWN}, None),
-        ({"default": CHAT_TEMPLATE}, None),
+        ({"default": OWN}, ToolForm.GENERIC),
+        ({"default": CHAT_TEMPLATE}, ToolForm.GENERIC),
     ],
     ids=str,
 )
@@ -199,6 +203,9 @@ def test_tools_are_offered_only_in_the_base_models_form(
         assert '"f"' in text_of(job, own)
     else:
         assert failure(text_of, job, own).param == "tools"
+    if form is ToolForm.GENERIC:
+        generic = chat(ToolUse(tools=(TOOL,), form=form))
+        assert "<tool_call>" in text_of(generic, own)
     assert text_of(replace(job, tools=None), own)
 
 

@@ -5,9 +5,10 @@ import random
 from typing import Any
 
 import pytest
+from byte_grammars import TOKENIZER, is_answer
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
+from llguidance import LLMatcher
 from tiny import tiny_tokenizer
 from tokenizers import AddedToken
 from weather_tool import FUNCTION, OSAKA, call
@@ -30,27 +31,9 @@ WEATHER = {"name": "weather", "parameters": {**CITY, "type": "object", "required
 PING = {"name": "ping"}
 
 
-class ByteTokenizer:
-    """Tokenizer whose tokens are single bytes."""
-
-    eos_token_id = 256
-    bos_token_id = None
-    special_token_ids = (256,)
-    tokens = (*(bytes([byte]) for byte in range(256)), b"<eos>")
-
-    def __call__(self, text: bytes) -> list[int]:
-        return list(text)
-
-
-TOKENIZER = LLTokenizer(TokenizerWrapper(ByteTokenizer()), slices=[])
-
-
 def allows(text: str, asked: ToolUse) -> bool:
     """Return whether `text` is a complete answer under the grammar of tools."""
-    matcher = LLMatcher(TOKENIZER, tool_source(asked), log_level=0)
-    assert not matcher.is_error(), matcher.get_error()
-    ids = list(text.encode())
-    return matcher.try_consume_tokens(ids) == len(ids) and matcher.is_accepting()
+    return is_answer(tool_source(asked), text)
 
 
 def allows_call(arguments: str, name: str = "weather") -> bool:

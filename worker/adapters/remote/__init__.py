@@ -1,1 +1,1 @@
-"""Fetches adapters from URLs and buckets, within bounds."""
+"""Fetches adapters from URLs and buckets, with limits on time and bytes."""

@@ -46,13 +46,13 @@ class AllowedUrls:
         return url
 
     def redirect(self, target: str) -> RemoteUrl:
-        """Return the parts of a redirect's target. Raises BadUrl or SourceFailed as `allow`."""
+        """Return the parts of a redirect's target. Raises BadUrl or SourceFailed if it is bad."""
         url = RemoteUrl.parse(target)
         self.allow(url)
         return url
 
     def allow(self, url: RemoteUrl) -> None:
-        """Check a URL. Raises SourceFailed if it is below no root."""
+        """Check that a URL is allowed. Raises SourceFailed if it isn't."""
         if not any(url.is_below(root) for root in self._roots):
             raise SourceFailed(
                 ErrorCode.SOURCE_NOT_ALLOWED,

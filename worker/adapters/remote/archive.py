@@ -23,7 +23,7 @@ from worker.adapters.remote.new_file import write_new
 
 MAX_MEMBERS = 1000
 MAX_SMALL_BYTES = 2 << 20
-"""Largest size of a file other than the weights."""
+"""Largest size in bytes of each of the adapter's files, except for the weights."""
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 _MALFORMED = (
     *(tarfile.TarError, zipfile.BadZipFile, zlib.error, struct.error, OSError),

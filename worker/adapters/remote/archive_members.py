@@ -35,7 +35,12 @@ def zip_members(file: BinaryIO, budget: Budget) -> Iterator[tuple[str, Iterator[
 
 
 def _check_directory(file: BinaryIO) -> None:
-    """Check the size of the list of members, because Python's parser reads all of it at once."""
+    """Check that a zip file's list of members is short, because Python reads all of it at once.
+
+    Raises:
+        AdapterRejected: the list is longer than MAX_DIRECTORY_BYTES, or the file is a zip64 file.
+        BadZipFile: the file has no end record.
+    """
     size = file.seek(0, 2)
     file.seek(max(0, size - _MAX_COMMENT_BYTES - _END_BYTES - _LOCATOR_BYTES))
     tail = file.read()

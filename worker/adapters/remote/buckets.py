@@ -1,7 +1,7 @@
 """Reads adapters from buckets of S3 or Google Cloud Storage, with fsspec.
 
-The operator's environment decides which servers these are and which credentials are used. Clients
-choose only the bucket and the path.
+The environment variables that the operator has set determine the servers and the credentials.
+Clients choose only the bucket and the path.
 """
 
 from collections.abc import Iterator, Mapping
@@ -25,7 +25,7 @@ ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 PACKAGES = {"s3": "s3fs", "gs": "gcsfs"}
 """Packages that fsspec needs, by scheme."""
 EXTRAS = {"s3": "s3", "gs": "gcs"}
-"""Extras of Lorikeet that install these packages, by scheme."""
+"""Extra of the Lorikeet package that installs the scheme's entry in `PACKAGES`, by scheme."""
 MAX_LISTED = 1000
 """Largest number of objects in the folder of an adapter."""
 _TIMES = {"connect_timeout": 5, "read_timeout": 30, "retries": {"max_attempts": 2}}
@@ -74,8 +74,9 @@ class Bucket:
         """Copy the files of an adapter from the folder at the URL to `folder`.
 
         Raises:
-            AdapterRejected: the folder has no adapter, or it changed during the copy. The subclass
-                SourceFailed says why it can't be read.
+            AdapterRejected: the folder changed during the copy, an object is too large, or the URL
+                has a SHA-256.
+            SourceFailed: the folder has no adapter, or it can't be read.
         """
         if self._url.sha256:
             raise AdapterRejected("a folder has no SHA-256; pack it, or leave out #sha256=")
@@ -90,8 +91,8 @@ class Bucket:
         """Yield the bytes of the object `name` in the folder, or of the archive if `name` is empty.
 
         Raises:
-            AdapterRejected: the object is too large. The subclass SourceFailed says why it can't be
-                read.
+            AdapterRejected: the object is too large.
+            SourceFailed: the object can't be read.
         """
         path = f"{self._path}/{name}" if name else self._path
         file = _guarded(self._url, lambda: self._files.open(path, "rb", block_size=8 * CHUNK_BYTES))

@@ -23,11 +23,11 @@ from worker.adapters.remote.new_file import write_new
 TIME_LIMIT_S = 300.0
 """Maximum seconds to fetch an adapter."""
 ARCHIVE, FILES = "archive", "files"
-"""Names in the folder of an adapter that is being fetched."""
+"""Names of the downloaded archive, and of the folder for the adapter's files."""
 
 
 class Stager:
-    """Fetches the files of adapters into the store, and deletes remaining files after the read."""
+    """Fetches adapters' files into temporary folders of the store, and deletes these folders."""
 
     def __init__(
         self,
@@ -69,7 +69,8 @@ class Stager:
         The block may move the folder. Otherwise the folder is deleted afterwards.
 
         Raises:
-            AdapterRejected: the adapter can't be fetched. The subclass SourceFailed says why.
+            AdapterRejected: the fetched adapter is malformed, too large or has the wrong SHA-256.
+            SourceFailed: the URL isn't allowed or can't be read.
             StoreFailed: the files can't be written.
         """
         url = self._allowed.checked(source)

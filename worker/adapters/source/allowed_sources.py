@@ -86,8 +86,9 @@ class AdapterRoots:
             )
         raise _refused(
             ErrorCode.SOURCE_NOT_ALLOWED,
-            f"{source!r} isn't in a folder from which adapters may be loaded; start the workers "
-            "with --adapter-root FOLDER, hub:ORG for a hub organisation, or a URL",
+            f"{source!r} isn't in a folder from which adapters may be loaded; send its files with "
+            "`lorikeet adapters push NAME FOLDER`, or start the workers with --adapter-root "
+            "FOLDER, hub:ORG for a hub organisation, or a URL",
         )
 
     def _holds(self, folder: Path) -> bool:

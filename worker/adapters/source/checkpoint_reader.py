@@ -12,7 +12,7 @@ import torch
 
 from shared.errors import AdapterRejected
 from shared.protocol.capabilities import EVERYTHING, Capabilities
-from shared.protocol.tools import ToolSetting
+from shared.protocol.tools import ToolSettings
 from shared.reasoning_form import ReasoningSetting
 from worker.adapters.source.base_names import names_another_base
 from worker.adapters.source.interface import CheckedAdapter
@@ -37,7 +37,7 @@ class CheckpointReader:
     dtype: torch.dtype
     """Dtype of the weights in memory."""
     vocab_size: int
-    tool_setting: ToolSetting
+    tool_settings: ToolSettings
     reasoning_setting: ReasoningSetting
     serves: Capabilities = EVERYTHING
 
@@ -57,7 +57,7 @@ class CheckpointReader:
                 weights.prompting,
                 self.tokenizer,
                 vocab_size=self.vocab_size,
-                tool_setting=self.tool_setting,
+                tool_settings=self.tool_settings,
                 reasoning_setting=self.reasoning_setting,
             )
         except AdapterRejected as error:
@@ -72,11 +72,12 @@ class CheckpointReader:
                 reason="they belong to parts for images, video or sound, and only text is served",
             )
         trained_on = files.base_model_name
-        if checked is None and names_another_base(trained_on, self.base_names):
+        is_other = names_another_base(trained_on, self.base_names)
+        if checked is None and is_other:
             log.warning(
                 "adapter_names_another_base",
                 version=weights.version,
                 trained_on=trained_on,
                 served=self.base_names[0],
             )
-        return CheckedAdapter(weights, style)
+        return CheckedAdapter(weights, style, trained_on if is_other else None)

@@ -48,6 +48,8 @@ class CheckedAdapter(Generic[WeightsT_co]):
     weights: WeightsT_co
     style: PromptStyle
     """Chat templates, end tokens and sampling defaults of the adapter."""
+    other_base: str | None = None
+    """Base model that the adapter names, if it isn't the served one."""
 
     def named(self, name: str) -> "CheckedAdapter[WeightsT_co]":
         """Return the same adapter under another name."""
@@ -59,6 +61,7 @@ class CheckedAdapter(Generic[WeightsT_co]):
             self.weights.registry_entry(source),
             reasoning=self.style.reasoning,
             tool_form=self.style.tool_form,
+            other_base=self.other_base,
         )
 
 

@@ -65,7 +65,7 @@ class AdapterReader:
         self._dtype = dtype
         self._max_bytes = max_bytes
         self._checked: dict[str, tuple[list[FileStamp], Digests]] = {}
-        """File stamps and digests of each copy that was checked in full, by its digest."""
+        """File stamps and digests of each copy that was checked in full, by version digest."""
 
     def read(self, name: str, source: str) -> CheckedAdapter[LoRAAdapter]:
         """Return the adapter at `source`, and keep a copy of its files.
@@ -217,7 +217,7 @@ class AdapterReader:
         return adapter
 
     def _record_checked(self, weights: LoRAAdapter, files: AdapterFiles) -> None:
-        """Record that the files were checked in full. They are now the copy of `weights`."""
+        """Record that `files`, the store's copy of the adapter `weights`, were checked in full."""
         digests = Digests(weights.digest, weights.weights_digest)
         self._checked[weights.digest] = files.stamps, digests
         while len(self._checked) > MAX_CHECKED:

@@ -2,7 +2,7 @@
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,13 @@ from typing import Any
 import orjson
 
 from shared.errors import AdapterRejected, StoreFailed
-from shared.protocol.adapter_files import CONFIG_FILE, CONFIG_KEY, WEIGHTS_FILE, upload_of
+from shared.protocol.adapter_files import (
+    CONFIG_FILE,
+    CONFIG_KEY,
+    WEIGHTS_FILE,
+    is_prompt_file,
+    upload_of,
+)
 from shared.protocol.ids import UploadId
 from shared.store.adapters.uploads import UploadGone, Uploads
 from worker.adapters.disk_store import AdapterStore
@@ -59,9 +65,7 @@ class UploadFetcher:
             with (folder / WEIGHTS_FILE).open("wb") as file:
                 async for piece in self.uploads.pieces(upload):
                     await asyncio.to_thread(file.write, piece)
-            if config is None:
-                config = await asyncio.to_thread(_config_in, folder / WEIGHTS_FILE)
-            await asyncio.to_thread((folder / CONFIG_FILE).write_bytes, config)
+            await asyncio.to_thread(_write_texts, folder, config)
         except UploadGone:
             raise AdapterRejected(
                 "the files that were sent have expired; send them again"
@@ -70,9 +74,21 @@ class UploadFetcher:
             raise StoreFailed(f"--adapter-store: can't write to {folder}: {error}") from None
 
 
-def _config_in(weights: Path) -> bytes:
+def _write_texts(folder: Path, config: bytes | None) -> None:
+    """Write adapter_config.json, and the prompt files in the metadata of the weights file.
+
+    `config` is the text of adapter_config.json if it isn't in the metadata.
+    """
+    metadata = _metadata(folder / WEIGHTS_FILE)
+    (folder / CONFIG_FILE).write_bytes(_config_in(metadata) if config is None else config)
+    for name, text in metadata.items():
+        if is_prompt_file(name) and isinstance(text, str):
+            (folder / name).write_bytes(text.encode())
+
+
+def _config_in(metadata: Mapping[str, Any]) -> bytes:
     """Return the text of adapter_config.json in the metadata of a safetensors file."""
-    config = _metadata(weights).get(CONFIG_KEY)
+    config = metadata.get(CONFIG_KEY)
     if not isinstance(config, str):
         raise AdapterRejected(
             "adapter_config.json is missing: send its text as the query parameter `config`, or in "

@@ -1,1 +1,1 @@
-"""Proposes draft tokens, and decides how many are worth their cost."""
+"""Proposes draft tokens, and decides how many of them a step verifies."""

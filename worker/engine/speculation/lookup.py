@@ -20,7 +20,7 @@ class PromptLookup:
         self._index = NgramIndex()
         self._acceptances = {size: Acceptance() for size in SIZES}
         self._size = SIZES[0]
-        """Size of the n-gram that the latest proposal follows."""
+        """Number of tokens of the n-gram that the latest proposal continues."""
 
     @property
     def num_tokens(self) -> int:
@@ -37,7 +37,7 @@ class PromptLookup:
         self._index.extend(token_ids)
 
     def propose(self, num_tokens: int) -> list[int]:
-        """Return `num_tokens` proposed tokens, or none if there is no good guess."""
+        """Return `num_tokens` proposed tokens, or an empty list if there is no good guess."""
         found = self._index.find() if num_tokens > 0 else None
         if found is None:
             return []
@@ -80,8 +80,9 @@ class NgramIndex:
         """Find the latest earlier occurrence of the text's end.
 
         Returns:
-            (size, position): the length of the longest n-gram that occurs earlier, and the position
-            of the token after its occurrence. None if no n-gram does.
+            (size, position): the length of the longest n-gram at the text's end that also occurs
+            earlier, and the position of the token after its latest earlier occurrence. None if
+            no such n-gram occurs earlier.
         """
         for size, after in self._after.items():
             position = after.get(tuple(self._tokens[-size:]))
@@ -92,7 +93,7 @@ class NgramIndex:
     def copy(self, position: int, num_tokens: int) -> list[int]:
         """Return `num_tokens` tokens from `position` on.
 
-        If the text ends too early, the copy goes on with its own first tokens. Therefore a text
+        If the text ends too early, the copy continues with its own first tokens. Therefore a text
         that repeats itself is continued with the same period.
         """
         copied = self._tokens[position : position + num_tokens]

@@ -10,13 +10,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 MAX_ROWS = 16
-"""Maximum number of rows of a step with drafts. Reading the weights hides the cost of so few."""
+"""Maximum number of rows of a step with drafts.
+
+With so few rows, a step takes little longer than reading the model's weights."""
 MAX_DRAFT = 8
 """Maximum number of draft tokens of one request in a step."""
 MIN_GAIN = 1.02
 """Minimum expected tokens per millisecond with drafts, as a multiple of the rate without drafts."""
 MAX_SKIPPED = 32
-"""Maximum number of opportunities for drafts that are skipped after rejected drafts."""
+"""Maximum number of opportunities for a draft that one request skips in a row after rejections."""
 MAX_AGE = 256
 """Number of steps after which a measured duration is forgotten."""
 _LEAST_RATE = 0.3
@@ -37,12 +39,12 @@ class Acceptance:
 
     def __init__(self) -> None:
         self.rate = _LEAST_RATE
-        """Estimated probability that a token is accepted if those before it are."""
+        """Estimated probability that a draft token is accepted if those before it are accepted."""
         self._num_failures = 0
         self._num_to_skip = 0
 
     def may_draft(self) -> bool:
-        """Return whether to use an opportunity for a draft. Each call is one opportunity."""
+        """Return whether to draft now. Each call counts as one opportunity for a draft."""
         self._num_to_skip -= 1
         return self._num_to_skip < 0
 
@@ -59,9 +61,9 @@ class Acceptance:
 @dataclass(slots=True)
 class _Duration:
     ms: float
-    """Mean duration, in ms."""
+    """Moving average of the durations of steps with the same number of rows, in ms."""
     step: int
-    """Number of the step that was observed last."""
+    """Sequence number of the step that last changed this average."""
 
 
 class StepDurations:
@@ -83,9 +85,9 @@ class StepDurations:
     def estimate(self, num_rows: int) -> float:
         """Return the estimated duration of a step of `num_rows` rows.
 
-        The unit is ms, or until a step is observed, the duration of a step of one row. Between
-        observed numbers of rows, the duration is interpolated. Beyond them, a row costs a fixed
-        share.
+        The result is in ms. Until a step is observed, it is relative to a step of one row instead.
+        Between observed numbers of rows, the duration is interpolated. Outside their range, each
+        row adds the share `_ROW_COST` of the duration of a step of one row.
         """
         fewer = max((rows for rows in self._known if rows <= num_rows), default=None)
         more = min((rows for rows in self._known if rows >= num_rows), default=None)
@@ -112,9 +114,10 @@ def draft_lengths(
 ) -> list[int]:
     """Return how many of each request's proposed tokens the next step verifies.
 
-    The result has the most expected tokens per millisecond, but no drafts if their gain is small.
-    `proposals` has each request's number of proposed tokens and the estimated probability that one
-    is accepted. The step has `num_rows` rows without drafts, and at most `max_rows` with them.
+    The result maximises the expected tokens per millisecond. If drafts gain less than the factor
+    MIN_GAIN, all lengths are 0. `proposals` has, for each request, the number of proposed tokens
+    and the estimated probability that each is accepted. The step has `num_rows` rows without draft
+    tokens, and at most `max_rows` rows with them.
     """
     likelihoods = sorted(
         (

@@ -21,7 +21,7 @@ class AttentionArgs(ctypes.Structure, Prepared):
 
 
 def prepare_batch(batch: AttentionBatch) -> AttentionArgs:
-    """Return the arguments that all layers share. The batch's tensors must outlive them."""
+    """Return the arguments that all layers share. The batch's tensors must outlive the result."""
     return AttentionArgs(
         block_tables=batch.block_tables.data_ptr(),
         table_stride=batch.block_tables.stride(0),

@@ -13,7 +13,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from worker.kernels.cpu.levels import cpu_flags, forced_level, usable_levels
@@ -27,14 +27,23 @@ FLAGS += ["-fno-math-errno", "-ffp-contract=fast", "-Wall", "-Wextra", "-Wno-psa
 TIMEOUT_S = 120
 
 
+OnCompiled = Callable[[int, int], None]
+"""Function that is called with the number of compiled files, and the number of all files."""
+
+
+def ignore(_: int, __: int) -> None:
+    """Do nothing, as an `OnCompiled`."""
+
+
 class NotCompiled(Exception):
     """The native library cannot be compiled or loaded; the message gives the reason."""
 
 
-def load_library(cache_folder: Path) -> ctypes.CDLL:
+def load_library(cache_folder: Path, on_compiled: OnCompiled = ignore) -> ctypes.CDLL:
     """Load the package's library for this CPU, or else compile one into `cache_folder`.
 
-    torch must be imported first, as the library uses torch's OpenMP threads.
+    torch must be imported first, as the library uses torch's OpenMP threads. `on_compiled` is
+    called before the first file is compiled, and after each one.
 
     Raises:
         NotCompiled: the package has no library for this CPU, and none can be compiled: no compiler
@@ -42,7 +51,7 @@ def load_library(cache_folder: Path) -> ctypes.CDLL:
         LevelUnavailable: this CPU can't run the forced level.
     """
     loaded = (_load(path) for path in prebuilt_libraries())
-    return next(filter(None, loaded), None) or _load_compiled(cache_folder)
+    return next(filter(None, loaded), None) or _load_compiled(cache_folder, on_compiled)
 
 
 def prebuilt_libraries() -> list[Path]:
@@ -64,8 +73,12 @@ def find_compiler() -> str:
     return compiler
 
 
-def compile_library(compiler: str, cpu: Sequence[str], path: Path) -> None:
+def compile_library(
+    compiler: str, cpu: Sequence[str], path: Path, on_compiled: OnCompiled = ignore
+) -> None:
     """Compile the kernels into `path`. `cpu` are the flags that permit the CPU's instructions.
+
+    `on_compiled` is that of `load_library`.
 
     Raises:
         NotCompiled: the compiler failed.
@@ -74,16 +87,19 @@ def compile_library(compiler: str, cpu: Sequence[str], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as work:
         objects: list[str] = []
-        for source in sorted(SOURCES.rglob("*.cpp")):
+        sources = sorted(SOURCES.rglob("*.cpp"))
+        on_compiled(0, len(sources))
+        for source in sources:
             objects.append(f"{work}/{len(objects)}-{source.stem}.o")
             _run([compiler, *cpu, *FLAGS, "-c", str(source), "-o", objects[-1]])
+            on_compiled(len(objects), len(sources))
         # Linked without -fopenmp, the library uses the OpenMP runtime that torch has loaded, and
         # shares its threads.
         _run([compiler, "-shared", *objects, "-o", f"{work}/kernels.so"])
         os.replace(f"{work}/kernels.so", path)  # atomic, as other processes may compile it too
 
 
-def _load_compiled(cache_folder: Path) -> ctypes.CDLL:
+def _load_compiled(cache_folder: Path, on_compiled: OnCompiled) -> ctypes.CDLL:
     forced = forced_level(cpu_flags())
     cpu = forced.compiler_flags if forced else (NATIVE,)
     try:
@@ -91,7 +107,7 @@ def _load_compiled(cache_folder: Path) -> ctypes.CDLL:
         path = cache_folder / "kernels" / f"{_key(_run([compiler, '--version']), cpu)}.so"
         library = _load(path)
         if library is None:
-            compile_library(compiler, cpu, path)
+            compile_library(compiler, cpu, path, on_compiled)
             library = ctypes.CDLL(str(path))
     except OSError as error:
         raise NotCompiled(str(error)) from error

@@ -18,10 +18,10 @@ class NormParams:
     """Parameters of a root-mean-square norm; see `NativeKernels.rms_norm`."""
 
     weight: Tensor
-    """`[hidden]`, contiguous."""
+    """The norm's weight, `[hidden]`, contiguous."""
     epsilon: float
     offset: float
-    """Number that is added to the weight."""
+    """Number that is added to each element of `weight`."""
     round_first: bool
     """Whether the normalised input is rounded to the dtype before the weight is applied."""
 
@@ -38,7 +38,7 @@ class PackedLinear:
     out_features: int
     in_features: int
     is_int8: bool
-    """Whether the weight is in int8, not in the kernels' dtype."""
+    """Whether the weight is quantised to int8. Otherwise it has the kernels' dtype."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +62,8 @@ class NativeLayer:
     ) -> None:
         """Create the C struct of the parameters. It points to the original weights.
 
-        `norms` are those before attention and before the MLP. `linears` are the q/k/v, o, gate/up
-        and down projections.
+        `norms` are the norm before attention and the norm before the MLP. `linears` are the q/k/v,
+        o, gate/up and down projections.
         """
         sinks = None if attention.sinks is None else attention.sinks.float()
         self._tensors = (norms, linears, sinks)  # keeps the referenced weights alive

@@ -44,7 +44,7 @@ class LoRAArgs(ctypes.Structure):
 
 @dataclass(frozen=True, slots=True)
 class NativeSites(Prepared):
-    """LoRA arguments of sibling linears. `prepare_sites` sets the fields that all batches share."""
+    """LoRA arguments of sibling linears, with the fields that are the same in all batches set."""
 
     args: LoRAArgs
     address: int

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from worker.kernels.cpu.attention_args import AttentionArgs, prepare_batch
-from worker.kernels.cpu.build import load_library
+from worker.kernels.cpu.build import OnCompiled, ignore, load_library
 from worker.kernels.cpu.layer import LayersStep, NativeLayers, pointers
 from worker.kernels.cpu.lora_args import NativePlan, NativeSites, prepare_plan, prepare_sites
 from worker.kernels.cpu.quantised import QuantisedKernels, contiguous_rows, packed_product
@@ -36,10 +36,15 @@ class NativeKernels:
 
     name = "native"
 
-    def __init__(self, dtype: torch.dtype, cache_folder: Path) -> None:
-        """Load or compile the kernels in `cache_folder`. Raises NotCompiled if that fails."""
+    def __init__(
+        self, dtype: torch.dtype, cache_folder: Path, on_compiled: OnCompiled = ignore
+    ) -> None:
+        """Load or compile the kernels in `cache_folder`. Raises NotCompiled if that fails.
+
+        `on_compiled` is that of `load_library`.
+        """
         self._dtype = dtype
-        library = load_library(cache_folder)
+        library = load_library(cache_folder, on_compiled)
 
         def function(name: str, *arguments: Any, returns: Any = None) -> Callable[..., Any]:
             found = getattr(library, f"{name}_{_SUFFIX[dtype]}")

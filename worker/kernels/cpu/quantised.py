@@ -1,4 +1,4 @@
-"""Weights in int8 for the native kernels, and the product with them."""
+"""Quantises weights to int8 for the native kernels, and multiplies inputs by such weights."""
 
 import ctypes
 from collections.abc import Callable, Sequence
@@ -12,19 +12,21 @@ from torch import Tensor
 GROUP = 32
 """Number of neighbouring inputs of a row that share a scale. Must equal GROUP in groups.h."""
 BYTES_PER_WEIGHT = torch.int8.itemsize + torch.bfloat16.itemsize / GROUP
-"""Memory of a weight, including its share of a scale."""
+"""Bytes per quantised weight, including its share of its group's scale."""
 _PIECE = 1 << 18
 """Number of values that are dequantised at a time."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class QuantisedWeight:
-    """A weight `[out, in]` in int8, with a scale for each group of inputs of a row."""
+    """A weight `[out, in]` in int8. In each row, every GROUP neighbouring inputs share a scale."""
 
     values: Tensor
     """`[out, in]` int8, between -127 and 127."""
     scales: Tensor
-    """`[out, ceil(in / GROUP)]` bfloat16: the weight is `values` times the scale of their group."""
+    """`[out, ceil(in / GROUP)]` bfloat16: factor for the values of each group.
+
+    The weight is `values` multiplied by these factors."""
 
     def dequantised(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """Return the weight in `dtype`. The conversion to float32 is exact."""
@@ -39,7 +41,7 @@ class QuantisedWeight:
 
 
 def joined(weights: Sequence[QuantisedWeight]) -> QuantisedWeight:
-    """Return weights of the same inputs, concatenated along their outputs."""
+    """Concatenate the weights of linears with the same input along their outputs."""
     if len(weights) == 1:
         return weights[0]
     return QuantisedWeight(
@@ -49,7 +51,7 @@ def joined(weights: Sequence[QuantisedWeight]) -> QuantisedWeight:
 
 
 class QuantisedKernels:
-    """Quantises weights to int8, and multiplies by them.
+    """Quantises weights to int8, and multiplies inputs by quantised weights.
 
     Weights to quantise, inputs and outputs have the dtype of the native kernels.
     """
@@ -71,10 +73,10 @@ class QuantisedKernels:
             function.restype = None
 
     def quantise(self, weight: Tensor) -> QuantisedWeight:
-        """Round a weight `[out, in]` to the nearest multiples of its groups' scales.
+        """Round each value of a weight `[out, in]` to a multiple of its group's scale.
 
-        A scale is the smallest bfloat16 of which the group's largest magnitude is at most 127
-        multiples.
+        A group's scale is the smallest bfloat16 number that is at least 1/127 of the largest
+        magnitude in the group.
         """
         weight = weight.contiguous()
         found = self._empty(*weight.shape)
@@ -95,7 +97,7 @@ class QuantisedKernels:
         return packed
 
     def unpack(self, packed: Tensor, out_features: int, in_features: int) -> QuantisedWeight:
-        """Return the weight that `pack` turned into `packed`."""
+        """Return the weight from which `pack` made `packed`."""
         found = self._empty(out_features, in_features)
         self._unpack(
             packed.data_ptr(),
@@ -109,8 +111,8 @@ class QuantisedKernels:
     def linear(self, x: Tensor, packed: Tensor, bias: Tensor | None, out_features: int) -> Tensor:
         """Compute `x w^T + bias`. `packed` is what `pack` returned for `w`; see `packed_product`.
 
-        The inputs are quantised to int8 in groups, as the weight is. A row's result doesn't depend
-        on the other rows.
+        `x` is quantised to int8 in groups of GROUP inputs, like the weight. The result of a row
+        doesn't depend on the other rows.
         """
         return packed_product(self._linear, x, packed, bias, out_features)
 

@@ -15,12 +15,12 @@ SPAN = 256
 BLOCK_SPANS = 16
 """Number of spans that a program of `merge_spans_kernel` merges at once."""
 MIN_BLOCK = 16
-"""The smallest side of a block that a matrix unit supports."""
+"""Smallest number of rows or columns that a GPU's matrix unit multiplies at once."""
 
 
 @dataclass(slots=True)
 class TritonBatch(Prepared):
-    """Data that the layers of a step share."""
+    """Tensors that the layers of a step share, so that only the first layer allocates them."""
 
     blocks: dict[int, Tensor] = field(default_factory=dict)
     """For each value of `num_queries`, the result of `query_blocks`."""
@@ -168,7 +168,7 @@ class Attention:
         )
 
     def _sinks(self, out: Tensor) -> Tensor:
-        """Return the heads' sinks, or `out`, which kernels ignore, if there are none."""
+        """Return the heads' sinks, or `out` as an unused argument if the layer has no sinks."""
         return out if self.params.sinks is None else self.params.sinks
 
     def _constants(self, *, is_decode: bool) -> dict[str, Any]:
@@ -212,8 +212,9 @@ class Attention:
 def query_blocks(batch: AttentionBatch, num_queries: int) -> Tensor:
     """Split each sequence's queries into blocks of up to `num_queries` queries.
 
-    The call does not wait for the device. Returns `[I, 2]` int32: each block's sequence, and its
-    first query in that sequence. A sequence may get one superfluous block, after its last query.
+    Returns `[I, 2]` int32, with two columns: the index of each block's sequence, and the index of
+    the block's first query in that sequence. A sequence may get one superfluous block, which begins
+    after its last query. The call doesn't wait for the device.
     """
     num_sequences, device = len(batch.context_lens), batch.context_lens.device
     first = batch.query_starts[:-1] // num_queries

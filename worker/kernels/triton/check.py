@@ -21,15 +21,19 @@ from worker.kernels.reference import ReferenceKernels
 from worker.kernels.triton.kernels import TritonKernels
 
 TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
-"""Largest deviation from torch's result, relative to its largest absolute value."""
+"""Largest allowed deviation from torch's result, by dtype.
+
+It is relative to the largest absolute value in torch's result."""
 _BLOCK_SIZE = 16
 _SEQUENCES = ((1, 1), (300, 1), (40, 40), (90, 5))
-"""(context length, number of queries at its end) of sequences that cover all attention code."""
+"""(context length, number of queries at the context's end) of the tested sequences.
+
+Together, they cover all attention code."""
 _LIMIT = 70
-"""Number of positions in a sliding window, or in a chunk."""
+"""Number of positions in a sliding window or in a chunk, in tests of these features."""
 _PAGE_ROWS = 8
 _LORA_SIZES = ((3, 64), (3, 2048), (80, 64), (80, 2048))
-"""(number of tokens, number of input features) of batches that cover all LoRA code."""
+"""(number of tokens, number of input features) of the tested batches. They cover all LoRA code."""
 
 
 class NotUsable(Exception):

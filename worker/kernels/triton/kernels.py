@@ -94,5 +94,5 @@ def _on_device_of(x: Tensor) -> AbstractContextManager[None]:
 
 
 def _with_dense_rows(x: Tensor) -> Tensor:
-    """Return `x` with a contiguous last dimension. Copies only if necessary."""
+    """Return `x`, or a copy of it if its last dimension isn't contiguous."""
     return x if x.stride(-1) == 1 else x.contiguous()

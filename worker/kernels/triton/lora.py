@@ -15,17 +15,21 @@ from worker.kernels.triton.device.lora import expand_kernel, shrink_kernel
 BLOCK_ROWS = 32
 """Number of adapter rows that a program computes at once."""
 DECODE_TOKENS = 16
-"""Tokens of a tile if no adapter has more in the batch; a matrix unit's smallest block."""
+"""Tile size, in tokens, for batches in which each adapter has at most this many tokens.
+
+A GPU's matrix unit supports no smaller size."""
 PREFILL_TOKENS = 64
-"""Number of tokens in a tile if any adapter has more than DECODE_TOKENS in the batch."""
+"""Tile size, in tokens, for batches in which an adapter has more than DECODE_TOKENS tokens."""
 NUM_SPLITS = 8
-"""Parts of the input features, each summed by one program, to occupy many in small batches."""
+"""Number of parts of the input features. In small batches, a program sums one part only.
+
+Therefore more programs run at the same time."""
 MIN_SPLIT_FEATURES = 1024
 """Inputs are split only if there are more input features than this."""
 MAX_SPLIT_TOKENS = 1024
 """Inputs are split only if the plan has at most this many tokens."""
 ALIGNED_FEATURES = 16
-"""Column alignment, in elements, that lets kernels access a site's outputs as vectors."""
+"""Kernels access output columns as vectors if the columns are aligned to this many elements."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +63,7 @@ class _Work:
     tiles: Tensor
     """`[I, 7]` int64, a `_Tile` in each row."""
     pages: Tensor
-    """int32: for each site, the flattened `LoRAPages.pages` of the site's group, concatenated."""
+    """int32: the flattened `LoRAPages.pages` of each site's group, one site after another."""
     max_pages: int
     """Largest `num_pages` of any tile."""
     split_size: int
@@ -68,7 +72,7 @@ class _Work:
 
 @dataclass(slots=True)
 class _PlanWork(Prepared):
-    """Data that all launches of a plan share."""
+    """Values and tensors that all launches with one LoRA plan share."""
 
     token_starts: list[int]
     """`LoRAPlan.token_starts` on the host."""
@@ -77,7 +81,9 @@ class _PlanWork(Prepared):
     block_tokens: int
     """Maximum number of tokens in a tile."""
     works: dict[tuple[int, ...], _Work | None] = field(default_factory=dict)
-    """Tiles for each combination of the sites' groups, or None if the plan has no pages there."""
+    """Maps the pool groups of sibling sites to the tiles for these sites.
+
+    The value is None if no adapter of the plan has pages in these groups."""
     partials: Tensor | None = None
     """Memory for partial sums, shared by all launches because they run one after another."""
 

@@ -14,15 +14,15 @@ class SequenceShape(NamedTuple):
     """One sequence of a step."""
 
     context: int
-    """Number of cached tokens, including this step's."""
+    """Number of cached tokens of the sequence, including the tokens of this step."""
     num_tokens: int
-    """Number of tokens of this step. They are the last tokens of the context."""
+    """Number of tokens that the step computes: the last tokens of the context."""
     adapter: int
-    """Number of the sequence's adapter."""
+    """Index of the sequence's adapter among the adapters of the step."""
 
 
 def steps_of_all_variants() -> list[list[SequenceShape]]:
-    """Return the steps, each as a list of its sequences."""
+    """Return steps that together use every variant, each as a list of its sequences."""
     small, large = lora.DECODE_TOKENS, lora.MAX_SPLIT_TOKENS + 1
     return [
         *_decodes(context=1),
@@ -36,9 +36,10 @@ def steps_of_all_variants() -> list[list[SequenceShape]]:
 
 
 def _decodes(context: int) -> list[list[SequenceShape]]:
-    """Return a step of one decode and a step of several.
+    """Return a step with one decode and a step with two decodes.
 
-    The strides of a dimension of size 1 are arbitrary, so a single token can need a variant.
+    A dimension of size 1 has arbitrary strides. Therefore a step with a single token may need a
+    variant of its own.
     """
     decode = SequenceShape(context, 1, adapter=0)
     return [[decode], [decode, decode]]

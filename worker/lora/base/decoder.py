@@ -26,7 +26,7 @@ def name_of(model: nn.Module, module: Any) -> str | None:
 
 
 def dropped_modules(model: nn.Module) -> frozenset[str]:
-    """Return the names of the modules that were set to None."""
+    """Return the names of the model's submodules that are None, such as dropped towers."""
     return frozenset(
         f"{name}.{child}" if name else child
         for name, part in model.named_modules()

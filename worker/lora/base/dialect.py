@@ -5,24 +5,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 NUMBER = "#"
-"""Stands for the number of a layer in the names of a dialect."""
+"""Placeholder for the layer number in a dialect's module names."""
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Dialect:
-    """A table between the names of a checkpoint's modules and those of the served model's.
+    """Maps the names of a checkpoint's modules to the names of the served model's modules.
 
-    Adapters that were trained on the checkpoint use its names, too. A module of the checkpoint is
-    one served module under another name, or several served modules whose rows are joined.
+    Adapters that were trained on the checkpoint also use the checkpoint's names. A module of the
+    checkpoint is one served module under another name, or several served modules whose rows are
+    joined.
     """
 
     model_type: str
     """Type of the checkpoint's model, by which PEFT chooses default target modules."""
     modules: Mapping[str, tuple[str, ...]]
-    """The served modules of each module of the checkpoint, in the order of their rows."""
+    """For each module of the checkpoint, the served modules that it consists of, in row order."""
     ignored: frozenset[str] = frozenset()
-    """Tensors of the checkpoint that the served model computes itself."""
+    """Names of checkpoint tensors that are skipped, because the served model computes them."""
 
     def served(self, stored: str) -> tuple[str, ...]:
         """Return the served modules of the checkpoint's module `stored`, in order.
@@ -40,6 +41,6 @@ class Dialect:
 
 
 def _numbered(name: str, source: str) -> str:
-    """Return `name` with the layer number of `source`."""
+    """Return `name` with the layer number of `source` in place of NUMBER."""
     numbers = _NUMBER.findall(source)
     return name.replace(NUMBER, numbers[0]) if numbers else name

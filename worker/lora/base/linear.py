@@ -13,7 +13,7 @@ from worker.kernels.interface import Kernels
 from worker.lora.base.base_weight import weight_of
 
 PACKED_ROWS = 32
-"""Number of input rows that oneDNN optimises the packed layout for. Other numbers work, too."""
+"""Number of input rows for which oneDNN optimises the packed layout. Other numbers work, too."""
 
 
 class BaseLinear(Protocol):
@@ -22,7 +22,7 @@ class BaseLinear(Protocol):
     out_features: list[int]
     """Output width of each linear."""
     packed_bytes: int
-    """Memory of the weight in bytes, unless the linears themselves hold the weight."""
+    """Memory of the packed weight in bytes; 0 if the linears themselves hold their weights."""
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return all outputs for `x` `[..., in]`, joined in a new tensor `[..., sum of out]`."""
@@ -38,7 +38,7 @@ def can_join(linear: nn.Module) -> bool:
 
 @torch.no_grad()
 def dequantise_(linear: nn.Module, weight: QuantisedWeight) -> None:
-    """Give a linear the values of a quantised weight, in the linear's dtype."""
+    """Set the weight of a linear to a quantised weight's values, in the linear's dtype."""
     values = weight.dequantised(linear.weight.dtype)  # type: ignore[arg-type]  # a Linear's
     linear.weight = nn.Parameter(values, requires_grad=False)
 
@@ -155,7 +155,7 @@ class _QuantisedPacked(NativePacked):
         self._unpack = kernels.unpack
 
     def product(self, x: Tensor) -> Tensor:
-        """Compute the outputs without the biases, from inputs that aren't quantised."""
+        """Compute the outputs without the biases. Unlike in `__call__`, `x` isn't quantised."""
         weight = self._unpack(self.weight, sum(self.out_features), self.in_features)
         return F.linear(x.float(), weight.dequantised()).to(x.dtype)
 

@@ -42,7 +42,7 @@ class BaseEmbedding:
     """Whether the output head uses the same weight."""
 
     def as_linear(self) -> BaseWeight:
-        """Return the properties of the transposed table `[dim, vocab]`, the weight for DoRA."""
+        """Return the properties of the transposed table `[dim, vocab]`, DoRA's weight matrix."""
         return BaseWeight(row_squares(self.weight.t()), None, lambda x: x @ self.weight)
 
 
@@ -60,7 +60,7 @@ class BaseModules:
     conv1d: frozenset[str]
     """Names of the linears that are GPT-2 Conv1D modules. Their weights are `[in, out]`."""
     others: Mapping[str, str]
-    """For each module that adapters can't target, by name, a description for error messages."""
+    """Descriptions, for error messages, of the modules that adapters can't target, by name."""
     all_linear: frozenset[str]
     """Names of the modules that `target_modules="all-linear"` selects in PEFT."""
     tables: Mapping[str, BaseTable] = field(default_factory=dict)
@@ -70,13 +70,13 @@ class BaseModules:
     weights: Mapping[str, BaseWeight] = field(default_factory=dict)
     """Weight properties of unquantised linears, by name. Empty until `serve_linears` has run."""
     dialect: Dialect | None = None
-    """Names of these modules in the model's checkpoint, if they differ."""
+    """Names of these modules in the model's checkpoint; None if the names are the same."""
     decoder: str = ""
     """Name of the module that contains the layers and the embedding."""
     towers: frozenset[str] = frozenset()
     """Names of the modules for images, video or sound that were left out."""
     reads_images: bool = False
-    """Whether towers are served, so that an adapter's tensors for them would change answers."""
+    """Whether the model reads images, so that an adapter's tensors for these modules matter."""
 
     @property
     def names(self) -> list[str]:
@@ -130,7 +130,10 @@ class BaseModules:
         return targets
 
     def tied_targets(self, targeting: Targeting) -> set[str]:
-        """Return the tied modules if `ensure_weight_tying` makes an adapter target both of them."""
+        """Return the embedding and the head if `ensure_weight_tying` makes an adapter target both.
+
+        Otherwise, return an empty set.
+        """
         is_saved = any(is_table(name) for name in targeting.saved_names)
         if not targeting.ensure_weight_tying or is_saved or not self.is_tied:
             return set()
@@ -149,7 +152,7 @@ class BaseModules:
 
     @property
     def _advice(self) -> str:
-        """Advice for a mixture of experts: what to train instead. Empty for other models."""
+        """End of an error message: modules to train instead of experts. Empty without experts."""
         if not any(is_of_experts(name) for name in self.others):
             return ""
         attention = [name for name in self.linears if "attn" in name or "attention" in name]
@@ -182,7 +185,7 @@ def is_table(name: str) -> bool:
 
 
 def place_in_layer(name: str) -> str:
-    """Return the part of a module's name after the layer number. Other names stay unchanged."""
+    """Return the part of a module's name after the layer number, or a name without one as it is."""
     parts = name.split(".")
     numbers = [i for i, part in enumerate(parts) if part.isdigit()]
     return ".".join(parts[numbers[0] + 1 :]) if numbers else name

@@ -20,10 +20,10 @@ T = TypeVar("T")
 
 @lru_cache(maxsize=4)
 def stored_view(base: BaseModules, dialect: Dialect) -> BaseModules:
-    """Return the modules of `base` as a checkpoint in `dialect` has them.
+    """Return the modules of `base` under the names and shapes of a checkpoint in `dialect`.
 
-    A module of several served modules has the sum of their output widths. It is left out if
-    adapters can't target one of them.
+    If a checkpoint's module consists of several served modules, its output width is the sum of
+    theirs. A linear is left out if adapters can't target one of its served modules.
     """
 
     def renamed(found: Mapping[str, T]) -> dict[str, T]:
@@ -60,7 +60,10 @@ def _joined_shape(shapes: Sequence[ModuleShape]) -> ModuleShape:
 
 
 def _joined_weight(weights: Sequence[BaseWeight]) -> BaseWeight:
-    """Return the properties of the weights' rows, joined. Either all or none have a bias."""
+    """Return the properties of the weight that consists of the rows of all `weights`.
+
+    Either all `weights` have a bias, or none has.
+    """
     if len(weights) == 1:
         return weights[0]
 

@@ -10,7 +10,7 @@ from worker.lora.patterns.linear_patterns import ends
 from worker.lora.patterns.name_patterns import NamePatterns
 
 Names = frozenset[str]
-"""Names of modules, or their ends after a dot."""
+"""Full names of modules, or the ends of such names after a dot."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -31,7 +31,9 @@ class Targeting:
     layers: frozenset[int] | None = None
     """Numbers of the targeted layers. None means all layers."""
     layers_pattern: NamePatterns | None = None
-    """Patterns of the text before a layer's number. None selects the first number in a name."""
+    """Patterns of the text before the layer number in a name.
+
+    None means that the first part of the name that is a number is the layer number."""
     ensure_weight_tying: bool = False
 
     def targeted(self, modules: Sequence[str]) -> set[str]:
@@ -70,5 +72,5 @@ class Targeting:
 
 
 def _first_number(name: str) -> str | None:
-    """Return the first part that is a number, after two other parts and before another one."""
+    """Return the first of a name's parts, without the first two and the last, that is a number."""
     return next((part for part in name.split(".")[2:-1] if part.isdecimal()), None)

@@ -68,7 +68,7 @@ class LoRAAdapter:
     kinds: frozenset[AdapterKind] = frozenset()
     """The adapter's parts besides plain LoRA."""
     side: SideWeights = field(default_factory=SideWeights)
-    """The adapter's changes besides its low-rank terms."""
+    """The adapter's side weights: its changes to the model besides low-rank terms of linears."""
     prompting: Prompting = field(default_factory=Prompting)
     """Chat template, end tokens and sampling defaults."""
     num_without_effect: int = 0
@@ -79,7 +79,10 @@ class LoRAAdapter:
         return replace(self, name=name, version=version_of(name, self.digest))
 
     def registry_entry(self, source: str) -> Adapter:
-        """Return the adapter's registry entry, created now. Every worker must read `source`."""
+        """Return a registry entry that was created now.
+
+        All workers must be able to read the adapter at `source`.
+        """
         return Adapter(
             name=self.name,
             version=self.version,
@@ -179,9 +182,9 @@ def _read(
 def _low_rank(tensors: AdapterTensors, manifest: Manifest, dtype: torch.dtype) -> LowRank:
     """Read the low-rank matrices.
 
-    If applying the scaling to B needs no rounding, the scaling is kept as the stack's factor.
-    Otherwise, it is applied to B before B is cast. In float32, results may differ from PEFT's by
-    one unit in the last place, because PEFT applies the scaling after multiplying by B.
+    If multiplying B by the scaling needs no rounding, the scaling is kept as the stack's factor.
+    Otherwise, B is multiplied by the scaling before B is cast. In float32, results may differ from
+    PEFT's by one unit in the last place, because PEFT applies the scaling after multiplying by B.
     """
     stacks = []
     for pairs in manifest.stackable_pairs:

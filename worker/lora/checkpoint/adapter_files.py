@@ -33,12 +33,12 @@ class AdapterFiles:
     ) -> None:
         """Create an object for the files in `folder`, the local folder of `source`.
 
-        With `is_operators`, the operator named the adapter. Only then may it have pickled weights,
-        and patterns that can't be matched in linear time.
+        Set `is_operators` if the operator, not a client, named the adapter. Only then may the
+        adapter have pickled weights, and patterns that can't be matched in linear time.
         """
         self.folder = folder
         self.source = str(folder) if source is None else source
-        """The folder or hub id, as named in error messages."""
+        """Folder or hub id that error messages show."""
         self._is_operators = is_operators
         self.stamps = _stamps(folder)
         """Stamps of the files when this object was created."""
@@ -56,7 +56,7 @@ class AdapterFiles:
 
     @cached_property
     def base_model_name(self) -> str | None:
-        """The base model named in adapter_config.json. None if it can't be read or is too long."""
+        """Base model that adapter_config.json names. None if the name is unreadable or too long."""
         try:
             name = config_fields(self._config_text).get("base_model_name_or_path")
         except (AdapterRejected, OSError):
@@ -71,7 +71,7 @@ class AdapterFiles:
 
     @cached_property
     def weights_path(self) -> Path:
-        """Path of adapter_model.safetensors, or of pickled weights. Raises AdapterRejected."""
+        """Path of the file with the weights. Raises AdapterRejected if there is no such file."""
         return adapter_file(self.folder, PICKLED_FILE if self.are_pickled else WEIGHTS_FILE)
 
     @property
@@ -83,7 +83,7 @@ class AdapterFiles:
 
     @cached_property
     def prompt_paths(self) -> list[Path]:
-        """Paths of the prompt files, sorted. Raises AdapterRejected if a link leads elsewhere."""
+        """Paths of the prompt files, sorted. Raises AdapterRejected if one links elsewhere."""
         return [adapter_file(self.folder, name) for name in sorted(prompt_file_names(self.folder))]
 
     @property
@@ -97,7 +97,7 @@ class AdapterFiles:
 
     @cached_property
     def _header(self) -> Header | AdapterRejected | OSError:
-        """The header, or the error of reading it. Even a refused header is read only once."""
+        """The parsed header, or the error that reading it raised. The file is read only once."""
         try:
             return read_header(self.weights_path)
         except (AdapterRejected, OSError) as error:
@@ -143,7 +143,7 @@ def prompt_file_names(folder: Path) -> set[str]:
 
 
 def link_root(folder: Path) -> Path:
-    """Return the folder that links may not leave. Snapshots in the hub's cache link outwards."""
+    """Return the folder that links may not leave: the repository's, for a snapshot of the hub."""
     resolved = folder.resolve()
     return resolved.parents[1] if resolved.parent.name == "snapshots" else resolved
 

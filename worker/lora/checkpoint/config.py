@@ -22,7 +22,9 @@ from worker.lora.patterns.pattern_form import PatternForm
 
 MAX_CONFIG_BYTES = 1 << 20
 MAX_VALUES = 1 << 16
-"""Maximum number of values in lists and objects. Every rank of 400 layers takes 2,800."""
+"""Maximum number of values in all lists and objects of an adapter_config.json.
+
+A file that sets the rank of each linear in 400 layers has 2,800."""
 ALL_LINEAR = "all-linear"
 
 _READ = frozenset(
@@ -91,10 +93,16 @@ class AdapterConfig:
     targeting: Targeting
     """The fields that select modules for low-rank terms."""
     trained_name: Callable[[str], str] = str
-    """Returns the name of a served module where the adapter was trained. Patterns match it."""
+    """Function that returns the name that a served module had in the model that was trained.
+
+    The patterns are matched against these names."""
 
     def resolve(self, modules: Sequence[str]) -> None:
-        """Match the patterns with all modules. Raises AdapterRejected if that is too costly."""
+        """Match the rank and alpha patterns against all `modules` before `rank` and `scaling`.
+
+        Raises:
+            AdapterRejected: matching takes too much time or memory.
+        """
         trained = [self.trained_name(module) for module in modules]
         self.rank_pattern.resolve(trained)
         self.alpha_pattern.resolve(trained)

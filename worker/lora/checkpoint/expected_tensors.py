@@ -25,12 +25,14 @@ _TIED_ROLES = (
     (TensorRole.LORA_B, TensorRole.EMBEDDING_A),
     (TensorRole.WEIGHT, TensorRole.WEIGHT),
 )
-"""Roles of the head and the embedding whose tensors are tied. Low-rank matrices are transposed."""
+"""(role in the head, role in the embedding) of tied tensors.
+
+The head's low-rank matrices are the transposed matrices of the embedding."""
 
 
 @dataclass(frozen=True, slots=True)
 class ExpectedTensor:
-    """Requirements on one tensor."""
+    """Shape of a tensor that an adapter's file may have, and whether the file must have it."""
 
     shape: tuple[int, ...]
     is_required: bool = True
@@ -65,8 +67,8 @@ def match_tensors(
 ) -> dict[TensorKey, str]:
     """Check the tensors of a file against `expected` and return the tensors' names by key.
 
-    The file has the names of `trained_as`, and `expected` those of the served model. Tensors of
-    parts for images, video and sound are left out.
+    The file uses the module names of `trained_as`, and `expected` uses those of the served model.
+    Tensors of parts for images, video and sound are left out.
 
     Raises:
         AdapterRejected: a tensor is missing, unexpected or duplicated, or has the wrong shape or

@@ -21,7 +21,7 @@ PREFIX = "base_model.model."
 MAX_PROMPT_FILES = 16
 """Maximum number of files that shape prompts and sampling."""
 MAX_PROMPT_FILE_BYTES = 2 << 20
-"""Maximum size of each of these files. The largest tokenizers' configurations have 1.2 MB."""
+"""Maximum bytes of each file that shapes prompts. Tokenizers' files have up to 1.2 MB."""
 WIDEST_DTYPE_BYTES = 8
 """Bytes per element of the widest dtype in the safetensors format."""
 

@@ -10,7 +10,8 @@ from shared.protocol.adapter_files import CONFIG_FILE, PICKLED_FILE, PROMPT_FILE
 def adapter_folder(source: str, is_operators: bool = False) -> Path:
     """Return the local folder of `source`. If `source` is a hub id, download it first.
 
-    With `is_operators`, the operator named the adapter, and its weights may be pickled.
+    Set `is_operators` if the operator, not a client, named the adapter. Only then may its weights
+    be pickled.
 
     A hub id may name a revision: `org/name@revision`.
     The hub client reads its own settings, such as HF_HOME, HF_TOKEN and HF_HUB_OFFLINE.

@@ -12,9 +12,11 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 MAX_CACHED_TEXTS = 8
-"""Maximum number of cached results per parser. Adapters of the same recipe have equal files."""
+"""Maximum number of cached results per parser.
+
+Adapters that were trained with the same recipe have equal files."""
 MAX_CACHED_BYTES = 320 << 10
-"""Maximum size in bytes of a cached text. The header for 126 layers has 265 kB."""
+"""Maximum size in bytes of a cached text. An adapter for 126 layers has a header of 265 kB."""
 
 
 def json_object(text: bytes, name: str, budget: JsonBudget) -> dict[str, Any]:

@@ -12,9 +12,9 @@ class LoRAWeights:
     """Low-rank matrices of one linear. They add `b @ (a @ x)` to the output for input `x`."""
 
     a: Tensor
-    """`[r, in]`"""
+    """Matrix A, `[r, in]`."""
     b: Tensor
-    """`[out, r]`. `scaling` is already applied."""
+    """Matrix B, `[out, r]`, already multiplied by `scaling`."""
     scaling: float
     """PEFT's factor: alpha / r, or alpha / sqrt(r) with rsLoRA."""
 
@@ -25,11 +25,13 @@ class LowRankStack:
 
     modules: Sequence[str]
     a: Tensor
-    """`[modules, r, in]`"""
+    """Matrices A of all linears, `[modules, r, in]`."""
     b: Tensor
-    """`[modules, out, r]`. `factor` isn't applied yet."""
+    """Matrices B of all linears, `[modules, out, r]`, not yet multiplied by `factor`."""
     factor: float
-    """Factor by which `b` must still be multiplied: `scaling` if it is a power of two, or 1."""
+    """Factor by which `b` must still be multiplied.
+
+    It is `scaling` if multiplying by it is exact, as for powers of two. Otherwise it is 1."""
     scaling: float
     """PEFT's factor: alpha / r, or alpha / sqrt(r) with rsLoRA."""
 

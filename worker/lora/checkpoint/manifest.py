@@ -31,7 +31,7 @@ class LowRankPair:
     module: str
     scaling: float
     digest_prefix: bytes
-    """Encoded module, scaling, dtypes and shapes. Hashed before the bytes of the matrices."""
+    """Encoded module name, scaling, dtypes and shapes. Digests hash it before the matrices."""
 
     @property
     def a(self) -> TensorKey:
@@ -52,7 +52,7 @@ class Manifest:
     """The adapter's configuration, with patterns that match names of the served model."""
     trained: TrainedModules
     names: Mapping[TensorKey, str]
-    """Name of each tensor in the file that changes answers to text."""
+    """Names in the file of the tensors that change answers to text, by key."""
     pairs: tuple[LowRankPair, ...]
     """One pair for each targeted linear, in the model's order."""
     stackable_pairs: tuple[tuple[LowRankPair, ...], ...]
@@ -122,7 +122,7 @@ def _kinds(
 
 
 def _check_fan_in_fan_out(config: AdapterConfig, base: BaseModules, linears: list[str]) -> None:
-    """Refuse a `fan_in_fan_out` that PEFT would set only for another base model."""
+    """Raise AdapterRejected if `fan_in_fan_out` doesn't fit the targeted linears of the base."""
     if linears and config.fan_in_fan_out not in {module in base.conv1d for module in linears}:
         raise AdapterRejected(
             f"fan_in_fan_out={config.fan_in_fan_out} doesn't fit the base model's {linears[0]}; "

@@ -1,7 +1,7 @@
 """Converts the weights that old versions of PEFT have saved, `adapter_model.bin`, to safetensors.
 
-Reading a pickle can run code. Torch's restricted unpickler reads these files, and adapters' only if
-the operator named them.
+Reading a pickle can run code. Therefore torch's restricted unpickler reads these files. An
+adapter's file is read only if the operator named the adapter.
 """
 
 import shutil
@@ -18,9 +18,10 @@ from worker.lora.checkpoint.adapter_files import AdapterFiles
 
 
 def unpickled(path: Path) -> dict[str, torch.Tensor]:
-    """Return the tensors in a file of `torch.save` by name, mapped to memory.
+    """Return the tensors in a file that `torch.save` has written, by name, mapped to memory.
 
-    `weights_only` builds tensors and plain containers, and calls nothing that the file names.
+    torch's option `weights_only` builds tensors and plain containers, and calls no function that
+    the file names.
 
     Raises:
         ValueError: the file has anything but tensors by name, or was saved before torch 1.6.
@@ -39,10 +40,10 @@ def unpickled(path: Path) -> dict[str, torch.Tensor]:
 
 
 def converted(files: AdapterFiles, folder: Path) -> AdapterFiles:
-    """Copy an adapter with pickled weights to the empty `folder`, with safetensors instead.
+    """Copy an adapter's files to the empty `folder`, and convert its pickle to safetensors.
 
     Raises:
-        AdapterRejected: the weights can't be read as tensors, or aren't dense ones.
+        AdapterRejected: the weights can't be read as tensors, or aren't dense tensors.
         StoreFailed: the files can't be written.
     """
     pickled = files.folder / PICKLED_FILE

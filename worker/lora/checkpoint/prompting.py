@@ -15,9 +15,11 @@ TOKENIZER = "tokenizer_config.json"
 GENERATION = "generation_config.json"
 
 _MAX_NODES = 1 << 17
-"""Maximum number of arrays, objects and strings in a file. Gemma's 6,000 tokens take 56,000."""
+"""Maximum number of arrays, objects and strings in a file.
+
+The file with Gemma's 6,000 added tokens has 56,000."""
 MAX_TEMPLATE_CHARS = 32_768
-"""Maximum length of an adapter's chat templates, together."""
+"""Maximum total number of characters of an adapter's chat templates."""
 MAX_TOKEN_LENGTHS = 48
 """Maximum number of different lengths of added tokens. Each takes one pass over the templates."""
 
@@ -118,7 +120,7 @@ def _special_tokens(tokenizer: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _token_ids(tokenizer: Mapping[str, Any], templates: Mapping[str, str]) -> dict[str, int]:
-    """Return the ids of the added tokens in templates. No others can occur in a rendered prompt."""
+    """Return, by text, the ids of the adapter's added tokens that occur in its chat templates."""
     added = tokenizer.get("added_tokens_decoder") or {}
     try:
         ids = {entry["content"]: int(number) for number, entry in added.items()}
@@ -133,7 +135,7 @@ def _token_ids(tokenizer: Mapping[str, Any], templates: Mapping[str, str]) -> di
 
 
 def _occurring(tokens: Set[str], templates: Iterable[str]) -> set[str]:
-    """Return the tokens that occur in a template, in time linear in its length."""
+    """Return the tokens that occur in any template. Takes linear time in the templates' length."""
     by_length: dict[int, set[str]] = {}
     for token in tokens - {""}:
         by_length.setdefault(len(token), set()).add(token)

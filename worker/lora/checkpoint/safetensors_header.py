@@ -22,7 +22,9 @@ MAX_NAME_CHARS = 512
 MAX_DIMENSIONS = 8
 MAX_DTYPE_CHARS = 16
 _MAX_NODES = 10 * MAX_TENSORS
-"""An entry has five strings, an object and two lists."""
+"""Maximum number of arrays, objects and strings in a header.
+
+A tensor's entry has five strings, an object and two lists."""
 _MAX_VALUES = 16 * MAX_TENSORS
 TORCH_NAMES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 """Names of the supported dtypes in torch, by their names in safetensors files."""

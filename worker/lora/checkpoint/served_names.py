@@ -1,4 +1,4 @@
-"""Gives the weights of an adapter, which was trained on a checkpoint, the served model's names."""
+"""Renames an adapter's weights from its checkpoint's module names to the served model's names."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -27,22 +27,23 @@ def trained_modules_of(header: Header, base: BaseModules) -> BaseModules:
 
 @dataclass(frozen=True, slots=True)
 class ServedNames:
-    """Translates weights by module from the names of `dialect` to those of `base`.
+    """Renames an adapter's weights from the module names in `dialect` to the names in `base`.
 
-    A low-rank term on joined modules becomes a term on each: they share A, and B is cut by rows.
+    A low-rank term on a module that consists of several served modules becomes a term on each of
+    them. These terms share A, and each has its module's rows of B.
     """
 
     base: BaseModules
     dialect: Dialect
 
     def low_rank(self, matrices: LowRank) -> LowRank:
-        """Return the low-rank matrices by served linear. The tensors are views."""
+        """Return the low-rank matrices under the served linears' names, as views of `matrices`."""
         stacks = [served for stack in matrices.stacks for served in self._stacks(stack)]
         names = {name for stack in stacks for name in stack.modules}
         return LowRank(stacks, [name for name in self.base.linears if name in names])
 
     def side(self, side: SideWeights) -> SideWeights:
-        """Return the side weights by served module."""
+        """Return the side weights under the served modules' names."""
         return SideWeights(
             scales=self._vectors(side.scales),
             shifts=self._vectors(side.shifts),
@@ -84,6 +85,6 @@ class ServedNames:
         return name
 
     def _cut(self, stored: str, tensor: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
-        """Cut a tensor with the rows of the module `stored` into those of its served modules."""
+        """Cut a tensor along `dim` into one part for each served module of the module `stored`."""
         names = self.dialect.served(stored)
         return torch.split(tensor, [self.base.linears[n].out_features for n in names], dim)

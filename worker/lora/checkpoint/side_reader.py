@@ -26,7 +26,7 @@ from worker.lora.throttle import pause
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SideReader:
-    """Builds the side weights of an adapter with tensors that fit the base model."""
+    """Builds the side weights of an adapter whose tensors were checked against the base model."""
 
     tensors: AdapterTensors
     config: AdapterConfig
@@ -75,7 +75,10 @@ class SideReader:
     def _shift(
         self, module: str, base: BaseWeight, scale: Tensor | None, low_rank: LoRAWeights | None
     ) -> Tensor | None:
-        """Return what to add to the scaled output, which includes the base's bias, or None."""
+        """Return the vector to add to a linear's scaled output, `[out]`; None if there is none.
+
+        The scaled output already includes the base's bias, multiplied by `scale`.
+        """
         tensors, dtype = self.tensors, wide_dtype(self.dtype)
         base_bias = None if base.bias is None else base.bias.to("cpu", dtype)
         new_bias = tensors.find(

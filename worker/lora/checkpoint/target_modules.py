@@ -115,7 +115,7 @@ def _token_sources(config: AdapterConfig, base: BaseModules) -> dict[str, TokenS
 def _share_with_tied_head(
     sources: dict[str, TokenSource], config: AdapterConfig, base: BaseModules
 ) -> None:
-    """Use the embedding's source also for a tied head, unless the head has other token ids."""
+    """Use the embedding's trained rows for a tied head, too, unless the head has other ids."""
     embedding, head = base.embedding, base.head
     if not base.is_tied or embedding is None or head is None or embedding.name not in sources:
         return

@@ -111,7 +111,7 @@ def read_tensors(path: Path, header: Header) -> FileTensors:
 
 
 def is_finite(tensor: torch.Tensor) -> bool:
-    """Return whether `tensor` holds neither NaN nor Inf, ten times as fast as `torch.isfinite`."""
+    """Return whether all values are finite. Takes a tenth of the time of `torch.isfinite`."""
     for part in torch.split(tensor.reshape(-1), CHUNK_ELEMENTS):
         pause()
         if part.numel() and not all(math.isfinite(end) for end in torch.aminmax(part)):

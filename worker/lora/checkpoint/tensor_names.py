@@ -5,7 +5,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 MAX_DOTS = 32
-"""Maximum number of dots in a name that is parsed. Parsing takes time in proportion to it."""
+"""Maximum number of dots in a name that is parsed, because each dot takes parsing time."""
 
 
 class TensorRole(StrEnum):

@@ -1,9 +1,9 @@
 """Maps the names of modules in an adapter to those in the served model.
 
-The decoder of one model has other names in other classes of transformers: in the class with towers
-for images, in that class before release 4.52, and in the class for text alone. PEFT writes the
-names of the class that was trained, and its patterns refer to them. Each file uses the names of one
-class.
+Transformers can load one model with different classes: the class with towers for images, the same
+class before release 4.52, and the class for text alone. The decoder has a different name in each
+class. PEFT writes the names of the class that was trained into the adapter's file. Patterns in the
+adapter's configuration refer to the same names.
 """
 
 from collections.abc import Iterable
@@ -14,14 +14,16 @@ from worker.lora.checkpoint.tensor_names import parse_name
 
 _OLD = "language_model.model"
 _DECODERS = ("model.language_model", _OLD, "model.text_model", "model")
-"""Names of the decoder: in classes with towers, in those before 4.52, in Idefics3, and for text."""
+"""Names of the decoder in classes of transformers.
+
+In order: classes with towers, such classes before release 4.52, Idefics3, and classes for text."""
 _HEADS = {_OLD: "language_model.lm_head"}
-"""Names of the output head that aren't `lm_head`, by name of the decoder."""
+"""Names of the output head in classes where it isn't `lm_head`, by the decoder's name."""
 _TOWERS = (
     *("audio_encoder", "audio_model", "audio_tower", "connector", "embed_audio", "embed_vision"),
     *("multi_modal_projector", "vision_encoder", "vision_model", "vision_tower", "visual"),
 )
-"""Names of towers in transformers, for a served model that was saved without its towers."""
+"""Names of towers in transformers. Used if the served model was saved without its towers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,16 +31,18 @@ class TrainedNames:
     """Names of the decoder, its head and the towers in one class of transformers."""
 
     pairs: tuple[tuple[str, str], ...] = ()
-    """Served and trained names of the decoder and of the head. Empty if they are the same."""
+    """(served name, trained name) of the decoder and of the head. Empty if the names are equal."""
     towers: tuple[str, ...] = ()
-    """Beginnings of the names of towers' modules, each with its dot, after an optional `model.`."""
+    """Prefixes of the names of towers' modules, such as `visual.`.
+
+    A name may have `model.` before the prefix."""
 
     def trained(self, module: str) -> str:
         """Return the name under which the served `module` was trained."""
         return _moved(module, self.pairs)
 
     def served(self, module: str) -> str:
-        """Return the name in the served model of a module that was trained."""
+        """Return the name that a trained module has in the served model."""
         return _moved(module, ((trained, served) for served, trained in self.pairs))
 
     def is_of_tower(self, tensor: str) -> bool:
@@ -52,10 +56,10 @@ class TrainedNames:
 
 
 def trained_names(tensors: Iterable[str], base: BaseModules) -> TrainedNames:
-    """Return the names of the class that the file with these `tensors` was trained on.
+    """Return the names of the class on which the adapter with these `tensors` was trained.
 
-    It is the first class, beginning with the served one, that has a module of the file. The file is
-    refused later if it has others that this class doesn't have.
+    This is the first class, beginning with the served one, that has any module of the file. If the
+    class lacks another module of the file, the file is refused later.
     """
     if base.decoder not in _DECODERS:
         return TrainedNames()
@@ -73,7 +77,7 @@ def trained_names(tensors: Iterable[str], base: BaseModules) -> TrainedNames:
 
 
 def _moved(module: str, pairs: Iterable[tuple[str, str]]) -> str:
-    """Return the name with the first of `pairs` that it begins with replaced."""
+    """Replace the beginning of a name by the first of the (old, new) `pairs` that matches."""
     for old, new in pairs:
         if module == old or module.startswith(f"{old}."):
             return new + module[len(old) :]

@@ -9,7 +9,7 @@ ATTENTION_ALONE = (
     'on a mixture of experts, train the attention modules: target_modules=["q_proj", "k_proj", '
     '"v_proj", "o_proj"]'
 )
-"""Advice for an adapter of experts or routers. PEFT's `all-linear` also targets those."""
+"""Advice for an adapter that trains experts or routers, as PEFT's `all-linear` does."""
 
 UNKNOWN_FIELD = (
     "this version of Lorikeet doesn't know the field; train without it, or set it to null if it "
@@ -35,4 +35,4 @@ REFUSAL_REASONS = {
     "use_qalora": "it needs a base model quantised by GPTQ",
     "velora_config": "it changes how gradients are computed and stores more than A and B",
 }
-"""Reason for refusing each field, as shown at the end of an error message."""
+"""For each unsupported field, the end of an error message, which says why it is refused."""

@@ -1,4 +1,4 @@
-"""A preallocated memory area that is handed out in units."""
+"""A preallocated memory area from which runs of units are allocated."""
 
 from collections.abc import Iterable, Iterator, Sequence
 

@@ -25,7 +25,9 @@ class _HostImage:
     num_users: int
     """Number of callers that are reading the image. Images with users aren't evicted."""
     is_wanted: bool = True
-    """False after `drop`. The memory is then freed when the last user releases the image."""
+    """Whether the cache still offers the image. False after `drop`.
+
+    The memory of a dropped image is freed when its last user releases it."""
 
 
 class HostTier:
@@ -52,7 +54,7 @@ class HostTier:
 
     @property
     def max_bytes(self) -> int:
-        """The budget in bytes, rounded down to whole units."""
+        """Maximum memory for all images, in bytes, rounded down to whole units."""
         return self._arena.num_bytes
 
     def __contains__(self, version: AdapterVersion) -> bool:
@@ -132,7 +134,10 @@ class HostTier:
                 self._remove_unused(held)
 
     def _allocate(self, num_bytes: int, *, may_evict: bool) -> list[Run] | None:
-        """Return allocated memory, or None if too little is free, even after allowed evictions."""
+        """Allocate memory for `num_bytes`. With `may_evict`, evict unused images if necessary.
+
+        Return None if there still is too little free memory.
+        """
         num_units = units_of(num_bytes)
         idle = [held for held in self._images.values() if may_evict and held.num_users == 0]
         units = self._arena.units

@@ -120,7 +120,10 @@ class PoolLayout:
     def _write(
         self, adapter: LoRAAdapter, group_pages: Sequence[GroupPages], targets: Sequence[Tensor]
     ) -> None:
-        """Write an image to `targets`. Use scratch memory for a part that isn't one CPU tensor."""
+        """Write an adapter's image to `targets`, flat tensors on any device.
+
+        A part whose target isn't a single CPU tensor is first written to scratch memory.
+        """
         sizes = self._sizes(group_pages, adapter.side)
         for index, pieces in enumerate(cut_pieces(targets, sizes)):
             is_direct = len(pieces) == 1 and pieces[0].device.type == "cpu"
@@ -136,7 +139,10 @@ class PoolLayout:
         return torch.frombuffer(scratch(size * self.dtype.itemsize), dtype=self.dtype)
 
     def _sizes(self, group_pages: Sequence[GroupPages], side: SideWeights) -> list[int]:
-        """Return the sizes in elements of each group's pages, then of the side weights, if any."""
+        """Return the size in elements of each group's pages, and then of the side weights.
+
+        The last size is missing if there are no side weights.
+        """
         blocks = [*map(self.blocks, group_pages), *side_blocks(side)]
         return [self.unit * number * units for number, units in blocks]
 
@@ -173,7 +179,7 @@ class PoolLayout:
 
 
 def side_blocks(side: SideWeights) -> list[Blocks]:
-    """Return the memory block that side weights need, or no block if there are none."""
+    """Return a list with the memory block for `side`; an empty list if it has no side weights."""
     num_bytes = packed_bytes(side)
     return [Blocks(1, units_of(num_bytes))] if num_bytes else []
 
@@ -185,7 +191,10 @@ def _fill_side(data: Tensor, side: SideWeights) -> None:
 
 
 def _consecutive_runs(numbers: Sequence[int]) -> Iterator[tuple[slice, slice]]:
-    """Yield each run of consecutive numbers as two slices: its numbers, and their indices."""
+    """Split `numbers` into runs of consecutive numbers, and yield two slices for each run.
+
+    The first slice covers the run's numbers, and the second slice their indices in `numbers`.
+    """
     start = 0
     for end in range(1, len(numbers) + 1):
         if end == len(numbers) or numbers[end] != numbers[end - 1] + 1:
@@ -196,8 +205,9 @@ def _consecutive_runs(numbers: Sequence[int]) -> Iterator[tuple[slice, slice]]:
 def _write_rows(pages: Tensor, start: int, width: int, rows: Tensor, factor: float) -> None:
     """Write `factor * rows` `[layers, r, width]` to `pages` `[layers, pages, elements of a page]`.
 
-    The rows of a page begin at its element `start`. `factor` is a power of two, so that the product
-    is exact. Few operations are used, because many would make the engine wait for the interpreter.
+    The rows begin at element `start` of each page. `factor` is a power of two, so that the product
+    is exact. The function uses few operations, because many would make the engine wait for the
+    interpreter.
     """
     pause()
     layers, rank, _ = rows.shape

@@ -12,7 +12,7 @@ from typing import NamedTuple
 PAGE_ROWS = 8
 """Number of rows in a page. The native kernels have the same constant (`src/lora/task.h`)."""
 UNIT_BYTES = 512
-"""Size of a unit in bytes. The pages of real models take a multiple of it."""
+"""Size of a unit in bytes. The page sizes of common models are multiples of it."""
 
 
 class Blocks(NamedTuple):

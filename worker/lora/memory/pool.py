@@ -51,7 +51,7 @@ class Reserved:
     runs: list[list[Run]]
     """Runs for the pages of each group, then for the side weights, if any."""
     fence: Fence
-    """Orders the adapter's copies and the kernels that use the memory before and after them."""
+    """Makes the adapter's copies wait for earlier kernels, and later kernels for the copies."""
 
     @property
     def all_runs(self) -> list[Run]:
@@ -74,7 +74,9 @@ class LoRAPool:
         """Allocate the memory. Raises SettingsError if the device doesn't have enough."""
         self.layout = PoolLayout(base, dtype)
         self.num_removals = 0
-        """Number of resident adapters removed so far. An older batch may use freed pages."""
+        """Number of resident adapters removed so far.
+
+        A batch that was built before the last removal may refer to freed pages."""
         self.device = device
         self._arena = Arena(max_bytes, dtype=dtype, device=device, setting="--adapter-memory-mb")
         self._pages: dict[AdapterVersion, dict[int, PageNumbers]] = {}
@@ -101,7 +103,7 @@ class LoRAPool:
 
     @property
     def max_bytes(self) -> int:
-        """The budget in bytes, rounded down to whole units."""
+        """Size of the pool's memory in bytes, a whole number of units."""
         return self._arena.num_bytes
 
     def bytes_of(self, version: AdapterVersion) -> int:

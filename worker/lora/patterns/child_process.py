@@ -17,7 +17,7 @@ MAX_CPU_S = 2
 def match_in_child(
     regexes: Sequence[str], names: Sequence[str], *, is_full: bool
 ) -> dict[str, Match] | None:
-    """Return the first matching regex of each name, and its group `idx` if it has one.
+    """Find the first regex that matches each name, and the text of its group `idx`, if any.
 
     With `is_full`, regexes match whole names. Otherwise they match the start of a name. Names that
     no regex matches are left out. Return None if matching exceeds the limits.
@@ -30,7 +30,10 @@ def match_in_child(
 
 
 def _first_matches(question: bytes) -> str:
-    """Return the first match of each name as JSON. `question` has regexes and names."""
+    """Return a JSON list of (name, index of the first matching regex, group `idx` or null).
+
+    `question` is a JSON list: the regexes, the names, and whether regexes match whole names.
+    """
     regexes, names, is_full = json.loads(question)
     compiled = [re.compile(regex) for regex in regexes]
     found = []

@@ -1,8 +1,9 @@
 """Translates Python's regular expressions into RE2's syntax without changing what they match.
 
-Python's own parser reads the pattern, so that no difference between the two syntaxes matters. Texts
-are names of modules: not empty, and of printable ASCII characters alone. On such texts, `.` matches
-everything, `^` matches the start only, and the classes of Unicode are those of ASCII.
+Python's own parser reads the pattern, so differences between the two syntaxes don't matter. The
+matched texts are names of modules: they aren't empty, and have only printable ASCII characters. On
+such texts, `.` matches every character, `^` matches only at the start, and Unicode's character
+classes match the same characters as those of ASCII.
 """
 
 from collections.abc import Callable, Iterable
@@ -17,7 +18,7 @@ MAX_REPEATS = 1000
 NOTHING = r"[^\x00-\x{10FFFF}]"
 """RE2's form of a pattern that matches no text."""
 START = r"\A"
-"""RE2's form of the start of a name. A form has this text only with this meaning."""
+"""RE2's form of the start of a name. A translated pattern contains this text only for that."""
 _CATEGORIES: dict[Any, Callable[[str], bool]] = {
     sre.CATEGORY_DIGIT: str.isdigit,
     sre.CATEGORY_NOT_DIGIT: lambda char: not char.isdigit(),
@@ -45,14 +46,14 @@ _UNSUPPORTED = {
 
 
 class NotLinear(ValueError):
-    """RE2 can't express a regular expression. The message names the part."""
+    """RE2 can't express a regular expression. The message names the unsupported part."""
 
 
 def linear_form(parsed: Any, state: Any, capture: str | None = None) -> str:
-    """Return the form in RE2's syntax of a pattern that `re._parser.parse` has read.
+    """Translate a pattern that `re._parser.parse` has read into RE2's syntax.
 
-    The form captures the group named `capture` and no other. `state` has the pattern's flags and
-    groups.
+    The result captures the group named `capture`, and no other group. `state` is the parser's
+    state, with the pattern's flags and groups.
 
     Raises:
         NotLinear: the pattern has a part that RE2 doesn't support.
@@ -61,7 +62,7 @@ def linear_form(parsed: Any, state: Any, capture: str | None = None) -> str:
 
 
 class _Form:
-    """Renders the parts of one pattern."""
+    """Writes the parsed parts of one pattern in RE2's syntax."""
 
     def __init__(self, captured: int | None, name: str | None) -> None:
         self._captured = captured

@@ -14,13 +14,13 @@ from worker.lora.patterns.pattern_form import Match, PatternForm
 MAX_MATCH_CPU_S = 0.1
 """Maximum CPU time, in seconds, for matching the patterns of one field."""
 MAX_LAYER_BYTES = 1 << 16
-"""Maximum memory in bytes for matching one pattern of layers."""
+"""Maximum memory in bytes for matching one pattern of `layers_pattern`."""
 PLAIN = re.compile(r"[A-Za-z0-9_.-]+")
-"""A pattern that is a name. Its dots match any character."""
+"""Matches patterns that are plain names. As regular expressions, their dots match any character."""
 MAX_BYTES = 8 << 20
-"""Maximum memory of the automaton of one set, in bytes."""
+"""Maximum memory, in bytes, of RE2's automaton for one set of patterns."""
 _ANYTHING = r"[ -~]*"
-"""Pattern that matches every name. If not even this pattern matches, RE2's memory has run out."""
+"""Pattern that matches every name. If it doesn't match, RE2 has run out of memory."""
 _LAYER_GROUP = "idx"
 
 
@@ -118,13 +118,17 @@ def _form(pattern: str, form: PatternForm) -> str:
 
 
 def _parsed(pattern: str, form: PatternForm) -> Any:
-    """Parse a pattern with the text that PEFT writes around it. It must also be valid alone."""
+    """Parse a pattern together with the text that PEFT writes around it.
+
+    Raises:
+        re.error: the pattern is invalid, alone or with that text.
+    """
     parser.parse(pattern)
     return parser.parse(form.regex(pattern))
 
 
 def ends(name: str) -> Iterator[str]:
-    """Yield the end of a name that follows each of its dots."""
+    """Yield, for each dot in a name, the rest of the name after that dot."""
     return (name[index:] for index, char in enumerate(name, 1) if char == ".")
 
 

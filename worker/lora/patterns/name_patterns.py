@@ -1,8 +1,8 @@
 """Regular expressions of adapters, matched against names of modules as PEFT matches them.
 
 PEFT uses Python's `re`, which takes exponential time for some patterns and holds the interpreter
-meanwhile. Here RE2 matches them in linear time. Patterns that RE2 can't express are matched by `re`
-in a child process with a limit of time, and only for adapters that the operator named.
+meanwhile. Here RE2 matches them in linear time. Patterns that RE2 can't express are allowed only in
+adapters that the operator named. `re` matches these patterns in a child process with a time limit.
 """
 
 import re
@@ -22,7 +22,7 @@ MAX_LAYER_PATTERNS = 16
 MAX_PATTERN_CHARS = 4096
 """Maximum length of one pattern."""
 MAX_REGEX_CHARS = 16_384
-"""Maximum total length of those patterns of a field that aren't plain names."""
+"""Maximum total number of characters of a field's patterns, leaving out plain names."""
 MAX_SHOWN_CHARS = 80
 """Maximum length of a part of the configuration in an error message."""
 T = TypeVar("T")
@@ -48,7 +48,11 @@ class NamePatterns:
         self._is_linear = self._check_patterns(may_be_slow)
 
     def first_matches(self, names: Sequence[str]) -> Mapping[str, Match]:
-        """Return the first match of each name with one. Raises AdapterRejected if too costly."""
+        """Return the first match of each name that a pattern matches, by name.
+
+        Raises:
+            AdapterRejected: matching takes too much time or memory.
+        """
         if not self._patterns:
             return {}
         if not all(name.isascii() and name.isprintable() for name in names):
@@ -101,7 +105,10 @@ class NamePatterns:
 
 
 class PatternValues(Generic[T]):
-    """PEFT's `rank_pattern` or `alpha_pattern`. A module gets the value of the first match."""
+    """PEFT's `rank_pattern` or `alpha_pattern`, which map patterns of module names to values.
+
+    A module gets the value of the first pattern that matches its name.
+    """
 
     def __init__(self, field: str, values: Mapping[str, T], *, may_be_slow: bool) -> None:
         """Check the patterns in `field`, as `NamePatterns` does."""
@@ -111,7 +118,11 @@ class PatternValues(Generic[T]):
         self._by_module: dict[str, T | None] = {}
 
     def resolve(self, modules: Sequence[str]) -> None:
-        """Match all names at once to save time. Raises AdapterRejected if this is too costly."""
+        """Find and store the values of all `modules`. Saves time in later calls of `get`.
+
+        Raises:
+            AdapterRejected: matching takes too much time or memory.
+        """
         matches = self._patterns.first_matches(modules)
         for module in modules:
             match = matches.get(module)

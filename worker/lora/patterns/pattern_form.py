@@ -5,14 +5,17 @@ from typing import NamedTuple
 
 
 class PatternForm(Enum):
-    """Place of a pattern in a name. The values are the texts that PEFT writes around a pattern."""
+    """Part of a name that a pattern must match.
+
+    The values are the texts that PEFT writes before and after a pattern.
+    """
 
     NAME = "", ""
     """The whole name (`target_modules`, `exclude_modules`)."""
     END = r"(.*\.)?(", ")$"
-    """The name, or the part after any of its dots (`rank_pattern`, `alpha_pattern`)."""
+    """The whole name, or the rest after any of its dots (`rank_pattern`, `alpha_pattern`)."""
     PART = r"(^|.*\.)", r"($|\..*)"
-    """A part between dots (`modules_to_save`). PEFT sets no brackets around the pattern."""
+    """One or more parts between dots (`modules_to_save`). PEFT adds no group around the pattern."""
     LAYER = r"(?:^|.*?\.)", r"\.(?P<idx>\d+)\."
     """The part before a layer's number (`layers_pattern`)."""
 
@@ -23,9 +26,9 @@ class PatternForm(Enum):
 
 
 class Match(NamedTuple):
-    """The first pattern of a field that matches a name."""
+    """Result of matching a name: the first pattern of a field that matches it."""
 
     pattern: int
-    """Index of the pattern."""
+    """Index of the pattern in its field."""
     layer: str | None = None
-    """Number of the layer. Only for PatternForm.LAYER."""
+    """Layer number in the name. None unless the form is PatternForm.LAYER."""

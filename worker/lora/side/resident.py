@@ -13,15 +13,18 @@ from shared.protocol.ids import AdapterVersion
 from worker.lora.side.weights import SideWeights
 
 OutputChange = Callable[[Tensor, Tensor], Tensor]
-"""Takes a module's input and the base's output, and returns the adapter's output.
+"""Function that returns an adapter's output for a module.
 
-The input and both outputs hold only the adapter's tokens.
+The arguments are the module's input and the base model's output for this input. The input and both
+outputs have rows only for the adapter's tokens.
 """
 Kind = Literal["scales", "shifts"]
 Versions = tuple[AdapterVersion, ...]
 
 _CACHED_TABLES = 2
-"""Maximum number of batches with cached tables: of a step's tokens and of the head's rows."""
+"""Maximum number of batches whose tables are cached.
+
+Each step needs two batches: one has the step's tokens, the other has the output head's rows."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,7 +64,7 @@ class SideStore:
         return self._resident[version]
 
     def add(self, version: AdapterVersion, weights: SideWeights) -> None:
-        """Add an adapter's side weights. They must be on the device."""
+        """Add an adapter's side weights. The weights must be on the device."""
         assert self._hooks is not None or not weights.parameters
         changes: dict[str, OutputChange] = {
             name: term.change for name, term in weights.embeddings.items()
@@ -72,7 +75,7 @@ class SideStore:
         self._resident[version] = ResidentSide(weights, changes)
 
     def remove(self, version: AdapterVersion) -> None:
-        """Remove an adapter's side weights, if it has any."""
+        """Remove an adapter's side weights, if the adapter has any."""
         side = self._resident.pop(version, None)
         self._tables.clear()
         if side is not None and self._hooks is not None:
@@ -81,14 +84,14 @@ class SideStore:
     def table(
         self, kind: Kind, names: tuple[str, ...], sizes: Sequence[int], versions: Versions
     ) -> Tensor | None:
-        """Return the scale or shift vectors of sibling linears, or None if no version has any.
+        """Return the scale or shift vectors for sibling linears as a table. Each version has a row.
 
-        Where a version has no vector for a linear, the row holds 1 (scales) or 0 (shifts). The
-        tables of the last two batches are cached.
+        Where a version has no vector for a linear, its row has the value 1 (scales) or 0 (shifts).
+        The tables of the last two batches are cached.
 
         Returns:
-            `[len(versions), sum of sizes]`. Columns are in the order of `names`, and `sizes` are
-            the linears' output widths.
+            `[len(versions), sum of sizes]`, or None if no version has such a vector. Columns are in
+            the order of `names`, and `sizes` are the linears' output widths.
         """
         tables = self._tables.get(versions)
         if tables is None:
@@ -143,7 +146,10 @@ class _Hooks:
                 self._handles.pop(name).remove()
 
     def replaced(self, name: str, parameters: Mapping[str, Tensor]) -> OutputChange:
-        """Return a function that runs the module `name` with `parameters` in place of its own."""
+        """Return a function that runs the module `name` with other parameters.
+
+        The tensors in `parameters` replace the module's parameters of the same names.
+        """
         module = copy.copy(self._model.get_submodule(name))
         module._parameters = {
             **module._parameters,

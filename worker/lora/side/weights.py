@@ -20,11 +20,11 @@ class LowRankVectors:
     """LoRA on an embedding. Token t's vector becomes `scale * (vector + a[t] @ b)`."""
 
     a: Tensor
-    """`[vocab, r]`"""
+    """Rows by token id, `[vocab, r]`."""
     b: Tensor
-    """`[r, dim]`. The scaling and the embedding's factor are already applied."""
+    """`[r, dim]`, already multiplied by the scaling and by the embedding's factor."""
     scale: Tensor | None
-    """DoRA's factor `[dim]`. None means 1."""
+    """DoRA's factors, `[dim]`. None stands for factors of 1."""
 
     def change(self, x: Tensor, y: Tensor) -> Tensor:
         """Return the vectors `[n, dim]` of token ids `x` `[n]`, given the base's vectors `y`."""
@@ -39,8 +39,7 @@ class TokenVectors:
     ids: Tensor
     """Ids of the tokens: `[n]` int64, sorted."""
     vectors: Tensor
-    """`[n, dim]`. They are already multiplied by the factor by which the embedding scales its
-    rows."""
+    """New vectors of these tokens, `[n, dim]`, already multiplied by the embedding's factor."""
 
     def change(self, x: Tensor, y: Tensor) -> Tensor:
         """Return the vectors `[n, dim]` of token ids `x` `[n]`, given the base's vectors `y`."""
@@ -56,7 +55,7 @@ class TokenLogits:
     ids: Tensor
     """Ids of the tokens: `[n]` int64."""
     rows: Tensor
-    """`[n, in]`"""
+    """New rows of the head's weight for these tokens, `[n, in]`."""
 
     def change(self, x: Tensor, y: Tensor) -> Tensor:
         """Return the logits `[n, vocab]` for inputs `x` `[n, in]`, given the base's logits `y`."""
@@ -68,9 +67,9 @@ class FullLinear:
     """A linear that replaces the base's linear."""
 
     weight: Tensor
-    """`[out, in]`"""
+    """The new weight, `[out, in]`."""
     bias: Tensor | None
-    """`[out]`"""
+    """The new bias, `[out]`; None without a bias."""
 
     def change(self, x: Tensor, y: Tensor) -> Tensor:
         """Return the outputs `[n, out]` for inputs `x` `[n, in]`. `y` isn't used."""

@@ -1,1 +1,1 @@
-"""Reads a model's files to the device, or refuses the model by name."""
+"""Loads a model's files to the device, or refuses the model with an error that names it."""

@@ -1,4 +1,4 @@
-"""Refuses base models that, by their configuration, the native engine can't serve."""
+"""Refuses base models whose configuration shows that the native engine can't serve them."""
 
 import json
 from pathlib import Path
@@ -21,11 +21,11 @@ from worker.model.verify import check_rope
 
 _SERVED_LAYERS = {"full_attention", "sliding_attention", "chunked_attention"}
 _MEDIA_PARTS = ("vision_config", "audio_config")
-"""Fields of a configuration that describe a part for images, video or sound."""
+"""Configuration fields that describe the parts of a model that read images, video or sound."""
 
 
 def read_config(source: str, folder: Path) -> Any:
-    """Return the configuration of the model in `folder`, or in a GGUF file, as transformers has it.
+    """Return transformers' configuration of the model in `folder`, which may be a GGUF file.
 
     Raises:
         ModelRejected: the configuration is missing or broken, or describes a model that the native
@@ -80,7 +80,10 @@ def _refuse_unknown(source: str, folder: Path) -> None:
 
 
 def _check_kind(source: str, config: Any) -> None:
-    """Refuse a model with parts for images or sound, with an encoder, or of another kind."""
+    """Raise ModelRejected unless the model is a decoder that generates text.
+
+    A multimodal model is also accepted if its decoder can be loaded without the other parts.
+    """
     model_type = config.model_type
     known = type(config) in MODEL_FOR_CAUSAL_LM_MAPPING
     if not known and "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {}):
@@ -103,7 +106,7 @@ def _check_kind(source: str, config: Any) -> None:
 
 
 def _answers_media(config: Any) -> bool:
-    """Return whether the model answers prompts that may contain images, video or sound."""
+    """Return whether the model's prompts may contain images, video or sound."""
     mappings = (MODEL_FOR_MULTIMODAL_LM_MAPPING, MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING)
     return any(type(config) in mapping for mapping in mappings)
 

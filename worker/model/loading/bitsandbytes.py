@@ -1,6 +1,7 @@
 """Reads weights that bitsandbytes quantised, and dequantises them on first use.
 
-The values equal those of bitsandbytes bit by bit. It defines the names of tensors and fields.
+The values equal those that bitsandbytes computes, bit by bit. bitsandbytes defines the names of the
+tensors and fields.
 """
 
 import json
@@ -17,9 +18,9 @@ from worker.model.loading.tensor_files import TensorFiles, Weight
 _STATES = {f".quant_state.bitsandbytes__{kind}": kind for kind in ("nf4", "fp4")}
 _PARTS_4BIT = (".absmax", ".quant_map", ".nested_absmax", ".nested_quant_map", *_STATES)
 _ROW_FORMAT = 0
-"""Value of `weight_format` for the only layout that bitsandbytes still reads."""
+"""Value of `weight_format` for row-major weights, the only layout that bitsandbytes still reads."""
 _PER_STEP = 7.874015718698502e-3
-"""1 / 127, as bitsandbytes writes it."""
+"""1 / 127, with the digits in bitsandbytes' source."""
 
 
 class _FourBit:
@@ -89,7 +90,7 @@ class _Int8:
 
 
 def bitsandbytes_weights(files: TensorFiles, device: torch.device) -> dict[str, Weight]:
-    """Return all weights of `files` by name. They are dequantised on `device`.
+    """Return all weights of `files` by name. Quantised weights are dequantised on `device`.
 
     Raises:
         ValueError: tensors don't fit together.
@@ -109,7 +110,10 @@ def bitsandbytes_weights(files: TensorFiles, device: torch.device) -> dict[str, 
 
 
 def _split_state(name: str) -> tuple[str, str | None]:
-    """Return the weight with the quantisation state `name`, and the name's suffix."""
+    """Split the name of a quantisation state into the weight's name and the suffix.
+
+    For any other name, the suffix is None.
+    """
     for suffix in _STATES:
         if name.endswith(suffix):
             return name.removesuffix(suffix), suffix
@@ -119,9 +123,10 @@ def _split_state(name: str) -> tuple[str, str | None]:
 def from_4bit(
     packed: Tensor, scales: Tensor, code: Tensor, *, block: int, shape: list[int]
 ) -> Tensor:
-    """Return the float32 weight `shape` of 4-bit numbers, two in each byte, the high one first.
+    """Return the float32 weight, of the given `shape`, that `packed` stores as 4-bit numbers.
 
-    `scales` are the float32 factors of blocks of `block` numbers. `code` has their 16 values.
+    A byte has two numbers, the first in its high half. `code` has the 16 values that numbers stand
+    for. `scales` has a float32 factor for each block of `block` values.
     """
     every_byte = torch.arange(256, device=packed.device)
     pairs = torch.stack([code[every_byte >> 4], code[every_byte & 15]], dim=1)
@@ -133,12 +138,19 @@ def from_4bit(
 def from_8bit_blocks(
     numbers: Tensor, scales: Tensor, code: Tensor, *, block: int, offset: float
 ) -> Tensor:
-    """Return the float32 scales that bitsandbytes' double quantisation stored as bytes."""
+    """Return the float32 scales that double quantisation has stored as bytes.
+
+    `code` has the 256 values that bytes stand for. The values of each block of `block` numbers are
+    multiplied by their scale, and then `offset` is added.
+    """
     return _scaled(F.embedding(numbers.int(), code[:, None]).view(-1), scales, block) + offset
 
 
 def from_int8(weight: Tensor, row_scales: Tensor) -> Tensor:
-    """Return the float32 weight of LLM.int8. Its rows were divided by their largest values."""
+    """Return the float32 weight that LLM.int8 stores as int8 values `[out, in]`.
+
+    `row_scales` `[out]` are the largest magnitudes of the weight's rows, which are stored as 127.
+    """
     return weight * row_scales[:, None] * _PER_STEP
 
 

@@ -1,4 +1,4 @@
-"""Reads the configurations of chatglm2, chatglm3 and glm-4, which transformers has as GLM.
+"""Converts the configurations of chatglm2, chatglm3 and glm-4 to that of transformers' GLM.
 
 Their repositories contain Python code, which is never run. The equations are those of
 `modeling_chatglm.py` in THUDM/chatglm2-6b, THUDM/chatglm3-6b and THUDM/glm-4-9b on the hub.
@@ -49,7 +49,7 @@ _SIZES = {
     "kv_channels": "head_dim",
     "seq_length": "max_position_embeddings",
 }
-"""Fields that are sizes, and their names in `GlmConfig`."""
+"""Fields of config.json that are sizes, with their names in `GlmConfig`."""
 _FIXED = {
     "add_bias_linear": False,
     "apply_residual_connection_post_layernorm": False,
@@ -59,7 +59,7 @@ _FIXED = {
     "post_layer_norm": True,
     "rmsnorm": True,
 }
-"""Fields that select equations, with the only value that GLM has."""
+"""Fields of config.json that select equations, with the only value that GLM supports."""
 _READ = frozenset(
     (
         *_SIZES,
@@ -80,7 +80,7 @@ _ROPE_THETA = 10_000.0
 
 
 class Generation(IntEnum):
-    """The models that have `model_type` "chatglm"."""
+    """Generations of models whose `model_type` is "chatglm"."""
 
     CHATGLM2 = 2
     CHATGLM3 = 3
@@ -93,11 +93,11 @@ def find_dialect(folder: Path) -> Dialect | None:
 
 
 def glm_config(source: str, folder: Path) -> GlmConfig:
-    """Return the configuration of the chatglm checkpoint in `folder`, as transformers' GLM.
+    """Return the configuration of the chatglm checkpoint in `folder` in the form for GLM.
 
     Raises:
-        ModelRejected: a size is missing, or a field says that the equations are others. The message
-            names the field.
+        ModelRejected: a size is missing, or a field has a value for which the model computes
+            something else than GLM. The message names the field.
     """
     fields = config_fields(folder)
     _check_fields(source, fields)
@@ -118,10 +118,10 @@ def glm_config(source: str, folder: Path) -> GlmConfig:
 
 
 def generation(source: str, folder: Path) -> Generation:
-    """Return which of the models is in `folder`, by its tokenizer's files or by its name.
+    """Find the generation of the chatglm model in `folder` by its tokenizer's files or its name.
 
     Raises:
-        ModelRejected: neither of them says it.
+        ModelRejected: neither the files nor the name tell chatglm2 from chatglm3.
     """
     if is_tiktoken(folder / TOKENIZER_FILE):
         return Generation.GLM4
@@ -141,7 +141,7 @@ def generation(source: str, folder: Path) -> Generation:
 
 
 def is_tiktoken(path: Path) -> bool:
-    """Return whether the file has lines of a token in base64 and its rank, as tiktoken's have."""
+    """Return whether a file is in tiktoken's format: lines with a token in base64 and its rank."""
     if not path.is_file():
         return False
     with path.open("rb") as file:
@@ -160,9 +160,13 @@ def _check_fields(source: str, fields: Mapping[str, Any]) -> None:
 
 
 def _rope(source: str, folder: Path, ratio: Any) -> dict[str, Any]:
-    """Return the rotation of the first half of each head, in interleaved pairs.
+    """Return GLM's parameters for a rotation of the first half of each head.
 
-    chatglm2 divides positions by `rope_ratio`. Later models multiply the base by it.
+    `ratio` is the field `rope_ratio`. chatglm2 divides positions by it. Later models multiply the
+    rotation's base by it.
+
+    Raises:
+        ModelRejected: `ratio` isn't a positive number.
     """
     _check_positive(source, "rope_ratio", ratio, float)
     half = {"rope_type": "default", "rope_theta": _ROPE_THETA, "partial_rotary_factor": 0.5}

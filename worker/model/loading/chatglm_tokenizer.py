@@ -1,8 +1,9 @@
 """Converts the tokenizers of chatglm2, chatglm3 and glm-4 to those of the library `tokenizers`.
 
-Pieces and ids are those of `tokenization_chatglm.py` in the models' repositories. Only the special
-tokens `sop` and `eop` of chatglm2 and chatglm3 are called `<sop>` and `<eop>`, as in glm-4. They
-could otherwise be parts of words.
+The converted tokenizers split texts into the same pieces and ids as `tokenization_chatglm.py` in
+the models' repositories. There is one exception: the special tokens `sop` and `eop` of chatglm2 and
+chatglm3 are called `<sop>` and `<eop>`, as in glm-4, because `sop` and `eop` could be parts of
+words.
 """
 
 import json
@@ -23,7 +24,7 @@ _PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-"""How glm-4 cuts texts before it merges pairs of tokens."""
+"""Regular expression that splits a text for glm-4 before pairs of tokens are merged."""
 _MARKS = ["[MASK]", "[gMASK]", "[sMASK]", "<sop>", "<eop>"]
 _ROLES = ["<|system|>", "<|user|>", "<|assistant|>", "<|observation|>"]
 _MEDIA = ["<|begin_of_image|>", "<|end_of_image|>", "<|begin_of_video|>", "<|end_of_video|>"]
@@ -32,7 +33,7 @@ _SPECIAL = {
     Generation.CHATGLM3: [*_MARKS, *_ROLES],
     Generation.GLM4: ["<|endoftext|>", *_MARKS, *_ROLES, *_MEDIA],
 }
-"""Special tokens, whose ids follow those of the vocabulary."""
+"""Special tokens of each generation. Their ids follow the ids of the vocabulary."""
 _START = "[gMASK]<sop>"
 """Start of every prompt."""
 _UNKNOWN_ROLE = "{{ raise_exception('the role ' ~ m.role ~ ' is unknown to this model') }}"
@@ -65,7 +66,7 @@ def chatglm_tokenizer(source: str, folder: Path) -> PreTrainedTokenizerFast:
     """Return the tokenizer of the chatglm model in `folder`.
 
     Raises:
-        ModelRejected: a file is missing, or has another form than those of the known models.
+        ModelRejected: a file is missing, or isn't in the format of a known chatglm model.
     """
     path = folder / TOKENIZER_FILE
     if not path.is_file():

@@ -1,8 +1,8 @@
-"""Loads multimodal models for text alone: without the parts for images, video and sound.
+"""Loads multimodal models for text only, without the parts for images, video and sound.
 
-Such a model consists of a decoder with an output head, and of towers beside them, whose outputs
-replace embeddings of the prompt. Text needs no tower. Transformers calls these classes
-`...ForConditionalGeneration`.
+Such a model consists of a decoder, an output head and towers. A tower is a part that reads images,
+video or sound. Its outputs replace embeddings of the prompt, so text needs no towers. The names of
+transformers' classes for such models end with `ForConditionalGeneration`.
 """
 
 from typing import Any
@@ -16,10 +16,10 @@ from worker.lora.base.decoder import decoder_name, name_of
 
 
 def conditional_class(config: Any) -> type[PreTrainedModel] | None:
-    """Return the class that a multimodal model is served with, without its towers.
+    """Return a class that loads a multimodal model without its towers.
 
-    Returns None for other models, and where transformers also has a class for the decoder alone,
-    unless `config` names the multimodal class. Adapters were trained on the class that it names.
+    Returns None for other models. Also returns None if transformers has a class for the decoder
+    alone, unless `config` names the multimodal class: adapters were trained on the named class.
     """
     if config.get_text_config() is config or type(config) not in MODEL_FOR_MULTIMODAL_LM_MAPPING:
         return None
@@ -29,7 +29,7 @@ def conditional_class(config: Any) -> type[PreTrainedModel] | None:
 
 
 def model_of_config(config: Any, dtype: torch.dtype) -> PreTrainedModel:
-    """Return a model with the modules that are served, and random weights."""
+    """Return a model with random weights and only the modules that are served."""
     model_class = conditional_class(config)
     model: PreTrainedModel = (
         AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=False)
@@ -40,17 +40,17 @@ def model_of_config(config: Any, dtype: torch.dtype) -> PreTrainedModel:
 
 
 def has_text_class(config: Any) -> bool:
-    """Return whether transformers can load the decoder of a multimodal model alone."""
+    """Return whether transformers has a class that loads only the decoder of a multimodal model."""
     text = config.get_text_config()
     model_class = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
     return text is not config and getattr(model_class, "config_class", None) is type(text)
 
 
 def _without_towers(model_class: type[PreTrainedModel]) -> type[PreTrainedModel]:
-    """Return a subclass of the same name whose models have no towers.
+    """Return a subclass of `model_class` with the same name, whose models have no towers.
 
-    The models are built on the meta device, so towers take no memory, and their weights aren't
-    read.
+    transformers builds the models on the meta device. Therefore the towers never take memory, and
+    their weights aren't read.
     """
 
     def build(self: Any, config: Any, *args: Any, **kwargs: Any) -> None:
@@ -62,7 +62,7 @@ def _without_towers(model_class: type[PreTrainedModel]) -> type[PreTrainedModel]
 
 
 def drop_towers(model: PreTrainedModel) -> None:
-    """Set the modules beside the decoder and its head to None. Modules without weights stay."""
+    """Set all modules with weights, except for the decoder and the output head, to None."""
     kept = [decoder_name(model), name_of(model, model.get_output_embeddings()) or ""]
     parents = [name for name, _ in model.named_modules() if any(_is_inside(k, name) for k in kept)]
     towers = [
@@ -86,5 +86,5 @@ def _children_with_weights(model: nn.Module, parent: str) -> list[str]:
 
 
 def _is_inside(name: str, module: str) -> bool:
-    """Return whether `name` belongs to a part of `module`. The empty name is that of the model."""
+    """Return whether the module `name` is inside `module`, where "" stands for the whole model."""
     return bool(name) and name.startswith(f"{module}." if module else "")

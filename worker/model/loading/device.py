@@ -8,7 +8,7 @@ _OR_CPU = "or use --device cpu"
 
 
 def pick_device(device: str) -> torch.device:
-    """Return the torch device for this name. `auto` picks a GPU if there is one, else the CPU.
+    """Return the torch device with this name. `auto` selects a GPU, or the CPU if there is none.
 
     Raises:
         ModelRejected: torch can't use the device on this machine. The message says what is missing.

@@ -6,8 +6,8 @@ from typing import Any
 def end_token_ids(config: Any, generation: Any, tokenizer: Any) -> frozenset[int]:
     """Return the ids of the tokens that end an answer.
 
-    `config` is that of the model's text part, and `generation` a `GenerationConfig` or None. A
-    tokenizer may also name tokens that end a turn or a message.
+    `config` is the configuration of the model's text part, and `generation` is a `GenerationConfig`
+    or None. The result includes tokens that, according to the tokenizer, end a turn or a message.
     """
     values = [getattr(source, "eos_token_id", None) for source in (config, generation, tokenizer)]
     values += [getattr(tokenizer, name, None) for name in ("eot_token_id", "eom_token_id")]

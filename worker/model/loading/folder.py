@@ -13,9 +13,9 @@ from shared.errors import ModelRejected
 from worker.lora.checkpoint.hub import why_not_downloaded
 
 FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
-"""Patterns of the files that a model consists of."""
+"""Patterns of the names of the files that a model consists of."""
 PICKLES = "pytorch_model*.bin"
-"""Pattern of weights that are read if a chatglm checkpoint has no others."""
+"""Pattern of pickled weight files. They are read only for a chatglm checkpoint without others."""
 TOKENIZER_FILE = "tokenizer.model"
 MAX_THREADS = 4
 """Maximum number of files that are hashed at the same time."""
@@ -30,7 +30,7 @@ def find_model(source: str) -> Path:
     """Return a model's folder, downloaded if necessary, or its GGUF file.
 
     Raises:
-        ModelRejected: there is none.
+        ModelRejected: no model is found at `source`.
     """
     folder = Path(source).expanduser()
     if folder.is_dir() or (folder.suffix == GGUF and folder.is_file()):
@@ -57,7 +57,7 @@ def _download(source: str, patterns: Sequence[str]) -> Path:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """Return the files of a model's weights, sorted: pickles only if there are no others."""
+    """Return the files of a model's weights, sorted. Pickles are returned only without others."""
     if folder.is_file():
         return [folder]
     return sorted(folder.glob("*.safetensors")) or sorted(folder.glob(PICKLES))
@@ -78,7 +78,7 @@ def is_chatglm(folder: Path) -> bool:
 
 
 def model_name(source: str, folder: Path) -> str:
-    """Return the model's name: its folder's, its GGUF file's without the ending, or its hub id."""
+    """Return the model's name: its hub id, its folder's name or its GGUF file's stem."""
     path = Path(source).expanduser()
     if path.suffix == GGUF:
         return path.stem

@@ -1,7 +1,7 @@
 """Reads base models from GGUF files, the format of llama.cpp: configuration, tokenizer and weights.
 
-GGUF's specification defines the metadata, and llama.cpp's converter the tensors. The package `gguf`
-parses files and dequantises tensors.
+GGUF's specification defines the metadata, and llama.cpp's converter defines the tensors. The
+package `gguf` parses files and dequantises tensors.
 """
 
 import math
@@ -27,7 +27,7 @@ _FIELDS = {
     "num_hidden_layers": "block_count",
     "rms_norm_eps": "attention.layer_norm_rms_epsilon",
 }
-"""Metadata of each field of the configuration."""
+"""For each field of the configuration, the name of its value in the file's metadata."""
 _MODULES = {"output": "lm_head", "output_norm": "model.norm", "token_embd": "model.embed_tokens"}
 _OF_LAYERS = {
     "attn_k": "self_attn.k_proj",
@@ -42,14 +42,14 @@ _OF_LAYERS = {
     "ffn_norm": "post_attention_layernorm",
     "ffn_up": "mlp.up_proj",
 }
-"""Names of modules in transformers, by their names in GGUF files."""
+"""Names of a layer's modules in transformers, by their names in GGUF files."""
 _ROPE_FACTORS = "rope_freqs.weight"
 _LLAMA3 = {
     "low_freq_factor": 1.0,
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 8192,
 }
-"""Parameters of all models whose files have the factors of Llama 3's rotation."""
+"""Rotation parameters that are the same in all models with Llama 3's rotation."""
 _END_TOKENS = ("eos_token_id", "eot_token_id", "eom_token_id")
 
 
@@ -74,7 +74,7 @@ class _File:
         return self._fields.get(name, default)
 
     def of_model(self, name: str, default: Any = None) -> Any:
-        """Return the value of a field whose name starts with the architecture."""
+        """Return the value of the metadata field `<architecture>.<name>`."""
         return self.field(f"{self.architecture}.{name}", default)
 
 
@@ -102,7 +102,10 @@ def gguf_config(source: str, path: Path) -> Any:
 
 @lru_cache(maxsize=1)
 def _parsed(path: Path, changed_ns: int) -> _File:
-    """Parse a file that was last changed at this time. A large vocabulary takes seconds."""
+    """Parse a GGUF file. With a large vocabulary, this takes seconds, so results are cached.
+
+    `changed_ns` is the time at which the file was last changed.
+    """
     return _File(path)
 
 
@@ -145,7 +148,11 @@ def _config_fields(file: _File) -> dict[str, Any]:
 
 
 def _rope(file: _File, head_dim: int) -> dict[str, Any]:
-    """Return the parameters of the rotation. Raises ValueError for one that isn't known."""
+    """Return the parameters of the rotary position encoding in transformers' form.
+
+    Raises:
+        ValueError: the file uses an unknown kind of rotation.
+    """
     if file.of_model("rope.dimension_count", head_dim) != head_dim:
         raise ValueError("only a part of each head is rotated")
     theta = float(file.of_model("rope.freq_base", 10000.0))
@@ -166,10 +173,10 @@ def _rope(file: _File, head_dim: int) -> dict[str, Any]:
 
 
 def _llama3(factors: Any, theta: float, head_dim: int) -> dict[str, Any]:
-    """Return the parameters of Llama 3's rotation, of which a file has only the factors.
+    """Return the parameters of Llama 3's rotation from which a file's `factors` were computed.
 
     Raises:
-        ValueError: the factors are of another rotation.
+        ValueError: the factors belong to another rotation.
     """
     low, high = _LLAMA3["low_freq_factor"], _LLAMA3["high_freq_factor"]
     factor = float(np.max(factors))
@@ -184,11 +191,11 @@ def _llama3(factors: Any, theta: float, head_dim: int) -> dict[str, Any]:
 def gguf_weights(source: str, path: Path, config: Any, place: Place) -> Mapping[str, Weight]:
     """Return the weights in the GGUF file `path` by their names in transformers.
 
-    They are dequantised when they are read, and then moved to the type and device `place`. The
-    rows of queries and keys get the order of transformers.
+    A weight is dequantised when it is read, and then converted to the type and device of `place`.
+    The rows of queries and keys are put into transformers' order.
 
     Raises:
-        ModelRejected: the file can't be read, or holds a tensor that isn't known.
+        ModelRejected: the file can't be read, or has an unknown tensor.
     """
     file = _opened(source, path)
     heads = {"attn_q": config.num_attention_heads, "attn_k": config.num_key_value_heads}
@@ -230,7 +237,8 @@ def gguf_tokenizer(source: str, path: Path) -> Any:
     """Return the tokenizer in the GGUF file `path`, with the chat template.
 
     Raises:
-        ModelRejected: transformers can't read it, or doesn't know how it splits text into words.
+        ModelRejected: transformers can't read the tokenizer, or doesn't know the rule by which it
+            splits text into words.
     """
     file = _opened(source, path)
     tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
@@ -240,7 +248,11 @@ def gguf_tokenizer(source: str, path: Path) -> Any:
 
 
 def _set_split(source: str, tokenizer: Any, rule: str) -> None:
-    """Check that the tokenizer splits text by this rule, which files only name."""
+    """Make the tokenizer split text by `rule`. A GGUF file has only the name of this rule.
+
+    Raises:
+        ModelRejected: transformers doesn't know the rule.
+    """
     from tokenizers import pre_tokenizers
 
     try:

@@ -1,4 +1,4 @@
-"""Says which base models read images."""
+"""Determines which base models can read images."""
 
 from typing import Any
 
@@ -6,6 +6,6 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 
 
 def takes_images(config: Any) -> bool:
-    """Return whether the model with this configuration reads images, apart from the engine."""
+    """Return whether a model with this configuration can read images on some engine."""
     has_vision = getattr(config, "vision_config", None) is not None
     return has_vision and type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING

@@ -1,8 +1,9 @@
 """Reads weights in FP8, MXFP4, AWQ, GPTQ or compressed-tensors, and dequantises them on first use.
 
-The values equal those that the publishers' code computes, bit by bit. All formats but MXFP4 store
-numbers `q` in groups that share a scale `s` and maybe a zero point `z`: the weight is `(q - z) s`,
-rounded to the type of the scales. Only FP8 in the layout of DeepSeek is rounded to float32.
+The values equal those that the publishers' code computes, bit by bit. All formats except MXFP4
+store numbers `q` in groups that share a scale `s` and, in some formats, a zero point `z`. The
+weight is `(q - z) s`, rounded to the type of the scales. FP8 in the layout of DeepSeek is an
+exception: there the weight is rounded to float32.
 """
 
 import math
@@ -20,7 +21,7 @@ _FP4 = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0]
 _EXPONENT_BIAS = 127
 """Bias of scales that are stored as exponents (E8M0)."""
 _AWQ_ORDER = [0, 4, 1, 5, 2, 6, 3, 7]
-"""Places of eight neighbouring outputs in an int32 of AWQ, the lowest bits first."""
+"""Places in an int32 of AWQ of eight neighbouring outputs. Place 0 has the lowest bits."""
 _AWQ_BITS = 4
 _GPTQ_BITS = (2, 4, 8)
 _WHOLE_BYTES = {"F8_E4M3", "F8_E5M2", "I8"}
@@ -32,7 +33,7 @@ _Rows = Callable[[slice], Tensor]
 def packed_weights(
     files: TensorFiles, fields: Mapping[str, Any], place: Place
 ) -> dict[str, Weight]:
-    """Return all weights of `files` by name. `fields` describe the model's quantisation.
+    """Return all weights of `files` by name. `fields` is the configuration of the quantisation.
 
     Raises:
         ValueError: tensors don't fit together.
@@ -50,14 +51,15 @@ def packed_weights(
 
 
 _Found = tuple[str, Sequence[str], Weight]
-"""Name of a weight, the names of the tensors that it is stored in, and the weight."""
+"""Name of a weight, names of the tensors in which the files store it, and the weight."""
 
 
 def _mxfp4(files: TensorFiles, name: str, _: Mapping[str, Any], place: Place) -> _Found | None:
-    """Return the experts `[num_experts, in, out]` with the blocks `name`, as gpt-oss stores them.
+    """Return the experts' weight `[num_experts, in, out]` that gpt-oss stores as MXFP4.
 
-    The blocks are `[num_experts, out, groups, 16]` bytes, the lower half of a byte first, and the
-    scales are the exponents `[num_experts, out, groups]`.
+    The tensor `name` has the numbers: `[num_experts, out, groups, 16]` bytes with two numbers each,
+    the first in the low half. The scales are exponents, `[num_experts, out, groups]`. Return None
+    if `name` isn't a tensor of such numbers.
     """
     if not name.endswith("_blocks"):
         return None
@@ -86,9 +88,10 @@ def _mxfp4(files: TensorFiles, name: str, _: Mapping[str, Any], place: Place) ->
 
 
 def _awq(files: TensorFiles, name: str, _: Mapping[str, Any], place: Place) -> _Found | None:
-    """Return a linear of AWQ's layout "gemm". Eight outputs share an int32.
+    """Return a linear's weight in AWQ's layout "gemm", where eight outputs share an int32.
 
-    `qweight` is `[in, out / 8]`, `qzeros` `[groups, out / 8]` and `scales` `[groups, out]`.
+    The tensor `name` is `qweight`, `[in, out / 8]`. `qzeros` is `[groups, out / 8]`, and `scales`
+    is `[groups, out]`. Return None for the name of any other tensor.
     """
     if not name.endswith(".qweight"):
         return None
@@ -119,10 +122,11 @@ def _awq_numbers(words: Tensor) -> Tensor:
 
 
 def _gptq(files: TensorFiles, name: str, fields: Mapping[str, Any], place: Place) -> _Found | None:
-    """Return a linear of GPTQ. Neighbouring inputs share an int32.
+    """Return a linear's weight in GPTQ's layout, where n neighbouring inputs share an int32.
 
-    `qweight` is `[in / n, out]`, `qzeros` `[groups, out / n]` and `scales` `[groups, out]`. `g_idx`
-    `[in]` has the group of each input, which needs not be a neighbour of the group's others.
+    The tensor `name` is `qweight`, `[in / n, out]`. `qzeros` is `[groups, out / n]`, and `scales`
+    is `[groups, out]`. `g_idx`, `[in]`, has the group of each input, because the inputs of a group
+    need not be neighbours. Return None for the name of any other tensor.
     """
     if not name.endswith(".qweight"):
         return None
@@ -157,16 +161,18 @@ def _gptq(files: TensorFiles, name: str, fields: Mapping[str, Any], place: Place
 
 
 def gptq_format(fields: Mapping[str, Any]) -> str:
-    """Return the layout of a GPTQ checkpoint. AutoGPTQ's, called `gptq`, is the default."""
+    """Return the name of a GPTQ checkpoint's layout. The default is `gptq`, AutoGPTQ's layout."""
     return str(fields.get("checkpoint_format") or fields.get("format") or "gptq").lower()
 
 
 def _whole_bytes_or_words(
     files: TensorFiles, name: str, fields: Mapping[str, Any], place: Place
 ) -> _Found | None:
-    """Return a weight of FP8 or compressed-tensors. Its numbers are in bytes, or packed in int32.
+    """Return the weight of FP8 or compressed-tensors that the tensor `name` stores.
 
-    Scales belong to the whole weight, or to its rows, groups of a row, or blocks.
+    Each number takes a byte, or several numbers share an int32. There is one scale for the whole
+    weight, for each row, for each group of a row, or for each block. Return None if `name` isn't a
+    tensor of such numbers.
     """
     weight = name.removesuffix("_packed")
     is_packed = weight != name and weight.endswith(".weight")
@@ -209,21 +215,26 @@ def _whole_bytes_or_words(
 
 @dataclass(frozen=True, slots=True)
 class _Grid:
-    """Places of the scales of a weight `[..., out, in]`, which is computed as `[rows, in]`."""
+    """Maps the elements of a weight `[..., out, in]` to their scales.
+
+    The leading dimensions are joined: the weight has the shape `[rows, in]` while it is computed.
+    """
 
     shape: tuple[int, ...]
     num_rows: int
-    """Rows of scales of each matrix. A single scale of the whole weight counts as none."""
+    """Number of rows of scales for each matrix; 0 if the whole weight has a single scale."""
     num_columns: int
     height: int
     width: int
-    """Number of neighbours in a column and in a row that share a scale."""
+    """Size of a block that shares a scale: `height` neighbouring rows and `width` inputs."""
 
     @classmethod
     def of(
         cls, files: TensorFiles, scale: str, shape: Sequence[int], block: Sequence[int] | None
     ) -> "_Grid":
-        """Return the places of the scales `scale`. `block` is the size of a block, if it is known.
+        """Return the grid that maps the scales in the tensor `scale` to the weight of this `shape`.
+
+        `block` is the (height, width) of a block of values with one scale, if it is known.
 
         Raises:
             ValueError: the number of scales doesn't fit the weight's shape.
@@ -246,20 +257,20 @@ class _Grid:
         )
 
     def rows(self, device: torch.device) -> Tensor:
-        """Return the row of the scales of each row, `[rows]`."""
+        """Return, for each row of the weight, the row of its scales, `[rows]`."""
         *leading, out_features, _ = self.shape
         first = torch.arange(math.prod(leading), device=device) * self.num_rows
         return (first[:, None] + torch.arange(out_features, device=device) // self.height).flatten()
 
     def columns(self, device: torch.device) -> Tensor:
-        """Return the column of the scale of each input, `[in]`."""
+        """Return, for each input of the weight, the column of its scales, `[in]`."""
         return torch.arange(self.shape[-1], device=device) // self.width
 
 
 def _order(files: TensorFiles, name: str, in_features: int, num_groups: int) -> Tensor | None:
-    """Return the group of each input, `[in]`, or None if its groups are neighbours.
+    """Return the group of each input, `[in]`, or None if each group consists of adjacent inputs.
 
-    compressed-tensors stores -1 for all inputs in the second case.
+    In the latter case, the tensor `name` is missing, or compressed-tensors has stored only -1.
     """
     if name not in files:
         return None
@@ -273,7 +284,13 @@ def _order(files: TensorFiles, name: str, in_features: int, num_groups: int) -> 
 
 
 def _block_size(scale: str, size: int, count: int, given: int | None) -> int:
-    """Return how many neighbours share a scale. Only blocks of a `given` size may be cut off."""
+    """Return how many adjacent values share a scale if `count` scales cover `size` values.
+
+    The last block may be smaller only if `given` states the size of the blocks.
+
+    Raises:
+        ValueError: the number of scales doesn't fit the number of values.
+    """
     length = given or max(1, size // count)
     if -(-size // length) != count or (given is None and size % count):
         raise ValueError(f"{scale} has {count} scales for {size} values, which doesn't fit")
@@ -291,7 +308,7 @@ def _dequantised(
     """Return a function that computes rows of a weight, in the type of the scales.
 
     Args:
-        numbers: returns rows `[n, in]` of the stored numbers.
+        numbers: function that returns rows `[n, in]` of the stored numbers.
         scales: `[groups of rows, groups of inputs]`.
         zeros: the zero points in the same shape, or None.
         columns: `[in]`, the group of each input.
@@ -315,18 +332,18 @@ def _scales(stored: Tensor, *, to_float32: bool) -> Tensor:
 
 
 def _unpacked(words: Tensor, bits: int) -> Tensor:
-    """Return the unsigned numbers in int32 words `[n, m]`: `[n, 32 m / bits]`, low bits first."""
+    """Unpack int32 words `[n, m]` to unsigned numbers `[n, 32 m / bits]`, low bits first."""
     shifts = torch.arange(0, 32, bits, dtype=torch.int32, device=words.device)
     return ((words[..., None] >> shifts) & ((1 << bits) - 1)).flatten(-2)
 
 
 def _signed(words: Tensor, bits: int) -> Tensor:
-    """Return numbers that were stored with an offset of half their range."""
+    """Unpack int32 words to signed numbers, which are stored with half their range added."""
     return _unpacked(words, bits) - (1 << bits - 1)
 
 
 def _bits(files: TensorFiles, name: str, shape: Sequence[int]) -> int:
-    """Return the number of bits of the numbers in `name`, which are packed in int32."""
+    """Return the number of bits of each number that the tensor `name` packs into int32 words."""
     num_words = files.shape(name)[-1]
     for bits in (4, 8):
         if -(-shape[-1] * bits // 32) == num_words:

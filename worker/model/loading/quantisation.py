@@ -20,14 +20,14 @@ _PACKED = {
     "gptq": "GPTQ",
     "mxfp4": "MXFP4",
 }
-"""Names of the methods that are read, as their users write them, by `quant_method`."""
+"""Usual names of the quantisation methods that this worker reads, by `quant_method`."""
 _OF_VLLM = {
     "auto-round": "AutoRound",
     "modelopt": "ModelOpt",
     "quark": "Quark",
     "torchao": "torchao",
 }
-"""Names of methods that only vLLM reads."""
+"""Usual names of the quantisation methods that only vLLM reads, by `quant_method`."""
 _NOWHERE = {
     "bitnet": "BitNet",
     "eetq": "EETQ",
@@ -36,7 +36,7 @@ _NOWHERE = {
     "spqr": "SpQR",
     "vptq": "VPTQ",
 }
-"""Names of methods that neither engine reads."""
+"""Usual names of the quantisation methods that neither engine reads, by `quant_method`."""
 _FIELDS = ("quantization_config", "compression_config")
 _COMPRESSED_FORMATS = {
     *("dense", "float-quantized", "int-quantized", "mixed-precision", "naive-quantized"),
@@ -45,14 +45,14 @@ _COMPRESSED_FORMATS = {
 _COMPRESSED_BITS = {"int": (4, 8), "float": (8,)}
 
 Quantisation = Mapping[str, Any]
-"""Fields of the configuration that describe a quantisation. `quant_method` is always there."""
+"""Configuration fields that describe a quantisation. The field `quant_method` is always set."""
 
 
 def quantisation_of(source: str, config: Any) -> Quantisation | None:
     """Return how the weights are quantised, or None if they aren't.
 
     Raises:
-        ModelRejected: by a method or in a layout that can't be dequantised.
+        ModelRejected: Lorikeet can't dequantise the method or the layout.
     """
     found = [fields for part in _parts(config) for fields in _quantisations(part)]
     for fields in found:
@@ -82,7 +82,10 @@ def _advice(method: str) -> str:
 
 
 def _unknown_layout(fields: Quantisation) -> str | None:
-    """Return the layout of a method that is read otherwise, or None if this layout is read."""
+    """Return the layout of the weights if this worker can't read it, and None otherwise.
+
+    The method must be known.
+    """
     match fields["quant_method"]:
         case "awq":
             layout = str(fields.get("version") or fields.get("format") or "gemm").lower()
@@ -115,7 +118,7 @@ def _unknown_compression(fields: Quantisation) -> str | None:
 def dequantised_weights(
     source: str, folder: Path, quantisation: Quantisation, place: Place
 ) -> Mapping[str, Weight]:
-    """Return the weights of the model in `folder` by name. Reading one dequantises it.
+    """Return the weights of the model in `folder` by name. A weight is dequantised when it is read.
 
     Raises:
         ModelRejected: the files can't be read, or their tensors don't fit together.

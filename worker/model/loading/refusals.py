@@ -1,4 +1,4 @@
-"""Turns the errors of a model that can't be loaded or run into one line.
+"""Turns the errors of a model that can't be loaded or run into one-line refusals.
 
 `../verify.py` checks what a model computes.
 """
@@ -12,16 +12,16 @@ from transformers import PreTrainedModel
 from shared.errors import LorikeetError, ModelRejected, first_line
 
 OTHER_ENGINE = "try --engine vllm"
-"""Advice for a model that only the other engine may serve. The page of types shows results."""
+"""Advice for a model that the native engine can't serve, but vLLM may be able to serve."""
 
 OTHER_ENGINE_IF_KNOWN = f"{OTHER_ENGINE} if vLLM knows this model"
-"""The advice for a model that bypasses transformers' attention interface; vLLM may know it."""
+"""Advice for a model that computes attention with its own code."""
 _MAX_NAMED = 3
 """Number of names that an error lists."""
 
 
 def some_of(names: Sequence[str]) -> str:
-    """Return the first of `names` and the number of the others, for an error message."""
+    """Return text for an error message: the first few of `names`, and how many others there are."""
     more = len(names) - _MAX_NAMED
     return ", ".join(names[:_MAX_NAMED]) + (f" and {more} more" if more > 0 else "")
 
@@ -52,8 +52,8 @@ def layers_refusal(
 def refusing_by_name(source: str, model: PreTrainedModel) -> Iterator[None]:
     """Turn every error inside the context into a refusal of the model.
 
-    Architectures fail in many ways if they are called with packed tokens and without a cache of
-    transformers. A restart of the worker helps against none of these errors.
+    Architectures fail in many ways when they get packed tokens, or no cache of transformers.
+    Restarting the worker doesn't help against any of these errors.
     """
     try:
         yield

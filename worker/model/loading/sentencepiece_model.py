@@ -1,7 +1,7 @@
 """Converts BPE models of sentencepiece to the library `tokenizers`.
 
-The pieces of a text are those of `SentencePieceProcessor.encode`, which sees one text between two
-special tokens at a time (https://github.com/google/sentencepiece).
+The converted tokenizer splits the text between two special tokens into the same pieces as
+`SentencePieceProcessor.encode` (https://github.com/google/sentencepiece).
 """
 
 import re
@@ -13,9 +13,9 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 from transformers.convert_slow_tokenizer import import_protobuf
 
 _BPE = 2
-"""`TrainerSpec.ModelType` of BPE."""
+"""Value of sentencepiece's `TrainerSpec.ModelType` for BPE."""
 _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _BYTE = 1, 2, 3, 4, 6
-"""`SentencePiece.Type`"""
+"""Values of sentencepiece's `SentencePiece.Type`, the kind of a piece."""
 
 
 def read_sentencepiece(path: Path) -> Tokenizer:
@@ -75,7 +75,10 @@ def _parsed(path: Path) -> Any:
 
 
 def _merges(proto: Any) -> list[tuple[str, str]]:
-    """Return the pairs of pieces that form another piece, best score first."""
+    """Return the pairs of pieces that can be merged to a piece, in order of that piece's score.
+
+    The pairs with the best score come first.
+    """
     normal = {p.piece: (-p.score, n) for n, p in enumerate(proto.pieces) if p.type == _NORMAL}
     ranked = [
         (*rank, name[:cut], name[cut:])
@@ -87,7 +90,7 @@ def _merges(proto: Any) -> list[tuple[str, str]]:
 
 
 def _normalizers(spec: Any) -> Iterator[normalizers.Normalizer]:
-    """Yield what sentencepiece does to a text before it looks for pieces."""
+    """Yield the normalisation steps that sentencepiece applies to a text before it splits it."""
     if spec.precompiled_charsmap:
         yield normalizers.Precompiled(spec.precompiled_charsmap)
     if spec.remove_extra_whitespaces:

@@ -1,4 +1,4 @@
-"""Reads a checkpoint whose dialect names modules otherwise than the served model."""
+"""Reads the weights of a checkpoint whose module names differ from the served model's."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ from worker.model.loading.folder import weight_files
 from worker.model.loading.refusals import some_of
 
 Stored = Mapping[str, Any]
-"""Tensors of a checkpoint by name: of torch, or slices of safetensors. Indexing reads rows."""
+"""Tensors of a checkpoint by name: torch tensors or slices of safetensors. Indexing reads rows."""
 
 
 class Rows:
@@ -26,7 +26,7 @@ class Rows:
         self._tensor, self._start, self._stop = tensor, start, stop
 
     def __getitem__(self, _: EllipsisType) -> Tensor:
-        """Return the rows."""
+        """Read and return the rows."""
         rows: Tensor = self._tensor[self._start : self._stop]
         return rows
 
@@ -34,7 +34,9 @@ class Rows:
 def served_weights(
     source: str, folder: Path, dialect: Dialect, shapes: Mapping[str, Sequence[int]]
 ) -> dict[str, Rows]:
-    """Return the weights in `folder` under the served model's names, whose shapes are `shapes`.
+    """Return the weights in `folder` by the served model's names.
+
+    `shapes` has the expected shape of each weight.
 
     Raises:
         ModelRejected: the files can't be read, or a tensor is missing, unknown, in two files, or

@@ -16,12 +16,12 @@ INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 _ITEM_BYTES = {"U8": 1, "I8": 1, "BF16": 2, "F16": 2, "F32": 4}
 _PIECE = 1 << 18
-"""Number of values that are computed at a time."""
+"""Maximum number of a weight's values that are computed at a time, to limit memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Type and device of weights that are computed."""
+    """Dtype and device that weights get when they are computed."""
 
     dtype: torch.dtype
     device: torch.device
@@ -69,7 +69,10 @@ class TensorFiles:
         return dtype
 
     def num_bytes(self, name: str) -> int:
-        """Return the size of a tensor in bytes. For FSDP, bytes may be packed in wider types."""
+        """Return the size of a tensor in bytes; 0 for an unknown dtype.
+
+        For FSDP, bytes of quantised weights may be packed in a wider dtype.
+        """
         return math.prod(self.shape(name)) * _ITEM_BYTES.get(self.dtype(name), 0)
 
     def plain(self, others: Container[str]) -> dict[str, Weight]:
@@ -98,10 +101,11 @@ class Piecewise:
         *,
         view: Sequence[int] | None = None,
     ) -> None:
-        """Take the weight's shape, its type and device, and the shape that it is returned in.
+        """Describe a weight of `shape` that is computed on first use and returned in shape `view`.
 
-        `open_rows` reads what is stored, and returns a function that computes a slice of the rows
-        from it. A slice of a matrix starts at a multiple of 8.
+        `open_rows` reads the stored tensors, and returns a function that computes a slice of the
+        weight's rows from them. A slice of a matrix starts at a multiple of 8. The weight gets the
+        dtype and device of `place`.
         """
         self._shape, self._view = tuple(shape), tuple(view or shape)
         self._open_rows = open_rows

@@ -1,7 +1,8 @@
 """Converts files of tiktoken to the library `tokenizers`.
 
-Each line of such a file has a token, in base64, and its rank, which is also its id. The pieces of a
-text are those of `tiktoken.Encoding.encode` (https://github.com/openai/tiktoken).
+Each line of such a file has a token, in base64, and its rank, which is also its id. The converted
+tokenizer splits a text into the same pieces as `tiktoken.Encoding.encode`
+(https://github.com/openai/tiktoken).
 """
 
 import base64
@@ -12,7 +13,9 @@ from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 
 def read_tiktoken(path: Path, pattern: str) -> Tokenizer:
-    """Return the tokenizer of a file of ranks. `pattern` cuts a text before pairs are merged.
+    """Return the tokenizer that a file of ranks describes.
+
+    The regular expression `pattern` splits a text before pairs of tokens are merged.
 
     Raises:
         ValueError: the file is malformed.

@@ -12,14 +12,14 @@ from worker.model.loading.folder import is_chatglm
 from worker.model.loading.gguf_file import gguf_tokenizer
 
 _PROCESSORS_TEMPLATE = "chat_template.json"
-"""Template that processors of multimodal models had before `chat_template.jinja`."""
+"""File with the chat template of a multimodal model's processor in older repositories."""
 
 
 def load_tokenizer(source: str, folder: Path) -> Any:
-    """Return the tokenizer of the model in `folder`, or of a GGUF file.
+    """Return the tokenizer of the model in `folder`, which may be a GGUF file.
 
     Raises:
-        ModelRejected: it can't be read.
+        ModelRejected: the tokenizer can't be read.
     """
     try:
         if folder.is_file():

@@ -1,4 +1,4 @@
-"""Loads a base model's weights straight to the device that computes with them."""
+"""Loads a base model's weights from files to the device that computes with them."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -82,7 +82,7 @@ def _computed_weights(
 
 
 def _check_complete(source: str, info: dict[str, Any]) -> None:
-    """Refuse files that lack a weight, or have one in a shape unlike the configuration's."""
+    """Raise ModelRejected if the files lack a weight, or a weight has an unexpected shape."""
     for name, found, expected in info["mismatched_keys"]:
         raise ModelRejected(
             f"--model {source}: its weight {name} has the shape {list(found)}, its configuration "
@@ -121,7 +121,10 @@ def _load_plain(folder: Path, config: Any, options: dict[str, Any]) -> tuple[Any
 def _load_computed(
     folder: Path, config: Any, weights: Mapping[str, Weight], options: dict[str, Any]
 ) -> tuple[Any, dict[str, Any]]:
-    """Load with the model's own class, because the auto class takes no dict of lazy weights."""
+    """Load a model from `weights`, and return it with transformers' report on missing weights.
+
+    The model's own class is used, because the auto class takes no dict of lazy weights.
+    """
     model_class = conditional_class(config)
     config = without_quantisation(config)
     if model_class is None:
@@ -156,7 +159,7 @@ def _named_errors(source: str, device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep transformers from printing tables of weights. Missing weights become errors anyway."""
+    """Keep transformers from printing tables of missing weights, which are checked afterwards."""
     before = logging.get_verbosity()
     logging.set_verbosity_error()
     try:

@@ -1,9 +1,9 @@
 """Renders chats with adapters' templates: `python -m worker.text.templates.process`.
 
 A template is a program. Jinja's sandbox keeps it from files and the network, but not from endless
-loops, huge numbers and huge texts. The process answers one chat after the other on the connection
-whose file descriptor is its argument. It ends when a chat exceeds a limit. `sandbox.py` starts it,
-and defines the fields of chats and answers.
+loops, huge numbers and huge texts. This process reads chats from a connection and answers them one
+after another. The connection's file descriptor is the process's argument. The process ends when a
+chat exceeds a limit. `sandbox.py` starts it, and defines the fields of chats and answers.
 """
 
 import json
@@ -23,17 +23,19 @@ from shared.sandbox import end_after_cpu_s, limit_process
 from worker.text.templates.chat_template import render_chat
 
 MAX_CPU_S = 1.0
-"""Limit of the CPU time of one chat, in seconds."""
+"""Maximum CPU time for rendering one chat, in seconds."""
 MAX_BYTES = 1 << 30
 """Limit of the process's address space in bytes, including the interpreter."""
 MAX_TEXT_CHARS = 1 << 20
-"""Number of characters that a template may write for any chat."""
+"""Maximum number of characters that a template may write for a short chat; see MAX_GROWTH."""
 MAX_GROWTH = 4
-"""The text may exceed MAX_TEXT_CHARS up to this multiple of the chat's length."""
+"""Maximum size of the text for a long chat, as a multiple of the chat's size.
+
+It applies if it is more than MAX_TEXT_CHARS."""
 
 
 class _Renderer(PreTrainedTokenizerBase):  # type: ignore[misc]  # transformers has no types
-    """A tokenizer that only has special tokens, for transformers' own rendering."""
+    """A tokenizer with special tokens only. transformers needs a tokenizer to render templates."""
 
     def __init__(self, special_tokens: Mapping[str, str]) -> None:
         self._tokens = dict(special_tokens)
@@ -85,6 +87,7 @@ def _rendered(chat: Mapping[str, Any]) -> str:
         special_tokens=chat["special_tokens"],
         variables=chat["variables"],
         prompt_end=PromptEnd(chat["prompt_end"]),
+        is_generic=chat["is_generic"],
     )
 
 

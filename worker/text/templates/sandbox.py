@@ -22,9 +22,11 @@ from shared.sandbox import TIMEOUT_S, TOO_COSTLY
 from worker.text.tenant_turns import SpentTooMuch, TenantTurns
 
 NUM_PROCESSES = 2
-"""Number of processes. While one renders a costly chat of a tenant, the others are free."""
+"""Number of processes. While one renders a tenant's costly chat, another serves other tenants."""
 KILLED_CPU_S = 2.2
-"""CPU seconds charged for a chat that exceeds its limits, including the start of a new process."""
+"""CPU seconds charged to a tenant for a chat that exceeds its limits.
+
+They include the start of a new process."""
 _TRY_AGAIN = (
     "messages: the chat templates of this tenant's adapters have taken too much CPU time on the "
     "worker. Use simpler ones, and try again later."
@@ -42,13 +44,18 @@ class TemplateChat:
     special_tokens: Mapping[str, str] = field(default_factory=dict)
     """Special tokens of the adapter. They override the base model's."""
     variables: Mapping[str, Any] = field(default_factory=dict)
-    """Further variables. They override all others."""
+    """Further variables of the template. They override the special tokens."""
     tools: Sequence[Mapping[str, Any]] | None = None
+    is_generic: bool = False
+    """Whether a message describes the tools, because the template doesn't show tools."""
     prompt_end: PromptEnd = PromptEnd.ANSWER
 
     def encode(self) -> bytes:
         """Return the chat as JSON."""
-        names = ("template", "base_tokens", "special_tokens", "variables", "prompt_end")
+        names = (
+            *("template", "base_tokens", "special_tokens", "variables"),
+            *("is_generic", "prompt_end"),
+        )
         fields = {name: getattr(self, name) for name in names}
         tools = None if self.tools is None else list(self.tools)
         return json.dumps({**fields, "messages": list(self.messages), "tools": tools}).encode()
@@ -60,7 +67,7 @@ class Rendered:
 
     text: str
     error: str
-    """Empty if the chat was rendered."""
+    """Reason why the chat couldn't be rendered; empty if it was rendered."""
     is_malformed: bool
     """Whether the template has a syntax error."""
     cpu_s: float

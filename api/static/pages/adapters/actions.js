@@ -79,6 +79,15 @@ export class RowActions {
     });
   }
 
+  /** Pause the adapter, or resume it. */
+  async pause(row) {
+    const { id, is_paused: isPaused } = row.adapter;
+    await this.run(row, async () => {
+      await sendJson("POST", `${pathOf(row)}/${isPaused ? "resume" : "pause"}`);
+      return isPaused ? `Requests for ${id} are answered again.` : `${id} is paused. Requests for it wait until you resume it.`;
+    });
+  }
+
   async unload(row) {
     const { id } = row.adapter;
     const text = `New requests for ${id} are refused at once. Waiting and running ones are still answered.`;

@@ -3,7 +3,7 @@
 import { ApiError, getJson, request, sendJson } from "../../lib/api.js";
 import { fill, h, setText } from "../../lib/dom.js";
 import { bytes, percent } from "../../lib/format.js";
-import { errorBox } from "../../lib/notices.js";
+import { errorBox, problemBox } from "../../lib/notices.js";
 import { radio } from "../../lib/radio.js";
 import { findingsBox } from "./findings.js";
 import { sourceField } from "./source.js";
@@ -189,8 +189,7 @@ async function isTaken(name, signal) {
 }
 
 function problem(error) {
-  if (error instanceof ApiError) return errorBox(error);
-  return h("div", { class: "notice notice-error", role: "alert" }, h("p", null, error.message));
+  return error instanceof ApiError ? errorBox(error) : problemBox(error.message);
 }
 
 function summaryOf({ weights, config }, read) {

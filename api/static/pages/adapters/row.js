@@ -3,6 +3,7 @@
 import { serverNow } from "../../lib/api.js";
 import { fill, h, keyed, setAttr, setText } from "../../lib/dom.js";
 import { bytes, clock, count, duration, plural } from "../../lib/format.js";
+import { workerLink, workerName } from "../pool/names.js";
 import { Agreement } from "./agreement.js";
 import { shareText } from "./candidate.js";
 
@@ -30,6 +31,7 @@ export class AdapterRow {
     this.state = h("span", { class: "badge badge-bad", hidden: true });
     this.trial = h("span", { class: "badge badge-info", hidden: true });
     this.pinned = h("span", { class: "badge", hidden: true });
+    this.paused = h("span", { class: "badge badge-warn", hidden: true }, "paused");
     this.cells = Object.fromEntries(FACTS.map((name) => [name, h("td", { class: NUMBERS.has(name) ? "num" : WIDE.has(name) ? "wide" : null, "data-label": LABELS[name] })]));
     this.versions = h("tbody");
     this.message = h("div", { class: "row-message" });
@@ -37,11 +39,12 @@ export class AdapterRow {
     const act = (name, label, tone = "") => h("button", { type: "button", class: `button button-small ${tone}`, onclick: () => actions[name](this) }, label);
     this.rollBack = act("rollBack", "Roll back");
     this.tryOut = act("tryOut", "Try out …");
+    this.pause = act("pause", "Pause");
     this.detail = h(
       "tr", { id, class: "detail-row", hidden: true },
       h(
         "td", { colspan: FACTS.length + 1 },
-        h("div", { class: "row" }, this.rollBack, act("replace", "Replace …"), this.tryOut, act("pin", "Pin …"), act("compare", "Compare versions"), act("unload", "Unload …", "button-danger")),
+        h("div", { class: "row" }, this.rollBack, act("replace", "Replace …"), this.tryOut, act("pin", "Pin …"), this.pause, act("compare", "Compare versions"), act("unload", "Unload …", "button-danger")),
         this.message, this.agreement.element,
         h(
           "div", { class: "table-scroll", tabindex: "0", role: "region", "aria-label": `Versions of ${adapter.id}` },
@@ -49,7 +52,7 @@ export class AdapterRow {
         ),
       ),
     );
-    this.element = h("tbody", { class: "adapter" }, h("tr", { class: "main-row" }, h("th", { scope: "row" }, this.toggle, this.state, this.trial, this.pinned), Object.values(this.cells)), this.detail);
+    this.element = h("tbody", { class: "adapter" }, h("tr", { class: "main-row" }, h("th", { scope: "row" }, this.toggle, this.state, this.trial, this.pinned, this.paused), Object.values(this.cells)), this.detail);
     this.update(adapter);
   }
 
@@ -82,12 +85,13 @@ export class AdapterRow {
     setText(cells.requests, count(adapter.requests));
     setText(cells.tokens, count(adapter.tokens));
     setText(cells.used, ago(adapter.last_used_ms));
-    setText(cells.workers, holders(adapter.workers));
-    setAttr(cells.workers, "title", adapter.workers.map(({ worker, tier }) => `${worker}: ${tier}`).join("\n") || null);
+    showHolders(cells.workers, adapter.workers);
     setText(cells.waiting, count(adapter.waiting));
     this.state.hidden = adapter.state === "ready";
     setText(this.state, adapter.state);
     this.showTrial();
+    this.paused.hidden = !adapter.is_paused;
+    setText(this.pause, adapter.is_paused ? "Resume" : "Pause");
     this.rollBack.disabled = adapter.previous.length === 0;
     setText(this.rollBack, adapter.previous.length ? `Roll back to ${adapter.previous[0].version.split("@").at(-1)}` : "Roll back");
     keyed(this.versions, versionsOf(adapter), { keyOf: ({ version }) => version, create: (each) => this.versionRow(each), update: showVersion });
@@ -145,15 +149,14 @@ function kindsOf({ kinds }) {
   return kinds.length ? kinds.join(", ") : "LoRA";
 }
 
-function holders(workers) {
+/** The worker that holds an adapter, or how many do. */
+function showHolders(cell, workers) {
   const loading = workers.filter(({ tier }) => tier === "loading").length;
-  const names = workers.length === 1 ? shortWorker(workers[0].worker) : plural(workers.length, "worker");
-  return workers.length === 0 ? "none" : `${names}${loading ? `, ${loading} loading` : ""}`;
-}
-
-/** A worker's host and process, without the digits that make its id unique: "gpu-1:4711". */
-function shortWorker(id) {
-  return id.split(":").slice(0, 2).join(":");
+  const isOne = workers.length === 1;
+  const text = workers.length === 0 ? "none" : isOne ? workerName(workers[0].worker) : plural(workers.length, "worker");
+  const shown = `${text}${loading ? `, ${loading} loading` : ""}`;
+  if (cell.textContent !== shown) fill(cell, isOne ? h("a", { href: workerLink(workers[0].worker) }, text) : text, shown.slice(text.length));
+  setAttr(cell, "title", workers.map(({ worker, tier }) => `${workerName(worker)}: ${tier}`).join("\n") || null);
 }
 
 /** Show a path or URL, which wraps behind a slash. */

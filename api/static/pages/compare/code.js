@@ -1,7 +1,8 @@
 // The dialog that shows a request as curl and as Python.
 
 import { urlOf } from "../../lib/api.js";
-import { h, setText } from "../../lib/dom.js";
+import { copyText } from "../../lib/clipboard.js";
+import { h } from "../../lib/dom.js";
 import { asCurl, asPython } from "./request.js";
 
 const PATH = "v1/chat/completions";
@@ -24,17 +25,6 @@ export function showCode(body) {
 
 function block(name, text) {
   const code = h("pre", { class: "code", tabindex: "0", role: "region", "aria-label": name }, text);
-  const button = h("button", { type: "button", class: "button button-small", "aria-label": `Copy ${name}`, onclick: () => copy(code, button) }, "Copy");
+  const button = h("button", { type: "button", class: "button button-small", "aria-label": `Copy ${name}`, onclick: () => copyText(code.textContent, { said: button, select: () => getSelection().selectAllChildren(code) }) }, "Copy");
   return h("section", { class: "stack code-block" }, h("div", { class: "row" }, h("h3", null, name), h("span", { class: "spacer" }), button), code);
-}
-
-/** Copy a text. Browsers have a clipboard on https and localhost only; elsewhere select the text. */
-async function copy(code, button) {
-  try {
-    await navigator.clipboard.writeText(code.textContent);
-    setText(button, "Copied");
-  } catch {
-    getSelection().selectAllChildren(code);
-    setText(button, "Selected");
-  }
 }

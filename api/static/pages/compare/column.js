@@ -74,7 +74,7 @@ export class Column {
 
   /** Append only the new text, so that a long answer isn't laid out again for every token. */
   showText(state) {
-    const wanted = state === null ? "The answer appears here." : state.text;
+    const wanted = state === null ? "The answer appears here." : state.text + callsOf(state);
     const shown = this.text.textContent;
     if (shown === wanted) return;
     const isNear = this.text.scrollHeight - this.text.scrollTop - this.text.clientHeight < 40;
@@ -87,6 +87,11 @@ export class Column {
     this.reasoning.hidden = text === "";
     setText(this.reasoning.lastElementChild, text);
   }
+}
+
+/** The tool calls of a run as text. Runs that an earlier release kept have none. */
+function callsOf({ calls = [] }) {
+  return calls.map((call) => `\n${call.name} ${call.arguments}`).join("");
 }
 
 function statusOf(state) {

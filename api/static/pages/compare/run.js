@@ -4,7 +4,7 @@
 // request is sent, so that a page that is reloaded meanwhile repeats this job and creates no second one.
 
 import { ApiError, getJson, onKeyChange, sendJson } from "../../lib/api.js";
-import { TEMPORARY, followJob, pause } from "../jobs/stream.js";
+import { TEMPORARY, addCalls, followJob, pause } from "../jobs/stream.js";
 
 const PATH = "v1/chat/completions";
 const POSITION_MS = 1500;
@@ -15,7 +15,7 @@ const UNREACHABLE = new Set([0]);
 export function newState(body) {
   return {
     body, key: randomKey(), job: null, phase: "sending", position: null,
-    lastId: "", text: "", reasoning: "", tokens: [], version: null, finish: null, error: null,
+    lastId: "", text: "", reasoning: "", calls: [], tokens: [], version: null, finish: null, error: null,
     isStopped: false, sentMs: null, firstMs: null, isContinued: false, usage: null, servedS: null,
   };
 }
@@ -24,7 +24,7 @@ export function newState(body) {
 export function fromStart(state) {
   const { job, phase, error } = state;
   return {
-    ...state, text: "", reasoning: "", tokens: [], lastId: "", isContinued: true,
+    ...state, text: "", reasoning: "", calls: [], tokens: [], lastId: "", isContinued: true,
     phase: job === null ? phase : "waiting", error: job === null ? error : null,
   };
 }
@@ -103,7 +103,7 @@ async function receive(state, signal, changed) {
   showPosition(state, AbortSignal.any([signal, waiting.signal]), changed);
   try {
     for await (const piece of followJob(state.job, { lastId: state.lastId, signal })) {
-      if (piece.isRestart) Object.assign(state, { text: "", reasoning: "", tokens: [] });
+      if (piece.isRestart) Object.assign(state, { text: "", reasoning: "", calls: [], tokens: [] });
       else add(state, piece);
       state.lastId = piece.id;
       changed();
@@ -116,10 +116,11 @@ async function receive(state, signal, changed) {
 function add(state, piece) {
   state.text += piece.text;
   state.reasoning += piece.reasoning;
+  addCalls(state.calls, piece.calls);
   state.tokens.push(...piece.tokens.map(compact));
   state.version = piece.version ?? state.version;
   state.finish = piece.finish ?? state.finish;
-  if (!(piece.text || piece.reasoning || piece.tokens.length)) return;
+  if (!(piece.text || piece.reasoning || piece.calls.length || piece.tokens.length)) return;
   state.phase = "running";
   state.position = null;
   state.firstMs ??= Date.now();

@@ -8,7 +8,10 @@ import { poll } from "../../lib/polling.js";
 import { loadRuns } from "../compare/store.js";
 import { answersOf } from "./answer.js";
 import { isUnfinished, mayRetry, placeOf, showState } from "./list.js";
-import { followJob } from "./stream.js";
+import { hashOf } from "../../lib/location.js";
+import { workerLink } from "../pool/names.js";
+import { callsText, followJob } from "./stream.js";
+import { timelineSection } from "./timeline.js";
 
 const REFRESH_MS = 2000;
 
@@ -29,6 +32,7 @@ export class JobDialog {
     this.facts = h("dl", { class: "findings" });
     this.error = h("div");
     this.request = h("div");
+    this.timeline = timelineSection();
     this.answer = h("div", { class: "stack" });
     this.live = h("p", { class: "muted", role: "status" });
     this.cancel = h("button", { type: "button", class: "button button-danger", hidden: true, onclick: () => actions.cancel(this.job) }, "Cancel job");
@@ -38,7 +42,7 @@ export class JobDialog {
       { class: "dialog dialog-job", "aria-labelledby": "job-title" },
       h("div", { class: "row" }, h("h2", { id: "job-title" }, "Job"), this.badge, h("span", { class: "spacer" }), h("button", { type: "button", class: "button button-quiet button-icon", "aria-label": "Close", onclick: () => this.dialog.close() }, "✕")),
       h("code", { class: "job-id" }, id),
-      this.error, this.facts, this.request,
+      this.error, this.facts, this.timeline.element, this.request,
       h("section", { class: "stack" }, h("div", { class: "row" }, h("h3", null, "Answer"), this.live), this.answer),
       h("div", { class: "dialog-actions" }, this.cancel, this.retry),
     );
@@ -92,16 +96,16 @@ export class JobDialog {
         this.showTexts(this.texts);
       }
     } catch (error) {
-      problem = error.message;
+      problem = error.status === 404 ? "Answers of other tenants aren't shown." : error.message;
     }
     if (signal.aborted) return;
     setText(this.live, problem);
     await this.refresh();
   }
 
-  add({ choice, text, reasoning }) {
+  add({ choice, text, reasoning, calls }) {
     for (let index = this.texts.length; index <= choice; index += 1) this.texts.push({ title: `Choice ${index + 1}`, text: "", reasoning: "" });
-    this.texts[choice].text += text;
+    this.texts[choice].text += text + callsText(calls);
     this.texts[choice].reasoning += reasoning;
   }
 
@@ -111,6 +115,7 @@ export class JobDialog {
     if (!isUnfinished(job)) setText(this.live, ""); // a job that failed shows its error
     fill(this.facts, factsOf(job, this.poolNow()).map(([name, value]) => h("div", null, h("dt", null, name), h("dd", null, value))));
     fill(this.error, job.error && h("div", { class: "notice notice-error" }, h("strong", null, job.error.code ?? job.error.type), h("p", null, job.error.message)));
+    this.timeline.show(job);
     const sent = (loadRuns() ?? []).find((run) => run?.job === job.id);
     if (!this.request.hasChildNodes()) fill(this.request, requestPart(sent));
     this.cancel.hidden = !isUnfinished(job);
@@ -151,13 +156,15 @@ function factsOf(job, pool) {
   const facts = [
     ["Model", job.model],
     ["Version", job.version],
+    ["Tenant", job.tenant],
     ["Accepted", clock(job.created_ms / 1000)],
     ["Started", job.started_ms && clock(job.started_ms / 1000)],
     ["Ended", job.ended_ms && clock(job.ended_ms / 1000)],
     ["Waited", job.started_ms && duration((job.started_ms - job.created_ms) / 1000)],
     ["Served in", served !== null && duration(served)],
     ["Queue", job.state === "queued" && placeOf(job, pool)],
-    ["Worker", job.worker],
+    ["Worker", job.worker && h("a", { href: workerLink(job.worker) }, job.worker)],
+    ["Retried as", job.retried_as && h("a", { href: hashOf("jobs", { path: job.retried_as }) }, job.retried_as)],
     ["Tries", job.tries],
     ["Tokens", usage && `${count(usage.prompt_tokens)} in, ${count(usage.completion_tokens)} out`],
     ["Finish", job.choices?.map((choice) => choice.finish_reason).join(", ")],

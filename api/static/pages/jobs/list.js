@@ -6,7 +6,9 @@ import { count, duration } from "../../lib/format.js";
 
 const TONES = { queued: "badge-info", running: "badge-info", done: "badge-good", cancelled: "badge-warn", expired: "badge-warn", failed: "badge-bad", dead: "badge-bad" };
 export const STATES = Object.keys(TONES);
-const LABELS = ["State", "Model", "Age", "Tokens", "Where", ""];
+const LABELS = ["State", "Model", "Id", "Tenant", "Age", "Duration", "Tokens", "Where", ""];
+const NUMBERS = new Set(["Age", "Duration", "Tokens"]);
+const ID_SHOWN = 8; // first characters of a job's id; the whole id is in its dialog and title
 
 /** True while a job waits or runs. */
 export function isUnfinished({ state }) {
@@ -46,21 +48,25 @@ export function placeOf(job, pool) {
     const place = job.position ? `position ${count(job.position)}` : "waits";
     return seconds === null ? place : `${place}, about ${duration(Math.max(1, Math.ceil(seconds)))}`;
   }
-  if (job.state === "running") return job.worker ?? "";
+  if (job.state === "running") return job.worker ? `on ${job.worker}` : "";
   return job.error?.code ?? "";
 }
 
 export function headRow() {
-  return h("tr", null, LABELS.map((label) => h("th", { scope: "col", class: label === "Tokens" ? "num" : null }, label || h("span", { class: "visually-hidden" }, "Actions"))));
+  return h("tr", null, LABELS.map((label) => h("th", { scope: "col", class: NUMBERS.has(label) ? "num" : null }, label || h("span", { class: "visually-hidden" }, "Actions"))));
 }
 
-/** A row of the table. Its buttons call `actions.cancel(job)` and `actions.retry(job)`. */
+/** A row of the table. Its buttons call `actions.cancel(job)` and `actions.retry(job)`. `actions.hash(id)` is a job's link. */
 export class JobRow {
   constructor(job, actions) {
     this.badge = h("span");
-    this.link = h("a", { href: `#/jobs/${encodeURIComponent(job.id)}`, class: "job-link" });
+    this.actions = actions;
+    this.link = h("a", { class: "job-link" });
     this.version = h("span", { class: "muted mono" });
-    this.age = cell("Age");
+    this.id = h("td", { "data-label": "Id", class: "mono", title: job.id }, job.id.slice(0, ID_SHOWN));
+    this.tenant = cell("Tenant");
+    this.age = cell("Age", "num");
+    this.duration = cell("Duration", "num");
     this.tokens = cell("Tokens", "num");
     this.place = cell("Where", "job-place wide");
     this.cancel = h("button", { type: "button", class: "button button-small button-danger", onclick: () => actions.cancel(this.job) }, "Cancel");
@@ -69,7 +75,7 @@ export class JobRow {
       "tr", { class: "job" },
       h("td", null, this.badge),
       h("td", { class: "job-model" }, this.link, this.version),
-      this.age, this.tokens, this.place,
+      this.id, this.tenant, this.age, this.duration, this.tokens, this.place,
       h("td", { class: "job-actions wide" }, this.cancel, this.retry),
     );
   }
@@ -80,7 +86,10 @@ export class JobRow {
     setText(this.link, job.model);
     setAttr(this.link, "aria-label", `${job.model}, job ${job.id}`);
     setText(this.version, versionOf(job));
+    setAttr(this.link, "href", this.actions.hash(job.id));
+    setText(this.tenant, job.tenant);
     setText(this.age, duration(ageS(job.created_ms)));
+    setText(this.duration, duration(job.duration_s));
     setText(this.tokens, job.usage ? count(job.usage.total_tokens) : "–");
     setText(this.place, placeOf(job, pool));
     this.cancel.hidden = !isUnfinished(job);

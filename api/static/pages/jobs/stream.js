@@ -15,7 +15,10 @@ const LAST_TYPES = new Set(["response.completed", "response.incomplete", "messag
  * failed or doesn't exist, and AbortError if `signal` aborts.
  */
 export async function* followJob(job, { lastId = "", signal }) {
+  let hasPieces = false;
   for (;;) {
+    if (hasPieces && lastId === "") yield { isRestart: true, id: "" }; // this stream has no ids
+    hasPieces = false;
     try {
       for await (const event of eventsAfter(job, lastId, signal)) {
         if (event.data === "[DONE]") return;
@@ -24,8 +27,11 @@ export async function* followJob(job, { lastId = "", signal }) {
         if (error?.code === "server_stopping") break;
         if (error) throw new ApiError(error.status ?? 200, error.message, error.code ?? error.type ?? null);
         if (event.id) lastId = event.id;
-        for (const piece of piecesOf(data)) yield { ...piece, id: lastId };
-        if (LAST_TYPES.has(data.type)) return;
+        for (const piece of piecesOf(data)) {
+          yield { ...piece, id: lastId };
+          hasPieces = true;
+        }
+        if (LAST_TYPES.has(data.type) || data.done === true) return;
       }
     } catch (error) {
       if (error.code === "resume_diverged" && lastId !== "") {
@@ -46,6 +52,7 @@ function eventsAfter(job, lastId, signal) {
 
 function errorIn(data) {
   if (data.type === "response.failed") return data.response?.error ?? { message: "The response failed." };
+  if (typeof data.error === "string") return { message: data.error, code: data.code };
   return data.error ?? null;
 }
 
@@ -67,10 +74,11 @@ export function pause(ms, signal) {
 
 /**
  * Read one event of any endpoint's stream as pieces
- * `{choice, text, reasoning, tokens, finish, version}`.
+ * `{choice, text, reasoning, calls, tokens, finish, version}`.
  */
 function piecesOf(data) {
   if (data.choices) return data.choices.map((choice) => ({ ...pieceOf(choice), version: data.weight_version ?? null }));
+  if ("done" in data) return [{ ...piece(ollamaParts(data)), finish: data.done_reason ?? null }];
   switch (data.type) {
     case "response.output_text.delta":
       return [piece({ text: data.delta })];
@@ -87,8 +95,15 @@ function piecesOf(data) {
   }
 }
 
+/** The text and the reasoning of an object of Ollama's API, whether it is a part or a whole answer. */
+export function ollamaParts(data) {
+  const said = data.message ?? { content: data.response, thinking: data.thinking };
+  const calls = (said.tool_calls ?? []).map(({ function: called }) => `\n${called.name} ${JSON.stringify(called.arguments)}`);
+  return { text: said.content + calls.join(""), reasoning: said.thinking ?? "" };
+}
+
 function piece(fields) {
-  return { choice: 0, text: "", reasoning: "", tokens: [], finish: null, version: null, ...fields };
+  return { choice: 0, text: "", reasoning: "", calls: [], tokens: [], finish: null, version: null, ...fields };
 }
 
 /** Read a choice of a chat or a completion, whether it is a part of a stream or a whole answer. */
@@ -96,14 +111,27 @@ export function pieceOf(choice) {
   const message = choice.delta ?? choice.message ?? { content: choice.text };
   return piece({
     choice: choice.index,
-    text: (message.content ?? "") + toolCalls(message.tool_calls),
+    text: message.content ?? "",
     reasoning: message.reasoning ?? "",
+    calls: message.tool_calls ?? [],
     tokens: choice.logprobs?.content ?? [],
     finish: choice.finish_reason ?? null,
   });
 }
 
-function toolCalls(calls) {
-  const texts = (calls ?? []).map(({ function: called }) => (called?.name ? `\n${called.name} ` : "") + (called?.arguments ?? ""));
+/** Tool calls, or parts of them, as text. */
+export function callsText(calls) {
+  const texts = calls.map(({ function: called }) => (called?.name ? `\n${called.name} ` : "") + (called?.arguments ?? ""));
   return texts.join("");
+}
+
+/** Add the parts of tool calls that came with a piece to `calls`: `[{id, name, arguments}]`. */
+export function addCalls(calls, parts) {
+  for (const { index = calls.length, id, function: called } of parts) {
+    for (let next = calls.length; next <= index; next += 1) calls.push({ id: "", name: "", arguments: "" });
+    const call = calls[index];
+    call.id ||= id ?? "";
+    call.name += called?.name ?? "";
+    call.arguments += called?.arguments ?? "";
+  }
 }

@@ -19,8 +19,11 @@ const LEGEND = [
 ];
 const HINT = "Arrow keys move over the grid.";
 
-/** Build the panel. `lostWorkers()` returns the ids of the workers that are known to have died. */
-export function grid(lostWorkers) {
+/**
+ * Build the panel. `lostWorkers()` returns the ids of the workers that are known to have died.
+ * `act(name, verb)` pauses or resumes an adapter.
+ */
+export function grid(lostWorkers, act) {
   const filter = h("input", {
     type: "search",
     class: "grid-filter",
@@ -74,7 +77,7 @@ export function grid(lostWorkers) {
     setText(shownCount, count(wanted.length));
     const nodes = new Map(rows.keyedNodes);
     const showRow = (row) => {
-      const node = nodes.get(row.version) ?? gridRow();
+      const node = nodes.get(row.version) ?? gridRow(act);
       node.show(row, columns);
       nodes.set(row.version, node);
     };

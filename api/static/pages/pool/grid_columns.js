@@ -1,7 +1,7 @@
 // The column heads of the grid. A worker that left stays for a while, so that its loss is seen.
 
 import { h, keyed, setAttr } from "../../lib/dom.js";
-import { shortWorker, workerHost } from "./names.js";
+import { workerHost, workerLink, workerName } from "./names.js";
 
 const GONE_SHOWN_S = 10;
 
@@ -15,7 +15,7 @@ export function columnHeads() {
     ),
   );
   const cells = h("div", { class: "grid-cells", role: "presentation" });
-  element.append(cells);
+  element.append(cells, h("div", { role: "columnheader", class: "grid-act" }, h("span", { class: "visually-hidden" }, "Action")));
   const seen = new Map();
 
   function update(pool, lostWorkers) {
@@ -33,10 +33,11 @@ export function columnHeads() {
 }
 
 function head({ id }) {
-  return h("div", { class: "grid-worker", role: "columnheader", tabindex: "-1" }, shortWorker(id));
+  const link = h("a", { href: workerLink(id), tabindex: "-1" }, workerName(id));
+  return h("div", { class: "grid-worker", role: "columnheader" }, link);
 }
 
 function showGone(node, { id, gone }) {
   setAttr(node, "data-gone", gone);
-  setAttr(node, "aria-label", `Worker ${shortWorker(id)}, ${workerHost(id)}${gone ? `, ${gone}` : ""}`);
+  setAttr(node.firstChild, "aria-label", `Worker ${workerName(id)}, ${workerHost(id)}${gone ? `, ${gone}` : ""}`);
 }

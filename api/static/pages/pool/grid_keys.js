@@ -39,7 +39,7 @@ function neighbour(table, cell, [down, right]) {
 }
 
 function stops(row) {
-  return [...row.querySelectorAll("[tabindex]")];
+  return [...row.querySelectorAll("[tabindex]:not([hidden])")];
 }
 
 function clamp(value, low, high) {

@@ -1,8 +1,17 @@
-// Short names of workers and adapter versions.
+// Short names of workers and adapter versions, and links to them.
 
-/** The four characters that name a worker in the head of its column: "a3f2" of "host:17:a3f2...". */
-export function shortWorker(id) {
-  return id.split(":").at(-1).slice(0, 4);
+import { hashOf } from "../../lib/location.js";
+
+const WORKER = /:([0-9a-f]{4})[0-9a-f]{28}$/;
+
+/** The short name of a worker, which is the same in the pool's state, the command line and the logs. */
+export function workerName(id) {
+  return id.match(WORKER)?.[1] ?? id;
+}
+
+/** Hash that shows a worker on the Pool page. */
+export function workerLink(id) {
+  return hashOf("pool", { query: { worker: workerName(id) } });
 }
 
 /** Host and process id of a worker: "host:17". */

@@ -51,8 +51,9 @@ function adapters({ adapters, workers }) {
   return [count(own.length), `${count(own.filter(({ version }) => resident.has(version)).length)} resident`];
 }
 
+/** Each answer that a job asks for with `n` uses a slot. */
 function running({ queue, slots }) {
-  return [count(queue.running), `of ${plural(slots.total, "slot")}`];
+  return [count(queue.running), `${count(slots.used)} of ${plural(slots.total, "slot")}`];
 }
 
 function waiting({ queue, adapters }) {

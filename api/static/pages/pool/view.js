@@ -2,6 +2,7 @@
 
 import { h } from "../../lib/dom.js";
 import { emptyBox, liveRegion } from "../../lib/notices.js";
+import { poolActions } from "./actions.js";
 import { connection } from "./connection.js";
 import { grid } from "./grid.js";
 import { history } from "./history.js";
@@ -10,17 +11,21 @@ import { nextFrame } from "../../lib/slices.js";
 import { summary } from "./summary.js";
 import { workersTable } from "./workers_table.js";
 
-/** Build the view. `showPool`, `showIncident` and `showLost` update it; `element` holds it. */
-export function poolView() {
+/**
+ * Build the view. `showPool`, `showIncident` and `showLost` update it; `element` holds it. `revealWorker(name)`
+ * points at a worker's row. `leaving` aborts when the page is left.
+ */
+export function poolView(leaving) {
   const live = liveRegion();
+  const actions = poolActions(live);
   const list = incidents(live);
   const parts = {
     connection: connection(live),
     summary: summary(),
-    history: history(),
+    history: history(leaving),
     incidents: list,
-    grid: grid(list.lostWorkers),
-    workers: workersTable(),
+    grid: grid(list.lostWorkers, actions.adapter),
+    workers: workersTable(actions.worker),
   };
   const nothing = h("div", { hidden: true });
   const content = h(
@@ -28,9 +33,10 @@ export function poolView() {
     { class: "stack pool", hidden: true },
     parts.summary.element,
     nothing,
+    actions.element,
+    parts.workers.element,
     parts.history.element,
     h("div", { class: "pool-middle" }, parts.grid.element, parts.incidents.element),
-    parts.workers.element,
   );
   const element = h("div", { class: "stack" }, parts.connection.element, content, live.element);
 
@@ -40,7 +46,7 @@ export function poolView() {
     parts.summary.update(pool);
     showNothing(pool);
     content.hidden = false;
-    for (const part of [parts.history, parts.incidents, parts.grid, parts.workers]) {
+    for (const part of [parts.workers, parts.history, parts.incidents, parts.grid]) {
       await nextFrame();
       await part.update(pool);
     }
@@ -61,6 +67,7 @@ export function poolView() {
     showPool,
     showIncident: parts.incidents.add,
     showLost: parts.connection.showLost,
+    revealWorker: parts.workers.reveal,
   };
 }
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # the loader imports torch
 def load_as_worker(model: Path, *, quantize: "Quantize | None" = None) -> "LoadedModel":
     """Load the model in bfloat16 on the CPU, and let the calling thread use all cores.
 
-    The weights are quantised to `quantize`, if given.
+    If `quantize` is given, the weights are quantised to this format.
 
     The process must not have imported torch yet, because OpenMP reads its settings during that
     import.

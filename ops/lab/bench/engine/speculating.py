@@ -53,7 +53,10 @@ class _Side:
             self.versions[name] = adapter.version
 
     def figures(self, work: dict[str, Workload], streams: tuple[int, ...]) -> Figures:
-        """Answer each workload with each number of streams, and return speeds and shares."""
+        """Answer each workload with each number of concurrent requests in `streams`.
+
+        Return the output tokens per second, and the percentages of forced and of accepted tokens.
+        """
         figures: dict[str, float] = {}
         for name, workload in work.items():
             for number in streams:
@@ -82,7 +85,10 @@ class _Side:
 
 
 def _shares(before: "EngineStats", after: "EngineStats") -> Figures:
-    """Return the shares of forced tokens and of accepted tokens. Shares of 0 are left out."""
+    """Return the percentages of forced and of accepted tokens between two readings of the stats.
+
+    Percentages of 0 are left out.
+    """
     num_tokens = after.num_tokens - before.num_tokens
     counts = {
         "forced, %": after.num_forced_tokens - before.num_forced_tokens,

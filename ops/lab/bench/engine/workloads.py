@@ -20,7 +20,7 @@ TEXTS = json.loads(Path(__file__).with_name("workloads.json").read_bytes())
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """Requests of one kind."""
+    """Prompts and settings of one kind of requests."""
 
     adapter: str | None
     prompts: Sequence[list[int]]
@@ -30,7 +30,7 @@ class Workload:
     def requests(
         self, number: int, versions: Mapping[str, AdapterVersion], stop_ids: frozenset[int]
     ) -> "Iterator[Request]":
-        """Yield `number` requests at temperature 0. They take the prompts in turn."""
+        """Yield `number` requests at temperature 0. The prompts are used in turn."""
         from worker.engine.request import ChoiceSampling, Request, RequestId
 
         for index in range(number):

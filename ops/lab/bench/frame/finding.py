@@ -35,7 +35,7 @@ class Finding:
 
     name: str
     figures: Any
-    """Value of `figures` in the JSON file. Consists of dataclasses or containers of dataclasses."""
+    """Value of `figures` in the JSON file: dataclasses, or containers of dataclasses."""
     says: tuple[str, ...]
     """Summary lines for the terminal and for the plot's title."""
     chart: Chart

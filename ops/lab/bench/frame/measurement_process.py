@@ -26,7 +26,7 @@ def run_module(
 
     Args:
         name: name of the module.
-        arguments: the module's arguments.
+        arguments: arguments of the module on its command line.
         root: folder that contains the packages.
         environment: variables that are added to the process's environment.
 

@@ -11,25 +11,28 @@ from statistics import median
 from ops.lab.bench.frame.finding import Chart, Finding
 
 Figures = Mapping[str, float]
-"""Figures of a variant in one round, by name. A name ends with a unit, as in `base, tokens/s`."""
+"""Figures of one variant in one round, by the figure's name.
+
+A name ends with a unit, as in `base, tokens/s`.
+"""
 Round = Mapping[str, Figures]
-"""Figures of all variants in one round, by variant."""
+"""Figures of all variants in one round, by the variant's name."""
 Measure = Callable[[str], Figures]
-"""Measures a variant once. Its argument is a seed for prompts, unique to the call."""
+"""Function that measures a variant once. Its argument is a seed for prompts, unique to the call."""
 
 CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sizes:
-    """Sizes of a measurement."""
+    """Numbers of rounds, clients, requests, words and adapters of a measurement."""
 
     rounds: int = 10
     clients: int = 32
     requests: int = 64
     """Total number of requests that the clients send in one load."""
     words: int = 128
-    """Words of a prompt, and tokens of an answer."""
+    """Number of words of a prompt, and number of tokens of an answer."""
     adapters: int = 8
 
 
@@ -68,7 +71,7 @@ def rounds_finding(
         sizes: sizes of the measurement.
         pairs: variants to compare, as the dividend and the divisor of a ratio. Figures and rounds
             that only one of the two variants has are left out.
-        notes: further lines.
+        notes: further summary lines.
     """
     compared = list(_compared(rounds, pairs))
     lines = [one.line() for one in compared] + list(_alone(rounds, pairs))
@@ -91,7 +94,7 @@ def rounds_finding(
 
 @dataclass(frozen=True, slots=True)
 class _Compared:
-    """Values of one figure of two variants, in the rounds that measured both."""
+    """Values of one figure for two variants, from the rounds in which both were measured."""
 
     figure: str
     ours: str
@@ -118,7 +121,7 @@ def _compared(rounds: Sequence[Round], pairs: Sequence[tuple[str, str]]) -> Iter
 
 
 def _alone(rounds: Sequence[Round], pairs: Sequence[tuple[str, str]]) -> Iterator[str]:
-    """Yield a line for each figure that no pair compares."""
+    """Yield a summary line for each figure that no pair of variants compares."""
     shown = {(v, one.figure) for one in _compared(rounds, pairs) for v in (one.ours, one.theirs)}
     for variant in dict.fromkeys(variant for one in rounds for variant in one):
         for figure in dict.fromkeys(f for one in rounds for f in one.get(variant, ())):

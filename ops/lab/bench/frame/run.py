@@ -59,6 +59,9 @@ def show(finding: Finding, model: str, results: Path) -> None:
 
 
 def sizes_of(full: Sizes, rounds: int | None, *, quick: bool) -> Sizes:
-    """Return the sizes that the options ask for."""
+    """Return the sizes of a measurement: `QUICK` with `quick`, and otherwise `full`.
+
+    `rounds`, if given, replaces the number of rounds.
+    """
     sizes = QUICK if quick else full
     return replace(sizes, rounds=rounds) if rounds else sizes

@@ -1,4 +1,4 @@
-"""The parts of the `gpu` benchmark, in their order, with their shares of the time."""
+"""Defines the parts of the `gpu` benchmark, their order and their time limits."""
 
 import gc
 import os
@@ -33,7 +33,7 @@ NO_TRITON = "Triton's kernels run on a GPU, or with TRITON_INTERPRET=1 on a CPU"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Memory:
-    """The device's memory bandwidth, which all other figures are compared with."""
+    """Measured memory bandwidth of the device. The other parts compare their figures with it."""
 
     gb_per_s: float
 
@@ -84,7 +84,7 @@ class GpuBench:
 
     @cached_property
     def _bandwidth(self) -> float:
-        """Bytes per second that the device reads from its memory."""
+        """Memory bandwidth of the device when it reads, in bytes per second."""
         return self._clock.bandwidth(BUFFER_BYTES if self._clock.is_cuda else BUFFER_BYTES // 64)
 
     @cached_property
@@ -108,7 +108,7 @@ class GpuBench:
         """The model that the part "model" created.
 
         Raises:
-            NotMeasured: that part failed.
+            NotMeasured: the part "model" failed.
         """
         if self._model is None:
             raise NotMeasured("there is no model; its part has the reason")
@@ -129,7 +129,7 @@ class GpuBench:
         """Return Triton's kernels, whether or not their results are right.
 
         Raises:
-            NotMeasured: they can't run here.
+            NotMeasured: Triton's kernels can't run here.
         """
         if not self._has_triton:
             raise NotMeasured(NO_TRITON)

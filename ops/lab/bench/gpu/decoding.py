@@ -65,11 +65,11 @@ class Decoding:
             request.output_ids.append(sample.token)
 
     def forward(self) -> Callable[[], Tensor]:
-        """Return a function that runs the model's part of one step, always on the same tensors."""
+        """Return a function that runs the forward pass of one step, always on the same tensors."""
         return forward(self._runner, self._scheduler.schedule(), self._device)
 
     def launch(self) -> None:
-        """Do the host's work for the model's part of one step, without waiting for the device."""
+        """Build the batch of one step and launch its forward pass. Doesn't wait for the device."""
         self.forward()()
 
     def end(self) -> None:

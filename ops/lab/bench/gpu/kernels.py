@@ -16,7 +16,7 @@ from worker.kernels.reference import ReferenceKernels
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 2e-2}
 """Largest allowed error of a result, divided by the largest value of the float32 result."""
 GROUPS = ((8, 2), (8, 8), (8, 1))
-"""(heads, key heads) of the compared attention layers."""
+"""Numbers of query heads and of key heads of each attention layer whose results are checked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +114,11 @@ def _speed(
 
 
 def _trials_of_results(sizes: Sizes, device: torch.device) -> Iterator[Trial]:
-    """Yield the trials of results. Served shapes come first, because compiling takes seconds."""
+    """Yield the trials whose results are compared with those of the reference kernels.
+
+    Trials with the shapes of served models come first. Each shape takes seconds to compile, so the
+    time limit may end the comparison early.
+    """
     context = sizes.context
     yield StoreKV("KV store", Heads(8, 2, sizes.head_dims[0]), context, device)
     for ranks in (sizes.ranks, *((rank,) * 3 for rank in sizes.ranks)):

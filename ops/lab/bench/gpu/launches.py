@@ -16,9 +16,9 @@ from ops.lab.bench.gpu.part import NotMeasured
 from ops.lab.bench.gpu.steps import WARM_UP_RUNS
 
 NUM_LISTED = 12
-"""Number of kernels listed by their time."""
+"""Number of kernels that `kernel_times` lists, beginning with the one that takes longest."""
 COPIES = ("Memcpy", "Memset")
-"""First words of the profiler's names for copies."""
+"""First words of the names that the profiler gives to copies and memory sets."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,16 +31,16 @@ class Launches:
     copies_to_device: int
     copies_to_host: int
     other_copies: int
-    """Copies within the device, and memory sets."""
+    """Number of copies within the device and of memory sets."""
     syncs: int
     """Number of times that the host waits for the device."""
     busy_ms: float
-    """Time in which kernels and copies run. The device is idle for the rest of the step."""
+    """Milliseconds in which kernels or copies run. The device is idle for the rest of the step."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KernelTime:
-    """Kernels of one name in a decode step of the largest batch."""
+    """Number of launches and total time of one kernel, in a decode step of the largest batch."""
 
     kernel: str
     launches: int

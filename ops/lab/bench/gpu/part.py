@@ -29,7 +29,7 @@ class Part:
     name: str
     title: str
     seconds: float
-    """Most seconds that the part may take."""
+    """Maximum number of seconds that the part may take."""
     rows: Callable[[], Iterable[Any]]
     """Measures the part. Yields dataclasses of one type, the most important ones first."""
 
@@ -42,9 +42,9 @@ class PartResult:
     title: str
     rows: list[Any] = field(default_factory=list)
     note: str | None = None
-    """Why rows are missing. None if the part is complete."""
+    """Reason why rows are missing; None if the part is complete."""
     failure: str | None = None
-    """Traceback of an unexpected error."""
+    """Traceback of an unexpected error; None if there was none."""
     seconds: float = 0.0
 
 

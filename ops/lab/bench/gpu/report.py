@@ -10,7 +10,10 @@ from ops.lab.bench.gpu.part import PartResult
 
 
 class Report:
-    """The results so far. Both files are complete after each call of `add`."""
+    """Results of the parts so far, in a JSON file and a Markdown file.
+
+    Each call of `add` writes both files.
+    """
 
     def __init__(self, folder: Path, stem: str, head: dict[str, Any], says: Sequence[str]) -> None:
         """Create the report.

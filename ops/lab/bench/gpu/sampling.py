@@ -33,7 +33,7 @@ NUM_OUTPUTS = 32
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
-    """Duration of one call of the sampler, until the tokens are in host memory."""
+    """Duration of one call of the sampler. The call ends when the tokens are in host memory."""
 
     case: str
     rows: int

@@ -39,7 +39,7 @@ class DecodeStep:
     host_ms: float
     """Time that the host takes to build the batch and to launch the forward pass.
 
-    If the launches fill the device's queue, it includes the time until there is room.
+    If the launches fill the device's queue, the time includes waiting until the queue has room.
     """
     weights_ms: float
     kv_ms: float
@@ -48,17 +48,17 @@ class DecodeStep:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GraphReplay:
-    """Duration of the model's part of a decode step, with and without a CUDA graph."""
+    """Duration of the forward pass of a decode step, with and without a CUDA graph."""
 
     batch: int
     adapters: int
     eager_ms: float
     graph_ms: float | None
-    """None if the graph can't be captured."""
+    """Duration with a CUDA graph; None if the graph can't be captured."""
     largest_difference: float | None
     """Largest difference of the logits with and without the graph, divided by the largest logit."""
     error: str | None
-    """Reason why there is no graph."""
+    """Reason why the graph can't be captured; None if it can."""
 
 
 def decode_steps(model: ServedModel, clock: Clock, bandwidth: float) -> Iterator[DecodeStep]:
@@ -68,7 +68,7 @@ def decode_steps(model: ServedModel, clock: Clock, bandwidth: float) -> Iterator
 
 
 def graph_replays(model: ServedModel, clock: Clock) -> Iterator[GraphReplay]:
-    """Capture and replay the model's part of decode steps.
+    """Capture the forward pass of decode steps in CUDA graphs, and measure the graphs' replays.
 
     Raises:
         NotMeasured: the device isn't a GPU.

@@ -20,10 +20,13 @@ from shared.errors import SettingsError
 
 SERVER, QUANTIZE = "llama-server", "llama-quantize"
 KINDS = ("BF16", "Q8_0")
-"""Types of base models that are compared."""
+"""Weight formats of GGUF files in which llama.cpp serves the base model."""
 START_TIMEOUT_S = 180.0
 TOKENS_PER_SLOT = 512
-"""Context of each concurrent request in tokens. 128 words and their answer take about 260."""
+"""Context of each concurrent request in tokens.
+
+A prompt of 128 words and its answer take about 260 tokens.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,7 @@ def converted(
     """Convert the base model `gguf` to each of `KINDS`, and PEFT adapters of `model` to GGUF.
 
     Returns:
-        The files of the base model by type, and those of the adapters by name.
+        The files of the base model by weight format, and the files of the adapters by name.
 
     Raises:
         MeasurementFailed: a conversion failed.
@@ -119,7 +122,10 @@ def llama_cpp(
 
 
 def _fields(adapters: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
-    """Return the additional fields of requests, by model. They select an adapter by its number."""
+    """Return the additional request fields for each model, by the model's name.
+
+    The fields of an adapter select it by its number.
+    """
     plain = {"cache_prompt": False}
     numbered = {
         name: {**plain, "lora": [{"id": number, "scale": 1.0}]}

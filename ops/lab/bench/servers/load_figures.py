@@ -26,7 +26,7 @@ def closed_load(
 ) -> Load:
     """Return a load whose clients take `models` in turn.
 
-    `words` is the number of words of a prompt, and of tokens of an answer.
+    Each prompt's number of words is drawn from `words`, and so is each answer's number of tokens.
     """
     return Load(
         url=serving.url,

@@ -1,4 +1,4 @@
-"""Measures of Lorikeet's peers: PEFT without a server, and the servers of vLLM and llama.cpp."""
+"""Measures Lorikeet's peers: PEFT without a server, and the servers of vLLM and llama.cpp."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -11,10 +11,13 @@ from ops.lab.bench.servers.model_servers import vllm
 from ops.lab.bench.servers.served import scenarios, served
 
 MIXED_KIND = "Q8_0"
-"""Type of the base model with which llama.cpp serves adapters. llama.cpp computes requests of
-different adapters one after another, so that a load with all adapters takes minutes."""
+"""Weight format of the base model with which llama.cpp serves adapters.
+
+llama.cpp computes requests of different adapters one after another, so a load with all adapters
+takes minutes and isn't repeated for other formats.
+"""
 MIXED_EVERY = 5
-"""One in this number of rounds measures llama.cpp with all adapters and clients."""
+"""llama.cpp is measured with all adapters and clients once in this number of rounds."""
 
 
 def vllm_measure(
@@ -25,7 +28,7 @@ def vllm_measure(
     sizes: Sizes,
     scratch: Path,
 ) -> Measure:
-    """Return a measure of the vLLM in `venv`."""
+    """Return a function that measures the vLLM in `venv`."""
     start = partial(vllm, venv, model, adapters)
     return served(start, scenarios(adapters, clients), sizes, scratch)
 
@@ -33,7 +36,10 @@ def vllm_measure(
 def peft_measure(
     model: Path, adapters: Mapping[str, Path], clients: list[int], sizes: Sizes
 ) -> Measure:
-    """Return a measure of PEFT. A batch has a sequence for each client; all start together."""
+    """Return a function that measures PEFT.
+
+    Each number of clients is measured as a batch with that many sequences, which start together.
+    """
     folder = next(iter(adapters.values())).parent
     flags = [f"--sequences={number}" for number in clients]
 
@@ -54,9 +60,10 @@ def llama_measures(
     sizes: Sizes,
     scratch: Path,
 ) -> dict[str, Measure]:
-    """Return a measure of llama.cpp for each base type, with one client and the base model.
+    """Return, for each weight format, a function that measures llama.cpp.
 
-    In some rounds of the measure for `MIXED_KIND`, all clients use all adapters.
+    Every function measures one client that uses the base model. In some rounds, the function for
+    `MIXED_KIND` also measures all clients with all adapters.
     """
     bases, files = converted(llama, gguf, model, adapters, scratch / "llama")
     alone, mixed = scenarios(adapters, [1])[:1], scenarios(adapters, [sizes.clients])[1:]

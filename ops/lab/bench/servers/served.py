@@ -1,4 +1,4 @@
-"""Measures servers that are started for each round, one at a time."""
+"""Measures servers one at a time. Each server is started anew for each round."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -14,15 +14,15 @@ from ops.lab.bench.servers.model_servers import BASE
 from ops.lab.server_processes import Serving
 
 Start = Callable[[Path], AbstractContextManager[Serving]]
-"""Starts a server, which keeps its files in the given folder."""
+"""Function that starts a server. The server keeps its files in the folder that is the argument."""
 REQUESTS_ALONE = 4
-"""Requests of a load with one client."""
+"""Number of requests of a load with one client."""
 MIB = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
-    """Models that requests take in turn, and the number of clients."""
+    """A load: the models that the requests use in turn, and the number of clients."""
 
     label: str
     models: tuple[str, ...]
@@ -30,7 +30,7 @@ class Scenario:
 
 
 def scenarios(adapters: Mapping[str, Path], clients: Sequence[int]) -> list[Scenario]:
-    """Return a load of the base model and one of all adapters for each number of clients."""
+    """Return two loads for each number of clients: one of the base model, one of all adapters."""
     kinds = {"base": (BASE,), f"{len(adapters)} adapters": tuple(adapters)}
     return [
         Scenario(label=f"{kind}, {number} client{'s'[: number - 1]}", models=models, clients=number)
@@ -40,9 +40,9 @@ def scenarios(adapters: Mapping[str, Path], clients: Sequence[int]) -> list[Scen
 
 
 def served(start: Start, loads: Sequence[Scenario], sizes: Sizes, scratch: Path) -> Measure:
-    """Return a measure that starts a server, and sends it each load.
+    """Return a function that starts a server, and measures it with each load.
 
-    The figures are those of the loads and, if the server has a worker, the worker's memory.
+    If the server has a worker, the figures include the worker's resident memory.
     """
 
     def measure(seed: str) -> Figures:

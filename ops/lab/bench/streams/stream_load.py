@@ -14,9 +14,9 @@ from ops.load.distributions import probabilities
 from ops.load.prompts import prompt
 
 Send = Callable[[bytes, ReceivedStream], Awaitable[None]]
-"""Sends a request, and passes the answer to the received stream."""
+"""Function that sends a request body, and passes the answer to the received stream."""
 BodyOf = Callable[[str, int, str], dict[str, Any]]
-"""Makes a request's body from a model, a number of tokens and a prompt."""
+"""Function that makes a request's body from a model, a number of tokens and a prompt."""
 
 PROMPT_WORDS = 32
 
@@ -42,12 +42,12 @@ def chat_body_of(model: str, tokens: int, text: str) -> dict[str, Any]:
 
 @dataclass(slots=True)
 class Totals:
-    """Totals since the start of a load."""
+    """Numbers of jobs and tokens, times and errors of a load since its start."""
 
     jobs: int = 0
     tokens: int = 0
     first_token_s: list[float] = field(default_factory=list)
-    """Times to the first token."""
+    """Time to the first token of each job, in seconds."""
     errors: list[str] = field(default_factory=list)
 
 
@@ -77,8 +77,8 @@ class StreamLoad:
     def start(self, num_streams: int) -> None:
         """Start streams.
 
-        The first job of each is shorter by a random number of tokens, so that jobs don't end at the
-        same time.
+        The first job of each stream is shorter by a random number of tokens, so that the jobs don't
+        all end at the same time.
         """
         self._running += [asyncio.create_task(self._stream(n)) for n in range(num_streams)]
 

@@ -18,9 +18,9 @@ class Window:
     seconds: float
     tokens: int
     cpu_s: Mapping[str, float]
-    """CPU time by part of the pool."""
+    """CPU time of each part of the pool in seconds, by the part's name."""
     first_token_s: float
-    """Median time to the first token."""
+    """Median time to the first token, in seconds."""
 
 
 async def measure_window(
@@ -31,9 +31,9 @@ async def measure_window(
     warm_up_s: float,
     window_s: float,
 ) -> Window:
-    """Run `streams` streams, and measure them after the warm-up.
+    """Run `streams` streams for `warm_up_s` seconds, and then measure them for `window_s` seconds.
 
-    `parts` maps parts of the pool to the ids of their processes.
+    `parts` maps the name of each part of the pool to the ids of its processes.
 
     Raises:
         MeasurementFailed: a request failed.
@@ -59,6 +59,6 @@ async def measure_window(
 
 
 def cpu_s(pids: Iterable[int]) -> float:
-    """Return the CPU time of all these processes so far in seconds."""
+    """Return the total CPU time that the processes `pids` have used so far, in seconds."""
     times = [psutil.Process(pid).cpu_times() for pid in pids]
     return float(sum(one.user + one.system for one in times))

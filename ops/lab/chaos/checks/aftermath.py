@@ -15,7 +15,7 @@ IDLE_S = 60.0
 LONGEST_LIFETIME_S = 700
 """Maximum seconds for which a key of an ended job may exist after the retention."""
 FORGET_S = 90.0
-"""Maximum seconds for the pool to remove expired keys. It removes some of them in small steps."""
+"""Maximum seconds that the pool may take to remove expired keys, some of them in small steps."""
 JOB_KINDS = frozenset(
     (
         *("job", "res", "tok", "idem", "jobs", "ended", "followers", "abandoned", "due"),
@@ -46,7 +46,7 @@ class Aftermath:
     stuck_keys: tuple[str, ...]
     """Keys of jobs that still existed after the retention."""
     ledger: Used
-    """Sum of the ledger of usage, over all tenants and models."""
+    """Total usage in the pool's ledger, over all tenants and models."""
 
 
 async def inspect(pool: Pool) -> Aftermath:

@@ -10,7 +10,7 @@ from ops.lab.chaos.load.record import Record
 BREAKING = frozenset(("front end", "network"))
 """Subjects of faults that may end a connection. Streams must survive all other faults."""
 AFTER_S = 60.0
-"""Longest time from a recovery until a client notices a broken connection.
+"""Maximum seconds from the recovery after a network fault until a client notices a broken stream.
 
 A connection whose packets are dropped ends when its retransmissions have failed."""
 LOOP_ENDS = 4

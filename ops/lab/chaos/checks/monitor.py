@@ -14,7 +14,10 @@ from shared.protocol.jobs import UNFINISHED, JobState
 
 SAMPLE_S = 2.0
 NUM_NEWEST = 2000
-"""Number of jobs per tenant that a sample reads. Far fewer jobs start within `SETTLED_S`."""
+"""Number of newest jobs of each tenant that a sample reads.
+
+Far fewer jobs start within `SETTLED_S`, so samples miss no job that becomes settled.
+"""
 SETTLED_S = 30.0
 """Seconds for which a job must exist before it is settled. The pool must not lose settled jobs.
 
@@ -36,6 +39,7 @@ class Monitor:
         """State of each job when it was last seen."""
         self._usage: dict[str, list[int]] = {}
         """Prompt and completion tokens of each ended job that states them."""
+        self._timelines: dict[str, str] = {}
 
     @property
     def jobs(self) -> frozenset[str]:
@@ -59,6 +63,16 @@ class Monitor:
             for job in self._settled
             if self._states.get(job) == JobState.CANCELLED
         }
+
+    @property
+    def timelines(self) -> dict[str, str]:
+        """Timelines of the settled jobs, whether cancelled or not, in the form of their records."""
+        return {job: self._timelines.get(job, "") for job in self._settled}
+
+    @property
+    def states(self) -> dict[str, str]:
+        """States of the settled jobs when they were last seen."""
+        return {job: self._states[job] for job in self._settled if job in self._states}
 
     @property
     def num_diverged(self) -> int:
@@ -114,9 +128,11 @@ class Monitor:
         open_jobs = [job for job in jobs if self._states.get(job, JobState.QUEUED) in UNFINISHED]
         pipe = self._pool.redis.pipeline(transaction=False)
         for job in open_jobs:
-            pipe.hmget(self._pool.keys.job(JobId(job)), ["state", "usage"])
-        for job, (state, usage) in zip(open_jobs, await pipe.execute(), strict=True):
+            pipe.hmget(self._pool.keys.job(JobId(job)), ["state", "usage", "timeline"])
+        replies = await pipe.execute()
+        for job, (state, usage, timeline) in zip(open_jobs, replies, strict=True):
             if state is not None:
+                self._timelines[job] = (timeline or b"").decode()
                 self._states[job] = state.decode()
                 self._usage[job] = usage_of({"usage": orjson.loads(usage or b"null")})
 

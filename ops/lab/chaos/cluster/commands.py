@@ -1,4 +1,4 @@
-"""Commands of the pool's processes. Pure."""
+"""Command lines of the processes of a pool under test. Does no I/O."""
 
 import sys
 from collections.abc import Mapping
@@ -8,13 +8,16 @@ from ops.lab.chaos.options import Options
 LEASE_MS = 3000
 STALL_S = 3.0
 DISCONNECT_GRACE_S = 20.0
-"""Seconds that a client has to come back. A client needs up to 13 of them to notice that a front
-end hangs, and then comes back to another one."""
+"""Seconds after a disconnection in which the client must come back, or its job is cancelled.
+
+A client needs up to 13 seconds to notice that a front end hangs. It then comes back to another
+front end.
+"""
 DRAIN_S = 2.0
-"""Seconds that the streams of a front end and the jobs of a worker have after SIGTERM."""
+"""Seconds after SIGTERM in which a front end's streams, or a worker's jobs, may still end."""
 MAX_NUM_SEQS = 64
 ADAPTER_MIB = 16
-"""Memory for adapters of each worker. A simulated adapter has one MiB."""
+"""Memory of each worker for adapters, in MiB. A simulated adapter takes 1 MiB."""
 SLOWEST = 1.5
 """Step time of the slowest simulated worker, in multiples of the mean.
 
@@ -44,6 +47,7 @@ def worker_words(options: Options, number: int) -> list[str]:
         "--drain-s": DRAIN_S,
         "--max-num-seqs": MAX_NUM_SEQS,
         "--simulated-step-ms": _step_ms(options, number),
+        "--log-level": "debug",  # the check of timelines needs the claims in the log
         "--adapter-memory-mb": ADAPTER_MIB,
         "--adapter-host-mb": ADAPTER_MIB,
     }
@@ -70,7 +74,10 @@ def pool_words(options: Options, redis_url: str) -> list[str]:
 
 
 def _step_ms(options: Options, number: int) -> int:
-    """Return a worker's step time. The times are spaced around the mean, the shortest first."""
+    """Return the step time of worker `number` in milliseconds.
+
+    The times of all workers are spaced around the mean. Worker 0 has the shortest one.
+    """
     share = number / max(1, options.workers - 1)
     return round(options.step_ms * (2 - SLOWEST + share * 2 * (SLOWEST - 1)))
 

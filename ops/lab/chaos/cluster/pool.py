@@ -59,7 +59,7 @@ class Pool:
         self.folder = folder
         self.servers = servers
         self.hosts = hosts
-        """Host of the first worker and host of the first front end; empty without a network."""
+        """Hosts of the first worker and first front end; empty without a network namespace."""
         self.redis = connect(servers.url, timeout_s=REDIS_TIMEOUT_S)
         self.keys = Keys("main")
         self.views = PoolViews(self.redis, self.keys)
@@ -75,7 +75,7 @@ class Pool:
 
     @classmethod
     async def start(cls, options: Options, folder: Path, *, has_network: bool) -> "Pool":
-        """Start everything, and return when all front ends and workers are ready.
+        """Start all processes, and return when all front ends and workers are ready.
 
         Args:
             options: settings of the run.
@@ -121,7 +121,10 @@ class Pool:
         return all(views) and all([await api.is_ready() for api in self.apis])
 
     async def view_of(self, worker: Supervised) -> WorkerView | None:
-        """Return the pool's view of a worker; None if it is unknown or Redis is unavailable."""
+        """Return the pool's view of `worker`.
+
+        Return None if the pool doesn't know the worker, or if Redis is unavailable.
+        """
         try:
             views = await self.views.workers()
         except RedisUnavailable:
@@ -129,7 +132,7 @@ class Pool:
         return next((view for view in views if pid_of(view) == worker.pid), None)
 
     async def stop(self) -> None:
-        """Stop everything."""
+        """Stop all processes of the pool."""
         await asyncio.gather(*(each.stop() for each in self.processes))
         await cancel_tasks(*self._running)
         await self.redis.aclose()

@@ -103,7 +103,7 @@ class RedisServer:
             await client.aclose()
 
     async def answers(self) -> bool:
-        """Return whether the server's own process answers and has loaded its data."""
+        """Return whether the server has loaded its data and answers, from its own process."""
         try:
             info = await self.ask("INFO", "server")
         except RedisUnavailable:

@@ -75,7 +75,7 @@ class Replicated:
 
     @property
     def ports(self) -> list[int]:
-        """Ports of all servers, that of the first master first."""
+        """Ports of all servers. The first port belongs to the server that was the master first."""
         return list(self._servers)
 
     @property

@@ -16,7 +16,7 @@ STOP_TIMEOUT_S = 20.0
 
 @dataclass(frozen=True, slots=True)
 class ProcessEnd:
-    """The end of one process."""
+    """One end of a supervised process, with its time and reason."""
 
     process: str
     """Name of the supervised command."""

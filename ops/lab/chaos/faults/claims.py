@@ -16,13 +16,16 @@ TIMES = 2
 RECLAIM_S = 1.5
 """Maximum seconds until the worker has claimed the jobs again. It is less than a lease."""
 SLOW = Rules(delay_s=1.0, min_bytes=1400, only_outgoing=True)
-"""Delays publications for many jobs. Claims and heartbeats are smaller and overtake them."""
+"""Rules of the network that delay a worker's large messages: publications for many jobs.
+
+Claims and heartbeats are smaller, so they overtake publications.
+"""
 IN_FLIGHT_S = 0.2
-"""Seconds until a publication is on its way."""
+"""Seconds to wait so that a publication of the worker is on its way when its jobs are taken."""
 
 
 class LoseClaims(Fault):
-    """A worker's claims are lost, as in a failover, and the same worker claims the jobs again.
+    """Makes a worker lose its claims, as in a failover, and claim the same jobs again.
 
     Tokens published under the lost claims arrive after the new claims, and must not be shown.
     All other workers are suspended meanwhile.

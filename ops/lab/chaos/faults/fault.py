@@ -21,7 +21,7 @@ RECOVERY_S = 90.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scene:
-    """The pool and the clients that faults act on, and a random generator."""
+    """The pool and the clients that faults act on, and a generator for random choices of faults."""
 
     pool: Pool
     fleet: Fleet
@@ -38,11 +38,11 @@ class FaultRecord:
     """The process or server that the fault hit."""
     injected_s: float
     evidence: str
-    """Observation that shows that the fault took place; empty if it didn't."""
+    """Observation that shows that the fault took place; empty if the fault didn't take place."""
     healed_s: float
     """Time at which the cause of the fault was removed."""
     recovered_s: float | None
-    """Time at which the target worked as before the fault again; None if it never did."""
+    """Time from which on the target worked again as before the fault; None if it never did."""
     error: str
     """Why the fault failed; empty if it took place and the pool recovered."""
 
@@ -55,7 +55,7 @@ class Fault(ABC):
     subject: ClassVar[str]
     """Part of the pool that this kind hits."""
     needs_network: ClassVar[bool] = False
-    """Whether the fault needs a process on a remote host."""
+    """Whether the fault needs a process that runs on a simulated remote host."""
     hold_s: ClassVar[tuple[float, float]] = (0.0, 0.0)
     """Minimum and maximum seconds from the evidence until `heal`."""
 

@@ -41,7 +41,7 @@ class DrainApi(ApiFault):
 
 
 class StopApi(ApiFault, Suspend):
-    """Suspends a front end, in most cases until clients give it up."""
+    """Suspends a front end. In most cases, it stays suspended until its clients give it up."""
 
     kind = "stop-api"
     hold_s = (4.0, 16.0)

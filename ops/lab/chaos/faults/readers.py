@@ -18,7 +18,10 @@ class StallReaders(Fault):
         await self._fleet.stall(NUM_READERS)
 
     async def evidence(self) -> str:
-        """Return a note with the numbers of stalled clients and unread bytes; empty if too few."""
+        """Return a note with the numbers of stalled clients and of unread bytes.
+
+        The note is empty if too few clients have stalled, or too few bytes are unread.
+        """
         status = self._fleet.status
         is_stalled = status.stalled >= NUM_READERS // 2 and status.unread_bytes > 0
         return f"{status.stalled} stalled, {status.unread_bytes} B unread" if is_stalled else ""

@@ -12,7 +12,7 @@ from shared.store.redis.connection import ResponseError
 
 
 class RedisFault(Fault):
-    """A fault of the servers."""
+    """A fault of one or more of the pool's Redis servers."""
 
     subject = "Redis"
 
@@ -29,22 +29,22 @@ class RedisFault(Fault):
 
 
 class MasterFault(RedisFault):
-    """A fault of the master."""
+    """A fault of the Redis server that is the master when the fault is injected."""
 
     _master = 0
 
     async def inject(self) -> None:
-        """Find the master, and hit it."""
+        """Find the current master, and cause the fault there."""
         self._master = await self._servers.master_port()
         self.target = f"master {self._master}"
         await self._hit()
 
     @abstractmethod
     async def _hit(self) -> None:
-        """Cause the fault of server `_master`."""
+        """Cause the fault of the server that listens on port `_master`."""
 
     async def _successor(self) -> int | None:
-        """Return the port of the master that has replaced `_master`, or None."""
+        """Return the port of the server that has replaced `_master` as master; None if none has."""
         port = await self._servers.master_port()
         is_new = port != self._master and await self._servers.role(port) == "master"
         return port if is_new else None

@@ -13,7 +13,7 @@ CLOCK_TOLERANCE_S = 5
 
 
 class FillRedis(MasterFault):
-    """Fills the master's memory, by lowering its limit."""
+    """Makes the Redis master run out of memory, by lowering its memory limit below its usage."""
 
     kind = "fill-redis"
     hold_s = (2.0, 5.0)
@@ -32,12 +32,12 @@ class FillRedis(MasterFault):
         return ""
 
     async def heal(self) -> None:
-        """Remove the limit."""
+        """Remove the memory limit."""
         await self._servers.ask(self._master, "CONFIG", "SET", "maxmemory", 0)
 
 
 class FlushScripts(MasterFault):
-    """Removes all scripts from the master."""
+    """Removes all Lua scripts that the Redis master has cached."""
 
     kind = "flush-scripts"
 
@@ -69,7 +69,7 @@ class FlushScripts(MasterFault):
 
 
 class StepClock(MasterFault):
-    """Makes the master's clock jump, and later jump back."""
+    """Makes the clock of the Redis master jump, and later jump back."""
 
     hold_s = (3.0, 8.0)
     _sign = 1
@@ -91,13 +91,13 @@ class StepClock(MasterFault):
 
 
 class ClockForward(StepClock):
-    """Makes the master's clock jump forward."""
+    """Makes the clock of the Redis master jump forward."""
 
     kind = "clock-forward"
 
 
 class ClockBackward(StepClock):
-    """Makes the master's clock jump backward."""
+    """Makes the clock of the Redis master jump backward."""
 
     kind = "clock-backward"
     _sign = -1

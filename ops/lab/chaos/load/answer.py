@@ -1,4 +1,4 @@
-"""Collects one answer, from a stream's events or from a body. Pure."""
+"""Collects one answer, from a stream's events or from a body. Does no I/O."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -31,7 +31,7 @@ STATUS_S = 0.5
 OFFICIAL_ONE_IN = 3
 """One client in this number reads all its streams with an official client."""
 STALLING = 900_000
-"""Number of the first client that stalls."""
+"""Offset of the numbers of clients that stall, so that no other client has such a number."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +51,7 @@ class Status:
     answered: int
     cancelled: int
     lost: int
-    """Requests by outcome."""
+    """Number of requests whose answer is lost. The two fields above count the other outcomes."""
     problems: int
     """Number of requests whose answer contradicts its request."""
     in_flight: int

@@ -25,13 +25,13 @@ from shared.protocol.jobs import UNFINISHED
 PATIENCE_S = 180.0
 """Seconds after which a client gives its answer up as lost."""
 MAX_RETRY_S = 2.0
-"""Longest time for which a client waits before it retries, whatever Retry-After says."""
+"""Maximum seconds that a client waits before it retries, even if Retry-After asks for more."""
 BACKOFF_S = (0.2, 0.6)
 POLL_S = (0.5, 1.5)
 
 
 class Lost(LorikeetError):
-    """The client doesn't get its answer."""
+    """Raised if a client won't get its answer. The message gives the reason."""
 
 
 class Exchange:

@@ -23,7 +23,7 @@ LONG_AWAY_S = (DISCONNECT_GRACE_S + 1.0, DISCONNECT_GRACE_S + 5.0)
 
 
 class _Leaves(Exception):
-    """The client closes its connection."""
+    """Raised in a client's exchange to close the client's connection."""
 
 
 class ActingExchange(Exchange):

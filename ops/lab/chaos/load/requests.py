@@ -63,17 +63,17 @@ class Question:
 
     @property
     def path(self) -> str:
-        """Path of the endpoint."""
+        """Path of the endpoint to which the request is sent."""
         return "/v1/chat/completions" if self.is_chat else "/v1/completions"
 
     @property
     def messages(self) -> list[dict[str, str]]:
-        """The messages of a chat."""
+        """The messages of the request if it is a chat: the prompt as one message."""
         return [{"role": "user", "content": self.prompt}]
 
     @property
     def fields(self) -> dict[str, Any]:
-        """The fields of the request's body."""
+        """The fields of the request's body that determine the answer."""
         prompt = {"messages": self.messages} if self.is_chat else {"prompt": self.prompt}
         size = {"max_tokens": self.num_tokens, "n": self.n, "ignore_eos": True}
         return {"model": self.model, "seed": self.seed, **prompt, **size}
@@ -84,7 +84,7 @@ class ChaosRequest:
     """One request of a client."""
 
     key: str
-    """Idempotency-Key."""
+    """Value of the request's header Idempotency-Key."""
     manner: Manner
     question: Question
     is_stream: bool

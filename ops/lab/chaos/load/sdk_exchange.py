@@ -1,8 +1,9 @@
 """One request whose stream an official client reads.
 
-Official clients repeat a request whose stream hasn't begun, but none continues a stream. If its
-connection breaks or its front end stops, the client must raise an error of its own; the program
-that uses it then asks for the job. Whether a fault explains the break is checked at the end.
+Official clients repeat a request whose stream hasn't begun, but none continues a stream. If the
+connection breaks or the front end stops, the official client must raise one of its own errors. The
+program that uses the client then asks for the job. After the run, a check looks for a fault that
+explains each broken stream.
 """
 
 import time
@@ -22,7 +23,7 @@ REPEATED = (None, 429, 503)
 
 
 class SdkExchange(Exchange):
-    """Work on one request with an official client."""
+    """One request that is sent, and whose stream is read, with an official client library."""
 
     def __init__(
         self,

@@ -20,7 +20,7 @@ class SimulatedTexts:
         self._versions = versions
 
     def problem(self, question: Question, choice: int, text: str, *, is_whole: bool) -> str | None:
-        """Return a description of the first fault in the text of a choice, or None.
+        """Return a description of the first fault in the text of a choice; None if it is right.
 
         If `is_whole` is false, the text may end early.
         """

@@ -12,7 +12,7 @@ from ops.lab.chaos.load.text_checks import SimulatedTexts
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
-    """The clients of one process. Can be stored as JSON."""
+    """Settings of the clients that one process runs. Can be stored as JSON."""
 
     urls: Sequence[str]
     """URLs of the front ends."""

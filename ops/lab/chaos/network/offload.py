@@ -1,7 +1,7 @@
-"""Program that makes the kernel compute checksums and segments of one interface itself.
+"""Program that turns off one interface's offload of checksums and segmentation.
 
-Usage: python -m ops.lab.chaos.network.offload INTERFACE. A virtual interface leaves both to its
-peer, and a relay would forward frames with missing checksums.
+Usage: python -m ops.lab.chaos.network.offload INTERFACE. By default, a virtual interface leaves
+checksums and segmentation to its peer. A relay would then forward frames without checksums.
 """
 
 import ctypes

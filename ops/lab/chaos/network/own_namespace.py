@@ -16,17 +16,17 @@ from shared.errors import SettingsError
 CLONE_NEWUSER = 0x10000000
 CLONE_NEWNET = 0x40000000
 ADDRESS = "10.77.0.1"
-"""Address of this process's namespace, which all its other namespaces reach."""
+"""IP address of this process in its namespace. Simulated remote hosts connect to it."""
 
 
 def enter_own_namespace() -> None:
     """Move this process into a new network namespace with the address `ADDRESS`.
 
-    Without the privilege for this, the process also moves into a new user namespace. Must be called
-    before the process starts threads.
+    If the process lacks the privilege to do so, it also moves into a new user namespace. Must be
+    called before the process starts threads.
 
     Raises:
-        SettingsError: the machine doesn't allow it, or a program is missing.
+        SettingsError: the machine doesn't allow new namespaces, or a program is missing.
     """
     for program in ("ip", "nsenter", "unshare"):
         if sys.platform != "linux" or shutil.which(program) is None:

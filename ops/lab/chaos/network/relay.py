@@ -1,8 +1,8 @@
 """Program that forwards frames between two interfaces, and drops or delays some of them.
 
-Usage: python -m ops.lab.chaos.network.relay INTERFACE INTERFACE. Each line of its input is a
-`Rules` object in JSON, which applies from then on. It answers each line with its `FrameCounts` in
-JSON.
+Usage: python -m ops.lab.chaos.network.relay INTERFACE INTERFACE. Each line of the input is a
+`Rules` object in JSON, which applies to all later frames. The program answers each line with its
+`FrameCounts` in JSON.
 """
 
 import heapq

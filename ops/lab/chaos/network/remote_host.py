@@ -25,7 +25,7 @@ class RemoteHost:
     """
 
     def __init__(self, number: int) -> None:
-        """Create host `number`, from 1. `start` connects it."""
+        """Create the host with this number, which is at least 1. `start` connects the host."""
         self.address = f"10.77.{number}.2"
         """Address of the host's processes."""
         self._gateway = f"10.77.{number}.1"

@@ -12,13 +12,16 @@ from ops.lab.chaos.load.record import Record
 from ops.lab.chaos.load.requests import Manner
 
 STEADY = frozenset((Manner.STREAM, Manner.OFFICIAL, Manner.TWICE, Manner.CANCEL))
-"""Manners of clients that read all the time."""
+"""Manners of clients that read their streams without a pause."""
 MIN_FELT_S = 0.5
 """A stream is affected by a fault if one of its gaps is at least this much longer than usual."""
 AFTER_S = 3.0
 """A gap may be caused by a fault if it begins at most this many seconds after the recovery."""
 BEFORE_S = 1.0
-"""A gap begins with the last part received, so it may begin this long before the injection."""
+"""A gap that a fault causes may begin this many seconds before the fault's injection.
+
+A gap begins when the last part before it arrives.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +36,10 @@ class Gap:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Felt:
-    """Delays that one fault caused."""
+    """Number of streams that one fault could delay, and the delays that it caused."""
 
     active: int
-    """Number of streams during the fault."""
+    """Number of streams that were open during the fault."""
     affected_s: tuple[float, ...]
     """For each affected stream, the longest gap minus the usual gap, in seconds; sorted."""
 

@@ -35,8 +35,10 @@ class Findings:
     """Number of streams that ended because their continuation contradicted earlier tokens."""
     cancelled: Mapping[str, Sequence[int]]
     """Prompt and completion tokens of the cancelled jobs, by job."""
+    timeline_problems: Sequence[str]
+    """Differences of jobs' timelines from the logs of workers and the pool's counts."""
     ledger_before: Used
-    """Sum of the ledger of usage before the load."""
+    """Total usage in the pool's ledger before the load."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,13 +51,16 @@ class KindReport:
     active: int
     """Number of streams during each of these faults, summed up over the faults."""
     affected: int
-    """Number of these streams that felt the fault."""
+    """Number of streams in `active` that the fault delayed."""
     felt_p50_s: float | None
     felt_p99_s: float | None
     felt_max_s: float | None
-    """Median, 99 % quantile and maximum delay of the affected streams, in seconds."""
+    """Maximum delay of the affected streams in seconds; None if none was affected.
+
+    `felt_p50_s` and `felt_p99_s` are the median and the 99 % quantile.
+    """
     recovery_s: float | None
-    """Longest time from the injection until the target worked as before."""
+    """Longest time from a fault's injection until its target worked as before, in seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +97,7 @@ class RunReport:
     aftermath: Aftermath
     num_diverged: int
     process_ends: Mapping[str, int]
-    """Number of ends, by process and reason."""
+    """Number of times that a process ended, by process and reason."""
 
 
 def build_report(

@@ -10,12 +10,12 @@ from ops.lab.chaos.options import Options
 from ops.lab.chaos.report.run_report import Findings
 
 MAX_SHOWN = 20
-"""Number of failures of one kind that are listed."""
+"""Maximum number of failures of one kind that are listed."""
 
 
 def failures_of(findings: Findings, options: Options) -> list[str]:
     """Return every reason why the run failed; none if it passed."""
-    parts = (_faults, _requests, _breaks, _jobs, _ledger, _keys, _processes)
+    parts = (_faults, _requests, _breaks, _jobs, _timelines, _ledger, _keys, _processes)
     return [reason for part in parts for reason in part(findings, options)]
 
 
@@ -69,6 +69,10 @@ def _jobs(findings: Findings, _: Options) -> Iterator[str]:
         yield f"{findings.num_diverged} answers were continued with other tokens"
     if not aftermath.is_idle:
         yield "jobs were unfinished although all clients had their answers"
+
+
+def _timelines(findings: Findings, _: Options) -> Iterator[str]:
+    yield from _listed(findings.timeline_problems)
 
 
 def _ledger(findings: Findings, _: Options) -> Iterator[str]:

@@ -1,4 +1,7 @@
-"""Types of the table: a route has rows and parts, and a row is one field."""
+"""Types of the table of request fields.
+
+A row is one field. A route has the rows of its fields, and parts, which group rows of one field.
+"""
 
 from dataclasses import dataclass, field
 from enum import Flag, StrEnum
@@ -17,19 +20,21 @@ class Outcome(StrEnum):
 
 
 class Api(Flag):
-    """APIs that have a field. Without any of them, the field is Lorikeet's own."""
+    """Set of APIs that have a field. The set is empty if only Lorikeet has the field."""
 
     OPENAI = 1
     VLLM = 2
     LMDEPLOY = 4
     ANTHROPIC = 8
+    OLLAMA = 16
+    SGLANG = 32
 
 
-OPENAI, VLLM, LMDEPLOY, ANTHROPIC = Api
+OPENAI, VLLM, LMDEPLOY, ANTHROPIC, OLLAMA, SGLANG = Api
 UNKNOWN_MODEL = "nobody"
 """A name that no model has. A request for it has the status 404."""
 STORED_RESPONSE = "resp_stored"
-"""Stands for the id of a response that the client has asked for before."""
+"""Placeholder for the id of a response that the server has stored for the client."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,21 +50,24 @@ class Row:
     given: dict[str, Any] = field(default_factory=dict)
     """Other fields that a request with this field must contain."""
     plain: Any = None
-    """Value to compare with. None leaves the field out."""
-    needs_canary: bool = False
-    """Whether the effect only shows in requests for an adapter that has a canary."""
+    """Value of the field in a second request, whose response is compared. None omits the field."""
+    is_shown_elsewhere: bool = False
+    """Whether another test shows the field's effect.
+
+    This is so if the effect needs an adapter with a canary, or a filled cache.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Rows of one field that has parts, for example of `messages`.
+    """Rows for the parts of one field, for example of `messages`.
 
-    A row's value is the value of the whole field, and its name is that of the part.
+    The name of a row is the part's name. The value of a row is the value of the whole field.
     """
 
     title: str
     field: str
-    """The field that has the parts."""
+    """Name of the field to which the parts belong."""
     path: str
     """Path of the parts in errors and warnings, for example `messages[0].`."""
     rows: tuple[Row, ...]

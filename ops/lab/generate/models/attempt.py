@@ -38,9 +38,15 @@ ARCHITECTURES: dict[str, str] = {
     **MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES,
     **MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
 }
-"""Transformers' class for each model type that answers text: for text alone if there is one."""
+"""Name of the class of transformers for each model type that generates text.
+
+If a type has a class for text alone, it is used.
+"""
 _MAX_WEIGHTS = 20_000_000
-"""Maximum number of weights. In a larger model, `tiny_config` has missed a field to shrink."""
+"""Maximum number of weights of a tiny model.
+
+If a model has more, `tiny_config` has missed a field that it should shrink.
+"""
 TOLERANCE = 1e-3
 """Largest difference of log-probabilities between the engine and transformers, in float32."""
 _MAX_REASON = 240
@@ -48,7 +54,7 @@ _STEP_TOKENS = 16  # less than a prompt, so that prompts are computed in several
 
 
 class _Ended(Exception):
-    """Ends an attempt before the model is served."""
+    """Raised to end an attempt with a status and a reason, before the model is served."""
 
     def __init__(self, status: Status, reason: str) -> None:
         super().__init__(reason)
@@ -118,7 +124,7 @@ def save_model(base: Path, config: Any) -> PreTrainedModel:
     """Save a random float32 model of this configuration, and return it.
 
     Raises:
-        ValueError: it isn't tiny.
+        ValueError: the model has more than `_MAX_WEIGHTS` weights.
     """
     with torch.device("meta"):
         num_weights = sum(p.numel() for p in _from_config(config).parameters())

@@ -28,7 +28,7 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """Result of one model type, with its reasons."""
+    """Result of serving one model type: its status, and the reasons for it."""
 
     model_type: str
     architecture: str

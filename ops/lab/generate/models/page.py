@@ -1,4 +1,4 @@
-"""The page of model types in ops/docs."""
+"""Writes the page of model types in ops/docs."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping

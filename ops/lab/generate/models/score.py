@@ -14,16 +14,17 @@ _PROMPT_LENGTH, _NUM_TOKENS = 29, 5
 
 @dataclass(slots=True)
 class Scored:
-    """The tokens of a prompt and its answer, with the log-probability of each but the first."""
+    """Tokens of a prompt and its answer, and the log-probability of each token except the first."""
 
     token_ids: list[int]
     logprobs: list[float] = field(default_factory=list)
 
 
 def scores(engine: AnyEngine, version: AdapterVersion | None) -> tuple[Scored, Scored]:
-    """Answer a prompt with the base model and one with an adapter. Return both with their scores.
+    """Answer one prompt with the base model, and another prompt with an adapter.
 
-    `version` is resident. Without one, the base model answers both prompts.
+    Return both prompts and answers with their log-probabilities. `version`, the adapter's version,
+    must be resident. If it is None, the base model answers both prompts.
     """
     answers: dict[RequestId, Scored] = {}
     for seed, adapter in enumerate((None, version)):

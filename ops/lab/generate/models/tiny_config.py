@@ -16,13 +16,19 @@ def _values(groups: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 _SIZES = _values(_FIELDS["sizes"])
-"""Values of fields by name. They apply to every configuration that has the field."""
+"""Small values of configuration fields, by field name.
+
+A value applies to every model type whose configuration has the field.
+"""
 _FOR_VLLM = _values(_FIELDS["for_vllm"])
-"""Larger values. vLLM's attention on CPUs has no kernels for smaller heads."""
+"""Values that replace those in `_SIZES` for vLLM, by field name.
+
+They are larger, because vLLM's attention on CPUs has no kernels for smaller heads.
+"""
 VOCAB_SIZE: int = _SIZES["vocab_size"]
 """Number of tokens of each tiny model."""
 _OF_TYPE: dict[str, dict[str, Any]] = _FIELDS["of_type"]
-"""Fields of types whose configurations need other values."""
+"""Values of configuration fields by model type, for types that need other values than `_SIZES`."""
 
 
 def tiny_config(model_type: str, *, for_vllm: bool = False) -> Any:

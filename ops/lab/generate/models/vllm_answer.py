@@ -61,7 +61,10 @@ def answer(folder: Path, dtype: str) -> Answer:
 
 
 def _adapter(served: ServedModel, folder: Path) -> tuple[AdapterVersion | None, str]:
-    """Make the adapter resident. Return its version, or None and the reason."""
+    """Make the adapter in `folder` resident.
+
+    Return its version and an empty text. If there is none or it is refused, return None and why.
+    """
     if not folder.is_dir():
         return None, "PEFT can't adapt all linears"
     try:

@@ -17,11 +17,11 @@ MAX_POLLS = 600
 TIMEOUT_S = 120.0
 KEEP_ALIVE_S = 1.0
 MAX_TRIES = 10
-"""Number of attempts of a call that gets a 429 or 503."""
+"""Maximum number of attempts of a call if the pool answers with 429 or 503."""
 
 
 class BatchClient:
-    """One tenant's client of files and batches."""
+    """HTTP client of one tenant for files, batches and adapters."""
 
     def __init__(self, url: str, key: str) -> None:
         headers = {"Authorization": f"Bearer {key}"}
@@ -121,7 +121,7 @@ class BatchClient:
 
 
 def num_done(batches: Mapping[str, Mapping[str, Any]]) -> int:
-    """Return the number of lines that have ended."""
+    """Return the total number of requests in `batches` that have ended."""
     counts = [batch["request_counts"] for batch in batches.values()]
     return sum(count["completed"] + count["failed"] for count in counts)
 

@@ -21,28 +21,31 @@ from shared.store.redis.keys import Keys
 
 HOSTILE = "hostile"
 REQUESTS_PER_MINUTE = 60
-"""Limit of the hostile tenant's slow key."""
+"""Request limit of the key that the hostile tenant uses for some of its batches."""
 POLL_S = 1.0
 END_TIMEOUT_S = 1800.0
 SETTLE_TIMEOUT_S = 120.0
 HUGE_METADATA = {str(number): "x" * 20_000 for number in range(50)}
 
 Report = Callable[[str, int, int], None]
-"""Called with a description, the number of finished steps, and the number of all steps."""
+"""Function that shows progress.
+
+Its arguments are a description, the number of finished steps and the number of all steps.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sizes:
-    """Sizes of a run."""
+    """Numbers of tenants, batches, lines and kills of a run."""
 
     tenants: int
     batches: int
-    """Batches of all tenants, the hostile one included."""
+    """Number of batches of all tenants together, including the hostile tenant's."""
     lines: int
-    """Lines of each batch."""
+    """Number of requests of each batch, one per line of its input file."""
     kills: int
     waits: bool
-    """Whether to wait at the end for data that is deleted a minute later."""
+    """Whether to wait at the end until the pool has deleted data that it keeps for a minute."""
 
     @property
     def per_tenant(self) -> int:
@@ -56,11 +59,12 @@ class RunResult:
 
     has_hostile: bool
     seconds: float
-    """Time from the first batch to the end of the last batch of the other tenants."""
+    """Seconds from the first batch to the end of the last batch of the tenants that aren't hostile.
+    """
     hostile_seconds: float
-    """The same for the hostile tenant's batches; 0 without one."""
+    """Seconds from the first batch to the end of the last hostile batch; 0 if none is hostile."""
     num_lines: int
-    """Lines of the other tenants."""
+    """Number of requests in the batches of the tenants that aren't hostile."""
     num_kills: int
     statuses: dict[str, int]
     hostile_statuses: dict[str, int]
@@ -68,7 +72,7 @@ class RunResult:
     """Number of errors of the hostile tenant's lines and batches, by code."""
     refusals_of_source: int
     log_lines: int
-    """Lines that the control processes have logged."""
+    """Number of lines that the control processes have logged."""
     before: PoolSize
     after: PoolSize
     faults: list[str] = field(default_factory=list)

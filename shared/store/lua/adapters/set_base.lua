@@ -31,6 +31,7 @@ local function forget_page()
 end
 if version and version ~= ARGV[1] then
   if forget_page() then return { '', '' } end
+  for _, name in ipairs(redis.call('HKEYS', P .. 'pausedadapters')) do resume_adapter(name) end
   redis.call('DEL', P .. 'base')
 end
 redis.call('HSET', P .. 'base', unpack(ARGV, 3))

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- At most 75 commands.
+-- At most 75 commands, and 15 for each version with waiting jobs if the adapter is paused.
 -- ARGV: name by. Stops new jobs for all versions of the name. Waiting and running jobs end normally.
 -- Returns 1 if the name was registered, 0 if it was already unloaded, or -1 if it is unknown.
 local name = ARGV[1]
@@ -9,6 +9,7 @@ if not current then return redis.call('EXISTS', key) - 1 end
 registry_changed()
 drop_candidate(name)
 redis.call('HDEL', P .. 'pins', name)
+resume_adapter(name)
 redis.call('LPUSH', previous, current)
 for _, version in ipairs(redis.call('LRANGE', previous, 0, -1)) do retire(version, 'unloaded') end
 redis.call('HSET', key, 'version', '', 'by', 'client')

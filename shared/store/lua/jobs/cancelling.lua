@@ -9,7 +9,9 @@ local function cancel_job(job, error, now)
     end_unrun(job, 'cancelled', now, error)
     return 'cancelled'
   elseif job.state == 'running' then
-    redis.call('HSETNX', P .. 'job:' .. job.id, 'cancel', error)
+    if redis.call('HSETNX', P .. 'job:' .. job.id, 'cancel', error) == 1 then
+      note(job, 'cancelling', now, job.owner, cjson.decode(error).code)
+    end
     notify_cancelled(job.owner, job.id)
   end
   return job.state

@@ -37,8 +37,10 @@ local num_owned = redis.call('ZCARD', P .. 'own:' .. wid)
 local taken, touched, num_taken_of = {}, {}, {} -- num_taken_of has the number of taken jobs by tenant
 local virtual_time = {} -- new virtual times, by field of `cnt`
 local examined, num_expired, next_steal = 0, 0, -1
--- True if no further job may be taken, because a job must not be overtaken or must run alone.
-local is_closed = budget.sequences <= 0
+-- True if no further job may be taken: the pool or the worker is paused, or a job must not be overtaken or must run
+-- alone.
+local is_closed = budget.sequences <= 0 or redis.call('EXISTS', P .. 'paused') == 1
+  or redis.call('HEXISTS', P .. 'w:' .. wid, 'mode') == 1
 -- True if a preemptible job was found that must wait. All jobs behind it are preemptible, too.
 local only_waiting_follow = false
 
@@ -145,7 +147,8 @@ local function take(source, job)
   num_taken_of[job.tenant] = (num_taken_of[job.tenant] or 0) + 1
   local key = P .. 'job:' .. job.id
   local try = redis.call('HINCRBY', key, 'try', 1)
-  redis.call('HSET', key, 'state', 'running', 'owner', wid, 'claim', now)
+  redis.call('HSET', key, 'state', 'running', 'owner', wid, 'claim', now,
+    'timeline', moment(job, 'claimed', now, wid))
   redis.call('ZADD', P .. 'own:' .. wid, epoch, job.id)
   redis.call('SADD', P .. 'run:' .. job.version, job.id)
   if job.reserved then redis.call('HDEL', key, 'reserved') end

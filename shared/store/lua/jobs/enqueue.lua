@@ -1,5 +1,5 @@
 #!lua
--- At most 109 commands.
+-- At most 110 commands.
 -- ARGV: each argument after its name, as `Queue.enqueue` passes them. `books` is the prefix of the
 -- pool that has API keys and ledger, or '' for this pool.
 -- Returns {'ok', position in the queue, use of the limits of the API key...} |
@@ -26,7 +26,8 @@ local POOL_SHARE, TENANT_SHARE = 1 / 2, 1 / 4
 -- Step that each arrival adds to scores, so that jobs with the same tag run in the order of arrival.
 local ARRIVAL_STEP = 1 / 1024
 local weight, idem, body_digest = arg.weight, arg.idempotency_digest, arg.body_digest
-local retain_bytes, usage_days = arg.retain_bytes, arg.usage_days
+-- Settings of the front ends that other scripts read.
+local SETTINGS = { 'retain_bytes', 'usage_days', 'unanswered_days', 'unanswered_bytes' }
 local features, is_preemptible = arg.features, arg.is_preemptible == '1'
 local key_id, books = arg.key_id, arg.books ~= '' and arg.books or P
 -- Preemptible jobs are behind all others in the order of scores.
@@ -48,13 +49,14 @@ if state then return { 'dup', state } end
 local earlier = idem ~= '' and earlier_request()
 if earlier then return earlier end
 if arg.only_repeats == '1' then return { 'expired' } end
+if arg.retry_of ~= '' and not may_retry(arg.retry_of, arg.letter) then return { 'dup', 'retried' } end
 local now, lag = read_clock()
 local num_bytes = #arg.body + #arg.spec + #arg.request
 local tag_field, virtual_time_field = fair_queueing_fields(is_preemptible)
-local waiting, virtual_time, memory_ms, memory_high, max_memory, bytes, old_retain_bytes, rate, rated,
-  revision, old_usage_days = unpack(redis.call('HMGET', P .. 'cnt', 'waiting', virtual_time_field,
-    'memory_ms', 'memory_high', 'max_memory', 'bytes', 'retain_bytes', 'rate', 'rated', 'registry',
-    'usage_days'))
+local found = redis.call('HMGET', P .. 'cnt', 'waiting', virtual_time_field, 'memory_ms', 'memory_high',
+  'max_memory', 'bytes', 'rate', 'rated', 'registry', unpack(SETTINGS))
+local waiting, virtual_time, memory_ms, memory_high, max_memory, bytes, rate, rated, revision =
+  unpack(found, 1, 9)
 if arg.registry ~= '' and arg.registry ~= (revision or '0') then return { 'changed' } end
 local tenant_tag, tenant_waiting, tenant_bytes = unpack(redis.call('HMGET', tenant_key,
   tag_field, 'waiting', 'bytes'))
@@ -143,8 +145,10 @@ local score = tag - boost + redis.call('HINCRBY', P .. 'cnt', 'arrivals', 1) * A
 redis.call('HSET', job_key, 'state', 'queued', 'version', version, 'model', model, 'tenant', tenant,
   'tag', tag, 'score', score, 'cost', arg.cost, 'sequences', arg.sequences, 'out', arg.out, 'enq', now,
   'deadline', now + deadline_ms, 'retain', arg.retain_ms, 'try', 0, 'body', arg.body,
-  'bytes', num_bytes, 'spec', arg.spec)
+  'bytes', num_bytes, 'spec', arg.spec,
+  'timeline', moment({}, 'accepted', now) .. moment({}, 'queued', now))
 if weight ~= '1' then redis.call('HSET', job_key, 'weight', weight) end
+if arg.rid ~= '' then redis.call('HSET', job_key, 'rid', arg.rid) end
 if arg.request ~= '' then redis.call('HSET', job_key, 'request', arg.request) end
 if features ~= '' then
   redis.call('HSET', job_key, 'features', features)
@@ -154,6 +158,7 @@ if account then
   redis.call('HSET', job_key, 'key', key_id)
   charge_request(account, id, cost)
 end
+if tonumber(arg.sequences) > 1 then redis.call('HSET', P .. 'wide', id, arg.sequences) end
 if arg.books ~= '' then redis.call('HSET', job_key, 'books', books) end
 if arg.keeps_running == '1' then redis.call('HSET', job_key, 'keep', 1) end
 if is_preemptible then redis.call('HSET', job_key, 'preemptible', 1) end
@@ -163,16 +168,15 @@ if idem ~= '' then
     deadline_ms + arg.retain_ms + DAY_MS) -- shortened when the job ends
 end
 -- Preemptible jobs come from the control process, which may lack the settings of the front ends.
-if retain_bytes ~= old_retain_bytes and not is_preemptible then
-  redis.call('HSET', P .. 'cnt', 'retain_bytes', retain_bytes)
-end
-if usage_days ~= old_usage_days and not is_preemptible then
-  redis.call('HSET', P .. 'cnt', 'usage_days', usage_days)
+for i, name in ipairs(is_preemptible and {} or SETTINGS) do
+  if arg[name] ~= found[9 + i] then redis.call('HSET', P .. 'cnt', name, arg[name]) end
 end
 redis.call('ZADD', P .. 'jobs:' .. tenant, now, id)
+redis.call('ZADD', P .. 'jobs', now, id)
 if lag ~= 0 then redis.call('HSET', job_key, 'lag', lag) end
 redis.call('ZADD', P .. 'due', now + deadline_ms - lag, id)
 redis.call('ZADD', P .. 'q:' .. version, score, id)
+if arg.retry_of ~= '' then mark_retried(arg.retry_of, arg.letter, id) end
 if arg.is_suspect == '1' then
   redis.call('HSET', job_key, 'suspect', 1, 'deaths', DEATHS_UNTIL_SUSPECT)
 end

@@ -52,6 +52,12 @@ local function check_head(version)
   end
 end
 
+-- Forget the sequences of a job that a process of an earlier release has ended.
+local wide = redis.call('HRANDFIELD', P .. 'wide', MAX_HEADS) or {}
+for _, id in ipairs(wide) do
+  if not redis.call('ZSCORE', P .. 'due', id) then redis.call('HDEL', P .. 'wide', id) end
+end
+
 local heads = redis.call('ZRANDMEMBER', P .. 'ready', MAX_HEADS)
 for _, version in ipairs(heads) do check_head(version) end
 return { num_ended, (#overdue == PAGE or #abandoned == PAGE) and 1 or 0 }

@@ -10,6 +10,7 @@ local function unindex(member)
     end
   end
   redis.call('ZREM', P .. 'jobs:' .. tenant, id)
+  redis.call('ZREM', P .. 'jobs', id)
   return id
 end
 

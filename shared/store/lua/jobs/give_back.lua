@@ -5,9 +5,10 @@ local MAX_DEAD_LETTERS = 10000
 local CHARGED_TTL_MS = 3600000
 
 -- Put a running job back into its queue, at its old place.
-local function requeue(job, now)
+local function requeue(job, now, wid, reason)
   local key = P .. 'job:' .. job.id
-  redis.call('HSET', key, 'state', 'queued', 'requeued', now)
+  redis.call('HSET', key, 'state', 'queued', 'requeued', now,
+    'timeline', moment(job, 'requeued', now, wid, reason))
   redis.call('HDEL', key, 'owner')
   redis.call('SREM', P .. 'run:' .. job.version, job.id)
   redis.call('PERSIST', P .. 'tok:' .. job.id)
@@ -35,6 +36,7 @@ local function bury(job, wid, now)
     'version', job.version, 'tenant', job.tenant, 'try', job.try, 'worker', wid, 'error', error,
     'body', body)
   redis.call('HSET', P .. 'job:' .. job.id, 'letter', letter)
+  job.letter = letter
   end_job(job, 'dead', now, 'null', error)
   record_incident('job_dead', 'worker', wid, 'version', job.version, 'job', job.id)
   local entry = version_key(job.version)
@@ -71,14 +73,15 @@ end
 
 -- Take a job from a worker: requeue it with its old score, or end it. `published` contains the
 -- published tokens that aren't in a checkpoint, or is ''. `death` is nil if the worker is alive or
--- left. For a dead worker, `death.was_alone` is true if the job was its only one. Returns
--- 'requeued' | 'ended', or nil if the worker doesn't own the job.
-local function give_back(wid, id, published, death, now)
+-- left. For a dead worker, `death.was_alone` is true if the job was its only one. `reason` is shown in
+-- the job's timeline. Returns 'requeued' | 'ended', or nil if the worker doesn't own the job.
+local function give_back(wid, id, published, death, now, reason)
   local job = read_job(id)
   redis.call('ZREM', P .. 'own:' .. wid, id)
   if job.state ~= 'running' or job.owner ~= wid then return nil end
   if published ~= '' then checkpoint(id, published) end
   unlock_load(wid, job.version)
+  if death then moment(job, 'worker_lost', now, wid) end
   if job.cancel then
     end_job(job, 'cancelled', now, 'null', job.cancel)
     return 'ended'
@@ -86,7 +89,7 @@ local function give_back(wid, id, published, death, now)
     bury(job, wid, now)
     return 'ended'
   end
-  requeue(job, now)
+  requeue(job, now, wid, reason)
   redis.call('HINCRBY', P .. 'cnt', death and 'retried' or 'released', 1)
   return 'requeued'
 end

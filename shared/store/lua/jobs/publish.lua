@@ -1,8 +1,9 @@
 #!lua flags=allow-oom
--- At most 11 commands, 2 for each API process, 2 for each checkpoint, 20 for each job that other API
--- processes follow as well, and 12 for each job whose API key limits tokens.
--- ARGV: wid num_acknowledged num_jobs {id claim_epoch}... num_apis {api payload}... {job payload used}...
--- Publishes events and stores checkpoints. If `used` isn't 0, it is the number of all tokens that the
+-- At most 11 commands, 2 for each API process, 2 for each checkpoint and moment, 20 for each job that other API
+-- processes follow as well, and 13 for each job whose API key limits tokens.
+-- ARGV: wid num_acknowledged num_jobs {id claim_epoch}... num_apis {api payload}... num_moments
+-- {job event}... {job payload used}...
+-- Publishes events, stores checkpoints, and adds moments to the timelines of jobs. If `used` isn't 0, it is the number of all tokens that the
 -- job has used so far, which are charged to the limits of its API key. Returns {jobs in ARGV that the
 -- worker doesn't own, cancelled jobs of the worker, number of the worker's `num_acknowledged` earlier
 -- publications that a failover has lost}. If the first list isn't empty, nothing is written. If the
@@ -22,7 +23,7 @@ end
 -- A key's use may exceed its limit by this share, because requests without `max_tokens` reserve fewer
 -- tokens than their answers may have. Beyond it, answers with more tokens than they reserved are ended.
 local MAX_EXCESS = 1 / 2
-local FIELDS = { 'key', 'books', 'metered', 'held' }
+local FIELDS = { 'key', 'books', 'metered', 'held', 'timeline' }
 
 local function is_far_over(account)
   for _, window in ipairs(account) do
@@ -32,17 +33,34 @@ local function is_far_over(account)
 end
 
 local function charge_job(id, used)
-  local key, book, metered, held = unpack(redis.call('HMGET', P .. 'job:' .. id, unpack(FIELDS)))
-  local job = { id = id, key = key, books = book, metered = metered, held = held }
+  local job = { id = id }
+  for i, value in ipairs(redis.call('HMGET', P .. 'job:' .. id, unpack(FIELDS))) do job[FIELDS[i]] = value end
   local account, left = meter(job, used, now, false)
   if not account or left > 0 or not is_far_over(account) then return end
-  redis.call('HSETNX', P .. 'job:' .. id, 'cancel', error_json('rate_limit_exceeded',
+  local error = error_json('rate_limit_exceeded',
     'the answer has more tokens than its request reserved, and the API key has used far more than its '
-    .. 'limit; send max_tokens, or try again later'))
+    .. 'limit; send max_tokens, or try again later')
+  if redis.call('HSETNX', P .. 'job:' .. id, 'cancel', error) == 1 then
+    note(job, 'cancelling', now, wid, 'rate_limit_exceeded')
+  end
   notify_cancelled(wid, id)
 end
 
-for i = last, #ARGV, 3 do
+-- Return whether a timeline has an event since the last claim.
+local function has_since_claim(timeline, event)
+  local last = string.match(timeline or '', '.* claimed (.*)$') or ''
+  return string.find(last, ' ' .. event .. ' ', 1, true) ~= nil
+end
+
+-- Add a moment to a job's timeline, unless an earlier call whose reply was lost has added it.
+local function add_moment(id, event)
+  local job = { id = id, timeline = redis.call('HGET', P .. 'job:' .. id, 'timeline') }
+  if not has_since_claim(job.timeline, event) then note(job, event, now, wid) end
+end
+
+local stored = last + 1 + 2 * ARGV[last]
+for i = last + 1, stored - 1, 2 do add_moment(ARGV[i], ARGV[i + 1]) end
+for i = stored, #ARGV, 3 do
   checkpoint(ARGV[i], ARGV[i + 1])
   if ARGV[i + 2] ~= '0' then charge_job(ARGV[i], tonumber(ARGV[i + 2])) end
 end

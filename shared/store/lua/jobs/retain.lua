@@ -32,6 +32,12 @@ local function next_to_delete()
   return job
 end
 
+-- Forget jobs that processes of an earlier release have removed from all other indexes. This is a random
+-- sample, so that every job is checked eventually.
+for _, id in ipairs(redis.call('ZRANDMEMBER', P .. 'jobs', NUM_CANDIDATES)) do
+  if redis.call('EXISTS', P .. 'job:' .. id) == 0 then redis.call('ZREM', P .. 'jobs', id) end
+end
+
 local num_deleted = 0
 while limit and tonumber(kept or 0) > tonumber(limit) and num_deleted < MAX_DELETED do
   local job = next_to_delete()

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- At most 850 commands, and 4 for each dead worker and class.
+-- At most 950 commands, and 4 for each dead worker and class.
 -- ARGV: every_ms. Marks workers as missing when their leases have ended, and declares them dead if
 -- they are still missing at a later call. Does nothing if the last call was less than about
 -- every_ms ago, so that one process sweeps at a time. Returns {number of workers that this call
@@ -9,6 +9,9 @@ local MAX_LOST = 64
 local MAX_LEASE_MS = 20000
 local DEFAULT_LEASE_MS = 6000
 local NUM_SAMPLES, SAMPLE_MS, HISTORY_TTL_MS = 300, 900, 600000
+-- Milliseconds between two samples of the long histories, as in shared/store/views/history.py.
+local LONG_STEPS_MS = { 12000, 288000 }
+local MAX_PROCESSES = 32
 local NUM_BUCKETS = 25 -- of the times to first token, see shared/protocol/workers.py
 local EARLY = 0.9 -- share of every_ms after which a call may come, since callers' timers differ
 local GAPS = 2.5 -- longest normal time between two calls, in multiples of every_ms
@@ -37,9 +40,16 @@ local ahead = redis.call('ZRANGEBYSCORE', P .. 'workers', '(' .. now + MAX_LEASE
   'LIMIT', 0, MAX_WORKERS)
 for _, wid in ipairs(ahead) do redis.call('ZADD', P .. 'workers', now + lease_of(wid), wid) end
 
--- Add a sample of the pool's totals to its history, about once a second.
+local function add_sample(key, line, ttl_ms)
+  redis.call('LPUSH', key, line)
+  redis.call('LTRIM', key, 0, NUM_SAMPLES - 1)
+  redis.call('PEXPIRE', key, ttl_ms)
+end
+
+-- Add a sample of the pool's totals to its history, about once a second, and to the long histories.
 local function sample()
-  local waiting, done, sampled = unpack(redis.call('HMGET', P .. 'cnt', 'waiting', 'done', 'sampled'))
+  local waiting, done, sampled, failed, failed_client, dead, expired = unpack(redis.call('HMGET', P .. 'cnt',
+    'waiting', 'done', 'sampled', 'failed', 'failed_client', 'dead', 'expired'))
   if math.abs(now - (sampled or 0)) < SAMPLE_MS then return end
   local names = { 'tokens' }
   for i = 1, NUM_BUCKETS do names[i + 1] = 'first_' .. i - 1 end
@@ -47,10 +57,36 @@ local function sample()
   for i = 1, #names do served[i] = served[i] or 0 end
   local line = { string.format('%d', now), waiting or 0, redis.call('ZCARD', P .. 'due'), done or 0,
     unpack(served) }
+  line[#line + 1] = (failed or 0) - (failed_client or 0) + (dead or 0) + (expired or 0)
   redis.call('HSET', P .. 'cnt', 'sampled', now)
-  redis.call('LPUSH', P .. 'history', table.concat(line, ' '))
-  redis.call('LTRIM', P .. 'history', 0, NUM_SAMPLES - 1)
-  redis.call('PEXPIRE', P .. 'history', HISTORY_TTL_MS)
+  add_sample(P .. 'history', table.concat(line, ' '), HISTORY_TTL_MS)
+  for _, step_ms in ipairs(LONG_STEPS_MS) do
+    local key = P .. 'history:' .. step_ms
+    local newest = tonumber(string.match(redis.call('LINDEX', key, 0) or '0', '^%d+'))
+    if math.abs(now - newest) >= step_ms - SAMPLE_MS then
+      add_sample(key, table.concat(line, ' '), 2 * NUM_SAMPLES * step_ms)
+    end
+  end
+end
+
+-- Record that Redis was restarted, or that another server has taken over.
+local function watch_server()
+  local run_id = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
+  local before = redis.call('HGET', P .. 'cnt', 'run_id')
+  if before == run_id then return end
+  redis.call('HSET', P .. 'cnt', 'run_id', run_id)
+  if before then record_incident('redis_restarted') end
+end
+
+-- Record the deaths of front ends and control processes.
+local function watch_processes()
+  local silent = redis.call('ZRANGEBYSCORE', P .. 'processes', '-inf', now - lag - API_DEAD_MS,
+    'LIMIT', 0, MAX_PROCESSES)
+  for _, member in ipairs(silent) do
+    local kind, id = string.match(member, '^(%S+) (.*)$')
+    redis.call('ZREM', P .. 'processes', member)
+    record_incident(kind .. '_lost', 'process', id)
+  end
 end
 
 local function give_up(wid)
@@ -73,4 +109,6 @@ for _, wid in ipairs(silent) do
   end
 end
 sample()
+watch_server()
+watch_processes()
 return { num_given_up, unpack(redis.call('ZRANGE', P .. 'lost', 0, MAX_LOST - 1)) }

@@ -20,7 +20,8 @@ local loads = {} -- cache by worker, since a worker may hold many of the version
 local function load_of(wid)
   if not loads[wid] then
     local owned = redis.call('ZCARD', P .. 'own:' .. wid)
-    local max_jobs, class = unpack(redis.call('HMGET', P .. 'w:' .. wid, 'seqs', 'class'))
+    local max_jobs, class, mode = unpack(redis.call('HMGET', P .. 'w:' .. wid, 'seqs', 'class', 'mode'))
+    if mode then max_jobs = 0 end -- it takes no jobs
     loads[wid] = { owned = owned, free = math.max(0, (max_jobs or 0) - owned), class = class or '' }
   end
   return loads[wid]

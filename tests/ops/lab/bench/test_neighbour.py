@@ -27,7 +27,7 @@ from shared.errors import SettingsError
 CORE = loop_cores()[-1]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("own_session", [False, True])
 def test_the_loop_has_lowest_priority_on_its_core_in_its_session(*, own_session: bool) -> None:
     with busy_loop(CORE, own_session=own_session) as loop:
@@ -42,7 +42,7 @@ def test_the_loop_has_lowest_priority_on_its_core_in_its_session(*, own_session:
     assert not psutil.pid_exists(loop.pid)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_loop_ends_with_a_parent_that_is_killed() -> None:
     code = (
         "import time\n"
@@ -62,7 +62,7 @@ def test_the_loop_ends_with_a_parent_that_is_killed() -> None:
 @pytest.mark.parametrize(
     ("core", "reason"), [(100_000, "didn't start on core 100000"), (CORE, "ended early")]
 )
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_loop_that_does_not_run_until_the_end_is_an_error(core: int, reason: str) -> None:
     with pytest.raises(MeasurementFailed, match=reason), busy_loop(core, own_session=False) as loop:
         end(psutil.Process(loop.pid))

@@ -38,7 +38,7 @@ def measured(folder: Path, *words: object) -> list[dict[str, dict[str, float]]]:
     return rounds
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_without_a_command_lorikeet_is_compared_with_peft(model: Path, tmp_path: Path) -> None:
     (found,) = measured(tmp_path, "--quick", "--model", model)
     assert list(found) == ["PEFT", "Lorikeet"]
@@ -73,6 +73,15 @@ def test_a_pool_is_measured_beside_a_busy_loop(model: Path, tmp_path: Path) -> N
     # 0, and it may exceed 100 %.
     (undisturbed, same, other) = rounds[0].values()
     assert undisturbed.keys() < same.keys() == other.keys()
+
+
+@pytest.mark.long
+def test_updates_are_measured_as_trainers_send_them(model: Path, tmp_path: Path) -> None:
+    (found,) = measured(tmp_path, "updates", "--quick", "--model", model)
+    assert list(found) == ["TRL", "verl", "miles", "AReaL"]
+    for figures in found.values():
+        published = figures["first call to last response, p50, ms"]
+        assert 0 < published < figures["first call to first answer, p50, ms"]
 
 
 @pytest.mark.long

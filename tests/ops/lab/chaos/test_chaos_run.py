@@ -313,7 +313,7 @@ STRUCK = ("lose-worker", "kill-api", "fill-redis")
 SIZE = ("--streams", "12", "--adapters", "6", "--workers", "2", "--apis", "2", "--step-ms", "50")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_a_run_of_half_a_minute_loses_nothing(tmp_path: Path) -> None:
     flags = ["--minutes", "0.5", "--each", "1", "--faults", ",".join(STRUCK)]

@@ -109,6 +109,7 @@ def findings(**changes: Any) -> Findings:
         "num_diverged": 0,
         "cancelled": {},
         "ledger_before": Used(),
+        "timeline_problems": (),
     }
     if "aftermath" not in changes:
         fields["aftermath"] = aftermath(ledger=seen_sum(changes.get("records", [record()]), {}))

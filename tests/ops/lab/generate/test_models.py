@@ -76,7 +76,7 @@ def test_the_page_shows_what_the_engine_does_now() -> None:
 
 
 @same_transformers
-@pytest.mark.slow
+@pytest.mark.long
 async def test_the_page_shows_what_the_engine_does_now_in_a_process_for_many_types() -> None:
     found = [outcome async for outcome in try_all(MANY)]
     assert found == [BY_TYPE[model_type] for model_type in MANY], REGENERATE

@@ -9,6 +9,7 @@ from typing import Any, get_type_hints
 import orjson
 import pytest
 from anthropic.types.beta import message_count_tokens_params, message_create_params
+from ollama import _types as ollama
 from openai.types import completion_create_params, embedding_create_params
 from openai.types.chat import (
     ChatCompletionAssistantMessageParam,
@@ -19,13 +20,24 @@ from openai.types.chat import completion_create_params as chat_create_params
 from openai.types.responses import response_create_params
 from pydantic import BaseModel
 
+from api.generate import known_fields as generate
 from api.messages import translate as messages
+from api.ollama import generate as ollama_generate
 from api.requests import embeddings, tokenize, unsupported_fields
 from api.responses import translate as responses
 from api.schema.anthropic import MessageRequest, PromptRequest
 from api.schema.chat import ChatCompletionRequest
 from api.schema.completions import CompletionRequest
 from api.schema.embeddings import EmbeddingRequest
+from api.schema.generate import GenerateRequest
+from api.schema.ollama import (
+    OllamaChatRequest,
+    OllamaEmbeddingsRequest,
+    OllamaEmbedRequest,
+    OllamaGenerateRequest,
+    OllamaOptions,
+)
+from api.schema.ollama_models import OllamaShowRequest
 from api.schema.responses import ResponseRequest
 from api.schema.tokenize import DetokenizeRequest, TokenizeRequest
 from ops.lab.generate import (
@@ -38,7 +50,7 @@ from ops.lab.generate import (
 )
 from ops.lab.generate.conformance import page as conformance
 from ops.lab.generate.conformance.routes import ROUTES
-from ops.lab.generate.conformance.rows import ANTHROPIC, LMDEPLOY, OPENAI, VLLM, Api, Outcome
+from ops.lab.generate.conformance.rows import ANTHROPIC, OLLAMA, OPENAI, Api, Outcome
 from ops.lab.generate.models import page as models
 from ops.lab.generate.models.outcome import VLLM_FILE, read_outcomes
 from ops.lab.generate.results_index import FOLDER, page, read_result, results
@@ -138,6 +150,8 @@ BY_PATH = {route.path: route for route in ROUTES}
 CHAT, COMPLETIONS, RESPONSES = "/v1/chat/completions", "/v1/completions", "/v1/responses"
 MESSAGES, COUNT_TOKENS = "/v1/messages", "/v1/messages/count_tokens"
 EMBEDDINGS, TOKENIZE, DETOKENIZE = "/v1/embeddings", "/tokenize", "/detokenize"
+GENERATE = "/generate"
+OLLAMA_CHAT, OLLAMA_GENERATE, OLLAMA_EMBED = "/api/chat", "/api/generate", "/api/embed"
 OF_OPENAI = {
     CHAT: chat_create_params.CompletionCreateParamsNonStreaming,
     COMPLETIONS: completion_create_params.CompletionCreateParamsNonStreaming,
@@ -154,12 +168,20 @@ SCHEMAS: dict[str, type[BaseModel]] = {
     EMBEDDINGS: EmbeddingRequest,
     TOKENIZE: TokenizeRequest,
     DETOKENIZE: DetokenizeRequest,
+    GENERATE: GenerateRequest,
+    OLLAMA_CHAT: OllamaChatRequest,
+    OLLAMA_GENERATE: OllamaGenerateRequest,
+    OLLAMA_EMBED: OllamaEmbedRequest,
+    "/api/embeddings": OllamaEmbeddingsRequest,
+    "/api/show": OllamaShowRequest,
 }
 UNSUPPORTED = {
     RESPONSES: responses.UNSUPPORTED,
     MESSAGES: messages.UNSUPPORTED,
     EMBEDDINGS: embeddings.UNSUPPORTED,
     TOKENIZE: tokenize.UNSUPPORTED,
+    GENERATE: (*generate.UNSUPPORTED, *generate.IGNORED),
+    OLLAMA_GENERATE: ollama_generate.UNSUPPORTED,
 }
 """Fields that each route refuses. The page's last table has those of the other routes."""
 
@@ -203,6 +225,21 @@ def test_anthropics_column_has_the_fields_of_its_client() -> None:
         assert set(get_type_hints(params)) <= names(path, ANTHROPIC)
 
 
+def test_ollamas_column_has_the_fields_and_options_of_its_client() -> None:
+    sent = {
+        OLLAMA_CHAT: ollama.ChatRequest,
+        OLLAMA_GENERATE: ollama.GenerateRequest,
+        OLLAMA_EMBED: ollama.EmbedRequest,
+        "/api/embeddings": ollama.EmbeddingsRequest,
+        "/api/show": ollama.ShowRequest,
+    }
+    for path, params in sent.items():
+        assert set(params.model_fields) <= names(path, OLLAMA)
+    for path in (OLLAMA_CHAT, OLLAMA_GENERATE):
+        listed = {row.name.removeprefix("options.") for row in BY_PATH[path].rows}
+        assert {*ollama.Options.model_fields, *OllamaOptions.model_fields} <= listed
+
+
 @pytest.mark.parametrize("path", SCHEMAS)
 def test_every_field_that_a_route_reads_or_refuses_is_listed(path: str) -> None:
     assert {*SCHEMAS[path].model_fields, *UNSUPPORTED.get(path, ())} <= names(path)
@@ -220,6 +257,6 @@ def test_a_field_has_one_row_which_is_on_the_page(route: Any) -> None:
     text = conformance.page()
     assert f"\n## `POST {route.path}`\n" in text
     for row in (*route.rows, *(row for part in route.parts for row in part.rows)):
-        cells = ["✓" if api in row.apis else "" for api in (OPENAI, VLLM, LMDEPLOY, ANTHROPIC)]
+        cells = ["✓" if api in row.apis else "" for api in conformance.columns(route)]
         assert f"| `{row.name}` | {' | '.join(cells)} | {row.outcome} | {row.note} |" in text
         assert row.outcome in Outcome

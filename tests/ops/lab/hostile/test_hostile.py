@@ -40,6 +40,7 @@ LEDGER = LedgerResult(
     reserved_tokens=0,
     differing_answers=0,
 )
+LONG_WITH_DEMO = [pytest.mark.long, pytest.mark.demo]
 
 
 @pytest.fixture(scope="module")
@@ -149,15 +150,14 @@ def test_a_run_fails_for_its_reason(changes: dict[str, Any], failure: str | None
     assert failure is None or failure in found[0]
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     ("module", "finding"),
     [
-        ("batches", "no faults"),
-        ("limits", "no faults"),
-        pytest.param("adapters", "accepted adapters answered", marks=pytest.mark.demo),
-        pytest.param("requests", "slowest request", marks=pytest.mark.demo),
+        pytest.param("batches", "no faults", marks=pytest.mark.slow),
+        pytest.param("limits", "no faults", marks=pytest.mark.long),
+        pytest.param("adapters", "accepted adapters answered", marks=LONG_WITH_DEMO),
+        pytest.param("requests", "slowest request", marks=LONG_WITH_DEMO),
     ],
 )
 def test_a_short_run_finds_no_fault(module: str, finding: str) -> None:

@@ -246,11 +246,19 @@ async def test_a_scope_of_a_later_release_is_ignored(
     assert found.scopes == {Scope.INFERENCE}
 
 
-async def test_the_pool_has_keys_from_the_first_one_on(store: KeyStore) -> None:
-    assert not await store.exist()
-    _, key_id = await new_key(store)
+async def test_keys_are_demanded_from_the_first_one_on_until_the_pool_is_opened(
+    store: KeyStore,
+) -> None:
+    assert await store.demanded() is None
+    secret, key_id = await new_key(store)
     await store.revoke(key_id)
-    assert await store.exist()
+    assert await store.demanded() is True
+    secret, _ = await new_key(store)
+    await store.open()
+    assert await store.demanded() is False
+    assert await store.find(secret) is None
+    await new_key(store)
+    assert await store.demanded() is True
 
 
 def test_patterns_match_whole_names() -> None:

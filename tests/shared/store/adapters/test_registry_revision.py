@@ -170,7 +170,9 @@ class RegistryMachine(RuleBasedStateMachine):
 
     @rule(name=names)
     def release(self, name: str) -> None:
-        self.compare(self.registry.release_adapter(name), lambda: self.model.release(name))
+        self.compare(
+            self.registry.release_adapter(name, by="tester"), lambda: self.model.release(name)
+        )
 
     @rule()
     def forget_unused(self) -> None:

@@ -25,6 +25,7 @@ JOB = JobId("0" * 32)
 GONE = WorkerId("gone")
 NOW_SCORE = 1
 ENDED = f"{JOB} 100 red"
+RECORD = f"{JOB}\tfailed\ta\t{A}\tinternal_error\t100\tred"
 
 
 @pytest.fixture
@@ -109,6 +110,7 @@ CASES = {
         zset(f"q:{A}"), zset("ready", A), record(state="queued", version=A)
     ),
     "progress that never expires": case(string("staging:sql")),
+    "a start that never expires": case(string("starting")),
     "a lookup that never expires": case(string("lookup:sql")),
     "an answer that never expires": case(string(f"res:{JOB}")),
     "an ended job in a queue": case(ends(), zset(f"q:{A}"), member=JOB),
@@ -132,6 +134,14 @@ CASES = {
     "an abandoned job that ended": case(ends(), zset("abandoned"), member=JOB),
     "an index entry of a deleted answer": case(zset("ended", ENDED), member=ENDED),
     "bytes that are kept of a tenant without jobs": case(zset("kept", "red"), member="red"),
+    "a record of an unanswered job for ever": case(string(f"record:{JOB}")),
+    "an index entry of an expired record": case(zset("unanswered", RECORD), member=RECORD),
+    "bytes of records of a tenant without any": case(zset("unansweredbytes", "red"), member="red"),
+    "sequences of an ended job": case(ends(), hash_("wide", **{JOB: 2}), member=JOB),
+    "a held version without jobs": case(zset("held", A), member=A),
+    "a pause of an unknown adapter": case(hash_("pausedadapters", a=1), member="a"),
+    "a failed load for ever": case(string(f"failedload:{A}")),
+    "bytes of no records": case(hash_("cnt", unanswered=5)),
     "a listed job that was deleted": case(zset("jobs:red"), member=JOB),
     "an idempotency key for ever": case(string("idem:red:d")),
     "a deadline of an ended job": case(ends(), zset("due"), member=JOB),
@@ -219,7 +229,7 @@ def test_the_cases_cover_every_kind_that_can_be_a_stray() -> None:
     covered = {stray.name.partition(":")[0] for stray in CASES.values()}
     always = {
         *("apis", "arq", "base", "changes", "dead", "incidents", "served", "shadows"),
-        *("endedbatches", "uploads", "turning", "webhooks"),
+        *("endedbatches", "keysopen", "paused", "processes", "uploads", "turning", "webhooks"),
     }
     assert set(RULES) - covered == always
 

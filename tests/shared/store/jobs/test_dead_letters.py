@@ -20,7 +20,7 @@ from shared.protocol.jobs import Endpoint, View
 from shared.reasoning_form import ReasoningForm
 from shared.store.access.key_store import KeyStore
 from shared.store.adapters.registry import Found, Registry
-from shared.store.jobs.dead_letters import DeadLetters, Unanswered
+from shared.store.jobs.dead_letters import DeadLetters
 from shared.store.jobs.queue import Queue
 from shared.store.jobs.retried_jobs import enqueue_again
 from shared.store.redis.connection import Redis
@@ -44,7 +44,7 @@ async def test_a_dead_letter_names_its_worker_and_the_reason(actor, enqueue, let
     assert letter.died_ms > 0
 
 
-async def test_an_old_dead_letter_is_found_and_discarded(
+async def test_an_old_dead_letter_is_found(
     actor, enqueue, letters, redis: Redis, keys: Keys
 ) -> None:
     worker, job = await actor(), await enqueue()
@@ -52,10 +52,13 @@ async def test_an_old_dead_letter_is_found_and_discarded(
     ((_, fields),) = await redis.xrange(keys.dead)
     for i in range(250):
         await redis.xadd(keys.dead, {**fields, b"id": f"{i}"})
-    assert await letters.find(job.id) == Unanswered(job, is_dead=True)
-    await letters.discard(job.id)
-    assert await letters.find(job.id) is None
-    assert len(await letters.dead(1000)) == 250
+    found = await letters.find(job.id)
+    assert found is not None
+    assert (found.job, found.is_dead) == (job, True)
+    await redis.delete(keys.job(job.id))
+    assert await letters.find(job.id) == found, "its record has the id of its letter"
+    await redis.delete(keys.record(job.id))
+    assert await letters.find(job.id) == found, "a letter outlives its record"
 
 
 async def test_the_letters_are_searched_for_dead_and_expired_jobs_only(
@@ -70,7 +73,9 @@ async def test_the_letters_are_searched_for_dead_and_expired_jobs_only(
         await add_letters(redis, keys, [1], id=job.id, body=encode_job(job))
     for job in (done, failed, waiting):
         assert await letters.find(job.id) is None
-    assert await letters.find(expired.id) == Unanswered(expired, is_dead=True)
+    found = await letters.find(expired.id)
+    assert found is not None
+    assert (found.job, found.is_dead) == (expired, True)
 
 
 class MovingRegistry(Registry):
@@ -101,8 +106,9 @@ async def test_a_retried_job_is_one_of_its_model_as_it_is_now(
     registry.next_version = thinking
 
     old = await letters.find(job.id)
-    assert old == Unanswered(job, is_dead=True)
-    enqueued = await enqueue_again(old, queue, registry, letters, LIMITS)
+    assert old is not None
+    assert (old.job, old.is_dead) == (job, True)
+    enqueued = await enqueue_again(old, queue, registry, LIMITS)
     (claimed,) = await (await actor("w2", holds=["a@3"])).claim()
     assert (claimed.job.id, claimed.job.version) == (enqueued.id, "a@3")
     shown = await PoolViews(redis, keys).job(enqueued.id)
@@ -111,6 +117,16 @@ async def test_a_retried_job_is_one_of_its_model_as_it_is_now(
     assert (shown.spec.view, shown.spec.request) == (View.RESPONSES, {"store": True})
     assert shown.spec.hides_reasoning
     assert await letters.find(job.id) is None
+    assert await letters.dead(10) == []
+    again = await enqueue_again(old, queue, registry, LIMITS)
+    assert (again.id, again.is_new) == (enqueued.id, False)
+    await redis.delete(keys.job(enqueued.id))
+    again = await enqueue_again(old, queue, registry, LIMITS)
+    assert not again.is_new, "a late repetition doesn't run the job twice"
+    assert not await redis.exists(keys.job(enqueued.id))
+    old_view = await PoolViews(redis, keys).job_or_record(job.id)
+    assert old_view is not None
+    assert old_view.retried_as == enqueued.id
 
 
 async def add_letters(redis: Redis, keys: Keys, times_ms: Sequence[int], **changes: str) -> None:

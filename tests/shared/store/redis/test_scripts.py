@@ -16,7 +16,7 @@ CASES: tuple[Callable[[LargePool], Awaitable[None]], ...] = (
     *(cases.given_back, cases.residents, cases.shrinking, cases.sweeps),
     *(cases.deaths, cases.overdue, cases.quarantine, cases.names),
     *(cases.retired, cases.small_scripts, cases.batches, cases.files),
-    *(cases.versions, cases.another_base),
+    *(cases.operators_pauses, cases.many_records, cases.versions, cases.another_base),
 )
 """All cases in order. `another_base` must be last, because it leaves the pool without workers."""
 
@@ -47,13 +47,13 @@ async def test_every_script_is_measured_and_keeps_its_stated_bound(meter: Meter)
 
 def test_the_bound_of_most_scripts_is_a_number() -> None:
     assert max_commands("claim") == 3000
-    assert max_commands("hand_over") == 73 * 16
+    assert max_commands("hand_over") == 85 * 16
     assert sum(max_commands(name) is not None for name in script_names()) > len(script_names()) / 2
 
 
 def test_every_script_states_how_many_commands_it_makes() -> None:
     assert stated_bound("finish") == "60"
-    assert stated_bound("hand_over") == "73 each"
+    assert stated_bound("hand_over") == "85 each"
     assert stated_bound("beat") == "55 +"
     assert [name for name in script_names() if not stated_bound(name)] == ["durability_barrier"]
 

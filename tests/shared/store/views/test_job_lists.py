@@ -10,21 +10,33 @@ from queue_support import INFO, LIMITS, Actor, make_job
 from shared.errors import QueueFull
 from shared.protocol.answers import AnswerSpec
 from shared.protocol.ids import AdapterVersion, ApiId, JobId
+from shared.protocol.job_filter import JobFilter
 from shared.protocol.jobs import MAX_LEFT_MS, JobState
 from shared.protocol.results import Usage
 from shared.store.jobs.queue import Queue
 from shared.store.redis.connection import Redis
 from shared.store.redis.keys import Keys
-from shared.store.views import pool_views
+from shared.store.views import job_lists
+from shared.store.views.job_lists import MAX_LOOKED, JobLists
+from shared.store.views.job_view import JobPage
 from shared.store.views.key_memory import NUM_SAMPLED, OTHER, estimate_key_bytes, key_kinds
-from shared.store.views.pool_views import MAX_LOOKED, PoolViews
+from shared.store.views.pool_views import PoolViews
+
+
+async def page_of(views: PoolViews, wanted: JobFilter, **query: Any) -> JobPage | None:
+    return await JobLists(views._redis, views._keys, views).page(wanted, **query)
 
 
 async def listed(
-    views: PoolViews, tenant: str = "default", **query: Any
+    views: PoolViews,
+    tenant: str | None = "default",
+    *,
+    limit: int = 9,
+    after: JobId | None = None,
+    **wanted: Any,
 ) -> tuple[list[JobId], JobId | None, bool]:
     """Return the ids of a page, its cursor, and whether there is a next page."""
-    page = await views.jobs(tenant, **{"limit": 9, **query})
+    page = await page_of(views, JobFilter(tenant=tenant, **wanted), limit=limit, after=after)
     assert page is not None
     return [view.id for view in page.jobs], page.last_id, page.has_more
 
@@ -50,14 +62,14 @@ async def test_a_tenant_s_jobs_are_listed_newest_first(
     ids = [job.id for job in reversed(jobs)]
     assert await listed(views, "t", limit=3) == (ids[:3], ids[2], True)
     assert await listed(views, "t", limit=3, after=ids[2]) == (ids[3:], ids[4], False)
-    assert await views.jobs("t", limit=3, after=make_job().id) is None
+    assert await page_of(views, JobFilter(tenant="t"), limit=3, after=make_job().id) is None
     assert await listed(views, "nobody") == ([], None, False)
 
 
 async def test_a_page_with_a_rare_filter_looks_at_a_limited_number_of_jobs(
     queue: Queue, views: PoolViews, redis: Redis, keys: Keys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pool_views, "MAX_LOOKED", 3)
+    monkeypatch.setattr(job_lists, "MAX_LOOKED", 3)
     ids = await enqueue_all(queue, redis, keys, ["rare", *"a" * 4, "rare", "a"])
     assert await listed(views, model="rare") == ([ids[1]], ids[2], True)
     assert await listed(views, model="rare", after=ids[2]) == ([], ids[5], True)
@@ -70,13 +82,13 @@ async def test_a_list_reads_no_more_jobs_than_it_may(
     await enqueue_all(queue, redis, keys, "a" * 10)
     await redis.zadd(keys.jobs("default"), {f"old-{n}": -n for n in range(MAX_LOOKED)})
     looked: list[JobId] = []
-    read = PoolViews._read_jobs
+    read = PoolViews.read_jobs
 
     async def counting_read(views: PoolViews, ids: Sequence[JobId]) -> Any:
         looked.extend(ids)
         return await read(views, ids)
 
-    monkeypatch.setattr(PoolViews, "_read_jobs", counting_read)
+    monkeypatch.setattr(PoolViews, "read_jobs", counting_read)
     found, last_id, has_more = await listed(views, model="none")
     assert len(looked) == MAX_LOOKED
     assert (found, last_id, has_more) == ([], looked[-1], True)
@@ -88,7 +100,7 @@ async def test_a_list_reads_no_more_jobs_than_it_may(
 async def test_a_full_page_at_the_limit_continues_after_the_last_job_looked_at(
     queue: Queue, views: PoolViews, redis: Redis, keys: Keys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pool_views, "MAX_LOOKED", 3)
+    monkeypatch.setattr(job_lists, "MAX_LOOKED", 3)
     ids = await enqueue_all(queue, redis, keys, "baaab")
     assert await listed(views, model="b", limit=1) == ([ids[0]], ids[2], True)
     assert await listed(views, model="b", limit=1, after=ids[2]) == ([ids[4]], ids[4], False)
@@ -202,7 +214,7 @@ async def test_a_running_job_shows_its_worker_and_a_finished_one_its_usage(
     assert running.started_ms >= running.enqueued_ms
     await worker.finish(claimed, used=12)
     done = await views.job(job.id)
-    assert (done.state, done.worker) == (JobState.DONE, None)
+    assert (done.state, done.worker) == (JobState.DONE, worker.id)
     assert done.usage == Usage(prompt_tokens=12, completion_tokens=0)
     assert done.ended_ms >= done.started_ms
 

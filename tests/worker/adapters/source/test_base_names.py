@@ -8,6 +8,7 @@ from adapter_folders import set_field
 from structlog.testing import capture_logs
 from tiny import save_adapter, tiny_tokenizer
 
+from shared.protocol.tools import ToolSettings
 from worker.adapters.source.base_names import names_another_base
 from worker.adapters.source.checkpoint_reader import CheckpointReader
 from worker.lora.base.modules import BaseModules
@@ -68,8 +69,13 @@ def test_one_of_several_names_is_enough_and_a_name_that_says_nothing_is_no_other
 TRAINED_ON = "unsloth/Qwen3-4B-unsloth-bnb-4bit"
 
 
-def warnings(base: BaseModules, folder: Path, *base_names: str) -> list[dict[str, object]]:
-    """Return what is logged while a server with these names of its base reads the adapter."""
+def read(
+    base: BaseModules, folder: Path, *base_names: str
+) -> tuple[str | None, list[dict[str, object]]]:
+    """Let a server with these names of its base read the adapter.
+
+    Return the other base that the registry's entry names, and what is logged.
+    """
     tokenizer = tiny_tokenizer()
     reader = CheckpointReader(
         base,
@@ -77,12 +83,13 @@ def warnings(base: BaseModules, folder: Path, *base_names: str) -> list[dict[str
         base_names=base_names,
         dtype=torch.float32,
         vocab_size=len(tokenizer),
-        tool_setting="auto",
+        tool_settings=ToolSettings(),
         reasoning_setting="auto",
     )
     with capture_logs() as lines:
-        assert reader.read("a", AdapterFiles(folder)).weights.name == "a"
-    return [dict(line) for line in lines]
+        entry = reader.read("a", AdapterFiles(folder)).registry_entry("/a")
+    assert entry.name == "a"
+    return entry.other_base, [dict(line) for line in lines]
 
 
 @pytest.fixture
@@ -92,11 +99,12 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_another_base_is_logged_and_a_quantised_copy_of_the_served_one_is_not(
+def test_another_base_is_logged_and_registered_and_a_quantised_copy_of_the_served_one_is_not(
     base: BaseModules, folder: Path
 ) -> None:
-    [line] = warnings(base, folder, "Qwen/Qwen3-8B", "a name")
+    other_base, [line] = read(base, folder, "Qwen/Qwen3-8B", "a name")
+    assert other_base == TRAINED_ON
     assert line["event"] == "adapter_names_another_base"
     assert line["log_level"] == "warning"
     assert (line["trained_on"], line["served"]) == (TRAINED_ON, "Qwen/Qwen3-8B")
-    assert warnings(base, folder, "/models/base", "Qwen/Qwen3-4B") == []
+    assert read(base, folder, "/models/base", "Qwen/Qwen3-4B") == (None, [])

@@ -24,7 +24,7 @@ def softcapped(scores, softcap):
 
 @triton.jit
 def sink_weight(sinks, head, maxima):
-    """Return `exp2(sink * LOG2_E - maxima)`, the softmax weight of the heads' sinks."""
+    """Return `exp2(sink * LOG2_E - maxima)`, the softmax weight of each head's attention sink."""
     return tl.exp2(tl.load(sinks + head).to(tl.float32) * LOG2_E - maxima)
 
 
@@ -50,9 +50,10 @@ def positions_seen(
     WINDOW: tl.constexpr,
     CHUNK: tl.constexpr,
 ):
-    """Return the positions `(first, stop)` that a query attends to; within the span if HAS_SPANS.
+    """Return `(first, stop)`: the queries attend to positions `first` to `stop - 1`.
 
-    The queries themselves are at positions `first_position` to `end - 1`.
+    The queries are at positions `first_position` to `end - 1`. With HAS_SPANS, the result has only
+    positions inside the span number `span`.
     """
     begin = first_seen(first_position, WINDOW, CHUNK)
     if HAS_SPANS:

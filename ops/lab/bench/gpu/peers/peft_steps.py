@@ -1,4 +1,4 @@
-"""Compares decode steps with those of PEFT, on the same shapes and the same device."""
+"""Compares Lorikeet's decode steps with PEFT's, for the same model shape on the same device."""
 
 import time
 from collections.abc import Iterator
@@ -17,7 +17,10 @@ TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BesidePeft:
-    """Decode steps of Lorikeet and of PEFT, whose sequences select adapters by `adapter_names`."""
+    """Durations of one decode step with Lorikeet and with PEFT, for the same batch.
+
+    In PEFT, the argument `adapter_names` selects the adapter of each sequence.
+    """
 
     batch: int
     adapters: int
@@ -27,7 +30,7 @@ class BesidePeft:
 
 
 def beside_peft(model: ServedModel, dtype: torch.dtype, clock: Clock) -> Iterator[BesidePeft]:
-    """Measure a batch of the size `Sizes.peft_decode` with Lorikeet and with PEFT."""
+    """Measure a decode step of the batch `Sizes.peft_decode` with Lorikeet and with PEFT."""
     batch, adapters = model.sizes.peft_decode
     own_ms = step_ms(model, clock, batch, adapters)
     peer = _peer(model, dtype, adapters)

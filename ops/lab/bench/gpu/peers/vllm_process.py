@@ -1,6 +1,6 @@
 """The process that measures vLLM: `python -m ops.lab.bench.gpu.peers.vllm_process`.
 
-It prints one line of JSON for each batch size. vLLM's own processes share no memory with others.
+It prints one line of JSON for each batch size.
 """
 
 import importlib
@@ -13,11 +13,17 @@ from typing import Any
 NEW_TOKENS = 64
 """Number of decode steps for each figure."""
 MEMORY_SHARE = 0.85
-"""Share of the GPU's memory for vLLM. The process that has started this one keeps a little."""
+"""Share of the GPU's memory that vLLM may use.
+
+The process that started this one still holds some of the rest.
+"""
 
 
 def main(folder: str, batches: str, context: str, vocab_size: str) -> None:
-    """Measure the model in `folder` with random weights, with each batch size in `batches`."""
+    """Measure a model with random weights, once for each batch size in `batches`.
+
+    `folder` contains the model's configuration.
+    """
     vllm: Any = importlib.import_module("vllm")  # not a dependency
     sizes = [int(size) for size in batches.split(",")]
     engine = vllm.LLM(

@@ -1,4 +1,4 @@
-"""Measures vLLM's decode steps on the same shape, in a process of its own."""
+"""Measures vLLM's decode steps in a separate process, for the model shape that Lorikeet serves."""
 
 import json
 import os
@@ -24,7 +24,7 @@ FIRST_FIELD = '{"batch"'
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Vllm:
-    """Duration of vLLM's decode steps for the base model."""
+    """Duration of a decode step of vLLM, with one batch size and without adapters."""
 
     batch: int
     step_ms: float

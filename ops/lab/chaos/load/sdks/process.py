@@ -1,8 +1,8 @@
 """Client libraries that run in a separate program, in another language or environment.
 
-The program prints an empty object once it is ready. From each line of its input, it reads one
-`SdkRequest` in JSON, with the fields `id` and `library` as well. It prints lines in JSON with the
-same `id` and one of:
+The program prints an empty JSON object once it is ready. Each line of its input is an `SdkRequest`
+in JSON with two additional fields, `id` and `library`. For each request, the program prints lines
+in JSON, which contain the request's `id` and one of:
 
 * the fields of a `Part`,
 * `end`: the stream is complete,

@@ -1,4 +1,4 @@
-"""Interface to official client libraries: the requests that they send, and the parts they yield.
+"""Interface to official client libraries: requests that they send, and parts that they yield.
 
 Fields of requests are those of the HTTP API, so that programs in any language can send them.
 """
@@ -13,7 +13,7 @@ from shared.errors import LorikeetError
 
 
 class Api(StrEnum):
-    """APIs whose streams the clients read."""
+    """APIs whose streams the client libraries can read."""
 
     CHAT = "chat"
     COMPLETIONS = "completions"
@@ -36,7 +36,7 @@ class SdkRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """Addition to a choice that one event of a stream contains."""
+    """The part of a choice that one event of a stream adds."""
 
     choice: int = 0
     text: str = ""

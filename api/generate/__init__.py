@@ -1,0 +1,1 @@
+"""SGLang's `/generate`: its requests, bodies and events."""

@@ -1,0 +1,1 @@
+"""Runs the client-side tests of other servers against Lorikeet."""

@@ -1,0 +1,74 @@
+"""Timelines of jobs, in the form that `shared/store/lua/timeline.lua` writes."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from shared.protocol.ids import WorkerId
+
+
+class JobEvent(StrEnum):
+    """Event in the life of a job. All events after CANCELLING end the job."""
+
+    ACCEPTED = "accepted"
+    """The front end has checked the request, and Redis has the job."""
+    QUEUED = "queued"
+    """It waits in the queue of its adapter version."""
+    CLAIMED = "claimed"
+    """A worker has taken it."""
+    LOADED = "loaded"
+    """The worker has its adapter in memory, and passes the job to the engine."""
+    FIRST_TOKEN = "first_token"
+    """The worker has published the first token of this claim."""
+    WORKER_LOST = "worker_lost"
+    """The worker was declared dead."""
+    REQUEUED = "requeued"
+    """It waits again. The reason is `worker_lost`, `worker_left` or `released`."""
+    CANCELLING = "cancelling"
+    """The worker was asked to stop it. The reason is an error code."""
+    COMPLETED = "completed"
+    FAILED = "failed"
+    """The reason is an error code, as for all further events."""
+    CANCELLED = "cancelled"
+    DEAD = "dead"
+    EXPIRED = "expired"
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """One event of a job."""
+
+    event: JobEvent
+    at_ms: int
+    """Unix time in milliseconds, on Redis' clock."""
+    worker: WorkerId | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """Events of a job, oldest first."""
+
+    moments: tuple[Moment, ...] = ()
+    num_left_out: int = 0
+    """Number of events in the middle of a very long timeline that were left out."""
+
+
+NO_TIMELINE = Timeline()
+"""Timeline of a job that an earlier release has accepted."""
+
+
+def decode_timeline(text: str) -> Timeline:
+    """Return the timeline that a job's record has. Events of later releases are left out."""
+    lines = text.splitlines()
+    num_left_out = int(lines.pop(0)) if lines and lines[0].isdecimal() else 0
+    return Timeline(tuple(_moment(line) for line in lines if _is_known(line)), num_left_out)
+
+
+def _is_known(line: str) -> bool:
+    return line.split(" ")[1] in set(JobEvent)
+
+
+def _moment(line: str) -> Moment:
+    at_ms, event, worker, reason = line.split(" ", 3)
+    wid = None if worker == "-" else WorkerId(worker)
+    return Moment(JobEvent(event), int(at_ms), wid, reason or None)
