@@ -71,9 +71,9 @@ def _rows(found: dict[str, Any]) -> Iterator[_Row]:
         yield _row(adapter["id"], adapter, _state(adapter))
         if candidate is not None:
             yield _row("", candidate, _trial(candidate))
-        for version in adapter["previous"]:
+        for place, version in enumerate(adapter["previous"]):
             if candidate is None or version["version"] != candidate["version"]:
-                yield _row("", version, "previous")
+                yield _row("", version, "previous" if place else "previous, next rollback")
     for version in found["draining"]:
         yield _row("", version, "draining")
 

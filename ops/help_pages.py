@@ -41,7 +41,8 @@ class _Pages:
         _write(formatter, own_first)
         if hasattr(self, "list_commands"):
             commands = [self.get_command(ctx, name) for name in self.list_commands(ctx)]
-            _write(formatter, ((_panel(c, COMMANDS), (c.name, _summary(c))) for c in commands))
+            listed = [command for command in commands if not _is_hidden(command)]
+            _write(formatter, ((_panel(c, COMMANDS), (c.name, _summary(c))) for c in listed))
 
 
 class HelpCommand(_Pages, TyperCommand):
@@ -83,8 +84,8 @@ def _show_all(ctx: typer.Context, is_wanted: bool) -> None:
         raise typer.Exit
 
 
-def _is_hidden(param: Any) -> bool:
-    return bool(getattr(param, "hidden", False))
+def _is_hidden(part: Any) -> bool:
+    return bool(getattr(part, "hidden", False))
 
 
 def _write(formatter: Any, rows: Iterable[tuple[str, Row]]) -> None:

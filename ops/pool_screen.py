@@ -80,7 +80,7 @@ def _summary(before: Sample, now: Sample) -> Text:
 def _workers(before: Sample, now: Sample) -> Table:
     workers = now.body["workers"]
     is_mixed = any(worker.get("serves") for worker in workers)
-    columns = ("worker", "device", "running", "KV cache", "tokens/s", "tokens", "state")
+    columns = ("worker", "device", "running", "KV cache", "tokens/s", "output tokens", "state")
     shown = table(*columns, *(["serves"] if is_mixed else []))
     passed_s = now.at_s - before.at_s
     for worker in workers:
@@ -158,7 +158,7 @@ def _adapters(body: Body) -> Iterator[RenderableType]:
     if not adapters:
         return
     columns = ("adapter", "version", "waiting", "running", "requests", "tokens")
-    shown = table(*columns, whole=columns[2:])
+    shown = table(*columns[:-1], "all tokens", whole=(*columns[2:-1], "all tokens"))
     for each in adapters[:MAX_ADAPTERS]:
         version = each["version"].removeprefix(f"{each['name']}@")
         name = f"{each['name']} (paused)" if each.get("is_paused") else each["name"]

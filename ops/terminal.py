@@ -56,6 +56,9 @@ def progress(console: Console) -> Progress:
 
 
 def byte_progress(console: Console) -> Progress:
-    """Return a progress bar of bytes, which disappears at its end."""
+    """Return a progress bar of bytes, which disappears at its end. Only terminals show it."""
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(binary_units=True))
-    return Progress(*columns, TimeElapsedColumn(), console=console, transient=True)
+    is_hidden = not console.is_terminal
+    return Progress(
+        *columns, TimeElapsedColumn(), console=console, transient=True, disable=is_hidden
+    )

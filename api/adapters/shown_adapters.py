@@ -140,6 +140,8 @@ def _fields(view: VersionView, workers: Sequence[WorkerView]) -> dict[str, Any]:
         "created": adapter.created_s,
         "requests": view.requests,
         "tokens": view.tokens,
+        "failed": view.failed,
+        "mean_answer_s": view.mean_answer_s,
         "last_used_ms": view.used_ms,
         "waiting": view.waiting,
         "workers": _holders(view, workers),

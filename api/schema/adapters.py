@@ -144,8 +144,12 @@ class VersionBody(Body):
     rank: int = Field(description="Largest rank of any module.")
     bytes: int = Field(description="Size of the weights in the dtype that workers compute in.")
     created: int = Field(description="Unix time in seconds.")
-    requests: int
+    requests: int = Field(description="Number of ended requests.")
     tokens: int = Field(description="Prompt tokens plus output tokens.")
+    failed: int = Field(description="Number of requests that ended with an error.")
+    mean_answer_s: float | None
+    """Mean time of a request on its worker, from the claim to the last token. null before the first
+    answer."""
     last_used_ms: int | None = Field(description="Unix time in milliseconds.")
     waiting: int = Field(description="Number of requests in its queue.")
     workers: list[Holder]

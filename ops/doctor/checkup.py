@@ -1,7 +1,7 @@
 """Gathers all facts of a report. Checks that fail become problems or hints, not exceptions."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -14,6 +14,7 @@ from ops.doctor.machine import folder_facts, machine_facts
 from ops.doctor.plan import plan_of
 from ops.doctor.redis_check import own_redis_facts, redis_facts
 from ops.local.data_folder import check_unused, data_folder, data_root
+from ops.local.remembered_servers import UP, remembered_servers
 from shared.cache_folder import VARIABLE, cache_folder
 from shared.errors import LorikeetError
 from shared.settings import PoolSettings, UpSettings, WorkerSettings
@@ -81,6 +82,7 @@ class Checkup:
         if worker and base:
             self.attempt("the data folder", lambda: _check_data(wanted, worker, base))
         adapters = self.attempt("the adapters", lambda: _adapters(worker)) or ()
+        self.hints += _running()
         return Facts(
             machine=machine,
             redis=redis,
@@ -92,6 +94,15 @@ class Checkup:
             problems=tuple(self.problems),
             hints=tuple(self.hints),
         )
+
+
+def _running() -> Iterator[Problem]:
+    """Yield a hint if this user's `lorikeet up` already runs, since it uses a port and a folder."""
+    for server in remembered_servers():
+        if server.origin == UP:
+            text = f"`lorikeet up` already runs, at {server.url}: this report is about a second one"
+            yield Problem(text, "lorikeet status")
+            return
 
 
 def _name(worker: WorkerSettings) -> str:

@@ -62,9 +62,11 @@ class StepBar:
 
     def show(self, step: StartStep | None) -> None:
         """Show a step. None removes the bar."""
+        if not self._is_terminal:  # without one, `Progress` would print blank lines
+            return
         if step is None:
             self._bars.stop()
-        elif self._is_terminal:
+        else:
             self._bars.start()
             self._bars.update(
                 self._task,

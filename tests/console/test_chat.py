@@ -218,6 +218,10 @@ async def test_a_shared_link_holds_the_chat_and_sends_it_to_no_server(
     dialog = page.get_by_role("dialog", name="Share this chat")
     await console.check_accessibility()
     link = await dialog.get_by_label("Link").input_value()
+    await page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    await dialog.get_by_role("button", name="Copy the link").click()
+    await expect(dialog.get_by_role("status")).to_have_text("Copied")
+    assert await page.evaluate("navigator.clipboard.readText()") == link
     other = await open_page(server.url)
     requested: list[str] = []
     other.page.on("request", lambda request: requested.append(request.url + str(request.post_data)))

@@ -53,7 +53,7 @@ NEGATIVE_TOO = {
     *("POST /pause_generation", "POST /continue_generation"),
     *("POST /v1/adapters/{name}/rollback", "PUT /v1/adapters/{name}/candidate"),
     *("DELETE /v1/adapters/{name}/candidate", "POST /v1/adapters/{name}/candidate/promote"),
-    *("POST /v1/jobs/cancel", "POST /v1/jobs/retry"),
+    *("POST /v1/jobs/cancel", "POST /v1/jobs/retry", "GET /v1/pool/history"),
     *("PUT /v1/adapters/{name}/pin", "GET /v1/usage", "GET /v1/audit_log", "GET /server_info"),
 }
 """Operations for which a request can contradict the document."""

@@ -73,9 +73,10 @@ def shadow(
 
 @reads_adapters
 def candidate(client: "AdapterClient", name: NameArgument) -> None:
-    """Show the candidate, and compare a shadow's answers with the current version's."""
-    found = client.candidate(name)
+    """Compare the candidate's requests and answers with the current version's."""
+    found, current = client.candidate(name), client.adapter(name)
     print_line(f"{found['version']}: {found['mode']} of {found['percent']:g} % of the requests")
+    Console().print(_usage_table(found, current))
     agreement = found["agreement"]
     if not agreement["pairs"]:
         return
@@ -172,6 +173,21 @@ def _change_cells(change: dict[str, Any]) -> tuple[str, ...]:
     what = f"{name} {action}" if name else f"API {action}"  # such as "API key created"
     ends = [(change[end] or "-").removeprefix(f"{name}@") for end in ("from", "to")]
     return utc_minutes(change["time_ms"]).removesuffix("+00:00"), change["by"] or "-", what, *ends
+
+
+def _usage_table(*versions: dict[str, Any]) -> Table:
+    """Return a table of the requests of each version since it was loaded."""
+    shown = table("version", "requests", "failed", "mean time", "tokens", whole=("version",))
+    for version in versions:
+        mean_s = version["mean_answer_s"]
+        shown.add_row(
+            Text(version["version"]),
+            f"{version['requests']:,}",
+            f"{version['failed']:,}",
+            "-" if mean_s is None else f"{mean_s:.2f} s",
+            f"{version['tokens']:,}",
+        )
+    return shown
 
 
 def _pair_table(pair: dict[str, Any]) -> Table:

@@ -120,6 +120,8 @@ def show_job(client: "JobClient", job_id: JobArgument) -> None:
     Console().print(_facts(job))
     if events := job.get("timeline"):  # servers of earlier releases have none
         Console().print(_timeline(events))
+    if num_left_out := job.get("timeline_left_out"):
+        print_line(f"{num_left_out} events in the middle are left out")
 
 
 @jobs_app.command("cancel")

@@ -17,6 +17,8 @@ _SIZES = {b"hash": "hlen", b"list": "llen", b"set": "scard", b"stream": "xlen", 
 """Name of the Redis command that returns the size of a container, by the container's type."""
 GROWING = {"apis", "base", "changes", "ledger"}
 """Kinds of keys whose numbers of items may grow, for example with each day, model or change."""
+BOUNDED = {"record", "unanswered", "unansweredbytes"}
+"""Kinds of keys of the records of failed jobs, which `--unanswered-mb` limits in bytes."""
 LATER = {"endedbatches"}
 """Kinds of keys that are deleted a minute after the ends of batches."""
 
@@ -50,7 +52,7 @@ async def pool_size(redis: Redis, prefix: str, files: Path, *, waits: bool) -> P
     keys: Counter[str] = Counter()
     items: Counter[str] = Counter()
     num_bytes = 0
-    left_out = CHANGING if waits else CHANGING | LATER
+    left_out = CHANGING | BOUNDED if waits else CHANGING | BOUNDED | LATER
     async for key in redis.scan_iter(match=f"{prefix}*", count=1000):
         kind = key.decode().removeprefix(prefix).partition(":")[0]
         if kind not in left_out:

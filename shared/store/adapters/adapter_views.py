@@ -18,6 +18,10 @@ class VersionView:
     requests: int
     tokens: int
     """Number of tokens in the prompts and answers of the version's requests."""
+    failed: int
+    """Number of requests that ended with an error."""
+    mean_answer_s: float | None
+    """Mean seconds from the claim of an answered request to its end; None without answers."""
     used_ms: int | None
     """Unix time in ms of the end of the version's last request; None if none has ended."""
     waiting: int
@@ -133,11 +137,13 @@ def _adapter_view(
 
 
 def _version_view(fields: Mapping[bytes, bytes], waiting: int, loader: bytes | None) -> VersionView:
-    used_ms = fields.get(b"used_ms")
+    used_ms, answered = fields.get(b"used_ms"), int(fields.get(b"answered", 0))
     return VersionView(
         adapter=decode_adapter(decode_hash(fields)),
         requests=int(fields.get(b"requests", 0)),
         tokens=int(fields.get(b"tokens", 0)),
+        failed=int(fields.get(b"failed", 0)),
+        mean_answer_s=int(fields[b"answer_ms"]) / answered / 1000 if answered else None,
         used_ms=int(used_ms) if used_ms else None,
         waiting=waiting,
         loader=WorkerId(loader.decode()) if loader else None,

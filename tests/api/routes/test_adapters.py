@@ -295,6 +295,7 @@ async def test_the_list_and_each_adapter_have_versions_usage_and_workers(
     (previous,) = body.pop("previous")
     used_ms = previous.pop("last_used_ms")
     assert used_ms > 1.7e12
+    assert 0 <= previous.pop("mean_answer_s") < 60
     assert body == {
         "id": "extract",
         "object": "adapter",
@@ -305,6 +306,8 @@ async def test_the_list_and_each_adapter_have_versions_usage_and_workers(
         **ENTRY,
         "requests": 0,
         "tokens": 0,
+        "failed": 0,
+        "mean_answer_s": None,
         "last_used_ms": None,
         "waiting": 0,
         "workers": [{"worker": "w9", "tier": "loading"}],
@@ -319,6 +322,7 @@ async def test_the_list_and_each_adapter_have_versions_usage_and_workers(
         **ENTRY,
         "requests": 1,
         "tokens": 5,
+        "failed": 0,
         "waiting": 0,
         "workers": [{"worker": worker.id, "tier": "device"}],
     }

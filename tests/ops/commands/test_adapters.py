@@ -73,7 +73,12 @@ async def test_adapters_are_listed_with_their_versions(run: Run) -> None:
     await run("load", "extract", "/adapters/2", "--replace")
     assert [row[:2] for row in rows(await run())] == [
         ["extract", "extract@222222222222"],
-        [ADAPTER.version, "previous"],
+        [ADAPTER.version, "previous,"],
+    ]
+    await run("load", "extract", "/adapters/3", "--replace")
+    assert [" ".join(row[:4]) for row in rows(await run())[1:]] == [
+        "extract@222222222222 previous, next rollback",
+        f"{ADAPTER.version} previous 8 0.0",
     ]
 
 
@@ -287,3 +292,16 @@ async def test_the_admins_key_is_sent_if_there_are_several(
         assert "extract" in await invoke(*admin)
         with pytest.raises(ServerError, match="no previous version"):
             await invoke(*admin, "rollback", "extract")
+
+
+async def test_a_candidate_is_compared_with_the_current_version(
+    run: Run, redis: Redis, keys: Keys
+) -> None:
+    await run("canary", "extract", "/adapters/2")
+    counts = {"requests": 12, "failed": 3, "answered": 9, "answer_ms": 13_500, "tokens": 4_321}
+    await redis.hset(keys.version(AdapterVersion("extract@222222222222")), mapping=counts)  # type: ignore[misc]
+    shown = rows(await run("candidate", "extract"))
+    assert shown[1:] == [
+        ["extract@222222222222", "12", "3", "1.50", "s", "4,321"],
+        [ADAPTER.version, "0", "0", "-", "0"],
+    ]

@@ -11,6 +11,7 @@ from servers import LORIKEET
 from tiny import save_tiny_model
 
 from ops.local.data_folder import data_folder, locked_folder
+from ops.local.remembered_servers import remembered_up
 from shared.settings import WorkerSettings
 
 pytestmark = pytest.mark.slow
@@ -88,6 +89,15 @@ def test_what_up_refuses_of_folders_and_names_is_refused(tmp_path: Path) -> None
         "4 problems",
     ):
         assert part in " ".join(done.stdout.split())
+
+
+def test_a_running_server_of_this_user_is_named(tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+        with remembered_up("http://127.0.0.1:8123", None):
+            done = doctor(XDG_CONFIG_HOME=str(tmp_path))
+    hint = "`lorikeet up` already runs, at http://127.0.0.1:8123"
+    assert hint in " ".join(done.stdout.split())
 
 
 @pytest.mark.parametrize("package", ["torch", "huggingface_hub"])

@@ -19,6 +19,11 @@ MOMENTS_S = (0.0, 0.4, 0.8, 1.2, 1.6, 2.0, 2.5, 3.0, 4.0)
 """Seconds after that: while modules load, during the checks, while Redis and others start."""
 
 
+def with_ctrl_c() -> None:
+    """Let the process notice Ctrl-C. Background jobs of a shell ignore it, and so do their tests."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def interrupted(folder: Path, *flags: str, when: Callable[[Path, float], bool]) -> tuple[int, str]:
     """Start `lorikeet up`, press Ctrl-C once `when` is true, and return the status and output."""
     log = folder / "log"
@@ -26,7 +31,12 @@ def interrupted(folder: Path, *flags: str, when: Callable[[Path, float], bool]) 
     words = [str(LORIKEET), "up", "--port", "0", "--data-dir", str(folder / "data"), *flags]
     with log.open("wb") as file:
         process = subprocess.Popen(
-            words, stdout=file, stderr=subprocess.STDOUT, env=env, process_group=0
+            words,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env=env,
+            process_group=0,
+            preexec_fn=with_ctrl_c,
         )
     while psutil.Process(process.pid).cpu_times().user < STARTED_S:
         time.sleep(0.005)

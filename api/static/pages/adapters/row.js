@@ -82,7 +82,7 @@ export class AdapterRow {
     setText(cells.kind, kindsOf(adapter));
     setText(cells.rank, count(adapter.rank));
     setText(cells.size, bytes(adapter.bytes));
-    setText(cells.requests, count(adapter.requests));
+    setText(cells.requests, requestsOf(adapter));
     setText(cells.tokens, count(adapter.tokens));
     setText(cells.used, ago(adapter.last_used_ms));
     showHolders(cells.workers, adapter.workers);
@@ -165,11 +165,16 @@ function showSource(cell, source) {
   fill(cell, source.split(/(?<=\/)/).map((part) => [part, h("wbr")]));
 }
 
+/** "1,204", or "1,204 (3 failed)". */
+function requestsOf({ requests, failed }) {
+  return failed ? `${count(requests)} (${count(failed)} failed)` : count(requests);
+}
+
 function showVersion(row, version) {
   const date = new Date(version.created * 1000).toLocaleDateString("en-CA");
   const texts = [
     version.version, version.place, `${date} ${clock(version.created)}`,
-    count(version.requests), count(version.tokens), ago(version.last_used_ms), count(version.waiting),
+    requestsOf(version), count(version.tokens), ago(version.last_used_ms), count(version.waiting),
   ];
   texts.forEach((text, index) => setText(row.children[index], text));
   showSource(row.querySelector(".version-source"), version.source);

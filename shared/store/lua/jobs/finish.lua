@@ -26,14 +26,19 @@ end
 if num_tokens ~= '' then charge(job, num_tokens - job.cost) end
 local entry = version_key(job.version)
 if redis.call('HGET', P .. 'base', 'version') == job.version then entry = P .. 'base' end
+local run_ms = math.max(0, math.min(now - job.claim, MAX_RUN_MS))
 if redis.call('EXISTS', entry) == 1 then
   redis.call('HINCRBY', entry, 'requests', 1)
+  if state == 'failed' then redis.call('HINCRBY', entry, 'failed', 1) end
+  if state == 'done' then
+    redis.call('HINCRBY', entry, 'answered', 1)
+    redis.call('HINCRBY', entry, 'answer_ms', run_ms)
+  end
   redis.call('HINCRBY', entry, 'tokens', num_tokens ~= '' and num_tokens or 0)
   redis.call('HSET', entry, 'used_ms', now)
 end
 if state == 'done' then
   redis.call('HDEL', entry, 'dead_jobs')
-  local run_ms = math.max(0, math.min(now - job.claim, MAX_RUN_MS))
   local mean, rate, rated = unpack(redis.call('HMGET', P .. 'cnt', 'run_ms', 'rate', 'rated'))
   mean = tonumber(mean or run_ms)
   rate = (rate or 0) * math.exp(-math.max(0, now - (rated or now)) / RATE_MS) + 1000 / RATE_MS

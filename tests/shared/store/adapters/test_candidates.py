@@ -1,17 +1,21 @@
 """Candidates, the audit log of changes, and pinned names, in a registry with the version `a@1`."""
 
+from collections.abc import Awaitable, Callable
+
 import pytest
 from adapter_versions import BASE, version_of
 from hypothesis import given
 from hypothesis import strategies as st
-from queue_support import INFO
+from queue_support import INFO, Actor
 
 from shared.errors import JobFailed
 from shared.protocol.access.rights import Access, KeyLimits, Scope
 from shared.protocol.capabilities import Needs
 from shared.protocol.ids import AdapterVersion, WorkerId
+from shared.protocol.jobs import Job, JobState
 from shared.store.access.key_store import KeyStore
 from shared.store.adapters import pins as pins_module
+from shared.store.adapters.adapter_views import AdapterViews
 from shared.store.adapters.audit_log import Change, Changes
 from shared.store.adapters.candidates import CandidateMode, Candidates, Share
 from shared.store.adapters.pins import PinnedVersion, Pins
@@ -20,6 +24,8 @@ from shared.store.jobs.queue import Queue
 from shared.store.redis.connection import Redis
 from shared.store.redis.keys import Keys
 
+Enqueue = Callable[..., Awaitable[Job]]
+StartActor = Callable[..., Awaitable[Actor]]
 ONE, TWO = AdapterVersion("a@1"), AdapterVersion("a@2")
 CANARY, SHADOW = CandidateMode.CANARY, CandidateMode.SHADOW
 
@@ -222,3 +228,25 @@ async def test_too_many_pins_are_refused(
     with pytest.raises(JobFailed, match="pinned already; unpin one"):
         await pins.set("b", 1, by="red")
     assert await pins.set("a", 5, by="red"), "a pinned name can be changed"
+
+
+async def test_failures_and_times_are_counted_for_each_version(
+    canary: AdapterVersion, enqueue: Enqueue, actor: StartActor, redis: Redis, keys: Keys
+) -> None:
+    worker = await actor("w1", holds=[ONE, TWO])
+    states = {ONE: [JobState.DONE], TWO: [JobState.FAILED, JobState.DONE, JobState.CANCELLED]}
+    for version, ends in states.items():
+        for state in ends:
+            job = await enqueue(version)
+            (claimed,) = await worker.claim()
+            before_ms = int(await redis.hget(keys.job(job.id), "claim"))  # type: ignore[misc]
+            await redis.hset(keys.job(job.id), "claim", before_ms - 3000)  # type: ignore[misc]
+            await worker.finish(claimed, state)
+    view = await AdapterViews(redis, keys).adapter("a")
+    assert view is not None
+    assert view.candidate is not None
+    current, candidate = view.current, view.candidate
+    assert (current.requests, current.failed) == (1, 0)
+    assert (candidate.requests, candidate.failed) == (3, 1)
+    assert candidate.mean_answer_s is not None
+    assert 3.0 <= candidate.mean_answer_s < 60.0
