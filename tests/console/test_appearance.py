@@ -1,5 +1,6 @@
 """Every page in both themes and two widths, with the rights of an administrator and of a reader."""
 
+import re
 from collections.abc import Iterator
 
 import httpx
@@ -13,8 +14,8 @@ pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.slow]
 PAGES = ("pool", "adapters", "jobs", "chat", "compare", "usage", "keys")
 SECRETS = {"admin": "a" * 20, "reader": "b" * 20}
 NUM_JOBS = 4
-CONTENT = "main :is(table, [role=grid], textarea, [role=alert])"
-"""What a page shows once it has its data, or may not have it."""
+SOME_TEXT = re.compile(".{60,}", re.DOTALL)
+"""Text of a page that shows its data, or why it may not have it."""
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +53,7 @@ async def test_each_page_fits_and_is_accessible(
     for name in PAGES:
         await console.open(name)
         await expect(page.get_by_role("heading", level=1)).to_have_text(name.capitalize())
-        await expect(page.locator(CONTENT).first).to_be_visible()
+        await expect(page.locator("main")).to_have_text(SOME_TEXT)
         await console.check_accessibility()
         await console.check_width()
 

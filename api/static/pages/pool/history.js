@@ -19,7 +19,8 @@ export function history(leaving) {
   const problem = h("span", { class: "error-text", role: "status" });
   const buttons = Object.keys(WINDOWS_S).map((name) => h("button", { type: "button", class: "button button-small", onclick: () => chosen(name) }, name));
   const element = h(
-    "section", { class: "stack", "aria-label": "Plots" },
+    "section", { class: "stack", "aria-labelledby": "plots-title" },
+    h("h2", { id: "plots-title", class: "visually-hidden" }, "Plots"),
     h("div", { class: "row" }, h("div", { class: "row segmented", role: "group", "aria-label": "Time of the plots" }, buttons), problem),
     plots,
   );

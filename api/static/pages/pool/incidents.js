@@ -45,7 +45,7 @@ export function incidents(live) {
     ),
     h(
       "div",
-      { class: "incident-scroll", tabindex: "0", role: "region", "aria-labelledby": "incidents-title" },
+      { class: "incident-scroll", tabindex: "0", role: "region", "aria-label": "List of incidents" },
       none,
       list,
     ),

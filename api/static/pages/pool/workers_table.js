@@ -26,7 +26,7 @@ export function workersTable(act) {
     h("div", { class: "panel-head" }, h("h2", { id: "workers-title" }, "Workers")),
     h(
       "div",
-      { class: "table-scroll workers-scroll", tabindex: "0", role: "region", "aria-labelledby": "workers-title" },
+      { class: "table-scroll workers-scroll", tabindex: "0", role: "region", "aria-label": "Table of workers" },
       h(
         "table",
         { class: "table workers-table" },
