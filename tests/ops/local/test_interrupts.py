@@ -20,7 +20,7 @@ MOMENTS_S = (0.0, 0.4, 0.8, 1.2, 1.6, 2.0, 2.5, 3.0, 4.0)
 
 
 def with_ctrl_c() -> None:
-    """Let the process notice Ctrl-C. Background jobs of a shell ignore it, and so do their tests."""
+    """Let the process notice Ctrl-C, which background jobs of a shell and their children ignore."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
