@@ -205,6 +205,7 @@ async def test_the_adapters_page_tells_a_key_without_admin_rights_and_asks_no_mo
     assert asked == []
 
 
+@pytest.mark.long
 async def test_the_code_of_a_request_sends_the_first_key_of_the_command_lines_variable(
     open_page: OpenPage, url: str
 ) -> None:

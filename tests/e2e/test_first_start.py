@@ -15,7 +15,7 @@ from api_support import free_port
 from served_tiny import TinyModels
 from servers import LORIKEET
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 PATIENCE_S = 200.0
 BODY = {"model": "tiny", "prompt": "hi", "max_tokens": 1}
 

@@ -27,6 +27,8 @@ from shared.store.redis.connection import Redis
 from shared.store.redis.keys import Keys
 
 STATIC = "blue-" + "b" * 20
+BUSY_S = 4.0
+"""Time in seconds that requests themselves may take on a busy machine."""
 UNREACHABLE = "redis://127.0.0.1:1/0"
 
 
@@ -46,11 +48,11 @@ async def test_from_the_first_stored_key_on_front_ends_demand_one(
     assert (await http.get("/v1/models")).status_code == 200
     secret, key_id = await new_key(store)
     for client in (http, other):
-        assert await status_becomes(client, 401) < MAX_AGE_S + 1
+        assert await status_becomes(client, 401) < MAX_AGE_S + BUSY_S
         assert (await client.get("/v1/models", headers=bearer(secret))).status_code == 200
     await store.revoke(key_id)
     for client in (http, other):
-        assert await status_becomes(client, 401, bearer(secret)) < MAX_AGE_S + 1
+        assert await status_becomes(client, 401, bearer(secret)) < MAX_AGE_S + BUSY_S
     assert (await http.get("/v1/models")).status_code == 401  # not open again without valid keys
 
 

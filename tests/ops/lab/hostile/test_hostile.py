@@ -154,7 +154,7 @@ def test_a_run_fails_for_its_reason(changes: dict[str, Any], failure: str | None
 @pytest.mark.parametrize(
     ("module", "finding"),
     [
-        pytest.param("batches", "no faults", marks=pytest.mark.slow),
+        pytest.param("batches", "no faults", marks=pytest.mark.long),
         pytest.param("limits", "no faults", marks=pytest.mark.long),
         pytest.param("adapters", "accepted adapters answered", marks=LONG_WITH_DEMO),
         pytest.param("requests", "slowest request", marks=LONG_WITH_DEMO),
