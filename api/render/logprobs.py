@@ -30,14 +30,16 @@ def _chat_token(token: TokenLogprob) -> dict[str, Any]:
 
 
 def _text_top(position: PositionLogprobs) -> dict[str, float | None] | None:
-    """Return the log-probabilities of the most likely tokens and the chosen token, by token text.
+    """Return the log-probabilities of the chosen token and of the most likely tokens, by their text.
 
-    Returns None for the first token of a prompt, which has no log-probability.
+    The chosen token is first, as at vLLM. Returns None for the first token of a prompt, which has
+    no log-probability.
     """
     if position.chosen.logprob is None:
         return None
+    chosen = position.chosen
     top: dict[str, float | None] = {}
-    for token in (*position.top, position.chosen):
+    for token in (*position.top, chosen):
         # Tokens with incomplete characters can have equal texts. Keep the most likely token.
         top.setdefault(token.token, token.logprob)
-    return top
+    return {chosen.token: chosen.logprob, **top}

@@ -48,6 +48,7 @@ class StreamWriter:
         self._head = head(self._format, spec, self._format.chunk_object)
         self._include_usage = spec.include_usage
         self._tokens = ChunkTokens(spec) if spec.counts_tokens else None
+        self._opens_with_output = spec.returns_token_ids
         if spec.include_usage:
             self._head["usage"] = None  # OpenAI's clients expect null in every chunk but the last
 
@@ -57,10 +58,11 @@ class StreamWriter:
         Raises:
             Misplaced: the answer doesn't have the text that precedes the writer's position.
         """
-        if self._is_ended:
+        deltas = deltas_of(updates)
+        if self._is_ended or (self._waits_for_output and not deltas):
             return b""
         events = self._opening(updates)
-        for replay in self._replays(deltas_of(updates)):
+        for replay in self._replays(deltas):
             events += self._rendered(replay)
         return b"".join(events)
 
@@ -86,6 +88,11 @@ class StreamWriter:
         The stream has no `[DONE]`. `error` is the reason.
         """
         return RETRY + sse(job_error_body(error), event_id=self._last_id)
+
+    @property
+    def _waits_for_output(self) -> bool:
+        """Whether the opening waits for the first output, which has the token ids of the prompt."""
+        return self._opens_with_output and self._num_opening is not None
 
     def _opening(self, updates: Sequence[Update]) -> list[bytes]:
         """Return the opening chunks that the client doesn't have."""

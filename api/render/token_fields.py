@@ -6,7 +6,7 @@ from typing import Any
 import orjson
 
 from api.follow.transcript import ChoiceTranscript, Delta
-from api.follow.updates import Update
+from api.follow.updates import Update, deltas_of
 from shared.protocol.answers import AnswerSpec
 from shared.protocol.events import Admitted
 from shared.protocol.jobs import Endpoint
@@ -51,7 +51,9 @@ class ChunkTokens:
         self._num_tokens = [0] * spec.num_choices
 
     def open(self, updates: Sequence[Update], chunks: Sequence[dict[str, Any]]) -> None:
-        """Add the token counts of the prompt to the opening chunks of a chat."""
+        """Add the token ids of the prompt and its count to the opening chunks of a chat."""
+        if self._spec.returns_token_ids and chunks:
+            chunks[0]["prompt_token_ids"] = _prompt_ids(updates)
         if not self._spec.continuous_usage:
             return
         counts = (
@@ -82,8 +84,11 @@ class ChunkTokens:
         choice["token_ids"] = delta.ids
         if delta.prompt_ids and self._spec.endpoint is Endpoint.COMPLETIONS:
             choice["prompt_token_ids"] = delta.prompt_ids
-        elif delta.prompt_ids and delta.choice == 0:
-            chunk["prompt_token_ids"] = delta.prompt_ids
+
+
+def _prompt_ids(updates: Sequence[Update]) -> Sequence[int]:
+    """Return the token ids of the prompt. The first output of each choice has them."""
+    return next((delta.prompt_ids for delta in deltas_of(updates) if delta.prompt_ids), ())
 
 
 def _usage(prompt: int, output: int) -> dict[str, int]:

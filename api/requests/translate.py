@@ -268,7 +268,9 @@ def _immutable(value: Any) -> Any:
 
 
 def _counts_continuously(request: GenerationRequest) -> bool:
-    return bool(request.stream_options and request.stream_options.continuous_usage_stats)
+    """Return whether every chunk has token counts. As at vLLM, `include_usage` must be set, too."""
+    options = request.stream_options
+    return bool(options and options.include_usage and options.continuous_usage_stats)
 
 
 def _truncating(sampling: SamplingParams, max_model_len: int) -> SamplingParams:

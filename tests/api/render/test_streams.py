@@ -128,8 +128,7 @@ def test_the_ids_of_a_stream_state_what_was_sent() -> None:
 def test_chunks_have_token_ids_and_the_counts_so_far() -> None:
     stream = writer(returns_token_ids=True, continuous_usage=True)
     deltas = [Delta(0, "ab", None, (), (1, 2), (7, 8, 9)), Delta(0, "", STOP, (), (3,))]
-    first, second, last = events(stream.chunks(deltas))
-    assert first["prompt_token_ids"] == [7, 8, 9]
+    _, first, second, last = events(stream.chunks(deltas))
     ids = [each["choices"][0].get("token_ids") for each in (first, second, last)]
     assert ids == [[1, 2], [3], None]
     counts = [each["usage"] for each in (first, second, last)]
@@ -138,6 +137,16 @@ def test_chunks_have_token_ids_and_the_counts_so_far() -> None:
         (3, 3),
         (3, 3),
     ]
+
+
+def test_the_first_chunk_of_a_chat_has_the_token_ids_of_the_prompt_and_waits_for_them() -> None:
+    stream = StreamWriter(spec(returns_token_ids=True))
+    assert stream.chunks([Admitted(job=JobId("a"), try_=0, prompt_tokens=3)]) == b""
+    first, second = events(stream.chunks([Delta(0, "b", None, (), (1,), (7, 8, 9))]))
+    assert first["prompt_token_ids"] == [7, 8, 9]
+    assert first["choices"][0]["delta"]["role"] == "assistant"
+    assert "prompt_token_ids" not in second
+    assert second["choices"][0]["token_ids"] == [1]
 
 
 def test_opening_chunks_count_the_prompt_if_every_chunk_has_counts() -> None:
