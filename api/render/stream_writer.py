@@ -18,7 +18,7 @@ from api.render.event_ids import (
 )
 from api.render.openai_chunks import format_of, head, usage_body
 from api.render.sse import RETRY, SSE_TYPE, sse
-from api.render.token_fields import ChunkTokens
+from api.render.token_fields import ChunkTokens, prompt_ids
 from shared.errors import JobError
 from shared.protocol.answers import AnswerSpec
 from shared.protocol.results import Usage
@@ -48,7 +48,8 @@ class StreamWriter:
         self._head = head(self._format, spec, self._format.chunk_object)
         self._include_usage = spec.include_usage
         self._tokens = ChunkTokens(spec) if spec.counts_tokens else None
-        self._opens_with_output = spec.returns_token_ids
+        self._opens_with_ids = spec.returns_token_ids
+        self._held: list[Update] = []
         if spec.include_usage:
             self._head["usage"] = None  # OpenAI's clients expect null in every chunk but the last
 
@@ -58,11 +59,14 @@ class StreamWriter:
         Raises:
             Misplaced: the answer doesn't have the text that precedes the writer's position.
         """
-        deltas = deltas_of(updates)
-        if self._is_ended or (self._waits_for_output and not deltas):
+        if self._is_ended:
             return b""
+        if self._waits_for_ids:
+            updates = self._held = [*self._held, *updates]
+            if not prompt_ids(updates) and not any(each.finish for each in deltas_of(updates)):
+                return b""
         events = self._opening(updates)
-        for replay in self._replays(deltas):
+        for replay in self._replays(deltas_of(updates)):
             events += self._rendered(replay)
         return b"".join(events)
 
@@ -90,15 +94,15 @@ class StreamWriter:
         return RETRY + sse(job_error_body(error), event_id=self._last_id)
 
     @property
-    def _waits_for_output(self) -> bool:
-        """Whether the opening waits for the first output, which has the token ids of the prompt."""
-        return self._opens_with_output and self._num_opening is not None
+    def _waits_for_ids(self) -> bool:
+        """Whether the opening waits for the token ids of the prompt, which it has at vLLM, too."""
+        return self._opens_with_ids and self._num_opening is not None
 
     def _opening(self, updates: Sequence[Update]) -> list[bytes]:
         """Return the opening chunks that the client doesn't have."""
         if self._num_opening is None:
             return []
-        first, self._num_opening = self._num_opening, None
+        first, self._num_opening, self._held = self._num_opening, None, []
         choices = self._format.opening(self._num_choices)
         chunks: list[dict[str, Any]] = [{"choices": [choice]} for choice in choices]
         if self._tokens:

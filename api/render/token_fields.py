@@ -53,7 +53,7 @@ class ChunkTokens:
     def open(self, updates: Sequence[Update], chunks: Sequence[dict[str, Any]]) -> None:
         """Add the token ids of the prompt and its count to the opening chunks of a chat."""
         if self._spec.returns_token_ids and chunks:
-            chunks[0]["prompt_token_ids"] = _prompt_ids(updates)
+            chunks[0]["prompt_token_ids"] = prompt_ids(updates)
         if not self._spec.continuous_usage:
             return
         counts = (
@@ -86,7 +86,7 @@ class ChunkTokens:
             choice["prompt_token_ids"] = delta.prompt_ids
 
 
-def _prompt_ids(updates: Sequence[Update]) -> Sequence[int]:
+def prompt_ids(updates: Sequence[Update]) -> Sequence[int]:
     """Return the token ids of the prompt. The first output of each choice has them."""
     return next((delta.prompt_ids for delta in deltas_of(updates) if delta.prompt_ids), ())
 
