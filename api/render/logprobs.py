@@ -30,7 +30,7 @@ def _chat_token(token: TokenLogprob) -> dict[str, Any]:
 
 
 def _text_top(position: PositionLogprobs) -> dict[str, float | None] | None:
-    """Return the log-probabilities of the chosen token and of the most likely tokens, by their text.
+    """Return the log-probabilities of the chosen and of the most likely tokens, by their text.
 
     The chosen token is first, as at vLLM. Returns None for the first token of a prompt, which has
     no log-probability.
