@@ -64,7 +64,10 @@ class Answer(Response):
         """Queue the job, follow it, and send its answer."""
         following, job = self._following, self._draft.job
         scope.setdefault("state", {})["job_id"] = job.id
-        with following.cancels.client(job.id, job.num_choices) as inbox, self._trace:
+        # Without the first bytes of a stream, a client knows the job only by a key of its own.
+        may_return = self._is_stream or self._draft.options.idempotency is not None
+        client = following.cancels.client(job.id, job.num_choices, may_return=may_return)
+        with client as inbox, self._trace:
             enqueued = await self._enqueue()
             if enqueued.is_new:
                 await self._answer(inbox, scope, receive, send)

@@ -60,30 +60,34 @@ class CancelQueue:
         """Queue the cancellation of a job. The job ends with `error`; by default, `cancelled`."""
         self._add("cancel", job_id, partial(self._cancel, job_id, error))
 
-    def abandon(self, job_id: JobId) -> None:
+    def abandon(self, job_id: JobId, *, may_return: bool = True) -> None:
         """Queue a report that a client of a job has disconnected.
 
         After the grace period, the job is cancelled unless it has another client or may run without
-        one.
+        one. There is no grace period for a client that can't come back.
         """
-        self._add("abandon", job_id, partial(self._abandon, job_id, self._grace_ms))
+        grace_ms = self._grace_ms if may_return else 0
+        self._add("abandon", job_id, partial(self._abandon, job_id, grace_ms))
 
     def attach(self, job_id: JobId) -> None:
         """Queue a report that a client of a job is connected to this process."""
         self._add("attach", job_id, partial(self._attach, job_id))
 
     @contextmanager
-    def client(self, job_id: JobId, num_choices: int) -> Iterator[Inbox]:
+    def client(
+        self, job_id: JobId, num_choices: int, *, may_return: bool = True
+    ) -> Iterator[Inbox]:
         """Open an inbox for a client of a job, and suppress `ClientGone`.
 
         If the client leaves, or if this process stops before the client has its answer, the job is
         abandoned. After a stop, the client has at least `RETURN_MS` to come back elsewhere.
+        `may_return` tells whether a client that leaves could ask for the answer again.
         """
         try:
             with self._replies.open(job_id, num_choices) as inbox:
                 yield inbox
         except ClientGone:
-            self.abandon(job_id)
+            self.abandon(job_id, may_return=may_return)
         finally:
             if inbox.is_handed_over:
                 self._add("abandon", job_id, partial(self._abandon, job_id, self._stop_grace_ms))

@@ -62,7 +62,7 @@ def abandoned(redis: Redis, keys: Keys) -> Abandoned:
 async def test_after_the_grace_period_the_job_is_cancelled(
     http: httpx.AsyncClient, worker: ScriptedWorker, queue: Queue
 ) -> None:
-    request, job = await worker.sent(http.post(CHAT, json=BODY))
+    request, job = await worker.sent(http.post(CHAT, json=BODY, headers=KEY))
     request.cancel()
 
     async def is_cancelled() -> bool:
@@ -70,6 +70,18 @@ async def test_after_the_grace_period_the_job_is_cancelled(
         return job.job.id in (await worker.queue.publish(worker.id, {})).cancelled
 
     await eventually(is_cancelled)
+
+
+@with_settings(disconnect_grace_s=600)
+async def test_only_a_client_that_can_come_back_has_a_grace_period(
+    http: httpx.AsyncClient, worker: ScriptedWorker, abandoned: Abandoned
+) -> None:
+    request, kept = await worker.sent(http.post(CHAT, json=BODY, headers=KEY))
+    request.cancel()
+    await abandoned.gets(kept.job.id)
+    request, lost = await worker.sent(http.post(CHAT, json=BODY))
+    request.cancel()
+    assert (await worker.mail()).job == lost.job.id
 
 
 async def test_a_client_that_comes_back_keeps_its_job(

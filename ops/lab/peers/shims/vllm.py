@@ -137,7 +137,8 @@ def _with_model(client: type[C], model: str) -> type[C]:
 
     class Naming(client):  # type: ignore[misc,valid-type]
         def _build_request(self, options: Any, **others: Any) -> Any:
-            if options.method == "post" and isinstance(options.json_data, dict):
+            is_generation = options.method == "post" and "lora_adapter" not in options.url
+            if is_generation and isinstance(options.json_data, dict):
                 options.json_data.setdefault("model", model)
             return super()._build_request(options, **others)
 
