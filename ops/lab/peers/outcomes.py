@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
+from tempfile import gettempdir
 
 import orjson
 
@@ -13,6 +14,8 @@ FOLDER = Path(__file__).parent
 OUTCOMES = FOLDER / "outcomes"
 """Folder with the stored outcomes, one file per suite."""
 REVIEW = FOLDER / "review.toml"
+
+TEMPORARY = re.compile(rf"{re.escape(gettempdir())}/(?:[^\s/,:'\"]+/)*")
 
 
 class Verdict(StrEnum):
@@ -96,10 +99,17 @@ def store_outcomes(suite: str, found: Sequence[Outcome], folder: Path = OUTCOMES
     files = {_file(outcome) for outcome in found}
     kept = [each for each in read_outcomes(suite, folder) if _file(each) not in files]
     rows = sorted((*kept, *found), key=lambda outcome: outcome.test)
-    shown = [{name: text for name, text in asdict(row).items() if text} for row in rows]
+    shown = [
+        {name: _without_folders(text) for name, text in asdict(row).items() if text} for row in rows
+    ]
     folder.mkdir(parents=True, exist_ok=True)
     content = orjson.dumps(shown, option=orjson.OPT_INDENT_2)
     (folder / f"{suite}.json").write_bytes(content + b"\n")
+
+
+def _without_folders(text: str) -> str:
+    """Leave out temporary folders, whose names differ in each run."""
+    return TEMPORARY.sub("", text)
 
 
 def _file(outcome: Outcome) -> str:

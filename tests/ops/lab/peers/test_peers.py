@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import tarfile
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -145,6 +146,12 @@ def test_new_outcomes_replace_those_of_the_same_files(tmp_path: Path) -> None:
     assert tests() == ["a.py::x", "b.py::x"]
     store_outcomes("peer", [Outcome(test="a.py::y", outcome="passed")], tmp_path)
     assert tests() == ["a.py::y", "b.py::x"]
+
+
+def test_stored_errors_have_no_temporary_folders(tmp_path: Path) -> None:
+    error = f"file {tempfile.gettempdir()}/run-1/tests/test_a.py, line 3"
+    store_outcomes("peer", [Outcome(test="a.py::x", outcome="failed", error=error)], tmp_path)
+    assert read_outcomes("peer", tmp_path)[0].error == "file test_a.py, line 3"
 
 
 def test_stubs_show_objects_as_attributes() -> None:
