@@ -113,7 +113,7 @@ def _parsed_completion(raw: Mapping[str, Any]) -> CompletionRequest:
     neutral = {**COMPLETIONS, "best_of": (1, raw.get("n", 1))}
     request = validate(CompletionRequest, drop_unsupported(raw, neutral))
     _check_stream_fields(request)
-    if request.max_tokens == 0 and not request.echo:
+    if request.max_tokens == 0 and not request.max_completion_tokens and not request.echo:
         raise invalid_param(
             "max_tokens",
             "can only be 0 with echo: true, which returns the prompt; send echo, or at least 1",
@@ -178,7 +178,7 @@ def completion_job(
     Raises:
         JobFailed: a prompt can't fit into the model's context.
     """
-    max_tokens = _or(request.max_tokens, default_max_tokens)
+    max_tokens = request.max_completion_tokens or _or(request.max_tokens, default_max_tokens)
     sampling = _sampling(request, max_tokens, admission.random_seed)
     sampling = replace(sampling, logprobs=request.logprobs)
     prompts = tuple(p if isinstance(p, str) else tuple(p) for p in request.prompt)

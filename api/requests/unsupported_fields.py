@@ -96,7 +96,6 @@ COMPLETIONS: NeutralValues = {
     **COMMON,
     # OpenAI
     "best_of": (1,),  # `n` is neutral, too: the server then returns all answers
-    "max_completion_tokens": (),
     "messages": (),
     "suffix": ("",),
     "tools": ([],),
@@ -126,7 +125,6 @@ INSTEAD: Mapping[str, str] = {
     "functions": "tools",
     "instructions": "a message with the role system",
     "lora_path": "model",
-    "max_completion_tokens": "max_tokens",
     "max_output_tokens": "max_tokens",
     "messages": "prompt, or POST /v1/chat/completions",
     "prompt": "messages, or POST /v1/completions",

@@ -52,6 +52,8 @@ class CompletionRequest(GenerationRequest):
     ]
     """Text or token ids, or a list of such prompts. Choices are in the order of the prompts, n for
     each."""
+    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    """LMDeploy's name of max_tokens, which it overrides."""
     max_tokens: Annotated[int, Field(ge=0)] | None = None
     """Maximum number of tokens in one answer. Defaults to 16. 0 is only allowed with echo: each
     answer is then its prompt."""

@@ -384,3 +384,17 @@ def test_every_field_and_the_endpoint_but_not_the_order_of_fields_changes_the_di
     others = [key({**BODY, **change}) for change in CHANGES]
     for other in (*others, key(path="/v1/chat/completions")):
         assert other.body_digest != key().body_digest
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"max_completion_tokens": 7}, 7),
+        ({"max_tokens": 5, "max_completion_tokens": 7}, 7),
+        ({"max_tokens": 0, "max_completion_tokens": 7}, 7),
+    ],
+)
+def test_completions_take_the_newer_name_of_max_tokens(
+    fields: dict[str, int], expected: int
+) -> None:
+    assert completion(**fields).sampling.max_tokens == expected
