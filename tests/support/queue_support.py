@@ -4,10 +4,11 @@ import asyncio
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from shared.errors import ErrorCode, JobError
+from shared.errors import ErrorCode, JobError, RedisUnavailable
 from shared.protocol.adapters import Adapter
 from shared.protocol.capabilities import EVERYTHING, Capabilities, encode_capabilities
 from shared.protocol.enqueue import QueueLimits
@@ -147,12 +148,16 @@ class Actor:
 
 
 async def eventually(condition: Callable[[], Any], within_s: float = 60) -> Any:
-    """Wait until `condition`, a plain or async function, returns a true value, and return it."""
+    """Wait until `condition`, a plain or async function, returns a true value, and return it.
+
+    On a busy machine, even Redis may not answer in time. The condition isn't met then.
+    """
     deadline = time.monotonic() + within_s
     while True:
-        value = condition()
-        value = await value if isinstance(value, Awaitable) else value
-        if value:
-            return value
+        with suppress(RedisUnavailable):
+            value = condition()
+            value = await value if isinstance(value, Awaitable) else value
+            if value:
+                return value
         assert time.monotonic() < deadline, "the condition wasn't met in time"
         await asyncio.sleep(0.005)
