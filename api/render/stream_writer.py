@@ -63,7 +63,8 @@ class StreamWriter:
             return b""
         if self._waits_for_ids:
             updates = self._held = [*self._held, *updates]
-            if not prompt_ids(updates) and not any(each.finish for each in deltas_of(updates)):
+            ended = {delta.choice for delta in deltas_of(updates) if delta.finish}
+            if not prompt_ids(updates) and len(ended) < self._num_choices:
                 return b""
         events = self._opening(updates)
         for replay in self._replays(deltas_of(updates)):

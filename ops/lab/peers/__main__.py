@@ -65,7 +65,7 @@ def _run(name: str, source: Path | None, only: Sequence[str], log: Path | None) 
 
 
 def _report(console: Console, name: str, found: Sequence[Outcome]) -> bool:
-    """Print counts by verdict, and all unexplained failures. Return whether there are any."""
+    """Print counts by verdict, and all unexplained failures. Return whether any are unexplained."""
     reasons = read_review(name)
     verdicts = {outcome: verdict_of(outcome, reasons)[0] for outcome in found}
     counts = Counter(verdicts.values())

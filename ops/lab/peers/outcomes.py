@@ -53,7 +53,7 @@ class Reason:
     why: str
     """The reason as one sentence."""
     tests: tuple[str, ...]
-    """Patterns for the ids of the tests that it explains. Only * is special in a pattern."""
+    """Patterns for the ids of the tests that the reason covers. Only * is special in a pattern."""
     errors: tuple[str, ...]
     """The failing statement or the error must contain one of these texts.
 

@@ -1,4 +1,4 @@
-"""Writes the page in ops/docs with the outcomes of the peers' tests."""
+"""Writes the page of ops/docs that shows the outcomes of the peers' tests."""
 
 from collections import Counter
 from collections.abc import Iterable

@@ -20,7 +20,9 @@ TIMEOUT_S = 300.0
 
 
 def unpack(suite: Suite, source: Path | None, target: Path) -> None:
-    """Copy the files that `suite` needs into `target`, from `source` or else from its package.
+    """Copy the files that `suite` needs. They are written to `target`.
+
+    The files come from `source` or, if it is None, from the suite's package.
 
     Raises:
         SettingsError: the suite has no package, or its sources can't be read or downloaded.

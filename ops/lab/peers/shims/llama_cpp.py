@@ -22,7 +22,7 @@ NAMES = (
 Lorikeet serves all of them, because llama.cpp ignores the model's name in requests.
 """
 SMALL_CONTEXT, LARGE_CONTEXT = 256, 1024
-"""Context of a small server in tokens, and the context from which on a test gets a large server.
+"""Context of a small server in tokens, and the smallest context that needs a large server.
 
 A large server has the model's full context. There are only these two sizes, because servers take
 long to start.

@@ -14,7 +14,7 @@ MODEL = "lorikeet"
 CONTEXT = 1024
 """Context of the server in tokens. Many tests let the model write until its context is full."""
 LISTS = ("BACKEND_LIST", "RESTFUL_MODEL_LIST", "RESTFUL_BASE_MODEL_LIST")
-"""Names of LMDeploy's lists of backends and models. It repeats each test for all their items."""
+"""Names of LMDeploy's lists of backends and models. Each test is repeated for all their items."""
 
 
 def pytest_configure() -> None:
