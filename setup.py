@@ -1,4 +1,4 @@
-"""Tags a wheel that contains compiled kernels for its platform. pyproject.toml has the rest."""
+"""If a wheel contains compiled kernels, tags it with its platform. pyproject.toml has the rest."""
 
 from pathlib import Path
 

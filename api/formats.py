@@ -37,7 +37,7 @@ def stream_of(
     after: AnyPosition | None = None,
     durations: Callable[[], Durations | None] = lambda: None,
 ) -> Stream:
-    """Return a writer of the answer's stream. It starts at the beginning or after `after`.
+    """Return a writer of the answer's stream. The stream starts at the beginning or after `after`.
 
     `durations` returns the times that the answer has taken, if they were measured.
     """

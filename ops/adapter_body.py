@@ -19,7 +19,7 @@ MAX_HEADER_BYTES = 2 << 20
 """Maximum size of the header that workers read. It includes the texts."""
 CHUNK_BYTES = 1 << 18
 _LENGTH = struct.Struct("<Q")
-"""Length of the header, at the start of a safetensors file."""
+"""Format of the first bytes of a safetensors file. They contain the length of the header."""
 _METADATA = "__metadata__"
 
 
@@ -38,7 +38,7 @@ class AdapterBody:
     """Names of the prompt files in the header."""
 
     def chunks(self, on_sent: Callable[[int], None]) -> Iterator[bytes]:
-        """Yield the body in pieces. `on_sent` gets the size of each piece that was taken."""
+        """Yield the body in pieces. `on_sent` gets each piece's size once the piece was taken."""
         yield self.start
         on_sent(len(self.start))
         with self.weights.open("rb") as file:

@@ -17,13 +17,13 @@ request before this client gives up.
 """
 
 IN_PLACE = "set 'load_inplace' to True"
-"""Advice in the server's error about a name in use. `load` puts `--replace` in its place."""
+"""Advice in the server's error if a name is in use. `load` advises `--replace` instead."""
 
 
 REPLACE = "set 'replace' to True"
-"""The same advice to callers of `push`."""
+"""The server's advice if `push` sends a name that is in use."""
 TAKEN = "give --replace, or --canary N to try the new version out"
-"""What `push` says instead."""
+"""Advice that `push` gives instead of `REPLACE`."""
 OCTETS = "application/octet-stream"
 NOT_FOUND = 404
 
@@ -41,7 +41,10 @@ class AdapterClient(ServerClient):
         return self._call("GET", "/v1/adapters")
 
     def load(self, name: str, path: str, *, replace: bool) -> Body:
-        """Load an adapter and return it. `replace` allows it to replace one with the same name."""
+        """Load an adapter and return it.
+
+        `replace` allows the adapter to replace another adapter with the same name.
+        """
         body = {"lora_name": name, "lora_path": path, "load_inplace": replace}
         try:
             self._send(
@@ -60,10 +63,10 @@ class AdapterClient(ServerClient):
         replace: bool,
         is_candidate: bool,
     ) -> Body:
-        """Send the files of an adapter and return it. `on_sent` gets the size of each sent piece.
+        """Send the files of an adapter and return the adapter.
 
-        `replace` is that of `load`. With `is_candidate`, the adapter becomes the candidate of its
-        name.
+        `on_sent` gets the size of each sent piece. `replace` has the same meaning as in `load`. If
+        `is_candidate` is set, the adapter becomes the candidate of its name.
         """
         flags = {"replace": replace, "candidate": is_candidate}
         query = {"name": name, **{flag: str(given).lower() for flag, given in flags.items()}}
@@ -120,7 +123,10 @@ class AdapterClient(ServerClient):
         return self._call("GET", f"/v1/adapters/{_quoted(name)}/candidate")
 
     def promote(self, name: str, version: str | None = None) -> Body:
-        """Promote the candidate and return the adapter. Refused if `version` is another version."""
+        """Promote the candidate and return the adapter.
+
+        If `version` is given and isn't the candidate's version, the server refuses the request.
+        """
         query = "" if version is None else f"?version={_quoted(version)}"
         return self._call("POST", f"/v1/adapters/{_quoted(name)}/candidate/promote{query}")
 
@@ -129,7 +135,10 @@ class AdapterClient(ServerClient):
         return self._call("DELETE", f"/v1/adapters/{_quoted(name)}/candidate")
 
     def pin(self, name: str, replicas: int) -> int:
-        """Keep an adapter on at least `replicas` workers, and return it. 0 removes the pin."""
+        """Keep an adapter on at least `replicas` workers, and return that number.
+
+        0 removes the pin.
+        """
         path = f"/v1/adapters/{_quoted(name)}/pin"
         if replicas:
             pinned = self._call("PUT", path, json={"min_replicas": replicas})

@@ -16,7 +16,7 @@ from shared.errors import AdapterRejected, SettingsError
 from shared.protocol.adapter_files import CONFIG_FILE, PICKLED_FILE, WEIGHTS_FILE, is_prompt_file
 
 MAX_DEPTH = 3
-"""Number of levels below the named folder at which an adapter is looked for."""
+"""Number of levels below the named folder that are searched for an adapter."""
 MAX_LISTED = 8
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 _MERGED = ("model*.safetensors", "pytorch_model*.bin", "*.gguf")
@@ -50,7 +50,7 @@ def adapter_in(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def _named_after(archive: Path, folder: Path) -> Iterator[None]:
-    """Name the archive instead of its temporary folder in errors of the block."""
+    """If the block raises an error, make its message name the archive, not the temporary folder."""
     try:
         yield
     except (AdapterRejected, SettingsError) as error:
@@ -58,7 +58,7 @@ def _named_after(archive: Path, folder: Path) -> Iterator[None]:
 
 
 def _extract(archive: Path, folder: Path) -> None:
-    """Extract the files of adapters, and whatever shows why there is none."""
+    """Extract the files of adapters, and files that show why there is no adapter."""
     try:
         with zipfile.ZipFile(archive) as opened:
             for name in opened.namelist():
@@ -93,7 +93,7 @@ def _chosen(root: Path, folders: Sequence[Path]) -> Path:
 
 
 def _number(folder: Path) -> int | None:
-    """Return the number of the steps of a checkpoint; None if the folder isn't a checkpoint."""
+    """Return the step number of a checkpoint; None if the folder isn't a checkpoint."""
     found = _CHECKPOINT.fullmatch(folder.name)
     return int(found[1]) if found else None
 

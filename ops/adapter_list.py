@@ -85,7 +85,7 @@ def _state(adapter: dict[str, Any]) -> str:
 
 
 def base_warning(version: dict[str, Any]) -> str | None:
-    """Return a warning about an adapter that names another base model; None about others."""
+    """Return a warning if the adapter names another base model, otherwise None."""
     if not (trained_on := version.get("other_base")):
         return None
     return f"trained on {trained_on}, another base model with the same shapes: check its answers"

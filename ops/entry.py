@@ -1,7 +1,7 @@
 """Entry point of the program `lorikeet`.
 
-Importing the commands takes a second. Until then, and after the command's end, Ctrl-C ends the
-process at once. In between, it raises KeyboardInterrupt, so that commands can clean up.
+Importing the commands takes a second. During the import and after the command's end, Ctrl-C ends
+the process at once. In between, it raises KeyboardInterrupt, so that commands can clean up.
 """
 
 import signal

@@ -78,7 +78,7 @@ class KeyClient(ServerClient):
         return self._call("POST", "/v1/keys", json=wanted)
 
     def revoke(self, key_id: str, *, allows_lockout: bool) -> Body:
-        """Revoke a key and return it. `allows_lockout` permits it for the last administrator's."""
+        """Revoke a key and return it. `allows_lockout` permits the last administrator's key."""
         query = {"allow_lockout": str(allows_lockout).lower()}
         return self._call("DELETE", f"/v1/keys/{_quoted(key_id)}", params=query)
 

@@ -41,7 +41,7 @@ def queue_screen(before: Sample, now: Sample) -> RenderableType:
 
 
 def status_screen(url: str, body: Body) -> RenderableType:
-    """Return a view of the server at `url`: its pool, workers, adapters and last incidents."""
+    """Return a view of the server at `url`: its pool, workers, adapters and latest incidents."""
     sample = Sample(0.0, body)
     title = f"{url} · Lorikeet {body['version']} · pool {body['pool']}"
     base = f"base model {body['base'] or '-'}, {body['num_adapters']:,} adapters"
@@ -134,7 +134,10 @@ def _num_ended(body: Body) -> int:
 
 
 def _backlogs(body: Body) -> list[Body]:
-    """Return the versions with waiting jobs, the one whose next job has waited longest first."""
+    """Return the versions with waiting jobs.
+
+    They are sorted by how long their next job has waited, longest wait first.
+    """
     waiting = [each for each in body["adapters"] if each["waiting"]]
     return sorted(waiting, key=lambda each: -(each["oldest_waited_s"] or 0))
 
@@ -153,7 +156,7 @@ def _backlog_table(body: Body, backlogs: list[Body]) -> Table:
 
 
 def _adapters(body: Body) -> Iterator[RenderableType]:
-    """Yield a table of the adapters, those with jobs first, if there are any."""
+    """Yield a table of the adapters, if there are any. Adapters with jobs come first."""
     adapters = [each for each in body["adapters"] if not each["is_base"]]
     if not adapters:
         return

@@ -31,7 +31,7 @@ class RedisKeys:
         self._settings = settings
 
     def is_open(self) -> bool:
-        """Return whether the pool has no stored keys that requests need."""
+        """Return whether requests to the pool need no stored key."""
         return not asyncio.run(self._used(lambda book: book.are_demanded()))
 
     def listed(self) -> list[Body]:

@@ -20,7 +20,7 @@ ADVICE = {
     "GET /v1/keys lists all ids": "`lorikeet keys list` shows all ids",
     "GET /docs lists all URLs": "is the URL of the server right?",
 }
-"""Advice of the server for programs, and what commands say instead."""
+"""Advice that the server gives to programs, and what commands say instead."""
 Body = dict[str, Any]
 
 
@@ -34,7 +34,7 @@ class ServerError(LorikeetError):
 
 
 class ServerAnswer(Body):
-    """JSON object that a server has sent. A missing field means that it is another server."""
+    """JSON object that a server has sent. A missing field means that the server isn't Lorikeet."""
 
     def __init__(self, content: Body, url: str) -> None:
         super().__init__(content)
@@ -76,7 +76,7 @@ class ServerClient:
         return [model["id"] for model in models]
 
     def check(self) -> None:
-        """Check that the server answers and accepts the key, which may have few rights.
+        """Check that the server answers and accepts the key, even if the key has few rights.
 
         Raises:
             ServerError: the server can't be reached, or refuses the key.
@@ -114,7 +114,7 @@ class ServerClient:
         """Send a request, and return the JSON object of its successful response.
 
         Raises:
-            ServerError: as `_send`, or the answer isn't a JSON object.
+            ServerError: `_send` raised it, or the answer isn't a JSON object.
         """
         try:
             found = orjson.loads(self._send(method, path, **sent))
@@ -178,7 +178,8 @@ def error_text(error: Exception) -> str:
 def reason_of(status: int, body: bytes, url: str) -> str:
     """Return the message of the error in `body`, which is the answer of the server at `url`.
 
-    If `body` has none, the text names the status. For status 401, a hint is added to the message.
+    If `body` contains no error, return a text that names the status. For status 401, the message
+    ends with a hint.
     """
     try:
         message = str(orjson.loads(body)["error"]["message"])

@@ -8,7 +8,7 @@ from shared.adapter_flags import is_hub_id
 from shared.adapter_names import is_valid_name
 
 BUCKETS = ("s3", "gs")
-"""Schemes of object stores. The host of such a URL is the name of a bucket."""
+"""Schemes of object stores. In a URL with such a scheme, the host is the name of a bucket."""
 NAME = "{name}"
 """Placeholder for the name of an adapter in a template."""
 _REMOTE = re.compile(r"(?:s3|gs|https?)://")

@@ -18,7 +18,8 @@ PARAMS = {
 """Request field that has the prompts, for each endpoint."""
 _ASCII = bytes(range(128))
 _NFC_SHRINKS_BY = 4
-"""Maximum factor by which NFC shortens a text in bytes, as determined over all characters."""
+"""Maximum factor by which NFC reduces the number of bytes of a text. It was determined over all
+characters."""
 
 
 def output_limit(
@@ -50,11 +51,12 @@ def output_limit(
 def least_bytes(text: str) -> int:
     """Return a lower bound on the number of bytes that the tokens of `text` represent.
 
-    Front ends refuse long prompts with it. `worker/text/max_token_bytes.py` must treat bytes in the
-    same way. The bound also holds for tokenizers that compose characters (NFC), and for those that
-    replace spaces by `SPACE_MARK`. `RARE_BYTES` are ignored. In a text in NFC, each `SPACE_MARK` is
-    one byte, because it may have the token of a space. In other texts, only ASCII bytes and a
-    quarter of the other bytes are counted, because composing may remove the rest.
+    Front ends use this bound to refuse prompts that are too long. `worker/text/max_token_bytes.py`
+    must treat bytes in the same way. The bound also holds for tokenizers that compose characters
+    (NFC), and for those that replace spaces by `SPACE_MARK`. `RARE_BYTES` are ignored. If a text is
+    in NFC, each `SPACE_MARK` counts as one byte, because its token may be that of a space. In other
+    texts, only ASCII bytes and a quarter of the other bytes are counted, because composing may
+    remove the rest.
     """
     raw = text.encode().translate(None, RARE_BYTES)
     if unicodedata.is_normalized("NFC", text):

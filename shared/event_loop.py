@@ -11,7 +11,7 @@ except ImportError:  # uvloop doesn't support Windows
 
 
 def run(main: Coroutine[Any, Any, None]) -> None:
-    """Run `main` on uvloop's event loop if it is installed. uvloop takes less CPU time."""
+    """Run `main`, on uvloop's event loop if uvloop is installed. That loop takes less CPU time."""
     loop_factory = uvloop.new_event_loop if uvloop else None
     with asyncio.Runner(loop_factory=loop_factory) as runner:
         runner.run(main)

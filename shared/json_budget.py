@@ -18,8 +18,8 @@ levels to a client's JSON.
 MAX_NODES = 1 << 16
 """Maximum number of arrays, objects and strings. Names of fields count as strings.
 
-A conversation of 1,000 messages with tool calls has about 15,000, and 128 tools with ten arguments
-each have about 10,000.
+A conversation of 1,000 messages with tool calls has about 15,000 of them, and 128 tools with ten
+arguments each have about 10,000.
 """
 MAX_VALUES = 500_000
 """Maximum number of values in arrays and objects. Only arrays of token ids need so many."""

@@ -12,7 +12,7 @@ _TABLES = Path("/proc/net/tcp"), Path("/proc/net/tcp6")
 
 
 def cannot_listen(host: str, port: int, error: OSError) -> str:
-    """Return the message for a server that can't listen on a port, and what to do."""
+    """Return a message that says why a server can't listen on a port, and what to do."""
     reason = os.strerror(error.errno) if error.errno else str(error)
     message = f"--port: can't listen on {host}:{port}: {reason}"
     if error.errno != errno.EADDRINUSE:
@@ -24,8 +24,8 @@ def cannot_listen(host: str, port: int, error: OSError) -> str:
 def port_owner(port: int) -> str | None:
     """Return the id and the command of the process that listens on `port`.
 
-    The result is None if there is none, or if it is another user's, which this user may not see.
-    Only Linux has this information.
+    Returns None if no process listens on the port, or if another user owns the process, so that
+    this user can't see it. Only Linux has this information.
     """
     sockets = {f"socket:[{inode}]" for table in _TABLES for inode in _listening(table, port)}
     for folder in Path("/proc").glob("[0-9]*"):
@@ -35,7 +35,7 @@ def port_owner(port: int) -> str | None:
 
 
 def _listening(table: Path, port: int) -> Iterator[str]:
-    """Yield the inodes of the sockets in a table of the kernel that listen on `port`."""
+    """Yield the inodes of the sockets that listen on `port`, from a table of the kernel."""
     with suppress(OSError):
         for line in table.read_text().splitlines()[1:]:
             words = line.split()

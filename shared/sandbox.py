@@ -39,7 +39,7 @@ class SandboxAnswer:
 
 
 def ask_sandbox(module: str, question: bytes) -> SandboxAnswer:
-    """Run `python -m MODULE` with the input `question`, within this module's limits. Blocks."""
+    """Run `python -m MODULE` with the input `question`, within the limits of this file. Blocks."""
     command = [sys.executable, "-P", "-m", module]
     too_costly = SandboxAnswer("", TOO_COSTLY, START_CPU_S + MAX_CPU_S)
     try:

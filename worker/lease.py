@@ -66,7 +66,7 @@ class Lease:
         """Register the worker under the current id.
 
         If that id is lost during the registration, the lease isn't held afterwards, and `run`
-        acquires it under another one.
+        acquires the lease under another id.
 
         Raises:
             LorikeetError: the pool rejects this worker, or Redis is unavailable.

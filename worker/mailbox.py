@@ -12,7 +12,9 @@ from worker.jobs.consumer import Consumer
 from worker.lease import Lease
 
 WAIT_S = 1.0
-"""Maximum seconds of one wait for a message, because the mailbox changes when a lease is lost."""
+"""Maximum seconds of one wait for a message.
+
+The wait is limited because the worker gets another mailbox when it loses its lease."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

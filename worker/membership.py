@@ -27,8 +27,8 @@ log = structlog.get_logger()
 MISMATCHES_UNTIL_RECONCILED = 2
 """Number of mismatches in a row after which the worker reconciles.
 
-In a mismatch, the reply to a heartbeat has more jobs than the worker. A single mismatch may come
-from a claim whose reply is still on its way.
+In a mismatch, the reply to a heartbeat counts more jobs than the worker has. A claim whose reply is
+still on its way can cause a single mismatch.
 """
 
 
@@ -53,7 +53,7 @@ class Membership:
     _num_forgotten: int = field(default=0, init=False)
     _own_adapters: list[Adapter] = field(default_factory=list, init=False)
     _registry_epoch: str | None = field(default=None, init=False)
-    """Epoch of the registry at the last registration of this worker's own adapters."""
+    """Epoch of the registry when this worker's own adapters were last registered."""
     _num_mismatches: int = field(default=0, init=False)
 
     def add_adapter(self, adapter: Adapter) -> None:

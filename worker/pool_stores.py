@@ -22,7 +22,7 @@ class PoolStores:
         """Open the stores.
 
         `durability` sets how many copies of a claim must exist in Redis before the worker uses the
-        claim. If it is None, claims don't wait for copies.
+        claim. If `durability` is None, the worker uses claims without waiting for copies.
         """
         self.keys = keys = Keys(pool)
         self.residency = ResidencyStore(redis, keys)

@@ -55,7 +55,7 @@ def run_worker(settings: WorkerSettings) -> None:
 
 
 def run_simulated(settings: WorkerSettings) -> None:
-    """Run a worker with a simulated engine like `run_worker`. SIGUSR1 makes its engine hang."""
+    """Run a worker like `run_worker`, but with a simulated engine. SIGUSR1 makes it hang."""
     served = load_simulated(settings)
     engine = served.engine
     assert isinstance(engine, SimulatedEngine)
@@ -157,10 +157,11 @@ async def _serve(
 
 
 def _exit_at_once(broken: EngineBroken) -> None:
-    """End the process without waiting for its tasks and threads, because the engine hangs or died.
+    """End the process at once, because the engine hangs or has died.
 
-    The lease must expire, so that the pool requeues the jobs. If the process waited, its tasks
-    could renew the lease, or end the jobs with errors.
+    The process doesn't wait for its tasks and threads. The lease must expire, so that the pool
+    requeues the jobs. If the process waited, its tasks could renew the lease, or end the jobs with
+    errors.
     """
     print(f"lorikeet: {broken}", file=sys.stderr, flush=True)  # noqa: T201
     os._exit(EXIT_BROKEN)

@@ -48,7 +48,7 @@ class AdapterSupply:
     roots: str
     """Folders and hub organisations that clients may load adapters from, as text for the log."""
     store: AdapterStore | None
-    """Copies of adapters' files on disk; None if no copies are kept."""
+    """Store of the copies of adapters' files on disk; None if no copies are kept."""
     stager: Stager | None
     """Fetches adapters from URLs; None if the worker fetches none."""
     host: HostMemory

@@ -35,7 +35,7 @@ REAPS_PER_LEASE = 4
 After a longer gap, the pool assumes that Redis had stalled, and extends all leases (`reap.lua`).
 """
 SETTLE_S = 2.0
-"""Maximum seconds for making the ends of jobs durable before the worker leaves."""
+"""Maximum seconds for making the ends of jobs durable before the worker leaves the pool."""
 HAND_OVER_S = 5.0
 """Maximum seconds for leaving the pool. Jobs that remain are requeued when the lease expires."""
 
@@ -56,9 +56,9 @@ class Worker:
     ) -> None:
         """Create the worker inside the event loop that it will run in.
 
-        `durability` and `tracer` have the same meaning as in `WorkerParts`. `on_stalled` is called
-        with the error when the engine hangs, before `run` raises it. `start` gets the last steps
-        of the start, and its end.
+        `durability` and `tracer` have the same meaning as in `WorkerParts`. If the engine hangs,
+        `on_stalled` is called with the error before `run` raises this error. The last steps of the
+        worker's start, and the end of the start, are reported to `start`.
         """
         self._settings = settings
         self._served = served
@@ -85,8 +85,9 @@ class Worker:
         Raises:
             EngineBroken: the engine can't compute any more.
             EngineStalled: the engine hangs.
-            AdapterRejected: adapters in the settings can't be served. The message names all.
-            SettingsError: the pool serves another model.
+            AdapterRejected: adapters in the settings can't be served. The message names all of
+                them.
+            SettingsError: the pool serves another base model.
         """
         engine = self.parts.engine
         pass_on = self._loop.call_soon_threadsafe  # from the engine's thread to the event loop
@@ -130,7 +131,7 @@ class Worker:
         return await self.parts.adapters.loader_threads.run(lambda: read(name, source))
 
     async def _serve(self) -> None:
-        """Run all loops until the worker has drained. The publishing loops end last."""
+        """Run all loops until the worker has drained. The loops that publish end last."""
         parts = self.parts
         async with asyncio.TaskGroup() as group:
             serving = [
@@ -160,7 +161,7 @@ class Worker:
             await cancel_tasks(*publishing)
 
     async def _drain(self) -> None:
-        """Claim no more jobs, and give the running ones time to finish."""
+        """Claim no more jobs, and give the running jobs time to finish."""
         parts = self.parts
         parts.consumer.close()
         log.info("worker_draining", jobs=len(parts.jobs), seconds=self._settings.drain_s)
@@ -206,8 +207,8 @@ class Worker:
     async def _watch_progress(self) -> None:
         """End the worker if its engine hangs, so that the lease expires.
 
-        The jobs are handed over when the lease expires, as after a crash. The pool must treat the
-        hang as a crash, because one of the jobs may have caused it.
+        The jobs are handed over when the lease expires, like those of a worker that crashed. The
+        pool must treat the hang as a crash, because one of the jobs may have caused it.
         """
         limit_s, engine = self._settings.stall_s, self.parts.engine
         await until_stalled(lambda: engine.step_s, limit_s)

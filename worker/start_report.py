@@ -19,7 +19,7 @@ log = structlog.get_logger()
 
 
 class StartReport:
-    """The step of one worker's start. Any thread may set it."""
+    """The current step of one worker's start. Any thread may set this step."""
 
     def __init__(self, starts: WorkerStarts) -> None:
         self._starts = starts
@@ -28,7 +28,7 @@ class StartReport:
         self._is_ended = asyncio.Event()
 
     def step(self, text: str, done: int = 0, total: int = 0) -> None:
-        """Set the present step, and log it if it is new."""
+        """Set the current step, and log the step if it is new."""
         if text != self._step.step:
             log.info("worker_starting", step=text)
         self._step = StartStep(step=text, done=done, total=total)
@@ -39,7 +39,7 @@ class StartReport:
 
     @asynccontextmanager
     async def published(self) -> AsyncIterator[None]:
-        """Report the present step to Redis during the block, at most until `end` is called."""
+        """Report the current step to Redis until the context ends or `end` is called."""
         task = asyncio.create_task(self._publish())
         try:
             yield

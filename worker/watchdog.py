@@ -22,9 +22,9 @@ log = structlog.get_logger()
 async def watched(limit_s: float) -> AsyncIterator[None]:
     """End this process if, inside the context, the event loop doesn't run for `limit_s` seconds.
 
-    This includes the time in which any thread holds the GIL. The process prints the tracebacks of
-    all threads, and exits with the number of SIGUSR2 as its status. Use the context once per
-    process, in the main thread.
+    This includes the time in which any thread holds the GIL. Before it ends, the process prints
+    the tracebacks of all threads. Its exit status is the number of SIGUSR2. Use the context once
+    per process, in the main thread.
     """
     _exit_on_signal()
     beating = asyncio.create_task(_keep_beating(limit_s))
@@ -97,7 +97,7 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
 async def until_stalled(step_s: Callable[[], float], limit_s: float) -> None:
     """Wait until one step of the engine has taken `limit_s` seconds.
 
-    Time during which this process was suspended is left out. Therefore a suspended machine or a
+    Time during which this process was suspended isn't counted. Therefore a suspended machine or a
     paused container isn't mistaken for a hung engine. `step_s` returns the seconds that the current
     step has taken so far.
     """

@@ -1,8 +1,8 @@
 """Ends a worker that hangs: `python -I -S watchdog_process.py PID LIMIT_S`.
 
 A worker whose threads all wait for the GIL can't end itself, so this child process watches it. The
-worker writes beats to the process's stdin. The process imports only a few modules of the standard
-library, so that it takes 4 MB. It ends when its worker ends.
+worker writes beats to the child's stdin. The child imports only a few modules of the standard
+library, so it takes only 4 MB. It ends when its worker ends.
 """
 
 import os
@@ -12,7 +12,7 @@ import sys
 import time
 
 CHECKS_PER_LIMIT = 10
-"""Number of checks of the worker within the time limit LIMIT_S."""
+"""Number of times that the worker is checked within the time limit LIMIT_S."""
 MAX_CHECK_S = 1.0
 """Maximum seconds between two checks."""
 LAST_WORDS_S = 1.0
@@ -51,9 +51,8 @@ def check_s(limit_s: float) -> float:
 def _hangs(pid: int, limit_s: float) -> bool:
     """Wait until the worker hangs or ends, and return whether it hangs.
 
-    It hangs if it has written no beat for `limit_s` seconds.
-
-    Time during which this process or the worker was suspended is left out.
+    The worker hangs if it has written no beat for `limit_s` seconds. Time during which this process
+    or the worker was suspended isn't counted.
     """
     pause_s = check_s(limit_s)
     silent_s, checked_s = 0.0, time.monotonic()

@@ -25,9 +25,9 @@ def worker_info(
 ) -> WorkerInfo:
     """Return the worker's state as shown to operators.
 
-    `stats` are the engine's counters and gauges after its last step. `step_s` is the time in
-    seconds since the current step began. `counters` are totals since the worker's start that don't
-    come from the engine.
+    `stats` are the engine's counters and gauges after its latest step. `step_s` is the time in
+    seconds since the current step began. `counters` are totals since the worker's start, except for
+    those that come from the engine.
     """
     info, supply = served.info, served.adapters
     device_bytes, host_bytes = supply.budgets.used(stats.adapter_bytes, supply.host.num_bytes)
@@ -68,7 +68,7 @@ def worker_info(
 def startup_fields(settings: WorkerSettings, served: ServedModel) -> dict[str, str | int]:
     """Return the device and the limits, as fields of the worker's first log line.
 
-    The field `sized` names the limits that the settings leave to the worker.
+    The field `sized` names the limits that the settings don't set, so that the worker chooses them.
     """
     info, budgets = served.info, served.adapters.budgets
     return {

@@ -44,7 +44,8 @@ class Authenticator:
         """Create an authenticator. `keys` and `metrics_key` come from the settings.
 
         With `require_keys`, requests need a key even if no key is known. `books_pool` names the
-        pool that stores the ledger. It becomes the `Access.books_pool` of all requests.
+        pool that stores the ledger. This name becomes the `Access.books_pool` of all
+        requests.
         """
         self.guards = guards
         self._books_pool = books_pool
@@ -60,7 +61,7 @@ class Authenticator:
         )
 
     async def access_of(self, path: str, secret: str | None, stored: StoredKeys) -> Access | None:
-        """Return the rights of a request for `path`, or None if it has none.
+        """Return the rights of a request for `path`, or None if the request has none.
 
         `secret` is the request's API key; None if it sends no key.
 

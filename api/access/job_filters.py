@@ -42,7 +42,7 @@ PARAMETERS: Parameters = [
 
 
 def filter_of_query(params: QueryParams, access: Access) -> JobFilter:
-    """Return the jobs that a client asks to list.
+    """Return the filter for the jobs that a client asks to list.
 
     Raises:
         JobFailed: a parameter is invalid, or the client may not see the tenant's jobs.
@@ -59,7 +59,7 @@ def filter_of_query(params: QueryParams, access: Access) -> JobFilter:
 
 
 def filter_of(body: JobFilterBody, access: Access) -> JobFilter:
-    """Return the jobs that a client asks for.
+    """Return the filter for the jobs that a client asks for.
 
     Raises:
         JobFailed: the client may not see the tenant's jobs.

@@ -27,7 +27,7 @@ class KeyBook:
         self._access = access
 
     async def are_demanded(self) -> bool:
-        """Return whether requests need a key, because of stored keys."""
+        """Return whether requests need a key because keys are stored."""
         return bool(await self._store.demanded())
 
     async def listed(self) -> KeyList:
@@ -56,7 +56,7 @@ class KeyBook:
         """Revoke a key and return it.
 
         Raises:
-            JobFailed: no key has this id; or it is the last one that can manage keys, and
+            JobFailed: no key has this id; or the key is the last one that can manage keys, and
                 `allows_lockout` is false.
         """
         key = await self._store.read(key_id)
@@ -78,7 +78,7 @@ class KeyBook:
         return await self.listed()
 
     async def _granted(self, body: CreateKeyRequest) -> Access:
-        """Return the rights of a new key. The first key of an open pool is an administrator's."""
+        """Return the rights of a new key. By default, an open pool's first key has all scopes."""
         is_first = await self._is_first()
         scopes = frozenset(body.scopes or (Scope if is_first else (Scope.INFERENCE,)))
         models = tuple(body.models or (ALL_MODELS,))
@@ -112,7 +112,10 @@ class KeyBook:
         return not has_keys and (self._access.is_anonymous or self._access.tenant == OPERATOR)
 
     async def _check_is_not_last(self, key: StoredKey) -> None:
-        """Check that another stored key can manage keys, unless the client's key isn't stored."""
+        """Check that a stored key other than `key` can manage keys.
+
+        Nothing is checked if the client's own key isn't stored, or if `key` can't manage keys.
+        """
         if not self._access.key_id or Scope.ADMIN not in key.access.scopes:
             return
         now_ms = await self._store.now_ms()

@@ -23,7 +23,7 @@ async def may_use(registry: Registry, access: Access, model: str) -> bool:
 
 
 async def check_model(registry: Registry, access: Access, model: str) -> None:
-    """Check that the client may use a model, as in `may_use`.
+    """Check that the client may use a model. `model` has a form that `may_use` accepts.
 
     Raises:
         JobFailed: the client may not use it. The error is the same as for an unknown model.

@@ -14,12 +14,12 @@ def is_operator(access: Access) -> bool:
 
 
 async def known_job(views: PoolViews, access: Access, job_id: str) -> JobView:
-    """Return what is known of a job, perhaps after its answer and its request have expired.
+    """Return what is known about a job, even if its answer and its request have expired.
 
     Operators may see jobs of all tenants.
 
     Raises:
-        JobFailed: as `own_job`.
+        JobFailed: as in `own_job`.
     """
     view = await views.job_or_record(job_id_of(job_id))
     if view is not None and is_operator(access) and access.allows(name_of(view.version)):
@@ -44,7 +44,7 @@ async def own_job_and_result(
     """Return a job that the client may see, and the job's result or None.
 
     Raises:
-        JobFailed: as `own_job`.
+        JobFailed: as in `own_job`.
     """
     view, result = await views.job_and_result(job_id_of(job_id))
     return _checked(view, access, job_id), result

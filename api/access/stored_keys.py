@@ -12,7 +12,7 @@ MAX_AGE_S = 2.0
 """Seconds for which a key is remembered. A revoked key can still list models for this time. It
 can't enqueue jobs, because the queue checks the key again."""
 MAX_KEYS = 4096
-"""Maximum number of entries of each cache. The oldest entry is dropped for a new one."""
+"""Maximum number of entries of each cache. The oldest entry makes room for a new one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +49,10 @@ class StoredKeys:
         return entry.access
 
     async def demanded(self) -> bool:
-        """Return whether requests need a key, because the pool has stored keys.
+        """Return whether requests need a key because the pool has stored keys.
 
-        Once they do, only `KeyStore.open` changes this. If Redis loses the keys or is out of reach,
-        the answer stays True.
+        Once requests need a key, only `KeyStore.open` changes this. If Redis loses the keys or is
+        out of reach, the answer stays True.
 
         Raises:
             RedisUnavailable: Redis can't be read, and no key was seen before.

@@ -17,7 +17,7 @@ DEFAULT_LIMIT, MAX_LIMIT = 1000, 10_000
 class Group(StrEnum):
     """Column by which usage is grouped.
 
-    A row has its columns in the order of the members, and rows are sorted by these columns.
+    The columns of a row have the order of these members, and rows are sorted by the columns.
     """
 
     DAY = "day"
@@ -72,7 +72,7 @@ _NAMES = [parameter["name"] for parameter in PARAMETERS]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UsageQuery:
-    """The usage that one request asks for."""
+    """Describes the usage that one request asks for."""
 
     start: date
     end: date
@@ -82,7 +82,7 @@ class UsageQuery:
     """Tenant of the rows; None for all tenants that the client may see."""
     limit: int
     after: tuple[str, ...] | None
-    """Values in the columns of the last row of the previous page; None for the first page."""
+    """Values that the last row of the previous page has in its columns; None for the first page."""
     format: Format
 
     @property
@@ -95,7 +95,7 @@ class UsageQuery:
 
 
 def read_usage_query(params: QueryParams, *, accept: str, today: date) -> UsageQuery:
-    """Return the usage that a client asks for. `accept` is the value of its header Accept.
+    """Return which usage a client asks for. `accept` is the value of its header Accept.
 
     Raises:
         JobFailed: a parameter is unknown or has an invalid value. The error names the parameter.

@@ -37,7 +37,7 @@ class WebPages:
         self._origins = origins
 
     def reason_to_refuse(self, method: str, headers: Headers) -> JobError | None:
-        """Return the error for a request that a page of another site may have sent, or None."""
+        """Return an error if a page of another site may have sent the request, else None."""
         for host in headers.getlist("host"):
             if not self._is_own(host):
                 return _denied(

@@ -1,4 +1,4 @@
-"""Has workers read and check adapters.
+"""Lets workers read and check adapters.
 
 A worker replies with findings: the checked adapter, or the error that prevents the adapter's use.
 If a worker doesn't reply, the front end asks another worker. Workers that can serve every adapter
@@ -41,7 +41,7 @@ class _NoFindings(Enum):
 
 
 class Inspector:
-    """Has the workers of one pool inspect adapters."""
+    """Lets the workers of one pool inspect adapters."""
 
     def __init__(
         self, inspections: Inspections, views: PoolViews, slots: FairSlots, *, limit_s: float
@@ -79,7 +79,7 @@ class Inspector:
         `param` is the name of the request field that contains the adapter's source.
 
         Raises:
-            JobFailed: as `inspect`, or the adapter can't be served.
+            JobFailed: as in `inspect`, or the adapter can't be served.
             RedisUnavailable: Redis can't be reached.
         """
         findings = await self.inspect(tenant, Inspection(name=name, source=source))
@@ -106,7 +106,7 @@ class Inspector:
         raise failed(ErrorCode.UNAVAILABLE, message)
 
     async def _checked(self, findings: Findings) -> Findings:
-        """Return `findings`. An error replaces an adapter that no live worker can serve."""
+        """Return `findings`. If no live worker can serve the adapter, an error replaces it."""
         if (adapter := findings.adapter) is None:
             return findings
         serving = [worker.info.serves for worker in await self._alive()]

@@ -50,7 +50,7 @@ async def load(
     adapter in memory.
 
     Raises:
-        JobFailed: as `check_name`, the adapter can't be served, or too many adapters are pinned.
+        JobFailed: as in `check_name`, the adapter can't be served, or too many adapters are pinned.
         RedisUnavailable: Redis can't be reached.
     """
     await check_name(pool, access, name, replace=replace, replace_field=replace_field)

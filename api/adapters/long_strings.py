@@ -1,6 +1,7 @@
 """Takes the long strings out of a JSON text while it arrives, so that memory stays bounded. Pure.
 
-An adapter in JSON is one long string of base64. A parser would need several times its size.
+An adapter in JSON is one long string of base64. To parse it, a JSON
+parser would need several times the size of the string.
 """
 
 import secrets
@@ -49,7 +50,7 @@ class LongStrings:
         first part of each long string is yielded.
 
         Raises:
-            JobFailed: the rest is too large, or a long string has a backslash.
+            JobFailed: `rest` is too large, or a long string has a backslash.
         """
         at = 0
         while at < len(chunk):
@@ -119,6 +120,6 @@ class LongStrings:
 
 
 def _next(chunk: bytes, char: bytes, at: int) -> int:
-    """Return the index of the next `char` from `at` on, or the length of `chunk` without one."""
+    """Return the index of the first `char` at or after `at`, or `len(chunk)` if there is none."""
     found = chunk.find(char, at)
     return len(chunk) if found < 0 else found

@@ -17,7 +17,7 @@ from shared.settings import ApiSettings
 
 M = TypeVar("M", bound=BaseModel)
 READS = 400, 403, 404, 413, 503, 504
-"""Error statuses of routes that have a worker read an adapter."""
+"""Error statuses of the routes for which a worker reads an adapter."""
 _MEANINGS = {
     400: "The request is malformed, the name is taken, or the adapter can't be served exactly.",
     403: "The key may not manage adapters, or the source isn't under an --adapter-root.",

@@ -18,7 +18,7 @@ class NewVersions:
         The audit log names `by` as the author of the change.
 
         Raises:
-            JobFailed: as `Registry.load_adapter`.
+            JobFailed: as in `Registry.load_adapter`.
             RedisUnavailable: the registry can't be changed.
         """
         await self._registry.load_adapter(
@@ -26,10 +26,10 @@ class NewVersions:
         )
 
     async def add_candidate(self, adapter: Adapter, *, by: str) -> None:
-        """Register an adapter as the candidate of its name. It gets no requests yet.
+        """Register an adapter as the candidate of its name. The candidate gets no requests yet.
 
         Raises:
-            JobFailed: the name isn't registered, or as `Registry.add_candidate`.
+            JobFailed: the name isn't registered, or as in `Registry.add_candidate`.
             RedisUnavailable: the registry can't be changed.
         """
         if not await self._registry.add_candidate(

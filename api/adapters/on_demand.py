@@ -102,12 +102,12 @@ class OnDemand:
     async def with_adapter(
         self, access: Access, model: object, admit: Callable[[], Awaitable[T]]
     ) -> T:
-        """Return the result of `admit`. If `model` is unknown, look up the adapter and call again.
+        """Return the result of `admit`. If `model` is unknown, look it up and call `admit` again.
 
         Models that the client may not use aren't looked up.
 
         Raises:
-            JobFailed: as `admit` or `provide`.
+            JobFailed: as in `admit` or `provide`.
             RedisUnavailable: Redis can't be reached.
         """
         try:

@@ -22,7 +22,10 @@ log = structlog.get_logger()
 
 
 class ShadowCopies:
-    """Enqueues copies of one front end's jobs for shadows. Drops copies if many are pending."""
+    """Enqueues copies of one front end's jobs. Shadows answer the copies.
+
+    If many copies are pending, further copies are dropped.
+    """
 
     def __init__(self, queue: Queue, limits: QueueLimits, shadows: Shadows) -> None:
         self._queue = queue

@@ -41,7 +41,7 @@ class ShownAdapters:
         """Return the registry's view of an adapter: its versions and their usage.
 
         Raises:
-            JobFailed: the name isn't registered. Another client may just have unloaded it.
+            JobFailed: the name isn't registered. Perhaps another client has just unloaded it.
             RedisUnavailable: the registry can't be read.
         """
         view = await self._adapter_views.adapter(name)
@@ -53,7 +53,7 @@ class ShownAdapters:
         """Return the response body for an adapter of the base model `base`.
 
         Raises:
-            JobFailed: as `view`.
+            JobFailed: as in `view`.
             RedisUnavailable: the registry can't be read.
         """
         view, paused = await self.view(name), await self._pauses.names()

@@ -1,8 +1,9 @@
-"""Receives an adapter inside of a JSON body, as SGLang's trainers send it.
+"""Receives an adapter inside a JSON body, as SGLang's trainers send it.
 
-The tensors are in base64, a copy for each of SGLang's ranks. Only the bytes of a safetensors file
-are accepted. SGLang itself takes Python pickles with handles to the trainer's GPU memory. Loading
-such a pickle could run any code, and the handles are valid only on the trainer's machine.
+The tensors are encoded in base64. The body has a copy of them for each of SGLang's ranks. Only the
+bytes of a safetensors file are accepted. SGLang itself takes Python pickles with handles to the
+trainer's GPU memory. Loading such a pickle could run any code, and the handles are valid only on
+the trainer's machine.
 """
 
 import binascii
@@ -42,7 +43,7 @@ async def received_tensors(
 
     Raises:
         JobFailed: a field is invalid, the tensors aren't a safetensors file in base64, the copies
-            differ, or as `UploadWriter.write`.
+            differ, or as in `UploadWriter.write`.
         RedisUnavailable: Redis can't be reached.
     """
     async with uploads.opened(tenant) as writer:
@@ -74,8 +75,8 @@ async def _received(request: Request, writer: UploadWriter, max_rest: int) -> Lo
 async def _check_copies(sent: Sequence[str], names: Sequence[str], copies: "Copies") -> None:
     """Check that all copies of the tensors in the body are equal.
 
-    `names` replace the copies that were long strings and are in `copies` already. Shorter copies
-    are added to `copies` first.
+    In `sent`, the names in `names` replace those copies that were long strings. They are in
+    `copies` already. Shorter copies are added to `copies` first.
     """
     if set(names) - set(sent):
         raise invalid_param(FIELD, "is the only field that may have a long string")

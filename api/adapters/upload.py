@@ -39,7 +39,7 @@ class AdapterUploads:
         At most two pieces of the body are in memory at once.
 
         Raises:
-            JobFailed: the body is empty or too large, has another content type, or as
+            JobFailed: the body is empty or too large, has a wrong content type, or as in
                 `UploadWriter.write`.
             RedisUnavailable: Redis can't be reached.
         """

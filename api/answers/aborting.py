@@ -16,7 +16,7 @@ async def abort(pool: Pool, ids: Sequence[JobId], error: JobError) -> int:
     """Cancel jobs with `error` as the reason, and return their number.
 
     Raises:
-        RedisUnavailable: Redis can't be reached. Some of the jobs may have been cancelled.
+        RedisUnavailable: Redis can't be reached. Perhaps some of the jobs were cancelled.
     """
     queue = pool.part(Queue)
     for first in range(0, len(ids), AT_ONCE):

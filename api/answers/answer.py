@@ -126,7 +126,7 @@ class Answer(Response):
 
 
 class AttachedAnswer(Response):
-    """Response with the answer of a job that another request, maybe at another process, created."""
+    """Response with the answer of a job that another request created, perhaps elsewhere."""
 
     def __init__(
         self,
@@ -137,7 +137,7 @@ class AttachedAnswer(Response):
         after: AnyPosition | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        """Create a response for the job `view`. A stream starts after the position `after`, if any.
+        """Create a response for the job in `view`. A stream starts after `after`, if given.
 
         A successful response has the additional `headers`.
         """

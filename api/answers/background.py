@@ -34,7 +34,7 @@ async def start_in_background(
     `headers`. `trace` records which job answers the request. `root_path` is the pool's root path.
 
     Raises:
-        RedisUnavailable: Redis may not have accepted the job.
+        RedisUnavailable: Redis may or may not have accepted the job.
     """
     try:
         enqueued = await draft.enqueue()

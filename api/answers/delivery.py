@@ -96,11 +96,11 @@ class Delivery:
         """Send the answer as a stream.
 
         The response of a new stream starts with the first output, or after `KEEP_ALIVE_S` seconds.
-        With `after`, the stream continues an earlier one after this position. Its response starts
-        at once, so that an error of the job is always an event.
+        With `after`, the stream continues an earlier stream after this position. In this case, the
+        response starts at once, so that an error of the job is always an event.
 
         Raises:
-            JobFailed: the job failed, or this process stops, before the response started.
+            JobFailed: before the response started, the job failed or this process stopped.
             ClientGone: the client has closed its connection, or the answer doesn't match the
                 position `after`.
         """
@@ -175,7 +175,7 @@ class Delivery:
         await _send_part(send, last, is_last=True)
 
     async def _events(self, writer: Stream, updates: list[Update]) -> bytes:
-        """Return the events for `updates`, or bytes that keep the stream alive if it is empty."""
+        """Return the events for `updates`; if it is empty, bytes that keep the stream alive."""
         if updates:
             return writer.chunks(updates)
         return writer.idle or await keep_alive(self.following.views, self.spec.id)
@@ -213,9 +213,9 @@ async def keep_alive(views: PoolViews, job_id: JobId) -> bytes:
 
 
 def comment(wait: Wait | None) -> bytes:
-    """Return the comment that states the job's place in the queue. `wait` has this place.
+    """Return the comment that states a job's place in the queue. `wait` contains the place.
 
-    Returns `KEEP_ALIVE` if `wait` is None, because the job isn't waiting.
+    `wait` is None if the job isn't waiting. In this case, the function returns `KEEP_ALIVE`.
     """
     if wait is None:
         return KEEP_ALIVE

@@ -1,4 +1,4 @@
-"""Drafts: admitted requests with jobs that aren't enqueued yet."""
+"""Drafts: admitted requests whose jobs aren't enqueued yet."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -102,7 +102,7 @@ class Draft:
                 serve it.
             QueueFull: a limit of the queue is reached.
             RateLimited: a limit of the API key is reached.
-            RedisUnavailable: Redis may not have accepted the job.
+            RedisUnavailable: Redis may or may not have accepted the job.
         """
         async with self._intake.turns.turn(self.access.tenant):
             enqueued = await self._enqueue_latest()

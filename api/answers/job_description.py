@@ -33,7 +33,7 @@ _ANSWER_FIELDS = (
 
 
 def answer_headers(spec: AnswerSpec) -> dict[str, str]:
-    """Return the response headers of an answer: its job, and the form of its tool calls."""
+    """Return the response headers that name the answer's job and the form of its tool calls."""
     headers: dict[str, str] = {JOB_HEADER: spec.id}
     return headers | {TOOL_FORM_HEADER: spec.tools.form} if spec.tools else headers
 

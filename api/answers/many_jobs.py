@@ -27,12 +27,12 @@ NOT_KEPT = (
 
 @dataclass(frozen=True, slots=True)
 class Acted:
-    """Outcome for one job."""
+    """Outcome of an action for one job."""
 
     id: JobId
     new_id: JobId | None = None
     error: str | None = None
-    """Why the job was left as it is; None if it wasn't."""
+    """Why the job was left as it is. None if it was cancelled or retried, and in a dry run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +56,7 @@ async def cancel_many(
     """Cancel the unfinished jobs that match.
 
     Raises:
-        RedisUnavailable: Redis can't be reached. Some of the jobs may have been cancelled.
+        RedisUnavailable: Redis can't be reached. Perhaps some of the jobs were cancelled.
     """
 
     async def cancel(job_id: JobId) -> Acted:
@@ -79,15 +79,15 @@ async def retry_many(
     *,
     dry_run: bool,
 ) -> Outcome:
-    """Enqueue the dead and failed jobs that match again, each at most once.
+    """Enqueue again those dead and failed jobs that match, each at most once.
 
-    The new jobs belong to the tenants of the old ones. Those of the caller's own tenant are charged
-    to the caller's API key.
+    The new jobs belong to the tenants of the old ones. New jobs of the caller's own tenant are
+    charged to the caller's API key.
 
     Raises:
         QueueFull: the queue is full, and no job was enqueued.
         RateLimited: a limit of the API key is reached, and no job was enqueued.
-        RedisUnavailable: Redis can't be reached. Some of the jobs may have been enqueued.
+        RedisUnavailable: Redis can't be reached. Perhaps some of the jobs were enqueued.
     """
 
     async def retry(job_id: JobId) -> Acted:

@@ -13,8 +13,8 @@ def rate_headers(rates: Sequence[Rate], view: View) -> dict[str, str]:
 
     Responses of Anthropic's API also have the limits in Anthropic's headers.
 
-    If a key has a limit per minute and a limit per day, the headers report the limit of which less
-    remains.
+    If a key has a limit per minute and a limit per day, the headers report the one with the
+    smaller remaining amount.
     """
     headers: dict[str, str] = {}
     for unit in Unit:

@@ -59,7 +59,7 @@ async def submit_json(
     parse: Callable[[dict[str, Any]], R],
     job_of: Callable[[R, Admission], Job],
 ) -> Response:
-    """Do the same as `submit` for a request whose body has been read already, as `raw`."""
+    """Do the same as `submit` for a request whose body, `raw`, has been read already."""
     body = await with_remote_images(request, access, raw)
     return await _submit(request, access, raw, partial(parse, body), job_of)
 

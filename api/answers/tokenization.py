@@ -50,8 +50,8 @@ class TokenizerCalls:
         """Have any live worker answer a call of `tenant`, and return the reply.
 
         Raises:
-            JobFailed: the worker refuses the input, no worker serves its images, or none has
-                answered in time.
+            JobFailed: the worker refuses the input, no worker serves its images, or no
+                worker has answered in time.
             RedisUnavailable: Redis can't be reached.
         """
         if isinstance(call, EncodeChat) and call.job.images:
@@ -72,7 +72,7 @@ class TokenizerCalls:
         """Return the number of tokens of the prompt of `chat`, a job that isn't queued.
 
         Raises:
-            JobFailed: as `ask`.
+            JobFailed: as in `ask`.
             RedisUnavailable: Redis can't be reached.
         """
         return len((await self.ask(chat.tenant, EncodeChat(job=chat))).ids)
@@ -112,7 +112,7 @@ async def count_prompt(
     `viewed` is the request in the form of a chat request.
 
     Raises:
-        JobFailed: the request is invalid, or as `TokenizerCalls.ask`.
+        JobFailed: the request is invalid, or as in `TokenizerCalls.ask`.
         RedisUnavailable: Redis can't be reached.
     """
     chat, _, headers = parse_request(request, viewed.parse, viewed.others)

@@ -68,7 +68,7 @@ class FileStore:
         self._root: str = root.rstrip("/")
 
     async def write(self, name: str, pieces: AsyncIterator[bytes]) -> int:
-        """Write an object, replacing an old one, and return its size in bytes."""
+        """Write an object, and return its size in bytes. An old object is replaced."""
         args = self._files, self._path(name), self._is_local
         writer = await asyncio.to_thread(_guarded, _Writer, *args)
         try:

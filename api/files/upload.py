@@ -24,8 +24,7 @@ memory."""
 MAX_UPLOADS_TENANT = 4
 """Maximum number of files that a process receives from one tenant at the same time."""
 MARGIN_S = 600
-"""Seconds that are added to the time limit of a request's body to get the time at which an
-unfinished upload is given up."""
+"""An unfinished upload is given up this many seconds after the time limit of its request's body."""
 MAX_NAME_CHARS = 255
 PURPOSES = ("batch",)
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f]")
@@ -101,7 +100,7 @@ class FileUploads:
 
 
 def _declared(request: Request, max_mb: int) -> int:
-    """Return the size of the form in bytes that the client states, or 0 if it states none."""
+    """Return the size in bytes that the client states for the form, or 0 if it states none."""
     declared = declared_size(request)
     if declared > max_mb * MIB + MAX_FIELDS_BYTES:
         raise _too_large(max_mb)

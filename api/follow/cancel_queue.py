@@ -63,8 +63,8 @@ class CancelQueue:
     def abandon(self, job_id: JobId, *, may_return: bool = True) -> None:
         """Queue a report that a client of a job has disconnected.
 
-        After the grace period, the job is cancelled unless it has another client or may run without
-        one. There is no grace period for a client that can't come back.
+        After the grace period, the job is cancelled unless it has another client or is allowed to
+        run without a client. There is no grace period for a client that can't come back.
         """
         grace_ms = self._grace_ms if may_return else 0
         self._add("abandon", job_id, partial(self._abandon, job_id, grace_ms))

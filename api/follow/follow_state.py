@@ -112,7 +112,7 @@ class Progress:
     """Events that can't be appended to the transcript yet, in order of arrival."""
     prompt_tokens: int = 0
     usage: Usage | None = None
-    """Token counts of the job. Always set in DONE; may be set in COMPLETING."""
+    """Token counts of the job. Always set in DONE; sometimes set in COMPLETING."""
     error: JobError | None = None
     """Reason why there is no complete answer. Set in FAILED and ABANDONED."""
     diverged_at: str | None = None
@@ -189,7 +189,7 @@ def _on_stored_job(progress: Progress, transcript: Transcript, stored: StoredJob
 
 
 def _ended(progress: Progress, transcript: Transcript, stored: StoredJob) -> Progress:
-    """Add all stored tokens of an ended job to the transcript, and return the final progress."""
+    """Return the final progress of an ended job, whose stored tokens are in the transcript."""
     if stored.state is JobState.DONE and stored.result:
         return _done(progress, transcript, stored.result.usage)
     if stored.state is JobState.DONE:

@@ -82,7 +82,7 @@ class Follower:
         self._read_checkpoints = read_checkpoints
         self._attach = attach
         self._is_caught_up = attach is None
-        """Whether the follower is attached and has then read the job's state."""
+        """Whether the follower is attached and has read the job's state since then."""
         self._limit_ms = left_ms if attach is None else None
         now = time.monotonic()
         self._deadline = now + left_ms / 1000

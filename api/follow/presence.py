@@ -43,7 +43,7 @@ class Presence:
         self._api = api
         self._is_internal = is_internal
         self._away_since_s: float | None = None
-        """Time of the first failed report since the last one that succeeded."""
+        """Time of the first report that failed after the latest successful report."""
 
     async def run(self) -> None:
         """Report regularly until this task is cancelled."""

@@ -31,9 +31,9 @@ class ServerStopping(Exception):
 class Inbox:
     """Bounded FIFO queue of the events of one job.
 
-    If the client reads too slowly, the queue fills up. While it is full, only the newest further
-    token event of each choice is kept. Its index shows the follower that tokens are missing, and
-    the follower reads them from the checkpoints.
+    If the client reads too slowly, the queue fills up. While it is full, only the newest of the
+    further token events of each choice is kept. The index of this event shows the follower that
+    tokens are missing, and the follower reads them from the checkpoints.
     """
 
     def __init__(self, num_choices: int) -> None:
@@ -56,7 +56,7 @@ class Inbox:
         self._wake.set()
 
     def interrupt(self, reason: ClientGone | ServerStopping) -> None:
-        """Make the current and all later calls of `get` raise `reason`, or an earlier reason."""
+        """Make the current and all later calls of `get` raise `reason`. The first reason stays."""
         self._interruption = self._interruption or reason
         self._wake.set()
 

@@ -27,8 +27,8 @@ class Delta:
     ids: tuple[int, ...] = ()
     """Ids of the new tokens. Empty unless the answer needs them."""
     prompt_ids: tuple[int, ...] = ()
-    """Ids of the prompt's tokens. Only the first delta of a choice that has `ids` contains them. If
-    the choice has no tokens, its only delta contains them."""
+    """Ids of the prompt's tokens. Of a choice's deltas, only the first one that has `ids` contains
+    them. If the choice has no tokens, its only delta contains them."""
     stop: str | int | None = None
     """What ended the choice, in the form of `Tokens.stop`."""
 

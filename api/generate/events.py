@@ -21,7 +21,7 @@ from shared.protocol.results import Usage
 
 DONE = b"data: [DONE]\n\n"
 STEPS = 64
-"""Minimum growth between two events of an answer: the number of tokens already sent / `STEPS`.
+"""Between two events, an answer grows by at least the number of tokens already sent / `STEPS`.
 
 Each event repeats the whole answer. If each token of a long answer had an event, the total size of
 the events would be quadratic in the answer's length.
@@ -39,7 +39,7 @@ class GenerateStream:
         self._form = form_of(spec.request)
         self._choices = [ChoiceTranscript() for _ in range(spec.num_choices)]
         self._num_sent = [0] * spec.num_choices
-        """For each choice, the number of tokens in the choice's last event."""
+        """For each choice, the number of tokens in the choice's latest event."""
         self._open = set(range(spec.num_choices))
         """Indexes of the choices whose final event hasn't been sent."""
 
@@ -55,7 +55,7 @@ class GenerateStream:
         return self._events(index for index in sorted(changed) if self._is_due(index))
 
     def closing(self, usage: Usage) -> bytes:
-        """Return the end of a successful stream: each answer with its finish reason."""
+        """Return the end of a successful stream: the final events that haven't been sent yet."""
         return self._events(sorted(self._open), usage=usage) + DONE
 
     def failure(self, error: JobError) -> bytes:

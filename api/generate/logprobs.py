@@ -20,7 +20,7 @@ _ID = "token_id:"
 def output_fields(
     ids: Sequence[int], positions: Sequence[PositionLogprobs], form: AnswerForm
 ) -> dict[str, Any]:
-    """Return the fields of `meta_info` with the log-probabilities of an answer's tokens."""
+    """Return the fields of `meta_info` that have the log-probabilities of an answer's tokens."""
     entries = [
         [position.chosen.logprob, token_id, position.chosen.token if form.has_texts else None]
         for token_id, position in zip(ids, positions, strict=False)
@@ -37,7 +37,7 @@ def output_fields(
 
 
 def input_fields(choice: ChoiceTranscript, scores: str, form: AnswerForm) -> dict[str, Any]:
-    """Return the fields of `meta_info` with the log-probabilities of the prompt's tokens.
+    """Return the fields of `meta_info` that have the log-probabilities of the prompt's tokens.
 
     `scores` are the scores of the prompt in the form of `Tokens.prompt_scores`.
     """

@@ -27,7 +27,7 @@ _NAMES = {
     "regex": "guided_regex",
     "ebnf": "guided_grammar",
 }
-"""For each sampling parameter that has another name in a completion request, that name."""
+"""For each sampling parameter whose name differs in a completion request, its name there."""
 _PARAMS = {
     "model": "lora_path",
     "logprobs": "return_logprob",
@@ -76,7 +76,7 @@ def viewed_generation(raw: Mapping[str, Any], base: str) -> ViewedRequest:
 
 
 def _refined(request: GenerateRequest, job: Job) -> Job:
-    """Return the job with the name and the numbers of log-probabilities from the request."""
+    """Return `job` with the request's name and the numbers of log-probabilities it asks for."""
     return replace(job, sampling=_scoring(job.sampling, request), rid=request.rid or "")
 
 

@@ -72,7 +72,7 @@ def _invalid(reason: str) -> JobFailed:
 
 
 async def read_json_object(request: Request) -> dict[str, Any]:
-    """Read the body of a request as a JSON object. The app's setting limits its size.
+    """Read the body of a request as a JSON object. A setting of the app limits its size.
 
     Raises:
         JobFailed: as in `read_body` and `parse_json_object`.

@@ -13,7 +13,7 @@ WITHOUT_VERSION = (
 """Paths that clients request if their base URL lacks `/v1`. `/v1` is added to these paths, and to
 all paths below them."""
 POOL = "pool"
-"""Key under which a request's scope has the pool's name, in its `state`."""
+"""Key of the pool's name in the `state` of a request's scope."""
 
 
 class CanonicalPath:

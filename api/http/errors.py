@@ -1,4 +1,4 @@
-"""Error responses in OpenAI's format, and on other APIs' paths in the formats of these APIs."""
+"""Error responses: in OpenAI's format or, on the paths of another API, in that API's format."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -159,7 +159,7 @@ async def _on_expected(request: Request, exc: Exception) -> Response:
 
 
 def redis_error() -> JobError:
-    """Return the error of a request that needs Redis while it can't be reached.
+    """Return the error of a request that needs Redis while Redis can't be reached.
 
     The message of the exception isn't repeated, because it may contain addresses.
     """

@@ -25,7 +25,7 @@ HINTS: Mapping[Scope, str] = {
     Scope.ADMIN: "a key with the scope admin, or one of the tenant admin (the server's "
     "--api-key admin:KEY)",
 }
-"""Describes, for each scope, the API keys that have it. Errors for other keys contain the text."""
+"""Describes, for each scope, the API keys that have it. Errors for other keys contain this text."""
 _ATTRIBUTE = "lorikeet_guard"
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -74,7 +74,7 @@ class Guard:
 
 
 def guarded(work: Work, *scopes: Scope, key: Key = Key.NEEDED) -> Callable[[F], F]:
-    """Declare the guard of a route. Write this decorator below the one with the path.
+    """Declare the guard of a route. Write this decorator below the decorator that has the path.
 
     Requests to a route without a guard are refused.
     """
@@ -122,7 +122,7 @@ class Guards:
         self.operations |= {(method, route.path): guard for method in route.methods}
 
     def scopes(self, path: str) -> tuple[Scope, ...]:
-        """Return the scopes of the route with the path template `path`; none if it is unknown."""
+        """Return the scopes of the route with the path template `path`; none for an unknown one."""
         guard = self._by_path.get(path)
         return guard.scopes if guard else ()
 

@@ -15,12 +15,15 @@ Parameters = list[dict[str, Any]]
 
 
 def header(name: str, description: str, schema: dict[str, Any]) -> dict[str, Any]:
-    """Return the entry of an optional request header."""
+    """Return the OpenAPI entry for an optional request header."""
     return {"name": name, "in": "header", "description": description, "schema": schema}
 
 
 def query(name: str, description: str, schema: dict[str, Any]) -> dict[str, Any]:
-    """Return the entry of an optional query parameter. A client may repeat an array parameter."""
+    """Return the OpenAPI entry for an optional query parameter.
+
+    A client may repeat an array parameter.
+    """
     return {"name": name, "in": "query", "description": description, "schema": schema}
 
 

@@ -21,8 +21,8 @@ MAX_FETCHES_OF_TENANT = 4
 FETCH_S = 5.0
 """Maximum seconds for fetching the images of one request. A batch's turn lasts longer."""
 RESOLVE_S = 1.0
-"""Seconds that a request waits beyond `FETCH_S`. It then fails, even if its thread still resolves a
-host name."""
+"""Seconds that a request waits beyond `FETCH_S`. After that, it fails, even if its thread is still
+resolving a host name."""
 WAIT_S = 10.0
 """Maximum seconds that a request waits for a slot before its images are fetched."""
 SETTING = "the server's --image-private-host"

@@ -1,4 +1,4 @@
-"""Finds the URLs of images in the bodies of chat requests, of all three APIs. Pure."""
+"""Finds the URLs of images in requests to chat completions, responses and messages. Pure."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -23,14 +23,14 @@ class UrlPlace:
 
 
 def remote_images(body: Mapping[str, Any]) -> list[UrlPlace]:
-    """Return the places of images that must be fetched over HTTP."""
+    """Return where in the body there are URLs of images that must be fetched over HTTP."""
     parts = (part for name in ("messages", "input") for part in _parts(body.get(name), (name,)))
     places = (place for keys, part in parts if (place := _place(part, keys)))
     return [place for place in places if place.url[:8].lower().startswith(_REMOTE)]
 
 
 def with_url(body: Any, keys: Keys, url: str) -> Any:
-    """Return a copy of `body` with `url` at the place `keys`. All other values are shared."""
+    """Return a copy of `body` with `url` at the place `keys`. It shares all other values."""
     changed = body.copy()
     changed[keys[0]] = with_url(body[keys[0]], keys[1:], url) if len(keys) > 1 else url
     return changed

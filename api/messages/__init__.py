@@ -1,1 +1,1 @@
-"""Anthropic's Messages API: translates its requests into chat requests, renders its events."""
+"""Anthropic's Messages API: translates its requests into chat requests, and renders its events."""

@@ -10,7 +10,7 @@ from shared.errors import ErrorCode
 
 _SERVER_CALLS = ("server_tool_use", "mcp_tool_use")
 _SERVER_RESULT = "_tool_result"
-"""Suffix of the types of blocks with results of tools that Anthropic's servers ran."""
+"""Suffix of a block's type if the block has the result of a tool that Anthropic's servers ran."""
 
 ChatMessage = dict[str, Any]
 ChatPart = str | dict[str, Any]

@@ -27,7 +27,8 @@ class MessageEvents:
     def opening(self, num_prompt_tokens: int) -> list[TypedEvent]:
         """Return `message_start` and `ping`.
 
-        Its input tokens include cached ones, whose number is only known at the end.
+        The input tokens in `message_start` include cached ones, because the number of cached tokens
+        is known only at the end.
         """
         usage = Usage(prompt_tokens=num_prompt_tokens, completion_tokens=0)
         message = {

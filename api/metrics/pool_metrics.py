@@ -32,8 +32,8 @@ class PoolSnapshot:
     workers: Sequence[WorkerView]
     memory: RedisMemory
     num_strays: int | None = None
-    """Number of Redis keys without owner or lifetime that the last audit has found; None if there
-    was no audit."""
+    """Number of Redis keys without owner or lifetime that the latest audit found; None if there was
+    no audit."""
     base: BaseModel | None = None
     """The base model; None before the first worker has registered."""
 

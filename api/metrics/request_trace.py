@@ -83,7 +83,7 @@ class RequestTrace:
         self.end(failure)
 
     def accept(self, job: Job, *, is_stream: bool) -> Job:
-        """Write the job's properties to the span, and return the job with its trace context."""
+        """Write the job's properties to the span, and return the job with the span's context."""
         if (span := self._span) is None:
             return job
         operation, sampling = OPERATIONS[job.endpoint], job.sampling
@@ -111,7 +111,10 @@ class RequestTrace:
         return replace(job, traceparent=span.traceparent)
 
     def replay(self, job: Job, earlier: JobId) -> None:
-        """Record that the job of an earlier request with the same idempotency key answers it."""
+        """Record that the job `earlier` answers this request.
+
+        An earlier request with the same idempotency key created the job.
+        """
         if self._span:
             self._span.set(
                 {

@@ -39,7 +39,7 @@ def vllm_metrics(
 def _lora_info(
     base: BaseModel, counts: QueueCounts, alive: Sequence[WorkerView], *, now_s: float
 ) -> Metric:
-    """Return the metric with labels that list adapters. Its value is the Unix time, as in vLLM."""
+    """Return the metric whose labels list adapters. Its value is the Unix time, as in vLLM."""
     waiting: Counter[str] = Counter()
     for version, number in counts.waiting_by_version.items():
         if version != base.version:

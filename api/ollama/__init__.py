@@ -1,1 +1,1 @@
-"""Ollama's API: translates its requests into OpenAI's, renders its bodies and streams."""
+"""Ollama's API: translates its requests into OpenAI's, and renders its bodies and streams."""

@@ -22,7 +22,7 @@ _MEASURED = (
     *("total_duration", "load_duration", "prompt_eval_count"),
     *("prompt_eval_duration", "eval_count", "eval_duration"),
 )
-"""Fields of an answer with counts and durations, in the order in which Ollama sends them."""
+"""Fields of an answer that have counts and durations, in the order in which Ollama sends them."""
 
 
 class Kind(StrEnum):
@@ -108,7 +108,7 @@ def finished_answer(
 
 
 def tool_call(block: Block, number: int) -> dict[str, Any]:
-    """Return a tool call, with the index `number` in the answer.
+    """Return a tool call that has the index `number` in the answer.
 
     A call that was cut has only the arguments that are complete.
     """

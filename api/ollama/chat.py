@@ -27,7 +27,7 @@ def parse_chat(raw: Mapping[str, Any]) -> OllamaChatRequest:
 def viewed_chat(request: OllamaChatRequest, sent_model: str) -> ViewedRequest:
     """Convert a request to /api/chat into the form of a chat request.
 
-    `sent_model` is the name of the model that the answer repeats.
+    `sent_model` is the name that the request gives the model. The answer repeats this name.
 
     Raises:
         JobFailed: a message is invalid. The error names it.

@@ -95,7 +95,7 @@ def _message(message: Any, path: str, calls: _Calls) -> ChatMessage:
 
 
 def _answer_fields(message: Mapping[str, Any], path: str, calls: _Calls) -> dict[str, Any]:
-    """Return the fields with the thinking and the tool calls of an earlier answer."""
+    """Return the fields that have the thinking and the tool calls of an earlier answer."""
     fields: dict[str, Any] = {}
     if message.get("thinking"):
         fields["reasoning_content"] = string_of(message, "thinking", path)

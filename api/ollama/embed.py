@@ -34,7 +34,7 @@ def parse_embeddings(raw: Mapping[str, Any]) -> OllamaEmbeddingsRequest:
 def viewed_embed(request: OllamaEmbedRequest, sent_model: str) -> ViewedRequest:
     """Convert a request to /api/embed, which has an input, into a request for embeddings.
 
-    `sent_model` is the name of the model that the answer repeats.
+    `sent_model` is the name that the request gives the model. The answer repeats this name.
     """
     return ViewedRequest(
         body={

@@ -64,7 +64,7 @@ def unused_fields(request: OllamaRequest) -> Iterator[str]:
 
 
 def thinking_check(request: OllamaRequest) -> Callable[[Admission], None]:
-    """Return a check that refuses a request to think if the model can't.
+    """Return a check that refuses a request for thinking if the model can't think.
 
     The error message is Ollama's: clients recognise it, and send the request again without `think`.
     """

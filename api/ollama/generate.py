@@ -55,7 +55,7 @@ def parse_generate(raw: Mapping[str, Any]) -> OllamaGenerateRequest:
 def viewed_generate(request: OllamaGenerateRequest, sent_model: str) -> ViewedRequest:
     """Convert a request to /api/generate into the form of a chat or, with `raw`, of a completion.
 
-    `sent_model` is the name of the model that the answer repeats.
+    `sent_model` is the name that the request gives the model. The answer repeats this name.
     """
     if request.raw:
         return _viewed_completion(request, sent_model)

@@ -10,7 +10,7 @@ from shared.store.adapters.registry import Found
 from shared.store.views.pool_views import WorkerView
 
 LATEST = ":latest"
-"""Tag that Ollama's clients add to names without one."""
+"""Tag that Ollama's clients add to names without a tag."""
 FAMILY = "lorikeet"
 """Value of the fields for the model's architecture, which front ends don't know. Clients use it as
 a prefix to find the context length in `model_info`."""

@@ -12,9 +12,9 @@ from shared.protocol.access.rights import Access
 
 
 async def served_models(request: Request, access: Access) -> list[ServedModel]:
-    """Return the models that a request may list, those of one pool after another.
+    """Return the models that a request may list, pool by pool.
 
-    If an earlier pool has a model with the same name, an adapter has the name `base:adapter`.
+    An adapter is listed as `base:adapter` if an earlier pool has a model with the adapter's name.
 
     Raises:
         RedisUnavailable: the registry or the workers can't be read.
@@ -31,7 +31,7 @@ async def served_models(request: Request, access: Access) -> list[ServedModel]:
 
 
 async def served_model(request: Request, access: Access, name: str) -> ServedModel:
-    """Return the model with a name that requests accept.
+    """Return a model. `name` may have any form that requests accept.
 
     Raises:
         JobFailed: there is no such model, the client may not use it, or it is quarantined.

@@ -55,7 +55,7 @@ class JsonLines:
         return self.failure(error)
 
     def _parts(self, events: Iterator[BlockEvent]) -> Iterator[Part]:
-        """Join the adjacent events of one block to a part. Empty parts are left out."""
+        """Join the adjacent events of one block into a part. Empty parts are left out."""
         part = Part()
         for event in events:
             match event:

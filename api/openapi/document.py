@@ -50,7 +50,7 @@ REQUESTS: tuple[type[BaseModel], ...] = (
     *(EmbeddingRequest, ScoreRequest, RerankRequest),
     *(OllamaChatRequest, OllamaGenerateRequest, OllamaEmbedRequest, OllamaEmbeddingsRequest),
 )
-"""Requests whose `model` names a model."""
+"""Classes of the requests whose field `model` names a model."""
 TOKENIZER_REQUESTS = (TokenizeRequest, DetokenizeRequest)
 MANAGEMENT_REQUESTS: tuple[type[BaseModel], ...] = (
     *(LoadAdapterRequest, UnloadAdapterRequest, ValidateAdapterRequest),
@@ -78,7 +78,7 @@ _EXAMPLES: Mapping[str, dict[str, Any]] = {
     "/v1/score": {"text_1": "Which bird is small?", "text_2": ["The wren.", "The swan."]},
     "/v1/rerank": {"query": "Which bird is small?", "documents": ["The wren.", "The swan."]},
 }
-"""Fields of an example other than `model`, by path."""
+"""For each path, the fields of its example, except `model`."""
 DESCRIPTION = """Serves one base model and LoRA adapters for it. The `model` field of a request
 names the base model or an adapter; [/v1/models]({root}/v1/models) lists all names."""
 

@@ -38,7 +38,7 @@ MEANINGS = {
     503: "Redis, the model or the adapter is unavailable at present, or the server stops.",
     504: "The job wasn't finished within its deadline.",
 }
-"""Description of each error status. They apply to most routes."""
+"""Descriptions of the error statuses. They apply to most routes."""
 _ANSWER_ERRORS = (400, 404, 409, 413, 429, 500, 503, 504)
 """Statuses of the error responses of a route that generates answers."""
 _ENCODING = "The body has a Content-Encoding other than gzip."
@@ -123,7 +123,7 @@ def inference(answer: type[BaseModel] | UnionType, *, streams: bool = True) -> R
 def viewed_inference(
     answer: type[BaseModel], error: type[BaseModel], *, stream: str | None = None
 ) -> Responses:
-    """Return the OpenAPI entries of a route of another API than OpenAI's.
+    """Return the OpenAPI entries of a route of an API other than OpenAI's.
 
     Such a route never answers in the background.
 

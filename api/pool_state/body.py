@@ -102,7 +102,7 @@ def _worker(worker: WorkerView, loads: Sequence[AdapterVersion]) -> dict[str, An
 
 
 def _serves(serves: Capabilities) -> str | None:
-    """Return what a worker serves of adapters in words; None for everything."""
+    """Return a text that says what a worker serves; None if it serves everything."""
     if serves.is_everything:
         return None
     limit = "" if serves.max_rank is None else f" up to rank {serves.max_rank}"

@@ -33,7 +33,7 @@ class _Frame:
     """State of the pool from one read, encoded once for all streams."""
 
     body: bytes
-    """JSON of the state without `history`, and without its closing brace."""
+    """JSON of the state. It lacks the field `history` and the closing brace."""
     points: Sequence[Point]
     incidents: Sequence[Incident]
     """Incidents of the pool, newest first."""

@@ -60,7 +60,10 @@ def process_name(process: str) -> str:
 
 
 def text_of(incident: Incident) -> str:
-    """Return the text of an incident. The text for a kind of a newer release is the kind's name."""
+    """Return the text of an incident.
+
+    If only a newer release knows the kind of incident, the text is the kind's name.
+    """
     text = _TEXTS.get(incident.kind, incident.kind.replace("_", " "))
     return text.format(
         worker=incident.worker and worker_name(incident.worker),

@@ -5,8 +5,9 @@ from shared.store.views.pool_views import QueueCounts
 
 
 def load_of(counts: QueueCounts, base: BaseModel | None) -> float:
-    """Return the number of workers that the unfinished jobs need: their slots by those of a worker.
+    """Return the number of workers that the unfinished jobs need.
 
+    This is the number of slots that the jobs need, divided by the number of slots of a worker.
     Workers that have left don't change the result, since Redis remembers the slots of the last
     worker. Without a base model, the load is 1, because the pool accepts jobs only after a worker
     has registered one.

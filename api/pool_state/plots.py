@@ -21,7 +21,7 @@ class Window:
     step_s: float
     """Seconds between two points."""
     step_ms: int | None
-    """Step of the history in Redis from which it is read; None for the one of minutes."""
+    """Step of the history in Redis that contains the period; None for the history of minutes."""
 
 
 WINDOWS: Mapping[str, Window] = {
@@ -33,10 +33,10 @@ WINDOWS: Mapping[str, Window] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plots:
-    """Series of equally long lists. A value is None where nothing was measured."""
+    """Series of values, all equally long. A value is None where nothing was measured."""
 
     started_s: float
-    """Unix time of the begin of the first point."""
+    """Unix time at which the step of the first point begins."""
     step_s: float
     series: Mapping[str, Sequence[float | None]]
     incidents: Sequence[Incident]
@@ -72,7 +72,7 @@ class PlotReader:
 def series_of(
     samples: Sequence[Sample], started_s: float, step_s: float
 ) -> dict[str, list[float | None]]:
-    """Return the values of each series. Point i is for the step that begins after i steps."""
+    """Return the values of each series. Value i is for the step that begins after i steps."""
     series: dict[str, list[float | None]] = {name: [None] * MAX_SAMPLES for name in _VALUES}
     for before, after in _pairs(samples, 3 * step_s):
         index = int((after.time_ms / 1000 - started_s) / step_s)
@@ -83,7 +83,7 @@ def series_of(
 
 
 def _pairs(samples: Sequence[Sample], longest_s: float) -> Iterator[tuple[Sample, Sample]]:
-    """Yield neighbouring samples between which no sample is missing and no total was lost."""
+    """Yield neighbouring samples at most `longest_s` apart between which no total was lost."""
     for before, after in pairwise(samples):
         is_near = 0 < after.time_ms - before.time_ms <= longest_s * 1000
         if is_near and after.tokens >= before.tokens and after.done >= before.done:

@@ -24,7 +24,10 @@ class Rates:
 
 
 def rates_at(samples: Sequence[Sample], index: int, period_s: float) -> Rates:
-    """Return the rates over the `period_s` before the sample at `index`. `samples` are sorted."""
+    """Return the rates over the `period_s` seconds before the sample at `index`.
+
+    `samples` are sorted.
+    """
     last = samples[index]
     first = last
     while index > 0 and last.time_ms - first.time_ms < period_s * 1000:
@@ -44,7 +47,7 @@ def rates_at(samples: Sequence[Sample], index: int, period_s: float) -> Rates:
 
 
 def current_rates(samples: Sequence[Sample], now_s: float) -> Rates:
-    """Return the rates over the last `RATE_S`, or zeros if there is no recent sample."""
+    """Return the rates over the last `RATE_S` seconds, or zeros if there is no recent sample."""
     if not samples or abs(now_s - samples[-1].time_ms / 1000) > RATE_S:
         return Rates()
     return rates_at(samples, len(samples) - 1, RATE_S)
@@ -54,7 +57,7 @@ def quantile(counts: Sequence[int], share: float) -> float | None:
     """Return a quantile of times that were counted in the buckets of `FIRST_TOKEN_BOUNDS_S`.
 
     The times in a bucket are assumed to be evenly spread. Times in the last bucket are assumed to
-    be its lower bound. The result is None if `counts` has no times.
+    equal its lower bound. The result is None if `counts` has no times.
     """
     wanted = share * sum(counts)
     if not wanted:

@@ -65,9 +65,9 @@ class PoolState:
     points: Sequence[Point]
     """Points of the plots over the last minutes, oldest first."""
     incidents: Sequence[Incident]
-    """Newest first."""
+    """Incidents of the pool, newest first."""
     num_strays: int = 0
-    """Keys that have neither an owner nor a lifetime, as the running audit has found."""
+    """Number of keys with neither an owner nor a lifetime that the running audit has found."""
     pause: Pause | None = None
     """Pause that hasn't ended; None if jobs are given to workers."""
 

@@ -33,7 +33,7 @@ class ModelCache:
         return found if time.monotonic() - read_s < MAX_AGE_S else None
 
     async def read(self, model: str) -> Found:
-        """Read the model that a name refers to from the registry, and cache it.
+        """Read from the registry the model that a name refers to, and cache it.
 
         Raises:
             JobFailed: the adapter is quarantined.

@@ -1,4 +1,4 @@
-"""Names of a pool's models, from which similar ones are suggested for a wrong name."""
+"""Names of a pool's models. For a wrong name, a similar one is suggested."""
 
 from collections.abc import Callable, Iterable, Sequence
 from difflib import SequenceMatcher
@@ -8,13 +8,13 @@ from api.pools.pool_status import CachedRead
 from shared.store.adapters.registry import Registry
 
 MAX_NAMES = 4096
-"""Maximum number of names that are read. If a pool has more, these are random ones."""
+"""Maximum number of names that are read. If a pool has more, a random selection is read."""
 MAX_CHECKED = 512
-"""Maximum number of names whose use by the client is checked."""
+"""Maximum number of names for which it is checked whether the client may use them."""
 MAX_COMPARED = 64
-"""Maximum number of names that are compared with a wrong one in full."""
+"""Maximum number of names that are compared in full with a wrong name."""
 MAX_CHARS = 100
-"""Names that are longer get no suggestion, because the comparison takes quadratic time."""
+"""Longer wrong names get no suggestion, because the comparison takes quadratic time."""
 MAX_LENGTH_DIFFERENCE = 3
 MIN_SIMILARITY = 0.6
 
@@ -36,8 +36,8 @@ class ModelNames:
 def most_similar(wrong: str, names: Iterable[str], is_allowed: Callable[[str], bool]) -> str | None:
     """Return the allowed name that is most similar to `wrong`, or None if none is similar.
 
-    The work is bounded: few names are compared in full, those of about the same length that begin
-    or end in the same way, whatever the case.
+    The work is bounded, because only a few names are compared in full. They have about the same
+    length as `wrong`, and the same first or last character, regardless of case.
     """
     if not 0 < len(wrong) <= MAX_CHARS:
         return None

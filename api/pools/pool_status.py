@@ -27,7 +27,7 @@ class CachedRead(Generic[T]):
         self._read = read
         self._lock = asyncio.Lock()
         self._last: tuple[float, T] | None = None
-        """Time and result of the last read; None before the first read."""
+        """Time and result of the latest read; None before the first read."""
 
     async def get(self) -> T:
         """Return the cached value. If it is missing or too old, call `read` first."""
@@ -116,6 +116,6 @@ class PoolReports:
     body_of: Callable[[PoolState], dict[str, Any]]
     """Returns the body that describes a state, without its history."""
     history: PlotReader
-    """Reads the plots of minutes, an hour or a day."""
+    """Reads the plots of the last minutes, the last hour or the last day."""
     feed: PoolFeed
     """Streams the state to clients."""

@@ -1,4 +1,4 @@
-"""The pools that one front end serves. Determines which of them a request is for."""
+"""The pools that one front end serves. Determines to which pool each request belongs."""
 
 import time
 from collections.abc import Sequence
@@ -77,7 +77,7 @@ class Pools:
         return await self._with_model(model) if isinstance(model, str) else self.all[0]
 
     async def of_job(self, request: Request, job: str | None) -> Pool:
-        """Return the pool of a request whose body may name a job. `job` is None if it doesn't.
+        """Return the pool of a request. `job` is the job that its body names, or None.
 
         Raises:
             RedisUnavailable: the jobs can't be read.
@@ -87,7 +87,7 @@ class Pools:
         return self.all[0] if job is None else await self._with_job(job)
 
     def shown_to(self, request: Request) -> Sequence[Pool]:
-        """Return the pools whose models the response to a request lists."""
+        """Return the pools whose models are listed in the response to a request."""
         known = self._known(request)
         return self.all if known is None else (known,)
 

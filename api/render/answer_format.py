@@ -1,7 +1,7 @@
 """Interface of answer formats. `openai_chunks.py`, `embeddings.py` and `scores.py` contain them.
 
-These answers are lists of choices, embeddings or scores. `api/responses/` and `api/messages/`
-render the other answers.
+Answers in these formats are lists of choices, embeddings or scores. `api/responses/` and
+`api/messages/` render the other answers.
 """
 
 from abc import ABC, abstractmethod
@@ -25,7 +25,7 @@ class Format(ABC):
         """Return the choice object of a finished choice, for a response that isn't a stream."""
 
     def all_choices(self, choices: Sequence[ChoiceTranscript]) -> list[Any]:
-        """Return the list of a complete body: by default the choice object of each choice."""
+        """Return the list for a complete body: by default, the choice object of each choice."""
         return [self.choice(index, choice) for index, choice in enumerate(choices)]
 
     def opening(self, num_choices: int) -> list[dict[str, Any]]:

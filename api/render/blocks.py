@@ -1,8 +1,8 @@
 """Divides the output of a choice into blocks of text, reasoning and tool calls. Pure.
 
 The blocks are a function of the output: they don't depend on the pieces in which it arrives. Each
-event has a position: the number of characters of output that precede it. Events at the end of the
-output have a position that is one higher.
+event has a position: the number of characters of output that precede it. The position of
+events at the end of the output is one higher than the number of characters of the output.
 """
 
 from collections import deque
@@ -208,7 +208,7 @@ class BlockReader:
             yield Closed(block)
 
     def _taken(self, end: int | None) -> tuple[PositionLogprobs, ...]:
-        """Take the log-probabilities of the tokens that begin before `end`. None takes all."""
+        """Take the log-probabilities of the tokens that begin before `end`; all if it is None."""
         taken = []
         while self._logprobs and (end is None or self._logprobs[0].offset < end):
             taken.append(self._logprobs.popleft())
@@ -220,8 +220,8 @@ def without_stop(spec: AnswerSpec, delta: Delta) -> tuple[Delta, str]:
 
     If no stop sequence ends the text, the delta is unchanged and the second value is empty.
 
-    Only the last delta can end with a stop sequence, because workers hold back text that may belong
-    to one.
+    Only the last delta can end with a stop sequence, because workers hold back text that could
+    belong to a stop sequence.
     """
     if delta.finish is FinishReason.STOP:
         for stop in (spec.request or {}).get("stop_sequences", ()):

@@ -23,7 +23,7 @@ class Replay:
 class CatchUp:
     """Collects a job's output until it includes everything that a resuming client already has.
 
-    Then it returns the output that the stream must replay.
+    Then `add` returns the output that the stream must replay.
     """
 
     def __init__(self, position: Middle) -> None:
@@ -34,7 +34,8 @@ class CatchUp:
         """Add deltas. Return nothing until the position is reached, and then all deltas to replay.
 
         The first replayed deltas restore the state that the stream had at the position. The others
-        contain all further output. Callers must not call `add` again after that.
+        contain all further output. Once `add` has returned deltas, callers must not call
+        it again.
 
         Raises:
             Misplaced: a choice ended before the position, or its text differs from the text that

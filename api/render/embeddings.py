@@ -33,7 +33,7 @@ class EmbeddingFormat(Format):
 
 
 def floats_of(encoded: str) -> list[float]:
-    """Return the values of an embedding in base64 of little-endian float32."""
+    """Return the values of an embedding that is encoded as base64 of little-endian float32."""
     values = array("f", b64decode(encoded))
     if sys.byteorder == "big":
         values.byteswap()

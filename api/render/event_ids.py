@@ -43,7 +43,7 @@ class Sent:
 
     num_chars: int = 0
     num_logprobs: int = 0
-    """Number of log-probabilities, including an echoed prompt's."""
+    """Number of log-probabilities, including those of an echoed prompt."""
     num_tokens: int = 0
     """Number of tokens, if the answer depends on the tokens in addition to their text."""
     is_finished: bool = False

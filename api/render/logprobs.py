@@ -30,9 +30,9 @@ def _chat_token(token: TokenLogprob) -> dict[str, Any]:
 
 
 def _text_top(position: PositionLogprobs) -> dict[str, float | None] | None:
-    """Return the log-probabilities of the chosen and of the most likely tokens, by their text.
+    """Return the log-probabilities of the chosen token and the most likely tokens, by text.
 
-    The chosen token is first, as at vLLM. Returns None for the first token of a prompt, which has
+    The chosen token is first, as in vLLM. Returns None for the first token of a prompt, which has
     no log-probability.
     """
     if position.chosen.logprob is None:

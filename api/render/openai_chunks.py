@@ -108,7 +108,7 @@ class CompletionFormat(Format):
     def delta(self, delta: Delta) -> list[dict[str, Any]]:
         """Return one choice object with the output and the finish reason in `delta`.
 
-        Returns an empty list if `delta` has neither text, log-probabilities nor token ids, and no
+        Returns an empty list if `delta` has no text, no log-probabilities, no token ids and no
         finish reason.
         """
         if not (delta.text or delta.finish or delta.logprobs or delta.ids):
@@ -134,7 +134,7 @@ def format_of(spec: AnswerSpec, *, stream: bool) -> Format:
 def complete_body(
     spec: AnswerSpec, choices: Iterable[ChoiceTranscript], usage: Usage
 ) -> dict[str, Any]:
-    """Return the body of a response that isn't streamed, with all finished choices of the job."""
+    """Return the body of a response that isn't streamed. It has all finished choices of the job."""
     answer_format, choices = format_of(spec, stream=False), list(choices)
     body = {
         **head(answer_format, spec, answer_format.object),
@@ -157,7 +157,7 @@ def usage_body(usage: Usage) -> dict[str, Any]:
 
 
 def head(answer_format: Format, spec: AnswerSpec, kind: str) -> dict[str, Any]:
-    """Return the fields of a body or chunk before its choices. `kind` is the field `object`."""
+    """Return the fields before the choices of a body or chunk. `kind` is the field `object`."""
     fields = {
         "id": answer_format.id,
         "object": kind,
@@ -172,8 +172,8 @@ def head(answer_format: Format, spec: AnswerSpec, kind: str) -> dict[str, Any]:
 def _stop_fields(finish: str | None, stop: str | int | None) -> dict[str, Any]:
     """Return vLLM's and SGLang's fields for the stop string or stop token that ended a choice.
 
-    For an answer with tool calls, the fields are null: it may have ended at a marker that follows a
-    call, which isn't a stop string of the client.
+    For an answer with tool calls, the fields are null. Such an answer can end at a marker that
+    follows a call, and the client didn't send this marker as a stop string.
     """
     stop = None if finish == TOOL_CALLS else stop
     return {"stop_reason": stop, "matched_stop": stop}

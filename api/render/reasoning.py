@@ -122,9 +122,10 @@ class ReasoningAnswers:
         return split.content, {} if self._is_hidden else _fields(split.reasoning or None)
 
     def deltas(self, delta: Delta) -> tuple[Delta, list[dict[str, Any]]]:
-        """Return `delta` without its reasoning, and the `delta` fields that report the reasoning.
+        """Return `delta` without its reasoning, and the fields that report the reasoning.
 
-        Each item of the list is sent in its own chunk.
+        The fields are those of `delta` objects in OpenAI's format. Each item of the
+        list is sent in its own chunk.
         """
         parser = self._parsers[delta.choice]
         split = parser.feed(delta.text)

@@ -57,7 +57,7 @@ class LabelFormat(ScoreFormat):
 
 
 class RankingFormat(ScoreFormat):
-    """Format of /v1/rerank, as in vLLM, and in the APIs of Jina and Cohere."""
+    """Format of /v1/rerank, as in vLLM and in the APIs of Jina and Cohere."""
 
     choices_field = "results"
 
@@ -100,7 +100,7 @@ def relevance(logprobs: Sequence[float]) -> float:
 
 
 def softmax(logprobs: Sequence[float]) -> list[float]:
-    """Return the probabilities of some tokens, divided by their sum."""
+    """Return the probabilities of the tokens with these `logprobs`, divided by their sum."""
     largest = max(logprobs)
     weights = [math.exp(logprob - largest) for logprob in logprobs]
     return [weight / sum(weights) for weight in weights]

@@ -14,7 +14,7 @@ SSE_TYPE = "text/event-stream"
 JSON_LINES_TYPE = "application/x-ndjson"
 """Media type of streams of JSON objects, one on each line."""
 RETRY = b"retry: 1000\n"
-"""Field of the next event that asks clients to connect again one second after the stream ends."""
+"""Field before an event. It asks clients to connect again one second after the stream ends."""
 
 
 def sse(body: dict[str, Any], *, event_id: str, name: str | None = None) -> bytes:

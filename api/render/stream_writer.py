@@ -29,7 +29,7 @@ DONE = b"data: [DONE]\n\n"
 class StreamWriter:
     """Renders the events of one stream, from its start or after one of its events.
 
-    A job may have several streams, such as after a reconnect. They may divide the output into
+    A job can have several streams, for example after a reconnect. They may divide the output into
     different chunks, but the joined output is the same.
     """
 
@@ -96,7 +96,7 @@ class StreamWriter:
 
     @property
     def _waits_for_ids(self) -> bool:
-        """Whether the opening waits for the token ids of the prompt, which it has at vLLM, too."""
+        """Whether the opening waits for the token ids of the prompt. vLLM's has them, too."""
         return self._opens_with_ids and self._num_opening is not None
 
     def _opening(self, updates: Sequence[Update]) -> list[bytes]:
@@ -122,7 +122,7 @@ class StreamWriter:
         return replays
 
     def _rendered(self, replay: Replay) -> Iterator[bytes]:
-        """Add the delta to the sent output, and return the chunks that the client doesn't have."""
+        """Add its delta to the sent output, and return the chunks that the client doesn't have."""
         choices = self._format.delta(replay.delta)
         ids = self._sent.add(replay.delta, len(choices))
         chunks: list[dict[str, Any]] = [{"choices": [choice]} for choice in choices]

@@ -15,7 +15,7 @@ from shared.protocol.jobs import Endpoint
 def add_to_body(
     body: dict[str, Any], spec: AnswerSpec, choices: Sequence[ChoiceTranscript]
 ) -> None:
-    """Add the token ids and the scores of the prompts to a complete body, if requested."""
+    """Add the token ids, and the scores of the prompts, to a complete body, if requested."""
     if spec.has_prompt_scores:
         _add_prompt_logprobs(body, spec, choices)
     if not spec.returns_token_ids:
@@ -31,7 +31,7 @@ def add_to_body(
 def _add_prompt_logprobs(
     body: dict[str, Any], spec: AnswerSpec, choices: Sequence[ChoiceTranscript]
 ) -> None:
-    """Add vLLM's `prompt_logprobs`: for a chat to the body, otherwise to each choice."""
+    """Add vLLM's `prompt_logprobs` to the body of a chat, or to each choice of a completion."""
     if spec.endpoint is Endpoint.CHAT:
         scores = choices[0].prompt_scores if choices else ""
         body["prompt_logprobs"] = orjson.Fragment(scores) if scores else None
@@ -51,7 +51,7 @@ class ChunkTokens:
         self._num_tokens = [0] * spec.num_choices
 
     def open(self, updates: Sequence[Update], chunks: Sequence[dict[str, Any]]) -> None:
-        """Add the token ids of the prompt and its count to the opening chunks of a chat."""
+        """Add the token ids of the prompt and their number to the opening chunks of a chat."""
         if self._spec.returns_token_ids and chunks:
             chunks[0]["prompt_token_ids"] = prompt_ids(updates)
         if not self._spec.continuous_usage:
@@ -67,7 +67,8 @@ class ChunkTokens:
     def add(self, delta: Delta, chunks: Sequence[dict[str, Any]]) -> None:
         """Add the tokens of `delta` to its chunks.
 
-        The first chunk has the ids. Every chunk has the token counts of its choice after `delta`.
+        The first chunk has the ids. Every chunk has the token counts of its choice, including
+        `delta`.
         """
         index = delta.choice
         self._num_tokens[index] += len(delta.ids)

@@ -33,7 +33,7 @@ class ToolAnswers:
         )
 
     def message(self, choice: int, text: str, finish: FinishReason | None) -> dict[str, Any]:
-        """Return the fields `content` and `tool_calls` for the answer `text`, ended by `finish`."""
+        """Return the fields `content` and `tool_calls` for an answer `text` that `finish` ended."""
         parser = self._parsers[choice]
         content, calls = "", list[dict[str, Any]]()
         for piece in parser.feed(text) + _last(parser, finish):

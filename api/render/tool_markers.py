@@ -26,7 +26,7 @@ class Split:
     """Rest of the text after `text`: markers and the start of a call, or characters that may become
     markers."""
     body_at: int | None = None
-    """Index in `held` of the start of the call's body; None if no call has started yet."""
+    """Index in `held` at which the call's body starts; None if no call has started yet."""
     body: CallBody | None = None
     """Reader of the call's body; None if no call has started yet."""
 
@@ -37,7 +37,7 @@ class CallFinder:
     def __init__(self, use: ToolUse, *, is_constrained: bool = False) -> None:
         """Create a finder of calls of these tools.
 
-        With `is_constrained`, the answer either starts with a call or matches a schema or another
+        With `is_constrained`, the answer either starts with a call, or matches a schema or another
         constraint. In the second case it has no calls, even if a string in it resembles one.
         """
         self._syntax = SYNTAX[use.form]

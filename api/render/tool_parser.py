@@ -19,8 +19,8 @@ from shared.protocol.tools import ToolUse
 _SLICE = 1024
 """Number of characters that are processed at once.
 
-Text after a call is copied when the call ends. Slices bound these copies, so that the time for a
-long text with many calls is linear.
+When a call ends, the text after it is copied. Slices limit how much text is copied each time, so
+that the time for a long text with many calls is linear.
 """
 
 
@@ -76,7 +76,7 @@ class ToolCallParser:
     Without `emits_early`, a call is emitted when it is complete, and a malformed call is emitted as
     text.
 
-    With `is_constrained`, the answer either starts with a call or matches a schema or another
+    With `is_constrained`, the answer either starts with a call, or matches a schema or another
     constraint. In the second case it is all text.
     """
 
@@ -169,7 +169,7 @@ class ToolCallParser:
         self._finder.call_ended()
 
     def _cut(self, candidate: _Candidate) -> Iterator[Piece]:
-        """Emit the part of a call that has arrived, if it names a tool."""
+        """Emit the part of a call that has arrived, if the call names a tool."""
         if candidate.num_emitted is not None:
             self._candidate = None
             return

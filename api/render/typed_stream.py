@@ -47,7 +47,7 @@ class EventFormat(Protocol):
     """Whether the data of an event contains its number, as `sequence_number`."""
 
     def opening(self, num_prompt_tokens: int) -> list[TypedEvent]:
-        """Return the events before the first output. An unknown `num_prompt_tokens` is 0."""
+        """Return the events before the first output. `num_prompt_tokens` is 0 if unknown."""
 
     def block(self, event: BlockEvent) -> list[TypedEvent]:
         """Return the events that report a change of a block. An `Added` makes exactly one event."""
@@ -64,7 +64,7 @@ class EventFormat(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class After:
-    """Position after an event. By default, the position before the first one."""
+    """Position after an event. By default, the position before the first event."""
 
     number: int = -1
     checksum: int | None = None
@@ -100,7 +100,7 @@ class TypedStream:
         self._checksum = _Checksum()
         self._num_prompt_tokens = 0
         self._next = 0
-        """Number of the next event at the present position."""
+        """Number of the next event at the current position."""
         self._last = after
         self._held: tuple[After, Added] | None = None
         """New text that isn't rendered yet, because more may follow, and the position after it."""

@@ -27,13 +27,13 @@ _NO_VALUE: Mapping[str, tuple[Any, ...]] = {
     "max_tokens": (-1, -2),
     "n_predict": (-1, -2),
 }
-"""For some fields, the values that stand for a missing field. llama.cpp takes a negative number of
-tokens for no limit, and Ollama's programs send -2 for the rest of the context."""
+"""For some fields, the values that stand for a missing field. To llama.cpp, a negative number of
+tokens means no limit, and Ollama's programs send -2 for the rest of the context."""
 
 
 @contextmanager
 def without_aliases(raw: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield the request with the usual names. Errors in the block name the field that was sent.
+    """Yield the request with the usual names. Errors in the `with` block name the sent field.
 
     Raises:
         JobFailed: the request has a field under two names.

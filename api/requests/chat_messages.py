@@ -71,8 +71,8 @@ def tool_use(request: ChatCompletionRequest, form: ToolForm | None) -> ToolUse |
 def _is_parallel(asked: bool | None, form: ToolForm) -> bool:
     """Return whether an answer may contain several calls, as `parallel_tool_calls` asks.
 
-    By default it may, except in the generic form: models that weren't trained for it tend to repeat
-    their call to the token limit.
+    By default, it may contain several, except in the generic form. Models that weren't trained for
+    this form tend to repeat their call until they reach the token limit.
     """
     return form is not ToolForm.GENERIC if asked is None else asked
 
@@ -105,7 +105,7 @@ def _template_content(message: Message) -> str | list[dict[str, Any]]:
 
 
 def _template_tool(tool: Tool) -> dict[str, Any]:
-    """Return a tool as chat templates show it, without unknown fields and `strict`."""
+    """Return a tool as chat templates show it, without unknown fields and without `strict`."""
     shown = set(FunctionDefinition.model_fields) - {"strict"}
     function = tool.function.model_dump(include=shown, exclude_unset=True)
     return {"type": tool.type, "function": function}
@@ -121,8 +121,8 @@ def _allowed(tools: Sequence[Tool], choice: ToolChoiceValue) -> Sequence[Tool]:
 def _template_call(call: ToolCall, budget: JsonBudget) -> dict[str, Any]:
     """Return the call in the form that chat templates expect, with parsed arguments.
 
-    Arguments that aren't valid JSON, are nested too deeply, or exceed the budget of all calls stay
-    text. They aren't refused, because the client may only be repeating the model's own text.
+    Arguments stay text if they aren't valid JSON, are nested too deeply, or exceed the budget that
+    all calls share. They aren't refused, because the client might only repeat what the model wrote.
     """
     try:
         text = (call.function.arguments or "{}").encode()

@@ -10,8 +10,8 @@ from api.schema.tools import mode_of
 from shared.errors import invalid_param
 
 _KINDS = {"json": "json_schema", "regex": "regex", "choice": "choice", "grammar": "grammar"}
-"""Names of constraints in `SamplingParams`. A key is the end of a request field such as
-`guided_json`."""
+"""Names of constraints in `SamplingParams`. A key is the end of the name of a request
+field such as `guided_json`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from shared.protocol.embeddings import EmbeddingParams, Pooling
 from shared.protocol.jobs import Endpoint, Job, SamplingParams
 
 MAX_ANSWER_BYTES = 16 << 20
-"""Maximum size of all embeddings of one request, as float32. Redis keeps them as base64."""
+"""Maximum size of one request's embeddings together, as float32. Redis keeps them as base64."""
 RESERVED_TOKENS = 4096
 """Maximum cost of all inputs of a job together, in tokens. A longer single input costs more.
 
@@ -92,7 +92,7 @@ def _check_size(request: EmbeddingRequest, size: int) -> None:
 
 
 def _limit(truncate_prompt_tokens: int | None, max_model_len: int) -> int | None:
-    """Return the maximum number of tokens of each input that are used; None uses all tokens."""
+    """Return how many tokens of each input are used at most. None means all tokens."""
     if truncate_prompt_tokens == 0:
         raise invalid_param("truncate_prompt_tokens", "can't be 0, because an input needs a token")
     return max_model_len if truncate_prompt_tokens == -1 else truncate_prompt_tokens

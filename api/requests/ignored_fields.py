@@ -23,7 +23,7 @@ MAX_LISTED = 10
 MAX_LISTED_CHARS = 80
 """Maximum length of a field's path in the header."""
 _UNSAFE = re.compile(r"[^!#-+\--~]")
-"""Characters of paths that the header replaces: commas, quotes, and all but visible ASCII.
+"""Characters of paths that the header replaces: commas, double quotes, and all but visible ASCII.
 
 Clients choose the names of unknown fields, so a name may contain line breaks, for example.
 """

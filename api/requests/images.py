@@ -12,7 +12,7 @@ def read_images(messages: Sequence[Message], *, takes_images: bool) -> list[Imag
     """Return the images of a chat, in order.
 
     Raises:
-        JobFailed: an image is invalid, there are too many or too large ones, or the messages have
+        JobFailed: an image is invalid, the images are too many or too large, or the messages have
             images and `takes_images` is false.
     """
     images: list[Image] = []

@@ -1,4 +1,4 @@
-"""Refuses, before tokenization, prompts that can't fit into the context. Pure."""
+"""Refuses prompts that can't fit into the context, before they are tokenized. Pure."""
 
 import sys
 

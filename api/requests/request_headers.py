@@ -1,4 +1,4 @@
-"""Headers of a request for an answer, and the options of its job that they set. Pure."""
+"""Headers of a request for an answer, and the job options that these headers set. Pure."""
 
 import hashlib
 import math
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _SECONDS = re.compile(r"[0-9]{1,10}(\.[0-9]{1,20})?(e[-+]?[0-9]{1,3})?", re.IGNORECASE)
 _PREFERENCE = re.compile(r'(?:[^,"]|"(?:[^"\\]|\\.)*+"|")++')
-"""One preference of a list with commas between them. Quoted strings may contain commas."""
+"""One preference in a comma-separated list. Quoted strings may contain commas."""
 _HANDLING = re.compile(r'\s*handling\s*=\s*"?(\w*)"?\s*(;.*)?', re.IGNORECASE | re.DOTALL)
 
 
@@ -72,7 +72,7 @@ def enqueue_options(
 
     `path` is the endpoint's path, `raw` is the parsed JSON body, and `weight` is the tenant's share
     of the pool relative to other tenants. `key_id` is the id of a stored API key, and empty for
-    other keys. `books_pool` and `only_repeats` become the options of these names.
+    other keys. `books_pool` and `only_repeats` become the options with the same names.
     """
     key = headers.idempotency_key
     return EnqueueOptions(

@@ -8,8 +8,8 @@ from shared.errors import JobFailed, invalid_param
 from shared.protocol.jobs import Prompt
 
 MAX_SIZE = 8_000_000
-"""Maximum number of characters or token ids in all pairs of a request. A first text counts in each
-of its pairs, because the worker tokenizes it there."""
+"""Maximum number of characters or token ids in all pairs of a request. A first text counts once
+for each of its pairs, because the worker tokenizes it once for each."""
 TEXT_FIELDS = (
     ("text_1", "text_2"),
     ("queries", "documents"),

@@ -60,7 +60,7 @@ def prompt_end(request: ChatCompletionRequest) -> PromptEnd:
 
 
 def echoed(request: ChatCompletionRequest) -> str:
-    """Return the text that the content of each answer begins with.
+    """Return the text with which the content of each answer begins.
 
     As in vLLM, `echo` repeats the last message if its role is also the role of the answer. If the
     prompt ends without a header for the answer, the answer has the role of the last message.

@@ -51,7 +51,9 @@ def parse_detokenize(raw: Mapping[str, Any]) -> DetokenizeRequest:
 
 
 def encode_call(request: TokenizeRequest, admission: Admission) -> EncodeText | EncodeChat:
-    """Return the call that tokenizes a request's text or chat. It may be longer than the context.
+    """Return the call that tokenizes a request's text or chat.
+
+    The text or chat may be longer than the context.
 
     Raises:
         JobFailed: the chat is invalid. The error names the field.

@@ -172,8 +172,8 @@ def completion_job(
 ) -> Job:
     """Return the job that answers a completion request.
 
-    Without `max_tokens`, an answer has at most `default_max_tokens` tokens, or ends with the
-    context if that is None.
+    Without `max_tokens`, an answer has at most `default_max_tokens` tokens. If this default is
+    None, only the context length limits the answer.
 
     Raises:
         JobFailed: a prompt can't fit into the model's context.
@@ -268,7 +268,7 @@ def _immutable(value: Any) -> Any:
 
 
 def _counts_continuously(request: GenerationRequest) -> bool:
-    """Return whether every chunk has token counts. As at vLLM, `include_usage` must be set, too."""
+    """Return whether every chunk has token counts. As in vLLM, `include_usage` must be set, too."""
     options = request.stream_options
     return bool(options and options.include_usage and options.continuous_usage_stats)
 

@@ -50,7 +50,7 @@ def refuse_unknown(fields: Iterable[UnknownField]) -> None:
     """Check that there are no unknown fields.
 
     Raises:
-        JobFailed: there is one. The error names the first one, and a similar known field.
+        JobFailed: there are some. The error names the first one and a similar known field.
     """
     for unknown in fields:
         raise JobFailed(unknown_field_error(unknown.name, unknown.known, prefix=unknown.prefix))

@@ -2,7 +2,7 @@
 
 Clients may send such a field with a neutral value, which has no effect. Any other value is refused
 with an error that names the field, because an answer that silently ignores the value would be
-wrong. Fields of other servers that do the same as a supported field are refused, too, because
+wrong. If a field of another server does the same as a supported field, it is refused, too, because
 clients would otherwise get an answer without this effect. The module `ignored_fields` lists the
 known fields that are accepted with every value.
 """

@@ -65,7 +65,7 @@ class ViewedRequest:
     check: Callable[[Admission], None] | None = None
     """Function that raises `JobFailed` if the model can't serve the request as its API demands."""
     refine: Callable[[Job], Job] | None = None
-    """Function that adds options to the job that no request to `endpoint` can have."""
+    """Function that adds options to the job. No request to `endpoint` can set these options."""
 
     @property
     def others(self) -> OtherFields:
@@ -116,7 +116,7 @@ class ViewedRequest:
         return param
 
     def _image(self, message: int, part: int) -> str | None:
-        """Return the original path of an image in `body`; None if `body` alone has the image."""
+        """Return the original path of an image; None if only `body` has the image."""
         places = [
             (i, j)
             for i, each in enumerate(self.body["messages"])
@@ -128,7 +128,7 @@ class ViewedRequest:
 
 
 def image_paths(value: Any, path: str, kind: str) -> Iterator[str]:
-    """Yield the paths of the parts of type `kind` in the messages `value` at `path`, in order."""
+    """Yield the paths of the parts of type `kind` in `value`, the messages at `path`, in order."""
     if isinstance(value, list):
         for i, each in enumerate(value):
             yield from image_paths(each, f"{path}[{i}]", kind)
@@ -140,9 +140,9 @@ def image_paths(value: Any, path: str, kind: str) -> Iterator[str]:
 
 
 def chat_extras(request: RequestModel) -> dict[str, Any]:
-    """Return the fields that chat requests define, but the API of `request` doesn't define.
+    """Return the fields of `request` that chat requests define and its own API doesn't define.
 
-    This includes fields that chat requests define only in order to refuse them.
+    These include fields that chat requests define only in order to refuse them.
     """
     extra = request.model_extra or {}
     return {name: value for name, value in extra.items() if name in _OF_CHAT}
@@ -154,7 +154,7 @@ def unknown_in_view(
     unsupported: Collection[str],
     objects: Mapping[str, Kinds],
 ) -> Iterator[UnknownField]:
-    """Yield the unknown fields of a request to another API than OpenAI's, at any depth.
+    """Yield the unknown fields, at any depth, of a request to an API other than OpenAI's.
 
     A field of the body is known if chat requests or the other API define the field.
 
@@ -186,7 +186,7 @@ def unused_in_view(request: RequestModel, objects: Mapping[str, Kinds]) -> Itera
 
 
 def fields_of_answers(model: type[BaseModel], prompt_extras: Collection[str]) -> frozenset[str]:
-    """Return the names of the fields that don't change the prompt, in requests to another API.
+    """Return the names of those fields of another API's requests that don't change the prompt.
 
     `model` is the class with all fields of the other API. `prompt_extras` are the fields of chat
     requests that change the prompt.

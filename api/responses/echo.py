@@ -7,7 +7,10 @@ from api.schema.responses import ResponseRequest, TextFormat
 
 
 def echoed_fields(request: ResponseRequest, tools: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the repeated fields with their defaults. `tools` must contain only known fields."""
+    """Return the repeated fields. Fields that the request lacks have default values.
+
+    `tools` must contain only known fields.
+    """
     reasoning = request.reasoning
     return {
         "background": bool(request.background),

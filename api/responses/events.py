@@ -63,8 +63,8 @@ class ResponseEvents:
         """Return an `error` event.
 
         As in OpenAI's reference, it has the fields of the error. It also has a field `error`,
-        because OpenAI's clients raise only if it is there. Otherwise the answer would seem to end
-        normally.
+        because OpenAI's clients raise an error only if this field is there. Otherwise the answer
+        would seem to end normally.
         """
         fields = {"code": error.code, "message": error.message, "param": error.param}
         return TypedEvent("error", {**fields, **job_error_body(error)})

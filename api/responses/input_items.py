@@ -46,7 +46,7 @@ def input_items_body(spec: AnswerSpec, page: ItemPage) -> dict[str, Any]:
     """Return a page of the response's input items.
 
     Raises:
-        JobFailed: there is no item `page.after`.
+        JobFailed: no item has the id `page.after`.
     """
     items = [
         {"id": f"item_{spec.id}_{index}", **item, "status": "completed"}

@@ -1,4 +1,4 @@
-"""Known fields of the objects in /v1/responses requests that no pydantic class validates. Pure.
+"""Known fields of those objects in /v1/responses requests that no pydantic class validates. Pure.
 
 Clients send items of earlier responses back as they are. Fields such as `id` and `annotations` are
 therefore known, although the conversation doesn't need them.

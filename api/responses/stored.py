@@ -78,7 +78,7 @@ def _refusal(reason: str) -> JobFailed:
 
 
 def retrieved_body(view: JobView, result: Result | None) -> dict[str, Any]:
-    """Return the response object of a job in its present state."""
+    """Return the response object of a job in its current state."""
     if result is None or result.state is not JobState.DONE:
         status = _STATUSES.get(view.state, "failed")
         error = view.error if status == "failed" else None

@@ -1,7 +1,7 @@
 """Tools of /v1/responses: their checks, and namespaces, which chat requests don't have. Pure.
 
-A function of a namespace is offered to the model under one name that contains both. A call of it
-has the two names again, as in OpenAI's API.
+A function of a namespace is offered to the model under one name: the names of the namespace and the
+function, joined. In a call of the function, the two names are separate again, as in OpenAI's API.
 """
 
 import hashlib
@@ -42,7 +42,7 @@ def functions_of(tools: Sequence[Tool]) -> Iterator[Tool]:
 
 
 def namespaces_of(tools: Sequence[Tool]) -> dict[str, list[str]]:
-    """For the joined name of each function of a namespace, return the namespace and the name."""
+    """Return the namespace and the name of each namespace's functions, by their joined names."""
     return {
         joined_name(tool["name"], function["name"]): [tool["name"], function["name"]]
         for tool in tools

@@ -42,8 +42,8 @@ async def get_audit_log(
 ) -> Response:
     """Return the changes of adapters and API keys with their authors, newest first.
 
-    About 10,000 changes are kept. For the next page, send the `last_id` of a page as `after` while
-    `has_more` is true.
+    About 10,000 changes are kept. If `has_more` is true, send `last_id` as `after` to get the
+    next page.
     """
     most, after, adapter = _read_query(request.query_params)
 

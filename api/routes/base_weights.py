@@ -1,4 +1,4 @@
-"""Routes with which trainers change base weights or GPU memory. They are refused, with a reason."""
+"""Routes for trainers that change base weights or GPU memory. They refuse all requests."""
 
 from fastapi import APIRouter, Request
 

@@ -1,4 +1,4 @@
-"""/v1/files: files of requests and answers of batches."""
+"""/v1/files: files with the requests or the answers of batches."""
 
 from collections.abc import AsyncIterator
 from contextlib import suppress

@@ -36,7 +36,7 @@ async def cancel_jobs(
     lists: JobLists = part(JobLists),
     queue: Queue = part(Queue),
 ) -> JobActionBody:
-    """Cancel all waiting and running jobs that match the filter, by default all of the tenant.
+    """Cancel all waiting and running jobs that match the filter, by default all jobs of the tenant.
 
     With `dry_run`, nothing changes, and the response has the jobs that match.
     """
@@ -63,7 +63,7 @@ async def retry_jobs(
     letters: DeadLetters = part(DeadLetters),
     intake: Intake = part(Intake),
 ) -> JobActionBody:
-    """Enqueue all dead and failed jobs that match the filter again, each at most once.
+    """Enqueue again all dead and failed jobs that match the filter, each at most once.
 
     The request may be repeated, for example after a broken connection: jobs that were retried
     before are skipped. Jobs whose requests caused the error or aren't kept any more are skipped,

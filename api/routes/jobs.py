@@ -60,9 +60,9 @@ async def list_jobs(
 ) -> Response:
     """Return the jobs of the tenant, newest first. Their answers aren't included.
 
-    Jobs that ended without an answer are listed for --unanswered-days, others for --retain-s. For
-    the next page, send the `last_id` of a page as `after` while `has_more` is true. With a filter,
-    a page may be short or empty and still have a next one.
+    Jobs that ended without an answer are listed for --unanswered-days, others for --retain-s. If
+    `has_more` is true, send `last_id` as `after` to get the next page. With a filter, a page can be
+    short or empty even if there is a next page.
     """
     params = request.query_params
     check_known(params, _LIST_NAMES)
@@ -87,8 +87,9 @@ async def get_job(
     `timeline` has the events of the job. A key with the scope `admin` also gets the states of other
     tenants' jobs, without their answers.
 
-    `job_id` is the value of the header `X-Lorikeet-Job`, or the `id` of a completion. A job whose
-    client has disconnected isn't cancelled if it is asked for in time.
+    `job_id` is the value of the header `X-Lorikeet-Job`, or the `id` of a completion. If the
+    client of a job has disconnected, this request keeps the job from being cancelled, if it arrives
+    in time.
     """
     view = await known_job(views, access, job_id)
     if view.tenant != access.tenant:

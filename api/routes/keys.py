@@ -28,8 +28,8 @@ async def _book(request: Request, access: InAccess) -> KeyBook:
     """Return the keys of the front end, which are those of its first pool.
 
     The metrics key may not manage keys, although it has the scope `admin` on servers without keys:
-    whoever reads metrics could grant themselves every right. Clients without a key may if the
-    server listens only on a loopback address.
+    otherwise, whoever reads metrics could grant themselves every right. Clients without a key may
+    manage keys if the server listens only on a loopback address.
 
     Raises:
         JobFailed: the client may not manage keys. `check_scope` checks the scope.
@@ -83,9 +83,10 @@ async def list_keys(book: KeyBook = InBook) -> KeyList:
 )
 @guarded(Work.KEY, Scope.ADMIN)
 async def create_key(request: Request, book: KeyBook = InBook) -> CreatedKey:
-    """Create an API key. Only this response has its secret, because Redis stores a digest.
+    """Create an API key. Only this response has its secret, because Redis stores only a digest.
 
-    Once the first key exists, front ends refuse requests without a key within two seconds. If
+    Within two seconds after the first key is created, front ends begin to refuse requests
+    without a key. If
     nobody has a key yet, the first one gets all scopes, so that its owner can manage keys.
     """
     return await book.create(validate(CreateKeyRequest, await read_json_object(request)))

@@ -49,7 +49,7 @@ async def get_pool(reports: PoolReports = part(PoolReports)) -> Response:
 )
 @guarded(Work.SUMMARY, Scope.ADMIN)
 async def get_history(request: Request, reports: PoolReports = part(PoolReports)) -> HistoryBody:
-    """Return throughput, failures, queue and first tokens of a period, and its incidents."""
+    """Return throughput, failures, queue and times to the first token, and the incidents."""
     window = validate(HistoryQuery, dict(request.query_params)).window
     plots = await reports.history.read(WINDOWS[window])
     return HistoryBody(

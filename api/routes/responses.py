@@ -60,7 +60,7 @@ async def create_response(request: Request, access: InAccess) -> Response:
     """Generate a response to text, or to the items of a conversation.
 
     With `stream`, the response is sent as typed server-sent events. With `background`, the response
-    is generated without its client, which can retrieve it later.
+    is generated even if its client disconnects, and the client can retrieve it later.
     """
     return await answer_response(request, access, await read_json_object(request))
 
@@ -108,7 +108,7 @@ async def get_response(
     following: Following = part(Following),
     queue: Queue = part(Queue),
 ) -> Response:
-    """Return a stored response in its present state, or its events as a stream.
+    """Return a stored response in its current state, or its events as a stream.
 
     If the client of a response has disconnected, this request keeps the response from being
     cancelled, if it arrives in time.

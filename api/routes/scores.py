@@ -44,6 +44,6 @@ async def create_scores(request: Request, access: InAccess) -> Response:
 async def rerank(request: Request, access: InAccess) -> Response:
     """Sort documents by their relevance to a query, the most relevant first.
 
-    Clients of Jina and Cohere read the response, at /v2/rerank as well.
+    Clients of Jina and Cohere can read the response. /v2/rerank is another path of this route.
     """
     return await submit(request, access, parse_rerank, rerank_job)

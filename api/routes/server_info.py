@@ -1,4 +1,4 @@
-"""Routes that give monitoring, and vLLM's and SGLang's clients, metrics, version and limits."""
+"""Routes for metrics, version and limits. Monitoring and vLLM's and SGLang's clients use them."""
 
 from importlib.metadata import version
 
@@ -94,7 +94,7 @@ async def get_server_info(
     registry: Registry = part(Registry),
     views: PoolViews = part(PoolViews),
 ) -> ServerInfo:
-    """Return the configuration of the server that vLLM's and SGLang's clients look up."""
+    """Return those settings of the server that vLLM's and SGLang's clients look up."""
     if (sent := request.query_params.get(FORMAT, _JSON)) != _JSON:
         raise invalid_value(f"{FORMAT} must be {_JSON}, not {sent[:40]!r}", FORMAT)
     base = await registered_base(registry)

@@ -45,8 +45,7 @@ async def get_usage(request: Request, access: InAccess, ledger: Ledger = part(Le
     The token counts are the sums of the answers' `usage`. Clients see their own tenant. Keys with
     the scope `admin` see all tenants.
 
-    For the next page, send the `last_id` of a page as `after` while `has_more` is true. CSV has all
-    rows at once.
+    If `has_more` is true, send `last_id` as `after` to get the next page. CSV has all rows at once.
     """
     accept, today = request.headers.get("accept", ""), await ledger.today()
     query = read_usage_query(request.query_params, accept=accept, today=today)

@@ -25,15 +25,15 @@ class SetCandidateRequest(Body):
     source: Path | None = None
     """Adapter that is loaded as the candidate. It replaces an earlier candidate."""
     version: AdapterVersion | None = Field(None, min_length=1)
-    """Previous version that becomes the candidate, as `name@digest`. Without it and `source`, the
-    current candidate gets another share or mode."""
+    """Previous version that becomes the candidate, as `name@digest`. Without `version` and
+    `source`, the current candidate gets another share or mode."""
 
 
 class CandidateQuery(StrictBody):
     """Query of the requests that end a trial."""
 
     version: AdapterVersion | None = Field(None, min_length=1)
-    """Version that must be the present candidate, as `name@digest`. If it isn't, the request
+    """Version that must be the current candidate, as `name@digest`. If it isn't, the request
     fails."""
 
 
@@ -60,8 +60,8 @@ class DifferingPair(Body):
     similarity: float
     error: str | None = Field(description="Why the copy failed.")
     current_text: str | None
-    """Beginning of the current version's first answer, for keys that may see it, while the job is
-    kept."""
+    """Beginning of the current version's first answer. Only keys that may see it get it, and only
+    while the job is kept."""
     candidate_text: str | None = Field(description="Beginning of the candidate's first answer.")
 
 

@@ -78,8 +78,8 @@ class UploadAdapterQuery(StrictBody):
     source: Path | None = None
     """Source of the adapter instead of a body, in a form that `lora_path` accepts."""
     replace: Literal["true", "false"] = "true"
-    """Whether the adapter may replace one that has this name. With `false`, a name that is taken is
-    a 400, before the body is read."""
+    """Whether the adapter may replace one that has this name. With `false`, a request for a name
+    that is taken gets status 400, before its body is read."""
     candidate: Literal["true", "false"] = "false"
     """Whether the adapter becomes the candidate of a loaded name. It takes no requests until PUT
     /v1/adapters/{name}/candidate gives it a share."""
@@ -139,8 +139,8 @@ class VersionBody(Body):
     kinds: list[AdapterKind]
     """Features of the adapter other than plain LoRA. A worker serves only kinds that it knows."""
     other_base: str | None = None
-    """Base model that the adapter names as its own, if it isn't the served one. Its shapes fit, but
-    its answers are probably useless."""
+    """Base model that the adapter names as its own, if it isn't the served one. The adapter's
+    shapes fit, but its answers are probably useless."""
     rank: int = Field(description="Largest rank of any module.")
     bytes: int = Field(description="Size of the weights in the dtype that workers compute in.")
     created: int = Field(description="Unix time in seconds.")
@@ -251,7 +251,7 @@ class ValidationBody(Body):
     version: str | None = None
     """`name@digest`, if the request contains lora_name."""
     digest: str | None = None
-    """Digest of everything in its files that affects its answers."""
+    """Digest of everything in the adapter's files that affects its answers."""
     rank: int | None = Field(None, description="Largest rank of any module.")
     bytes: int | None = None
     """Size of the weights in the dtype that workers compute in."""

@@ -19,8 +19,8 @@ class ChangeBody(Body):
     adapter: str | None = Field(description="null for changes of API keys, and for pauses.")
     by: str | None
     """Author of the change: the tenant of an API key, with the key's id after a slash if it is
-    stored; `.worker` for adapters of a worker's start, `.operator` for commands that use Redis, or
-    `.pool`."""
+    stored; `.worker` for adapters that a worker's settings name, `.operator` for commands that use
+    Redis, or `.pool`."""
     before: str | None = Field(description="Version or value before the change.", alias="from")
     after: str | None = Field(description="Version or value after the change.", alias="to")
 

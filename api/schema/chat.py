@@ -72,15 +72,15 @@ class ChatCompletionRequest(GenerationRequest):
     that tool. An object of type allowed_tools: the model sees only these tools, with the mode auto
     or required."""
     parallel_tool_calls: bool | None = None
-    """Whether one answer may contain several calls. Defaults to true, and for models that call
-    tools in the generic form to false."""
+    """Whether one answer may contain several calls. Defaults to true, or to false for models that
+    call tools in the generic form."""
     chat_template_kwargs: TemplateKwargs | None = None
     """Further variables of the chat template, for example {"enable_thinking": false}."""
     enable_thinking: bool | None = None
     """The variable enable_thinking of chat_template_kwargs, as in LMDeploy."""
     reasoning_effort: ReasoningEffort | None = None
     """Passed to the chat template as reasoning_effort. Also sets the variables enable_thinking and
-    thinking: to false for none, else to true."""
+    thinking: to false if the value is none, otherwise to true."""
     include_reasoning: bool | None = None
     """Whether answers include the model's reasoning. Defaults to true."""
     separate_reasoning: bool | None = None

@@ -25,7 +25,7 @@ _TEXT_KEYS = {
     "refusal": "refusal",
     "thinking": "thinking",
 }
-"""For each type of text part, the field that has its text. vLLM's API reads the same ones."""
+"""For each type of text part, the field that has its text. vLLM's API reads the same fields."""
 IMAGE_PART = "image_url"
 _UNSUPPORTED_PARTS = (
     *("image", "input_image", "image_embeds"),
@@ -72,7 +72,7 @@ _ROLES = {
     "assistant": "assistant",
     "tool": "tool",
 }
-"""For each role that every chat template knows, the tag of the class that validates it."""
+"""For each role that all chat templates know, the tag of the class for its messages."""
 
 
 def check_part_type(kind: str) -> str:

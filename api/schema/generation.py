@@ -149,7 +149,7 @@ class GenerationRequest(JobRequest):
     allowed_token_ids: (
         Annotated[TokenIds, Field(min_length=1, max_length=MAX_ALLOWED_TOKENS)] | None
     ) = None
-    """The only tokens that answers may consist of."""
+    """The only tokens that answers may contain."""
     bad_words: Annotated[list[Word], Field(max_length=MAX_BAD_WORDS, fail_fast=True)] | None = None
     """Texts that answers never contain, as sequences of tokens."""
     skip_special_tokens: bool | None = None
@@ -159,8 +159,8 @@ class GenerationRequest(JobRequest):
     return_tokens_as_token_ids: bool | None = None
     """Whether log-probabilities name tokens by their ids, as token_id:5."""
     logprob_token_ids: Annotated[TokenIds, Field(max_length=MAX_LOGPROB_TOKENS)] | None = None
-    """Tokens whose log-probabilities are returned at each position of the answer, after that of the
-    answer's own token, instead of those of the most likely tokens. Requires logprobs."""
+    """Tokens whose log-probabilities are returned at each position of the answer, instead of those
+    of the most likely tokens. They come after the answer's own token. Requires logprobs."""
     prompt_logprobs: Annotated[int, Field(ge=0, le=MAX_PROMPT_LOGPROBS)] | None = None
     """Returns the log-probability of each token of the prompt, and this number of most likely
     tokens at each position. With stream, only 0 is allowed, and nothing is returned."""
@@ -185,8 +185,8 @@ class GenerationRequest(JobRequest):
     """Whether to continue after the end-of-sequence token."""
     stream_options: StreamOptions | None = Field(None, description="Requires stream.")
     service_tier: ServiceTier | None = None
-    """priority moves the request ahead of others that wait, by 10,000 tokens; flex moves it back as
-    far. auto and default don't move it."""
+    """priority moves the request ahead of others that wait, by 10,000 tokens; flex moves it back by
+    as many. auto and default don't move it."""
     user: str | None = Field(None, description=USER)
     safety_identifier: str | None = Field(None, description=USER_AS_WELL)
     metadata: Metadata | None = Field(None, description=IGNORED)

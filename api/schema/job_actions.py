@@ -14,7 +14,7 @@ MAX_STATES = 20
 
 
 class JobFilterBody(StrictBody):
-    """Jobs that a request is for. A job must meet all conditions."""
+    """Filter for the jobs that a request applies to. A job must meet all conditions."""
 
     state: Annotated[list[State], Field(max_length=MAX_STATES, fail_fast=True)] | State | None = (
         None
@@ -41,11 +41,11 @@ class JobActionRequest(JobFilterBody):
 
 
 class ActedJob(Body):
-    """A job that a request was for."""
+    """A job that a request for many jobs applied to, and what became of it."""
 
     id: str
     new_id: str | None = None
-    """Job that repeats it."""
+    """Id of the new job that repeats this job."""
     error: str | None = None
     """Why the job was left as it is."""
 
@@ -57,9 +57,9 @@ class JobActionBody(Body):
     done: int
     """Jobs that were cancelled, or asked to stop, or enqueued again. 0 with `dry_run`."""
     skipped: int
-    """Jobs that were left as they are. A later request may be for them."""
+    """Jobs that were left as they are. A later request may still act on them."""
     has_more: bool
-    """Whether more jobs match than one request handles. Send it again for the rest."""
+    """Whether more jobs match than one request handles. Send the request again for the rest."""
     reason: str | None = None
     """Why the request ended early, for example because the queue is full."""
     jobs: list[ActedJob] = Field(description="The first 1,000 of the jobs.")

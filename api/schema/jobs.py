@@ -62,7 +62,7 @@ class JobMoment(Body):
     at: float = Field(description="Unix time.")
     worker: str | None = Field(description="Short name of the worker.")
     reason: str | None
-    """requeued: worker_lost, worker_left or released. Otherwise the code of an error."""
+    """For requeued: worker_lost, worker_left or released. For other events: an error code."""
 
 
 class JobBody(ListedJob):
@@ -70,7 +70,7 @@ class JobBody(ListedJob):
 
     timeline: list[JobMoment] = Field(description="Events of the job, oldest first.")
     timeline_left_out: int
-    """Events in the middle of a very long timeline that were left out."""
+    """Number of events that were left out of the middle of a very long timeline."""
 
     choices: list[ChatChoice] | list[CompletionChoice] | None
     """Answers in the format of the job's endpoint, present once the job is done."""
@@ -81,7 +81,7 @@ class JobBody(ListedJob):
     results: list[Ranked] | None = None
     """Sorted documents, present once a job of /v1/rerank is done."""
     answer: dict[str, Any] | list[Any] | None = None
-    """Answer of another API in its format, such as /v1/responses. Present once the job is done."""
+    """Answer in the format of another API, such as /v1/responses. Present once the job is done."""
     created: int | None = Field(None, description="Present once the job is done.")
     system_fingerprint: str | None = Field(None, description="Present once the job is done.")
     weight_version: str | None = Field(None, description="Present once the job is done.")
@@ -96,8 +96,8 @@ class JobList(Body):
     data: list[ListedJob]
     first_id: str | None = Field(description="Id of the first job of the page.")
     last_id: str | None
-    """`after` of the next page: the last job of the page, or an older one if the request has looked
-    at as many jobs as it may. Also set on an empty page with a next one."""
+    """Value of `after` for the next page: the last job of this page, or an older job if the request
+    has looked at as many jobs as it may. Also set if this page is empty and there is a next one."""
     has_more: bool
     """Whether there is a next page. If true, the page may be short or empty, since one request
     looks at a limited number of jobs."""

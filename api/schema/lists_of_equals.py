@@ -10,7 +10,7 @@ from pydantic_core.core_schema import CoreSchema, no_info_before_validator_funct
 
 
 def as_same(value: Any) -> Any:
-    """Return a field for which clients may send a list with an equal item for each prompt.
+    """Return the value of a field, even if the client sent a list of equal items, one per prompt.
 
     Raises:
         ValueError: the items differ.

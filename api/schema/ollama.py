@@ -24,17 +24,17 @@ class OllamaOptions(RequestModel):
     """Options of an answer. Options that aren't set have the model's defaults, not Ollama's."""
 
     num_predict: Annotated[Whole, Field(ge=-2)] | None = None
-    """Maximum number of tokens of the answer. 0 and below: up to the end of the context."""
+    """Maximum number of tokens of the answer. 0 or less: as many as fit into the context."""
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_k: Annotated[Whole, Field(ge=-1, lt=2**31)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
     seed: Annotated[Whole, Field(ge=-INT64, lt=INT64)] | None = None
-    """Requests with equal seeds sample equal tokens. -1 is random, as is the default."""
+    """Requests with equal seeds sample equal tokens. By default and with -1, the seed is random."""
     stop: Stops = Field(default_factory=list, description="Strings that end the answer.")
     repeat_penalty: Annotated[float, Field(ge=0, le=100)] | None = None
-    """repetition_penalty of a chat completion: over the whole prompt and answer. 0 has no
-    effect."""
+    """Same as repetition_penalty of a chat completion. It applies to the whole prompt and answer.
+    0 has no effect."""
     repeat_last_n: Annotated[Whole, Field(ge=-1)] | None = None
     """0 switches repeat_penalty off. Other values have no effect."""
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
@@ -78,7 +78,7 @@ class OllamaRequest(RequestModel):
     logprobs: bool | None = None
     """Whether to return the log-probability of each token of the text."""
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
-    """Number of most likely tokens at each position. Has no effect without logprobs."""
+    """Number of most likely tokens to return at each position. Has no effect without logprobs."""
     truncate: bool | None = Field(None, description="Ignored: prompts are never shortened.")
     shift: bool | None = Field(None, description="Ignored: an answer ends with the context.")
 

@@ -67,10 +67,11 @@ def is_unload(keep_alive: float | str | None) -> bool:
 
 
 def as_inputs(value: Any) -> list[str]:
-    """Return the field `input` as a list of texts. An empty text and null are no input.
+    """Return the field `input` as a list of texts. An empty text or null means no input.
 
     Raises:
-        ValueError: it isn't text or a list of texts, has too many, or has an empty one.
+        ValueError: the value is neither a text nor a list of texts, or the list has too many
+            texts or an empty one.
     """
     inputs = ([value] if value else []) if isinstance(value, str | None) else value
     if not isinstance(inputs, list) or not all(isinstance(text, str) for text in inputs):

@@ -79,8 +79,8 @@ class OllamaRunningModel(Body):
     digest: str
     details: OllamaDetails
     expires_at: str
-    """Time at which a worker will unload the model. No such time is set, so it is far in the
-    future."""
+    """Time at which a worker will unload the model. Workers set no such time, so the value is far
+    in the future."""
     size_vram: int
     context_length: int
 
@@ -107,7 +107,7 @@ class OllamaVersion(Body):
     """Response of GET /api/version."""
 
     version: str
-    """Version of Ollama whose API the server has. Clients compare it with the one that they
+    """Version of Ollama whose API the server has. Clients compare it with the version that they
     need."""
     lorikeet: str = Field(description="Version of Lorikeet.")
 

@@ -18,7 +18,7 @@ class HeldAdapter(Body):
 
 
 class PoolWorker(Body):
-    """A worker of the pool, as of its last heartbeat."""
+    """A worker of the pool, as of its latest heartbeat."""
 
     id: str
     name: str = Field(description="Short name, which no other worker of the pool has.")
@@ -40,7 +40,7 @@ class PoolWorker(Body):
     is_stalled: bool = Field(description="Whether its engine seems to hang.")
     tokens_total: int = Field(description="Output tokens since the worker started.")
     serves: str | None
-    """Adapters that it serves, such as `plain LoRA up to rank 64`; null for all."""
+    """Adapters that the worker serves, such as `plain LoRA up to rank 64`; null means all."""
     adapters: list[HeldAdapter]
     """Versions that the worker holds, loads, has in host memory or runs."""
 
@@ -64,14 +64,14 @@ class PoolVersion(Body):
 
 
 class PoolQueue(Body):
-    """Numbers of jobs. All but the first two are totals since the pool exists."""
+    """Numbers of jobs. All but the first two are totals since the pool was created."""
 
     waiting: int
     running: int
     done: int
     failed: int
     failed_client: int
-    """Part of `failed`: the request was at fault, and the error's status is below 500."""
+    """How many jobs of `failed` had a request at fault: their error's status is below 500."""
     cancelled: int
     expired: int
     dead: int
@@ -86,12 +86,13 @@ class PoolSlots(Body):
     total: int = Field(description="Slots of all live workers.")
     used: int = Field(description="Sequences in the running batches of these workers.")
     per_worker: int
-    """Slots of the last worker that has joined. 0 if none has joined."""
+    """Slots of the worker that joined most recently. 0 if no worker has joined."""
     needed: int
     """Slots that the unfinished jobs need. Each choice of a job needs one."""
     load: float
     """Number of workers that the unfinished jobs need: needed / per_worker. If per_worker is 0, the
-    load is 1 while jobs are unfinished. 1 until a worker has registered the base model."""
+    load is 1 while jobs are unfinished. The load is also 1 until a worker has registered the base
+    model."""
 
 
 class PoolRates(Body):
@@ -143,7 +144,8 @@ class PoolBody(Body):
     """Pause of the pool. Requests are accepted, and wait until POST /continue_generation."""
     workers: list[PoolWorker]
     adapters: list[PoolVersion]
-    """At most 500, those with jobs first, then by name."""
+    """At most 500 versions: first the base model, then the others by name. If there are more,
+    versions without jobs are left out first."""
     num_adapters: int = Field(description="Number of registered names.")
     queue: PoolQueue
     slots: PoolSlots

@@ -83,7 +83,7 @@ def as_schema_text(schema: Any) -> Any:
     """Return a JSON Schema as compact JSON. Clients may send it as an object or as JSON text.
 
     Raises:
-        ValueError: the text isn't JSON, or the schema is invalid as in `as_json_text`.
+        ValueError: the text isn't JSON, or `as_json_text` refuses the schema.
     """
     if isinstance(schema, str):
         try:

@@ -33,7 +33,7 @@ class TextFormat(RequestModel):
     name: str | None = Field(None, description="Name of the schema.")
     description: str | None = None
     schema_: dict[str, Any] | None = Field(None, alias="schema")
-    """JSON Schema, with the type json_schema."""
+    """JSON Schema that the output must satisfy. Required with the type json_schema."""
     strict: bool | None = None
     """Has no effect: the server always enforces the schema."""
 

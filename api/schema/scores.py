@@ -84,10 +84,10 @@ class ScoringRequest(JobRequest):
 
 
 class ScoreRequest(ScoringRequest):
-    """Body of POST /v1/score: pairs of texts. Two fields contain them, under one of several names.
+    """Body of POST /v1/score: pairs of texts.
 
-    The first field of a pair has one text for all pairs of texts, or as many texts as the second
-    field.
+    Two fields contain the texts. They can be named text_1 and text_2, for example. The first field
+    has as many texts as the second one, or a single text that is part of all pairs.
     """
 
     text_1: Texts | None = None
@@ -99,8 +99,8 @@ class ScoreRequest(ScoringRequest):
     data_1: Texts | None = Field(None, description="Another name of text_1.")
     data_2: Texts | None = Field(None, description="Another name of text_2, with data_1.")
     items: Items | None = None
-    """With query: texts or token ids that follow the query. With queries: another name of
-    text_2."""
+    """If query is sent: texts or token ids that follow the query. If queries is sent: another name
+    of text_2."""
     query: Query | None = None
     """Text or token ids before each of the items. Requires label_token_ids."""
     label_token_ids: (
@@ -148,7 +148,7 @@ class Scores(Body):
     weight_version: str = Field(description=WEIGHT_VERSION)
     data: list[Score] | None = Field(None, description="Without label_token_ids.")
     scores: list[list[float]] | None = None
-    """With label_token_ids: the probabilities of the labels for each item."""
+    """If the request has label_token_ids: the probabilities of the labels for each item."""
     usage: UsageBody
 
 

@@ -11,7 +11,7 @@ MAX_ID_CHARS = 1024
 MAX_TOP = 20
 """Maximum number of most likely tokens that a request may ask for at each position."""
 MAX_SAMPLES = 128
-"""Maximum number of samples of one request. A completion can have equally many answers."""
+"""Maximum number of samples of one request. A completion can have the same number of answers."""
 Id = Annotated[str, Field(min_length=1, max_length=MAX_ID_CHARS)]
 
 

@@ -19,7 +19,7 @@ class TokenizeRequest(RequestModel):
     model: Annotated[str, Field(min_length=1)] | None = Field(None, description=_MODEL)
     prompt: str | None = Field(None, description="A text.")
     content: str | None = None
-    """A text, under llama.cpp's name; add_special then defaults to false."""
+    """llama.cpp's name of prompt. If it is sent, add_special defaults to false."""
     messages: (
         Annotated[list[dict[str, Any]], Field(max_length=MAX_LISTED, fail_fast=True)] | None
     ) = Field(None, description=f"A chat. {_AS_IN_CHATS}")
@@ -27,7 +27,7 @@ class TokenizeRequest(RequestModel):
     """Whether the tokenizer adds special tokens to a text. Defaults to true. A chat has the special
     tokens of its template only."""
     add_special: bool | None = None
-    """add_special_tokens for content, under llama.cpp's name."""
+    """llama.cpp's name of add_special_tokens, for a text in content."""
     return_token_strs: bool | None = None
     """Whether to return the names of the tokens in the vocabulary."""
     tools: PlainTools | None = Field(None, description=_AS_IN_CHATS)

@@ -10,7 +10,7 @@ from shared.errors import ErrorCode
 
 MAX_TOOLS = 128
 PlainTools = Annotated[list[dict[str, Any]], Field(max_length=MAX_TOOLS, fail_fast=True)]
-"""Tools as plain objects. The translation of the request validates them later."""
+"""Tools as plain objects. They are validated later, when the request is translated."""
 MAX_NAME_CHARS = 64
 NAME_PATTERN = rf"^[a-zA-Z0-9_-]{{1,{MAX_NAME_CHARS}}}$"
 _MODES = ("none", "auto", "required")
@@ -48,7 +48,7 @@ class FunctionDefinition(RequestModel):
     name: str = Field(pattern=NAME_PATTERN)
     description: str | None = None
     parameters: Annotated[dict[str, Any], AfterValidator(check_parameters)] | None = None
-    """JSON Schema of the arguments, an object. By default the function has none."""
+    """JSON Schema of the arguments, which form an object. By default, there are no arguments."""
     strict: bool | None = None
     """Asks that arguments satisfy the schema. The server enforces the schemas of all tools if
     tool_choice requires a call, or if the answer is constrained, for example by response_format.
@@ -83,7 +83,7 @@ class AllowedToolsSpec(RequestModel):
 
 
 class AllowedTools(RequestModel):
-    """Value of `tool_choice` that restricts the tools to some of the request's."""
+    """Value of `tool_choice` that restricts the model to some of the request's tools."""
 
     type: Literal["allowed_tools"]
     allowed_tools: AllowedToolsSpec

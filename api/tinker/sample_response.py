@@ -1,6 +1,6 @@
 """Encodes answers as the protobuf message `SampleResponse` of Tinker's public API. Pure.
 
-Its client accepts no JSON. The message has few fields, so this module writes the wire format
+Tinker's client accepts no JSON. The message has few fields, so this module writes the wire format
 (https://protobuf.dev/programming-guides/encoding) itself.
 """
 
@@ -17,7 +17,7 @@ from shared.protocol.results import FinishReason, Usage
 
 MEDIA_TYPE = "application/x-protobuf"
 NO_LOGPROB = -99999.0
-"""Value in place of a log-probability at which there is no token."""
+"""Log-probability in each place of a row that has no token, because the row has too few."""
 _LENGTH = 1
 """Number of the stop reason `length` in protobuf. The reason `stop` has the number 0, so it isn't
 encoded."""

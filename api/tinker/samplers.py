@@ -1,4 +1,4 @@
-"""Samplers: a model under an id from which every front end can read the model's name. Pure."""
+"""Samplers: models with ids, from which every front end can read the models' names. Pure."""
 
 import binascii
 from base64 import urlsafe_b64decode, urlsafe_b64encode

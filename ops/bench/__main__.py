@@ -1,4 +1,4 @@
-"""`python -m ops.bench`: does the same as `python -m ops.lab.bench`, which it was called before."""
+"""`python -m ops.bench`: the former name of `python -m ops.lab.bench`. It does the same."""
 
 import runpy
 

@@ -109,7 +109,7 @@ class Talk:
     error: str = ""
     """Message of the error that ended the latest request, or empty if it succeeded."""
     note: str = ""
-    """Why the latest answer is incomplete, or empty if it isn't."""
+    """Why the latest answer is incomplete, or empty if it is complete."""
 
     async def ask(self, client: Client, prompt: str, show: Callable[[str], None]) -> None:
         """Send `prompt`, and call `show` with each piece of the answer.

@@ -116,7 +116,7 @@ async def _serve(settings: ControlSettings, webhook: "Webhook | None") -> None:
 
 
 def _first(error: BaseException) -> BaseException:
-    """Return the first error in nested groups."""
+    """Return the first error in nested exception groups."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
@@ -137,7 +137,7 @@ async def _run_until(
 
 @contextlib.asynccontextmanager
 async def _reported(redis: Redis, keys: Keys) -> AsyncIterator[None]:
-    """Report that the process is alive until the end of the context, and then that it ends."""
+    """Until the context ends, report that the process is alive. Then report that it ends."""
     processes, process = Processes(redis, keys), new_process_id()
 
     async def report() -> None:

@@ -72,7 +72,10 @@ class ControlTasks:
             log.warning("new_dead_letters", **asdict(summary))
 
     async def trim_dead_letters(self) -> None:
-        """Delete dead letters that are too old, then the oldest while they take too many bytes."""
+        """Delete dead letters that are too old.
+
+        If the rest takes too many bytes, delete the oldest of it, too.
+        """
         deleted = await self._letters.trim(max_age_ms=self._max_age_ms, max_bytes=self._max_bytes)
         if deleted:
             log.info("dead_letters_deleted", num_letters=deleted)

@@ -48,10 +48,10 @@ def _statement(label: str, rng: random.Random) -> str:
 
 
 def _mixed(label: str, rng: random.Random) -> str:
-    """Return a statement with two parts, which as a whole has `label`.
+    """Return a statement with two parts. The statement as a whole has `label`.
 
-    A neutral statement has two facts. Any other ends with an opinion that has `label`, after a
-    fact or an opposite opinion.
+    A neutral statement has two facts. Any other statement begins with a fact or an opposite
+    opinion, and ends with an opinion that has `label`.
     """
     if label == "neutral":
         return f"{_sentence(_clause(label, rng))} {_sentence(_clause(label, rng))}"
@@ -64,7 +64,7 @@ def _mixed(label: str, rng: random.Random) -> str:
 
 
 def _clause(label: str, rng: random.Random) -> str:
-    """Return a subject and a predicate of a topic. All predicates of a topic fit its subjects."""
+    """Return a clause that has `label`. Its subject and its predicate belong to the same topic."""
     topic = rng.choice(PHRASES["topics"])
     subject = rng.choice(topic["subjects"])
     predicate = rng.choice(topic["predicates"][label])

@@ -102,7 +102,7 @@ def _vllm_problem(source: str, folder: Path | None) -> Problem | None:
 
 
 def _shaped(worker: WorkerSettings, source: str, folder: Path | None, place: str) -> Base:
-    """Return the base model, with its shape unless vLLM serves it.
+    """Return the base model. Its shape is included unless vLLM serves the model.
 
     `folder` is None if the demo model hasn't been converted yet.
     """

@@ -97,7 +97,7 @@ class Checkup:
 
 
 def _running() -> Iterator[Problem]:
-    """Yield a hint if this user's `lorikeet up` already runs, since it uses a port and a folder."""
+    """Yield a hint if a `lorikeet up` of this user already runs. It uses a port and a folder."""
     for server in remembered_servers():
         if server.origin == UP:
             text = f"`lorikeet up` already runs, at {server.url}: this report is about a second one"

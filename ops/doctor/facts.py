@@ -90,7 +90,7 @@ class Plan:
     """Reason why workers would use slower kernels; None if they would use the fastest."""
     url: str
     gpu_problem: str | None = None
-    """Reason why workers wouldn't use the GPUs of the machine; None without such a reason."""
+    """Reason why workers wouldn't use the GPUs of the machine; None if there is no such reason."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -103,7 +103,7 @@ def _shape(source: str, config: Any, dtype: torch.dtype, quantize: Quantize | No
 
 
 def _saved_bytes(model: PreTrainedModel, quantize: Quantize | None) -> int:
-    """Return how many bytes the model saves if its linears are quantised."""
+    """Return by how many bytes the model gets smaller if its linears are quantised."""
     if quantize is None:
         return 0
     head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
@@ -120,7 +120,7 @@ def _saved_bytes(model: PreTrainedModel, quantize: Quantize | None) -> int:
 def _kv_shapes(source: str, model: PreTrainedModel) -> list[KVShape]:
     """Return the shape of each layer's keys and values.
 
-    The shapes come from a trial run, or from the configuration if that isn't possible.
+    The shapes come from a trial run, or from the configuration if a trial run isn't possible.
     """
     model.set_attn_implementation(PAGED_ATTENTION)
     num_layers = int(model.config.get_text_config().num_hidden_layers)

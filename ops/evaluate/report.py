@@ -19,7 +19,7 @@ def num_good(outcomes: Sequence[Outcome], version: str) -> int:
 
 
 def print_report(outcomes: Sequence[Outcome], roles: dict[str, str]) -> None:
-    """Print a table of the versions with their `roles`, and the cases that one of them failed."""
+    """Print a table of the versions with their `roles`, and the cases that any of them failed."""
     console = Console()
     num_cases = len(outcomes) // len(roles)
     columns = ("version", "role", "good", "share")
@@ -42,7 +42,7 @@ def print_report(outcomes: Sequence[Outcome], roles: dict[str, str]) -> None:
 
 
 def _failed(outcomes: Sequence[Outcome], num_versions: int) -> list[list[Outcome]]:
-    """Return the outcomes of each failed case, those about which the versions differ first."""
+    """Return the outcomes of each failed case. Cases on which the versions differ come first."""
     cases = [
         list(outcomes[first : first + num_versions])
         for first in range(0, len(outcomes), num_versions)

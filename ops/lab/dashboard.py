@@ -129,7 +129,7 @@ def values(url: str, query: Query) -> list[float]:
 
 
 def alerts(url: str) -> dict[str, str]:
-    """For each alert's name, return the alert's state.
+    """Return the state of each alert, by the alert's name.
 
     The state is `inactive` if the alert's condition is false. If an alert can't be evaluated,
     its state is the error message.

@@ -1,6 +1,7 @@
 """Summarises a load, and shows the summary in the terminal.
 
-A summary has latencies, throughput and goodput, the rate of answers that meet latency limits.
+A summary has latencies, throughput and goodput. Goodput is the rate of answers that meet latency
+limits.
 """
 
 import math

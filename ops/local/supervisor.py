@@ -99,7 +99,7 @@ class Child:
             backoff_s = min(2 * backoff_s, MAX_BACKOFF_S)
 
     async def _count_failure(self, code: int, *, had_started: bool) -> None:
-        """Record a failed start. Raise ChildFailed after too many equal ones in a row."""
+        """Record a failed start. Raise ChildFailed after too many equal failures in a row."""
         assert self.pid is not None
         if had_started or code < 0 or not await self.is_to_blame(self.pid):
             self._failures.forget()

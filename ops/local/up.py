@@ -62,7 +62,7 @@ class Plan:
     adapters: Mapping[str, str] = field(default_factory=dict)
     """Sources of the adapters that the workers start with, by name."""
     drain_s: float
-    """Seconds that running answers have to finish after SIGTERM, in front end and workers."""
+    """Maximum seconds that running answers continue after SIGTERM, in front end and workers."""
     url: str
     """URL at which the front end will answer."""
 
@@ -77,7 +77,7 @@ class Ready:
     """URL of the Redis that this process started, without its password, or None if it started no
     Redis."""
     notes: Sequence[str]
-    """A line for each adapter that isn't served as in the settings."""
+    """A line for each adapter that isn't served as the settings say."""
 
 
 Announce = Callable[[Ready], None]

@@ -5,7 +5,8 @@ import time
 from shared.errors import AdapterRejected
 
 _LEAST_S = 0.05
-"""Minimum remaining seconds. Fewer count as none, because reads with a timeout end a bit early."""
+"""Minimum remaining seconds. If fewer remain, the time counts as over, because reads with a timeout
+end a bit early."""
 
 
 class FetchBudget:
@@ -14,7 +15,8 @@ class FetchBudget:
     def __init__(self, *, max_bytes: int, time_s: float, limit: str) -> None:
         """Start the clock.
 
-        `limit` is the text about `max_bytes` in errors, such as "--max-mb allows (5 MiB)".
+        `limit` is the text that describes `max_bytes` in error messages, such as "--max-mb allows
+        (5 MiB)".
         """
         self._max_bytes = max_bytes
         self._time_s = time_s

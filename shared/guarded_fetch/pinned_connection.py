@@ -1,7 +1,8 @@
 """Connections to addresses that were checked.
 
 A name is resolved once, all of its addresses are checked, and the connection is made to one of
-them. A name that resolves to another address a moment later can't lead elsewhere.
+them. Therefore the connection can't lead elsewhere, even if the name resolves to another address a
+moment later.
 """
 
 import socket
@@ -160,8 +161,9 @@ def explained(error: Exception) -> AdapterRejected:
 def is_public(address: str) -> bool:
     """Return whether `address` is a public internet address.
 
-    Private, loopback, link-local, multicast and reserved addresses aren't public, in any notation:
-    an IPv6 address may hold an IPv4 address, to which the machine or a gateway would connect.
+    Private, loopback, link-local, multicast and reserved addresses aren't public. If an IPv6
+    address contains an IPv4 address, the IPv4 address is checked, because the machine or a gateway
+    would connect to it.
     """
     ip = ip_address(address.partition("%")[0])
     held = _held(ip) if isinstance(ip, IPv6Address) else None

@@ -75,7 +75,7 @@ _ERRORS = (
 
 
 def _target(url: RemoteUrl, response: httpcore.Response, parse: Parse) -> RemoteUrl:
-    """Return the URL to which a response redirects. Its fragment, such as a digest, is ignored."""
+    """Return the URL to which a response redirects, without its fragment (such as a digest)."""
     location = _header(response, b"location")
     try:
         target = urljoin(f"{url.address}?{url.query}", location)

@@ -8,15 +8,16 @@ from shared.protocol.ids import UploadId
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 PICKLED_FILE = "adapter_model.bin"
-"""Name of the weights of adapters that old versions of PEFT have saved."""
+"""Name of the weights file of an adapter that an old version of PEFT has saved."""
 PROMPT_FILES = ("*.jinja", "tokenizer_config.json", "generation_config.json")
 """Patterns of the names of files that change prompts and sampling."""
 UPLOAD = "upload:"
-"""Prefix of the source of an uploaded adapter. The id of its files in Redis follows it."""
+"""Prefix of the source of an uploaded adapter. The id of the adapter's files in Redis follows the
+prefix."""
 CONFIG_KEY = "adapter_config"
-"""Key in a safetensors file's metadata that may have the text of adapter_config.json.
+"""Key in a safetensors file's metadata. Its value, if any, is the text of adapter_config.json.
 
-The names of prompt files are further keys. Their values are the texts of these files.
+The names of prompt files are further keys, whose values are the texts of these files.
 """
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 

@@ -47,7 +47,7 @@ class BaseModel:
     reasoning: ReasoningForm | None = None
     """Form of the model's reasoning; None if answers have no reasoning part."""
     takes_images: bool = False
-    """Whether the model reads images. Not every worker need serve them."""
+    """Whether the model reads images. Even if it does, not every worker has to serve images."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,12 +71,13 @@ class Adapter:
     """The adapter's parts other than plain LoRA."""
     state: AdapterState = AdapterState.READY
     reasoning: ReasoningForm | None = None
-    """Form of the reasoning with the chat template that the adapter uses, as in `BaseModel`."""
+    """Form of the reasoning, as in `BaseModel`. The chat template that the adapter uses defines
+    it."""
     tool_form: ToolForm | None = None
     """Format of tool calls in the adapter's own chat template; None without such a template."""
     other_base: str | None = None
-    """Base model that the adapter's configuration names, if it isn't the served one. The adapter
-    has the shapes of the served one all the same."""
+    """Name of the base model in the adapter's configuration, if it differs from the served base
+    model. The adapter's shapes nevertheless fit the served one."""
 
     @property
     def needs(self) -> Needs:

@@ -11,7 +11,7 @@ the other. This leads to three rules:
 - A change that older processes would misread needs a new protocol version. One release learns to
   read the new version, and only the next release writes it.
 
-The scripts also write messages: events and results of jobs that they end (`common.lua`).
+The Lua scripts also write messages: events and results of jobs that they end (`common.lua`).
 """
 
 from collections.abc import Iterable

@@ -24,7 +24,7 @@ class EmbeddingParams:
     """Whether embeddings are scaled to length 1."""
 
     def positions(self, num_tokens: int) -> range:
-        """Return the positions in a prompt of `num_tokens` whose hidden states are averaged."""
+        """Return the positions whose hidden states are averaged, for `num_tokens` tokens."""
         match self.pooling:
             case Pooling.LAST:
                 return range(num_tokens - 1, num_tokens)

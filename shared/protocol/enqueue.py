@@ -24,14 +24,14 @@ class QueueLimits:
     """Maximum total bytes of one tenant's unfinished requests."""
     retain_bytes: int = 512 * MIB
     """Maximum memory of all ended jobs, in bytes. Above it, the tenant whose ended jobs use the
-    most memory loses its oldest ones."""
+    most memory loses its oldest ended jobs."""
     usage_days: int = 400
     """Number of days for which the ledger of usage is kept."""
     unanswered_days: int = 7
     """Number of days for which records of jobs without an answer are kept."""
     unanswered_bytes: int = 64 * MIB
-    """Maximum memory of these records, in bytes. Above it, the tenant whose records use the most
-    memory loses its oldest ones."""
+    """Maximum memory of the records of jobs without an answer, in bytes. Above it, the tenant whose
+    records use the most memory loses its oldest records."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,14 +65,15 @@ class EnqueueOptions:
     key_id: str = ""
     """Id of the stored API key that the job is charged to. Empty for keys in the settings."""
     books_pool: str = ""
-    """Name of the pool that has this key and the job's ledger. Empty if it is the job's pool."""
+    """Name of the pool that has the stored API key and the job's ledger. Empty if it is the job's
+    own pool."""
     only_repeats: bool = False
     """Whether to refuse the request unless an earlier one with its idempotency key has a job."""
     retry_of: JobId | None = None
-    """Ended job that the new job repeats. Its stored request is deleted in the same step. If there
-    is none any more, the new job is refused as a duplicate."""
+    """Ended job that the new job repeats. Its stored request is deleted in the same step. If no
+    stored request exists any more, the new job is refused as a duplicate."""
     letter: str = ""
-    """Id of the dead letter of `retry_of`. Empty if it is no dead letter."""
+    """Id of the dead letter of `retry_of`. Empty if that job is no dead letter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +85,7 @@ class Enqueued:
     position: int
     """Position in the queue of the job's version, from 1; 0 if the job isn't new."""
     is_new: bool = True
-    """Whether this request created the job. If not, an earlier request with the same key did."""
+    """Whether this request created the job. If not, an earlier request with the same idempotency
+    key created it."""
     rates: tuple[Rate, ...] = ()
     """Use of the limits of the request's API key, including this request."""

@@ -11,7 +11,7 @@ from shared.protocol.results import FinishReason, Usage
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Admitted:
-    """Reports that a worker has tokenized the prompt, and that it fits into the context."""
+    """Reports that a worker has tokenized the prompt, and that the prompt fits into the context."""
 
     job: JobId
     try_: int
@@ -47,7 +47,7 @@ class Tokens:
     prompt_scores: str = ""
     """Scores of the prompt's tokens, as JSON in the form of vLLM's `prompt_logprobs`. Set on the
     event with index 0 of the first choice of each prompt, if `SamplingParams.prompt_logprobs` is
-    set. Front ends don't decode the scores, since there may be 500,000."""
+    set. Front ends don't decode the scores, since there may be 500,000 of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

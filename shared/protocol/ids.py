@@ -1,4 +1,4 @@
-"""Types of the ids in Redis, distinct for type checkers, and the forms of ids in the APIs."""
+"""Types of the ids in Redis, which type checkers keep apart, and forms of ids in the APIs."""
 
 import re
 from typing import NewType
@@ -45,8 +45,8 @@ _WORKER = re.compile(r".*:([0-9a-f]{4})[0-9a-f]{28}")
 def worker_name(wid: str) -> str:
     """Return the short name of a worker: the first four digits of its random part.
 
-    No two workers of a pool have the same name (`register.lua`). Names of ids in other forms are
-    the ids.
+    No two workers of a pool have the same name (`register.lua`). If an id has another form, the
+    name is the whole id.
     """
     found = _WORKER.fullmatch(wid)
     return found[1] if found else wid

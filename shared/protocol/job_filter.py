@@ -12,7 +12,7 @@ UNANSWERED = frozenset((JobState.FAILED, JobState.CANCELLED, JobState.EXPIRED, J
 
 
 class Traits(NamedTuple):
-    """The data of a job by which it is filtered."""
+    """The properties of a job that a filter checks."""
 
     id: JobId
     state: JobState
@@ -24,13 +24,13 @@ class Traits(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobFilter:
-    """Jobs that an operation is for. A job must meet all conditions that aren't None."""
+    """Conditions that select the jobs for an operation. A job must meet all that aren't None."""
 
     tenant: str | None
     """The jobs' tenant; None for all tenants."""
     states: frozenset[JobState] | None = None
     model: str | None = None
-    """Name that the requests had, or that of the adapter or base model that served them."""
+    """Model name in the jobs' requests, or name of the adapter or base model that serves them."""
     error_code: str | None = None
     min_age_s: float | None = None
     """Minimum number of seconds since the acceptance of a job."""
@@ -39,7 +39,10 @@ class JobFilter:
     """Returns whether jobs of the model with a given name may be seen."""
 
     def matches(self, job: Traits) -> bool:
-        """Return whether a job of the tenant, whose age is right, meets the other conditions."""
+        """Return whether a job meets all conditions except those on tenant and age.
+
+        The caller has already checked these two.
+        """
         name = name_of(job.version)
         return (
             (self.states is None or job.state in self.states)

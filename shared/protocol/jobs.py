@@ -55,11 +55,11 @@ class PromptEnd(StrEnum):
     """How the prompt of a chat ends."""
 
     ANSWER = "answer"
-    """With the header of a new answer. This is the usual case."""
+    """The prompt ends with the header of a new answer. This is the usual case."""
     MESSAGE = "message"
-    """With the last message, which is unfinished. The answer continues it."""
+    """The prompt ends with the last message, which is unfinished. The answer continues it."""
     NOTHING = "nothing"
-    """With the last message, which is complete. No header follows it."""
+    """The prompt ends with the last message, which is complete. No header follows it."""
 
 
 class JobState(StrEnum):
@@ -123,7 +123,7 @@ class SamplingParams(TokenSampling):
     """Lark or GBNF grammar that each answer must match; None allows any text."""
     constrained_by: str = ""
     """Name of the request field from which `json_schema`, `regex`, `choice` or `grammar` comes. At
-    most one of these is set. Empty for `response_format`."""
+    most one of these four is set. The name is empty for `response_format`."""
 
     @property
     def is_constrained(self) -> bool:
@@ -219,7 +219,8 @@ class Job(AnswerFormat):
         """Whether logprobs include the token that ends an answer without being part of its text.
 
         Clients that score an echoed prompt have to ask for an output token, and ignore the last
-        logprob. If the output token had no logprob, they would ignore one of the prompt's.
+        logprob. If the output token had no logprob, they would ignore a logprob of the prompt
+        instead.
         """
         sampling = self.sampling
         return self.echo or sampling.reports_ids or bool(sampling.logprob_token_ids)

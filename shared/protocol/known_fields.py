@@ -5,7 +5,7 @@ from dataclasses import fields
 from typing import Any
 
 Forms = dict[str, Callable[[Any], Any]]
-"""For each field that needs it, the function that decodes its JSON value."""
+"""Maps the names of fields to functions that decode their JSON values."""
 
 
 def known_fields(

@@ -18,7 +18,7 @@ _STRING = frozenset(("string",))
 
 
 def parameter_types(function: Mapping[str, Any]) -> dict[str, frozenset[str]]:
-    """Return the JSON types of a function's parameters, omitting those that are only strings."""
+    """Return the JSON types of a function's parameters. Pure string parameters are left out."""
     schema = function.get("parameters")
     properties = schema.get("properties") if isinstance(schema, dict) else None
     if not isinstance(properties, dict):

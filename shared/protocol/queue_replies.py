@@ -125,7 +125,7 @@ class FinishOutcome(StrEnum):
     OK = "ok"
     """The job has ended and its result is stored."""
     AGAIN = "again"
-    """An earlier call has already ended this try. Its reply may have been lost."""
+    """An earlier call has already ended this try. The reply to that call may have been lost."""
     FENCED = "fenced"
     """The job belongs to another worker or try. Nothing was written."""
 

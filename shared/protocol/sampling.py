@@ -23,7 +23,7 @@ class TokenSampling:
     min_p: float = 0.0
     top_n_sigma: float = 0.0
     """Maximum distance of a sampled token's logit below the largest logit, in standard deviations
-    of the logits; 0 and less allow all tokens."""
+    of the logits; 0 or less allows all tokens."""
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     repetition_penalty: float = 1.0

@@ -8,8 +8,8 @@ class ScoreKind(StrEnum):
     """Kind of score: what it states about a prompt."""
 
     RELEVANCE = "relevance"
-    """Probability that a document is relevant to a query. The model is asked this in a chat, and
-    the log-probabilities of its answers yes and no are computed."""
+    """Probability that a document is relevant to a query. A chat asks the model whether the
+    document is relevant, and the log-probabilities of the answers yes and no are computed."""
     LABELS = "labels"
     """Log-probabilities of listed tokens after the prompt."""
     LIKELIHOOD = "likelihood"

@@ -12,22 +12,22 @@ class JobEvent(StrEnum):
     ACCEPTED = "accepted"
     """The front end has checked the request, and Redis has the job."""
     QUEUED = "queued"
-    """It waits in the queue of its adapter version."""
+    """The job waits in the queue of its adapter version."""
     CLAIMED = "claimed"
-    """A worker has taken it."""
+    """A worker has taken the job."""
     LOADED = "loaded"
-    """The worker has its adapter in memory, and passes the job to the engine."""
+    """The worker has the job's adapter in memory, and passes the job to the engine."""
     FIRST_TOKEN = "first_token"
     """The worker has published the first token of this claim."""
     WORKER_LOST = "worker_lost"
     """The worker was declared dead."""
     REQUEUED = "requeued"
-    """It waits again. The reason is `worker_lost`, `worker_left` or `released`."""
+    """The job waits again. The reason is `worker_lost`, `worker_left` or `released`."""
     CANCELLING = "cancelling"
-    """The worker was asked to stop it. The reason is an error code."""
+    """The worker was asked to stop the job. The reason is an error code."""
     COMPLETED = "completed"
     FAILED = "failed"
-    """The reason is an error code, as for all further events."""
+    """The reason is an error code. The same holds for the events listed below."""
     CANCELLED = "cancelled"
     DEAD = "dead"
     EXPIRED = "expired"
@@ -50,7 +50,7 @@ class Timeline:
 
     moments: tuple[Moment, ...] = ()
     num_left_out: int = 0
-    """Number of events in the middle of a very long timeline that were left out."""
+    """Number of events that were left out in the middle of a very long timeline."""
 
 
 NO_TIMELINE = Timeline()
@@ -58,7 +58,7 @@ NO_TIMELINE = Timeline()
 
 
 def decode_timeline(text: str) -> Timeline:
-    """Return the timeline that a job's record has. Events of later releases are left out."""
+    """Return the timeline in a job's record. Events of later releases are left out."""
     lines = text.splitlines()
     num_left_out = int(lines.pop(0)) if lines and lines[0].isdecimal() else 0
     return Timeline(tuple(_moment(line) for line in lines if _is_known(line)), num_left_out)

@@ -34,8 +34,8 @@ class ToolForm(StrEnum):
     GRANITE = "granite"
     """`<|tool_call|>[{"name": ..., "arguments": {...}}, ...]`. Used by Granite 3."""
     GENERIC = "generic"
-    """The calls of `HERMES`, for models whose chat template shows no tools. The worker describes
-    the tools and this form in the messages, and a grammar keeps each call valid."""
+    """Calls in the format of `HERMES`, for models whose chat template shows no tools. The worker
+    describes the tools and this form in the messages, and a grammar keeps each call valid."""
 
 
 ToolSetting = Literal[
@@ -62,7 +62,7 @@ class ToolSettings:
 
     form: ToolSetting = "auto"
     allows_generic: bool = True
-    """Whether models whose chat template shows no tools call tools in the generic form."""
+    """Whether a model whose chat template shows no tools uses the generic form."""
 
 
 HERMES_OPEN, HERMES_CLOSE = "<tool_call>", "</tool_call>"
@@ -89,8 +89,8 @@ CALL_ENDS = {
     ToolForm.DEEPSEEK_V3: DEEPSEEK_END,
     ToolForm.DEEPSEEK_V31: DEEPSEEK_END,
 }
-"""Text that follows each call, for the forms whose calls are complete without it. An answer with at
-most one call stops at this text."""
+"""Text that follows each call, for the forms whose calls are complete without this text. If an
+answer is limited to one call, it stops at this text."""
 
 
 class ToolChoice(StrEnum):

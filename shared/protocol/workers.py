@@ -1,4 +1,4 @@
-"""Description that each worker publishes for operators, metrics and the scripts."""
+"""Description that each worker publishes for operators, metrics and the Lua scripts."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,9 +21,9 @@ class WorkerMode(StrEnum):
 
     SERVING = ""
     PAUSED = "paused"
-    """It takes no jobs, and finishes those that it has."""
+    """The worker takes no jobs, and finishes those that it has."""
     DRAINING = "draining"
-    """As PAUSED, but it hands over the jobs that haven't ended within its `drain_s`."""
+    """Like PAUSED, but the worker hands over the jobs that haven't ended within its `drain_s`."""
 
     @property
     def shown(self) -> Literal["serving", "paused", "draining"]:

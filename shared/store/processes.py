@@ -35,7 +35,7 @@ class Processes(PoolStore):
         await self._scripts.run("end_process", kind, process)
 
     async def record_outage(self, seconds: float) -> None:
-        """Record that Redis didn't answer for the last `seconds`.
+        """Record that Redis gave no answer during the last `seconds` seconds.
 
         If several processes report the same outage, it is recorded once.
         """

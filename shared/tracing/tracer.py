@@ -46,7 +46,10 @@ class Span:
 
     @property
     def traceparent(self) -> str | None:
-        """W3C header that makes another span a child of this span; None without sampling."""
+        """W3C header that makes another span a child of this span.
+
+        None if this span isn't sampled.
+        """
         context = self._span.get_span_context()
         if not context.trace_flags.sampled:
             return None
@@ -108,7 +111,7 @@ class Tracer:
         """Start the span of a request to this process.
 
         The span continues the trace in the header `traceparent` of `headers`. If the header is
-        missing or invalid, the span begins a trace.
+        missing or invalid, the span begins a new trace.
         """
         parent = self._propagator.extract(dict(headers))
         return Span(self._tracer.start_span(name, parent, trace.SpanKind.SERVER))

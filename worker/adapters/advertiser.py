@@ -33,7 +33,7 @@ class Advertiser:
         residency.subscribe(Change.HOLDINGS, self._has_changed.set)
 
     async def run(self) -> None:
-        """Report changes until cancelled. Each registration of the worker reports the full set."""
+        """Report changes until cancelled. After the worker registers, report all held versions."""
         while True:
             await self._has_changed.wait()
             await self._lease.is_held.wait()
@@ -41,7 +41,7 @@ class Advertiser:
             await self.report()
 
     async def report(self) -> None:
-        """Report the changes that the pool doesn't know yet."""
+        """Report the changes that the pool doesn't know about yet."""
         async with self._one_at_a_time:
             added, removed = self._store.unreported(self._lease.wid, self._residency.held)
             if added or removed:
@@ -69,7 +69,8 @@ class Advertiser:
     async def shrink(self, running: Mapping[AdapterVersion, int]) -> None:
         """Give up replicas that the pool doesn't need. `running` counts jobs by version.
 
-        `replica_policy.py` decides which are due. `shrink.lua` withdraws those that are surplus.
+        `replica_policy.py` decides which replicas are due to be given up. `shrink.lua`
+        withdraws those of them that are surplus.
         """
         replicas, wid = self._residency.replicas, self._lease.wid
         if not replicas:

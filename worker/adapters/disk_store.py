@@ -31,7 +31,7 @@ UNFINISHED_S = 3600
 log = structlog.get_logger()
 
 Value = Callable[[str], int]
-"""Function that returns the value of the copy with a digest, the higher the more valuable.
+"""Function that returns the value of a copy, given the digest of its version.
 
 Copies with the lowest values are deleted first. Of copies with equal values, the least recently
 used one is deleted first."""
@@ -63,7 +63,10 @@ class AdapterStore:
             raise SettingsError(_problem(folder, error)) from None
 
     def folder_of(self, digest: str) -> Path | None:
-        """Return the folder of a version's copy, or None without a copy. Mark the copy as used."""
+        """Return the folder of a version's copy, or None if there is no copy.
+
+        Mark the copy as used.
+        """
         folder = self._folder / digest
         if not _DIGEST.fullmatch(digest) or not folder.is_dir():
             return None

@@ -4,8 +4,8 @@ Reading, checking and copying run in loader threads, while the engine steps.
 
 A load must call these methods of `Residency` in this order: `reading`, `was_read`, `placing` and
 `became_resident`. If host memory has a copy, the load begins with `placing`. If no copy is kept
-after reading, `placing` may be left out. A load into host memory alone ends with `was_read`. A load
-that fails or gets no device memory ends with `not_loaded`.
+after reading, `placing` may be left out. A load that goes only into host memory ends with
+`was_read`. A load that fails or gets no device memory ends with `not_loaded`.
 """
 
 import asyncio
@@ -123,7 +123,7 @@ class AdapterLoader:
 
         Raises:
             AdapterRejected: the version can't be loaded.
-            NoAdapterMemory: the version can't be loaded now, but may be later.
+            NoAdapterMemory: the version can't be loaded now, but perhaps later.
         """
         self.host.touch(version)
         self.residency.job_waits(version)
@@ -169,7 +169,7 @@ class AdapterLoader:
             await self.advertiser.end_load(version)
 
     async def _prefetch_to_device(self, entry: Adapter) -> None:
-        """Load a version to the device, unless versions in use or waiting ones need the memory."""
+        """Load a version to the device, unless used or waiting versions need the memory."""
         version = entry.version
         has_room = await self._call(lambda engine: engine.has_room(entry.num_bytes))
         if not has_room:

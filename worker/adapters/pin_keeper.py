@@ -36,7 +36,7 @@ class PinKeeper:
     serves: Capabilities
     """Capabilities of the worker."""
     _failed_s: dict[AdapterVersion, float] = field(default_factory=dict, init=False)
-    """Monotonic time of the last failed load, by version. Entries expire after `RETRY_S`."""
+    """Monotonic time of the latest failed load, by version. Entries expire after `RETRY_S`."""
 
     @property
     def failed(self) -> Set[AdapterVersion]:

@@ -20,7 +20,9 @@ LOOK_S = 0.25
 MAX_HEADS = 16
 """Maximum number of versions, from the front of the queue, that each read returns."""
 RETRY_S = 30.0
-"""Minimum seconds between two prefetches of a version, which may have failed or been evicted."""
+"""Minimum seconds between two prefetches of a version.
+
+A second prefetch is useful if the first one failed, or if the version was evicted since."""
 
 
 @dataclass(slots=True, eq=False)

@@ -81,7 +81,7 @@ class ClaimView:
     refused: tuple[AdapterVersion, ...]
     """Versions whose jobs this claim skips."""
     max_cold: int
-    """Maximum number of versions that aren't in `held` and whose jobs this claim may take."""
+    """This claim may take jobs of at most this number of versions that aren't in `held`."""
     load_ms: int
     """Expected duration of a load in ms, without waits for device memory."""
     steal_ms: int

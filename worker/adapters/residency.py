@@ -21,8 +21,8 @@ Terms:
   others.
 - pinned: to be kept by this worker. Pinned versions are evicted after all others, and aren't given
   up.
-- crowded out: the version found no device memory. The worker claims none of
-  its jobs until an event may have freed memory.
+- crowded out: the version found no device memory. The worker claims none of its jobs until an event
+  occurs that may have freed memory.
 - yielding: the version gets no new jobs, so that its memory becomes free for another version.
 """
 
@@ -62,7 +62,7 @@ class Residency:
     """Keeps one record for each adapter version. No method blocks."""
 
     def __init__(self, base: AdapterVersion, style: PromptStyle) -> None:
-        """Create the record of the base model, which is always resident, with its `style`."""
+        """Create the record of the base model, which has the `style` and is always resident."""
         self.stats = LoadStats()
         self._records = {base: AdapterRecord(base, State.RESIDENT, style)}
         self._residents = {base}
@@ -313,7 +313,8 @@ class Residency:
     def claim_found_no_cold(self, view: ClaimView) -> None:
         """Record that a claim found no job whose version must be loaded first.
 
-        If `view.sees_all` is true and no shortage has occurred since, no version lacks memory.
+        If `view.sees_all` is true and no shortage has occurred since `view` was created, no version
+        lacks memory.
         Therefore no version needs to yield any more.
         """
         if view.sees_all and view.num_shortages == self._num_shortages:

@@ -23,7 +23,7 @@ SWEEP_S = 1.0
 TIDY_S = 5.0
 """Maximum seconds between two checks of this worker's versions. Heartbeats trigger most checks."""
 UNUSED_S = 10.0
-"""Seconds without use after which a copy is deleted, unless the registry knows its version."""
+"""A copy unused for this many seconds is deleted, unless the registry knows its version."""
 IN_QUEUE, CURRENT, PREVIOUS, UNKNOWN = 3, 2, 1, 0
 """Values of copies on disk. Copies with low values are deleted first. For a version in the queue,
 the copy may be the only source."""
@@ -33,8 +33,9 @@ the copy may be the only source."""
 class Retention:
     """Sweeps the registry on behalf of the whole pool.
 
-    It also removes versions from this worker that are no longer in the registry, after the check in
-    `AdapterLoader.evict_forgotten`. Finally, it gives up replicas that the pool doesn't need.
+    It also removes from this worker the versions that are no longer in the registry, after the
+    check in `AdapterLoader.evict_forgotten`. Finally, it gives up replicas that the pool doesn't
+    need.
     """
 
     registry: Registry

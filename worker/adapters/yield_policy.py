@@ -28,7 +28,7 @@ def version_to_yield(
 
     Return None if no other version can yield. At a repeated shortage, also return None while a
     version in use is yielding: the waiting version waits for that one. `jobs` has the running jobs
-    by resident version. Memory of the versions `in_use` is freed only when their jobs end.
+    by resident version. The versions `in_use` keep their memory until their jobs have ended.
     """
     candidates = [version for version in jobs if version in in_use and version not in yielding]
     is_awaited = any(version in in_use for version in yielding)

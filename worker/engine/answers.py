@@ -26,7 +26,7 @@ class Answers:
     vocab_size: int
     """Number of logits per sampled token."""
     forces_tokens: bool
-    """Whether a token that is the only one that the grammar allows is appended without a step."""
+    """Whether a token is appended without a step if the grammar allows no other token."""
     num_tokens: int = 0
     """Number of output tokens of all requests so far."""
     num_forced_tokens: int = 0
@@ -35,11 +35,12 @@ class Answers:
     """Number of these output tokens that were accepted draft tokens."""
 
     def extend(self, computed: Computed) -> list[StepOutput]:
-        """Append the tokens of a step to their request, and return its outputs in order.
+        """Append the tokens computed by one chunk to the chunk's request.
 
-        Draft tokens are accepted up to the first that differs from the sampled token. Later steps
-        overwrite the keys and values of the rest. Completed blocks enter the scheduler's prefix
-        cache, and a request that ends leaves the scheduler.
+        Return the request's outputs in order. Draft tokens are accepted up to the first that
+        differs from the sampled token. Later steps overwrite the keys and values of the other draft
+        tokens. Completed blocks enter the scheduler's prefix cache, and a request that ends leaves
+        the scheduler.
         """
         request, drafted = computed.chunk.request, computed.chunk.draft.token_ids
         outputs = [self._append_sample(request, computed.samples[0])]

@@ -28,13 +28,13 @@ class StepBatch:
     sampled: list[SampledRow]
     """The S rows for which a token is sampled.
 
-    Each row is a request in its present state, or in its state after some of its draft tokens."""
+    Each row is a request in its current state, or in its state after some of its draft tokens."""
     sampled_chunks: list[Chunk]
     """The chunks of the rows in `sampled`. Each chunk has `num_samples` consecutive rows."""
     scored: list[tuple[Request, int]]
-    """(request, position) of each of the P prompt tokens whose logits score the token after it."""
+    """(request, position) of each of the P prompt tokens whose logits score the next token."""
     logits_rows: Tensor
-    """`[S + P]` int64: index in `input_ids` of the token whose logits each row needs.
+    """`[S + P]` int64: for each row, the index in `input_ids` of the token whose logits it needs.
 
     The first S entries belong to the rows of `sampled`, and the others to those of `scored`."""
     pooled: list[tuple[Chunk, int]]

@@ -19,7 +19,7 @@ class EngineConfig:
     caches_prefixes: bool = True
     """Whether requests with a common prefix share the prefix's KV blocks."""
     forces_tokens: bool = True
-    """Whether a token that is the only one that the grammar allows is output without a step."""
+    """Whether a token is output without a step if the grammar allows no other token."""
     looks_up_tokens: bool = True
     """Whether steps verify tokens that prompt lookup proposes."""
 

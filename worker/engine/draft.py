@@ -20,7 +20,7 @@ class Draft:
         return len(self.token_ids)
 
     def rows(self, request: Request) -> Iterator[SampledRow]:
-        """Yield `request` in its present state, and in its state after each draft token."""
+        """Yield `request` in its current state, and in its state after each draft token."""
         yield request
         for number in range(1, len(self) + 1):
             yield DraftedRow(

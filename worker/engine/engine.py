@@ -215,7 +215,7 @@ class NativeEngine:
         )
 
     def _cache_key(self, request: Request) -> bytes | None:
-        """Return a hash of weights and tenant, or None if the full prompt must be computed."""
+        """Hash weights, tenant and salt. Return None if the full prompt must be computed."""
         pools_all = request.embedding is not None and request.embedding.pooling is not Pooling.LAST
         if not self._caches_prefixes or request.scores_prompt or pools_all:
             return None

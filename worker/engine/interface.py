@@ -66,7 +66,7 @@ class EvictionOrder:
 
 
 LEAST_RECENTLY_USED = EvictionOrder()
-"""Evicts by the time of last use only."""
+"""Order in which only the time of last use matters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,8 @@ class Engine(Protocol[ImageT_contra, ReservedT]):
     ) -> Placing[ReservedT]:
         """Reserve memory for an adapter. With `may_evict`, evict idle adapters if necessary.
 
-        `order` decides which are evicted first; among equals, the least recently used one is first.
+        `order` decides which adapters are evicted first. Among adapters of equal order, the least
+        recently used one is first.
         If memory is reserved, the caller must either call `write_adapter` and `activate_adapter`,
         or free the memory with `remove_adapter`.
 

@@ -2,8 +2,9 @@
 
 The adjustments are applied in vLLM's order:
 
-1. Masks: of the grammar, of all but the allowed tokens, of tokens that would complete a bad word,
-   and of stop tokens until `min_tokens` tokens have been output.
+1. Masks. They forbid tokens that the grammar rules out, tokens other than the allowed ones if any
+   are given, tokens that would complete a bad word, and stop tokens until `min_tokens` tokens have
+   been output.
 2. Logit bias.
 3. Repetition penalty over prompt and output (Keskar et al.: CTRL, arXiv:1909.05858).
 4. Frequency and presence penalty over the output
@@ -53,7 +54,7 @@ def is_adjusted(row: SampledRow) -> bool:
 def adjust(logits: Tensor, rows: Sequence[SampledRow]) -> None:
     """Adjust `logits` in place. The tensor is `[S, V]` float32, with a row for each of `rows`.
 
-    If the masks of a row leave no token, all its logits become -inf.
+    If the masks of a row forbid every token, all its logits become -inf.
     """
     changed = [(index, row) for index, row in enumerate(rows) if is_adjusted(row)]
     if not changed:

@@ -14,7 +14,7 @@ from worker.engine.request import Request, SampledRow, TokenLogprobs
 from worker.kernels.transfer import Array, Pending, to_device
 
 LEAST = -9999.0
-"""Replaces a log-probability of minus infinity, which JSON can't represent. OpenAI's value."""
+"""Replaces minus infinity, which JSON can't represent. OpenAI uses the same value."""
 _ROWS_AT_ONCE = 64
 """Number of rows that are converted to float32 at a time, to bound memory for long prompts."""
 
@@ -80,7 +80,7 @@ def token_logprobs(
     `logits` is `[S, V]` of any floating dtype, with a row for each of `tokens` `[S]`. For each row,
     the `num_top` likeliest tokens are returned, then the tokens `listed`. If the row has listed
     tokens, its own token comes before them, as in vLLM. With `ranks`, each token's rank is
-    returned: the number of tokens that are at least as likely.
+    also returned: the number of tokens that are at least as likely.
     """
     listed = [()] * len(num_top) if listed is None else listed
     (columns,) = to_device([_padded(listed)], logits.device)

@@ -106,7 +106,7 @@ def sample_and_read(
 ) -> tuple[list[int], dict[int, TokenLogprobs]]:
     """Return a sampled token for each row, and log-probabilities by row index.
 
-    The same transfer also reads the tensors of `others` to the host.
+    The transfer that reads the tokens to the host also reads the tensors of `others`.
     """
     if not rows:
         read_all(*others)

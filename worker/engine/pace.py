@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 STRETCH = 2.0
 """Target duration of a step if one prompt waits, relative to a step without prompt tokens."""
 MIN_PROMPT_TOKENS = 32
-"""Prompt tokens that a step may always have, even beyond its target, so that prompts progress."""
+"""Number of prompt tokens always allowed in a step, even beyond its target, to ensure progress."""
 MAX_GROWTH = 2
 """Maximum number of prompt tokens of a step, as a multiple of the most prompt tokens that any step
 has had so far. Estimates for larger steps are poor."""
@@ -15,7 +15,7 @@ _NEWEST_SHARE = 0.3
 _CONTEXT_DOUBT = 16.0
 """Standard deviation of contexts, in tokens, at which the estimate `_TokenCost.slope` is halved."""
 PASSES_UNTIL_GROWTH = 64
-"""Number of forward passes in a row with enough memory after which `MemoryLimit` grows again."""
+"""`MemoryLimit` grows again after this number of consecutive forward passes with enough memory."""
 
 
 class MemoryLimit:

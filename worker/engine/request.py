@@ -103,7 +103,9 @@ class Request:
     """Adapter version; None selects the base model."""
     sampling: ChoiceSampling
     max_tokens: int
-    """Maximum number of output tokens, with those of earlier workers; 0 to run only the prompt."""
+    """Maximum number of output tokens, including those of earlier workers.
+
+    0 to run only the prompt."""
     stop_ids: frozenset[int] = frozenset()
     """Tokens that end the sequence. They are part of the output."""
     grammar: "GrammarState | None" = None
@@ -135,7 +137,7 @@ class Request:
     num_computed_tokens: int = 0
     """Number of tokens whose keys and values are in the KV cache."""
     num_new_tokens: int = 1
-    """Number of tokens that the last step appended to the output.
+    """Number of tokens that the latest step appended to the output.
 
     Their keys and values are computed by a later step."""
     num_cached_tokens: int = 0
@@ -143,7 +145,9 @@ class Request:
     block_table: list[int] = field(default_factory=list)
     """KV blocks, in the order of the tokens."""
     cache_key: bytes | None = None
-    """Hash of weights and tenant. Requests share blocks if it is equal and not None."""
+    """Hash of weights, tenant and salt; None if the request shares no blocks.
+
+    Requests with equal hashes share blocks."""
     block_hashes: list[bytes] = field(default_factory=list)
     """Hashes of the request's full blocks, in order. Further hashes are appended when needed."""
     lookup: PromptLookup | None = None

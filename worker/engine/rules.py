@@ -43,7 +43,7 @@ def prefix_key(weights_digest: str, tenant: str, salt: str = "") -> bytes:
 def reason_to_reject(
     request: Request, residents: Container[AdapterVersion], *, max_model_len: int
 ) -> JobError | None:
-    """Return the error of a request that can't run, or None.
+    """Return the error of a request that can't run, or None if it can.
 
     `residents` are the resident adapters. A sequence may have at most `max_model_len` tokens.
     """
@@ -59,7 +59,7 @@ def reason_to_reject(
 
 
 def finish_reason(request: Request, token: int, *, max_model_len: int) -> FinishReason | None:
-    """Return why a request ends with its last output token, or None if it continues."""
+    """Return why a request ends after `token`, its latest output token, or None if it continues."""
     if token in request.stop_ids:
         return FinishReason.STOP
     if len(request.output_ids) >= request.max_tokens or request.num_tokens >= max_model_len:
@@ -68,7 +68,7 @@ def finish_reason(request: Request, token: int, *, max_model_len: int) -> Finish
 
 
 def is_restricted(request: Request) -> bool:
-    """Return whether the client restricts the output so much that no token may be allowed."""
+    """Return whether the client restricts the output so much that perhaps no token is left."""
     sampling = request.sampling
     return bool(sampling.allowed_token_ids or sampling.bad_words)
 

@@ -48,7 +48,7 @@ def uniform(seed: int, choice: int, position: int) -> float:
 def sample(logits: Tensor, rows: Sequence[SampledRow]) -> list[int]:
     """Return the next token of each row of `logits` `[S, V]`, of any floating dtype.
 
-    -1 marks a row whose logits are not finite or whose masks leave no token.
+    -1 marks a row whose logits are not finite or whose masks forbid every token.
     """
     tokens = draw(logits, rows)
     (drawn,) = to_host([tokens])

@@ -3,9 +3,9 @@
 A request's tokens are computed in chunks, over several steps. Each step has a token budget. Decodes
 get tokens first, then unfinished prefills, then waiting requests in order. Requests for embeddings
 and scores start late, because one job may have thousands of them, and preemptible requests start
-last. When KV blocks run out, the youngest running request is preempted and recomputed later,
-preemptible ones before others. The oldest request is never preempted if it isn't preemptible, so
-there is always progress.
+last. When KV blocks run out, a running request is preempted and recomputed later: the youngest
+preemptible one or, if there is none, the youngest of all. So requests that aren't preemptible can
+be preempted too, but the oldest of these never is. Therefore there is always progress.
 """
 
 from collections import deque

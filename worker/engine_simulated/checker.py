@@ -45,7 +45,7 @@ class Fault(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Violation:
-    """The first token of a text that doesn't follow from the tokens before it."""
+    """Where a text first goes wrong: a token that doesn't follow from the tokens before it."""
 
     fault: Fault
     index: int
@@ -66,9 +66,10 @@ class Verdict:
     num_tokens: int
     """Number of tokens before the violation, or of the whole text."""
     epochs: tuple[int, ...]
-    """Claim epochs of these tokens in order, modulo `NUM_EPOCHS`, without repetitions in a row.
+    """Claim epochs of the tokens that `num_tokens` counts, in order, modulo `NUM_EPOCHS`.
 
-    The epoch changes where another claim has resumed the answer."""
+    The epoch changes where another claim has resumed the answer. Equal epochs in a row are listed
+    once."""
 
 
 def check(
@@ -132,7 +133,7 @@ def _describe(tokens: Sequence[str], index: int, state: State, num_tokens: int |
 
 
 def _num_missing(state: State, tokens: Sequence[str]) -> int:
-    """Return how many tokens are missing between `state` and `tokens`, or 0 if this isn't a gap.
+    """Return how many tokens are missing between `state` and `tokens`, or 0 if there is no gap.
 
     All missing tokens are assumed to have the epoch of the first of `tokens`.
     """

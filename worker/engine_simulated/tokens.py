@@ -22,7 +22,7 @@ State = NewType("State", bytes)
 TEXT_CHARS = 8
 """Number of characters of a token's text."""
 EPOCH_CHARS = 3
-"""Number of the first characters of a token's text, which show the epoch."""
+"""Number of characters at the start of a token's text that show the epoch."""
 NUM_EPOCHS = 16**EPOCH_CHARS
 """Number of distinguishable epochs. Claim epochs are reduced modulo this number."""
 END_ID = 256
@@ -40,7 +40,9 @@ class Step(NamedTuple):
 
     token_id: int
     is_last: bool
-    """Whether the answer ends here with the end token, unless the request ignores end tokens."""
+    """Whether the engine outputs the end token in place of this token.
+
+    It doesn't do so if the request ignores end tokens or asks for more tokens."""
     state: State
     """State after the token."""
 
@@ -51,7 +53,7 @@ def prompt_ids(prompt: str) -> list[int]:
 
 
 def chat_text(messages: Iterable[Mapping[str, Any]]) -> str:
-    """Return the prompt of a chat. Text parts are joined by line breaks, and images left out."""
+    """Return the prompt of a chat. Text parts are joined by line breaks. Images are left out."""
     turns = ((turn["role"], text_of(turn.get("content") or "")) for turn in messages)
     return "".join(f"{role}: {text}\n" for role, text in turns) + "assistant: "
 

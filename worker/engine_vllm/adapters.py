@@ -24,7 +24,7 @@ from worker.lora.base.modules import ModuleShape
 from worker.lora.checkpoint.adapter import LoRAAdapter
 
 _ITEM_BYTES = 2
-"""Bytes per weight of an adapter in vLLM. Only tests use a float32 base, which takes 4 bytes."""
+"""Bytes per weight of an adapter in vLLM. In tests with a float32 base, it is 4 bytes."""
 _PREFIX = "base_model.model."
 """Prefix of all tensor names in PEFT's checkpoints."""
 _SCRATCH = "lorikeet-vllm-"
@@ -52,7 +52,7 @@ class VllmHostMemory:
     """The `HostMemory` of the vLLM engine: an LRU cache of checkpoints in a folder. Thread-safe.
 
     This process owns the folder. The kernel's page cache keeps the files in memory. The files of an
-    image that was released may be deleted, because vLLM has copied it by then.
+    image that was released can be deleted, because vLLM has copied the image by then.
     """
 
     def __init__(self, folder: Path, *, max_bytes: int, slot_bytes: int) -> None:
@@ -67,7 +67,7 @@ class VllmHostMemory:
         self._kept: OrderedDict[AdapterVersion, VllmImage] = OrderedDict()
         """Images by version, least recently used first."""
         self._readers: dict[Path, int] = {}
-        """Number of unreleased uses of each folder."""
+        """For each folder, the number of uses that haven't been released yet."""
         self._sizes: dict[Path, int] = {}
         self._lock = Lock()
 

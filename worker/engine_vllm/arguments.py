@@ -28,7 +28,9 @@ GPU_NUM_SEQS = 256
 GPU_BATCHED_TOKENS = 2048
 """Maximum number of tokens of a step on GPUs unless --max-num-batched-tokens is given."""
 _FITTING_LEN = -1
-"""Value of `max_model_len` for the model's context length, or the longest that fits in memory."""
+"""Value of `max_model_len` that lets vLLM choose the length.
+
+vLLM chooses the model's context length or, if that doesn't fit in memory, the longest that does."""
 _OWN = {
     "model": "--model",
     "tokenizer": "--model",
@@ -92,7 +94,7 @@ def engine_args(
     images are served, too.
 
     Raises:
-        SettingsError: a setting isn't one that vLLM has.
+        SettingsError: a setting has a value that vLLM doesn't support.
     """
     args = EngineArgs.from_cli_args(_parsed(settings.vllm_args))
     args.model = str(folder)

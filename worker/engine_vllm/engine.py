@@ -41,7 +41,7 @@ _LINK = "https://errors.pydantic.dev"
 class VllmEngine:
     """Runs requests in vLLM's engine core. vLLM schedules the requests.
 
-    Each resident adapter has one of vLLM's slots, so that vLLM never loads or evicts one in a step.
+    Each resident adapter has one of vLLM's slots, so vLLM never loads or evicts adapters in a step.
     Not thread-safe: all methods but `write_adapter` must be called from one thread.
     """
 
@@ -63,9 +63,9 @@ class VllmEngine:
         """Adapters that vLLM has loaded."""
         self._lora_ids = itertools.count(1)
         self.num_failures_in_a_row = 0
-        """Always 0. vLLM's engine core ends if a step fails."""
+        """Always 0, because vLLM's engine core ends if a step fails."""
         self._usage = 0.0
-        """Used share of the KV cache, as of the last step."""
+        """Used share of the KV cache, as of the latest step."""
         self._num_steps = self._num_tokens = self._num_cached_tokens = self._num_preemptions = 0
 
     @property
@@ -205,7 +205,7 @@ class VllmEngine:
         return prefix_key(weights, request.tenant, request.cache_salt).hex()
 
     def _update(self, request: Request, output: Any) -> list[StepOutput]:
-        """Return Lorikeet's outputs for vLLM's `output`, a request's result of one step."""
+        """Return Lorikeet's outputs for `output`, which vLLM returned for a request in one step."""
         if output.finish_reason is EndReason.ABORT:  # vLLM got a signal to end
             self.core.lost()
             return []
@@ -255,7 +255,7 @@ class VllmEngine:
 
 
 def _not_served(what: str) -> JobError:
-    """Return the error of a request that the pool's queue shouldn't have given to this worker."""
+    """Return the error for a request that the pool's queue shouldn't have given to this worker."""
     return JobError(
         code=ErrorCode.UNSUPPORTED_PARAMETER,
         message=f"the vLLM engine doesn't serve {what}: start a worker with --engine native",

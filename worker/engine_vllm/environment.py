@@ -17,7 +17,7 @@ from worker.engine_vllm.plugin import MARK
 
 FOLDER = ".venv-vllm"
 _SWITCHED = "SWITCHED_TO_VLLM_PYTHON"
-"""Environment variable that is set for the started Python, so that it doesn't start another."""
+"""Environment variable that is set for the started Python, so that it starts no further Python."""
 
 
 def set_environment(settings: WorkerSettings, environ: MutableMapping[str, str]) -> None:
@@ -82,7 +82,7 @@ def _visible_devices(settings: WorkerSettings, environ: MutableMapping[str, str]
 
 
 def switch_python(setting: Path | None, argv: list[str]) -> None:
-    """Return if this Python has vLLM. Otherwise, replace this process by one that has it.
+    """Do nothing if this Python has vLLM. Otherwise, replace this process by a Python with vLLM.
 
     The other Python is `setting`, or by default the one in `FOLDER` beside this environment. It
     gets the arguments `argv`.

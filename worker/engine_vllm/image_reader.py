@@ -30,7 +30,7 @@ class VllmImageReader:
         budget = MultiModalBudget(config, MULTIMODAL_REGISTRY, enable_cache=False)
         self._processor = budget.processor
         self._max_tokens = budget.encoder_cache_size
-        """Maximum number of tokens of an image. vLLM would never run a request with more."""
+        """Maximum number of tokens of an image. vLLM never runs a request with a larger image."""
         self._model_class = get_model_cls(config.model_config)
         self._media = ImageMediaIO()
         self._lock = Lock()
@@ -38,16 +38,16 @@ class VllmImageReader:
     def messages(
         self, messages: Sequence[Mapping[str, Any]], template: str
     ) -> list[dict[str, Any]]:
-        """Return the messages in the form that a chat template reads, as vLLM's server does.
+        """Return the messages in the form that `template` reads, as vLLM's server does.
 
-        Some templates read lists of parts, and others text with the model's own marks for images.
+        Some templates read lists of parts. Others read text with the model's own marks for images.
         """
         if _detect_content_format(template, default="string") == "openai":
             return [{**message, "content": _parts(message["content"])} for message in messages]
         return self._marked(messages)
 
     def encode(self, ids: list[int], images: Sequence[str]) -> tuple[list[int], object]:
-        """Return a prompt's tokens including those of its images, and the argument of `features`.
+        """Return a prompt's tokens, including those of its images, and the argument for `features`.
 
         `images` are files in base64. The prompt `ids` must contain one mark for each image.
 
@@ -70,7 +70,7 @@ class VllmImageReader:
         return found["prompt_token_ids"], found
 
     def _marked(self, messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """Return messages with text only. Marks of a message's images come before its text."""
+        """Return the messages as text only. Marks of a message's images come before its text."""
         marked, number = [], 0
         for message in messages:
             content, marks = message["content"], []
@@ -84,8 +84,7 @@ class VllmImageReader:
 def features(found: Any, salt: str) -> list[MultiModalFeatureSpec]:
     """Return a prompt's images in vLLM's form. `found` is the second result of `encode`.
 
-    vLLM reuses the features that it has computed for an image only in requests with the same
-    `salt`.
+    vLLM computes features of each image. It reuses them only in requests with the same `salt`.
     """
     places, hashes = found["mm_placeholders"], found["mm_hashes"]
     return [

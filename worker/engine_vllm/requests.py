@@ -20,8 +20,8 @@ def core_request(
 ) -> EngineCoreRequest:
     """Return vLLM's form of a request.
 
-    Requests share blocks of the KV cache only if their `cache_salt` is equal. If earlier tries have
-    output tokens, vLLM gets these tokens as the end of the prompt. The sampler still counts them as
+    Requests share blocks of the KV cache only if their `cache_salt` is equal. Output tokens of
+    earlier tries are passed to vLLM as the end of the prompt. The sampler still counts them as
     output.
     """
     return EngineCoreRequest(

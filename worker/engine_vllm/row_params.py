@@ -19,7 +19,7 @@ class RowParams:
 
     sampling: ChoiceSampling
     num_shown: int
-    """Number of tokens at the end of vLLM's prompt that earlier tries of the job have output."""
+    """Number of output tokens of earlier tries of the job. vLLM's prompt ends with them."""
     stop_ids: frozenset[int]
     grammar: str | None
     """The grammar as text; None if any text is allowed."""

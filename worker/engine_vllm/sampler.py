@@ -2,7 +2,7 @@
 
 The class is a vLLM logits processor. It samples a token for each row that isn't plainly greedy, and
 sets all other logits of the row to -inf. vLLM's greedy sampling then returns the sampled token. A
-job can therefore move between native and vLLM workers, with its seed, penalties and grammar.
+job can therefore move between native and vLLM workers and keep its seed, penalties and grammar.
 """
 
 from functools import cached_property, lru_cache
@@ -114,14 +114,14 @@ class _Row:
 
 
 class _Grammars:
-    """Compiles grammars, and caches the latest."""
+    """Compiles grammars, and caches those that were used most recently."""
 
     def __init__(self, tokenizer: str, vocab_size: int, eos_ids: list[int]) -> None:
         self._tokenizer = tokenizer
         self._vocab_size = vocab_size
         self._eos_ids = eos_ids
         self.compile = lru_cache(MAX_CACHED)(self._compile)
-        """Compiles a grammar that the worker has compiled without an error."""
+        """Compiles a grammar. The worker has already compiled the same grammar without an error."""
 
     def _compile(self, source: str) -> Grammar:
         return self._compiler.compile(GrammarSource(source))

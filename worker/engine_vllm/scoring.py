@@ -1,8 +1,8 @@
 """Splits requests for scores into requests that vLLM can run. Importing this file needs no vLLM.
 
 vLLM reports the log-probability of the token that it samples, so each label is sampled by a request
-of its own. These requests share the prompt's blocks of the KV cache. (With its `logprob_token_ids`,
-vLLM would lose the likeliest tokens of other requests in the same batch.)
+of its own. These requests share the prompt's blocks of the KV cache. (vLLM's `logprob_token_ids`
+isn't used. With it, vLLM would lose the likeliest tokens of other requests in the same batch.)
 """
 
 from collections import deque
@@ -21,7 +21,7 @@ scores."""
 
 @dataclass(slots=True, eq=False)
 class _Score:
-    """A request for a score that has started."""
+    """A request for a score, after its start."""
 
     request: Request
     parts: dict[RequestId, int | None]
@@ -34,7 +34,7 @@ class _Score:
 
 
 class ScoringRequests:
-    """Splits requests for scores into parts, starts few at a time, and joins their outputs."""
+    """Splits requests for scores into parts, starts a few at a time, and joins their outputs."""
 
     def __init__(self) -> None:
         self._waiting: deque[Request] = deque()
@@ -79,7 +79,7 @@ class ScoringRequests:
         return removed
 
     def joined(self, outputs: Iterable[StepOutput]) -> Iterator[StepOutput]:
-        """Yield `outputs`, but only one output for all parts of a request.
+        """Yield `outputs`, but join the outputs of all parts of a request into one.
 
         If a part fails, its error is the output of the request.
         """
@@ -94,7 +94,7 @@ class ScoringRequests:
 def _join(score: _Score, output: StepOutput) -> StepOutput | None:
     """Record a part's output, and return the request's output or None.
 
-    The request has an output once its last part has finished or its first part has failed.
+    The request has an output as soon as all of its parts have finished or one part has failed.
     """
     label = score.parts.pop(output.request_id)
     if score.has_failed:
@@ -115,7 +115,7 @@ def _labels(request: Request) -> list[int | None]:
 
 
 def _part(request: Request, label: int | None) -> Request:
-    """Return the request that samples a label."""
+    """Return the part that samples `label`, or `request` itself if `label` is None."""
     if label is None:
         return request
     sampling = replace(request.sampling, allowed_token_ids=(label,), logprob_token_ids=())

@@ -1,8 +1,8 @@
 """Finds the linears to which vLLM adds LoRA terms.
 
 vLLM drops the terms of modules whose full names it doesn't know, and reports this only in its debug
-log. vLLM makes `ServedLinears` a base class of its workers. The Lorikeet worker calls it at the
-start.
+log. vLLM makes `ServedLinears` a base class of its workers. The Lorikeet worker calls its method at
+the start.
 """
 
 from collections.abc import Collection, Sequence
@@ -15,8 +15,10 @@ EXTENSION = f"{__name__}.ServedLinears"
 """Name of the class in vLLM's arguments."""
 CALL = "lorikeet_served_linears"
 _ABSORBED = {"kv_b_proj": "kv_lora_rank"}
-"""Linears whose weight vLLM absorbs into others when it loads them, and the field of the model's
-configuration that says so. vLLM prepares them for adapters, but doesn't call them in decode steps.
+"""Linears that vLLM absorbs into other weights if the model's configuration has a certain field.
+
+Maps the ends of the linears' names to these fields. vLLM prepares such linears for adapters, but
+doesn't call them in decode steps.
 """
 
 
@@ -28,7 +30,7 @@ class ServedLinears:
     def lorikeet_served_linears(self, names: Sequence[str]) -> list[str]:
         """Return those of `names` (transformers' names) that adapters can change in this worker.
 
-        With pipeline parallelism, each worker has some of the layers.
+        With pipeline parallelism, each worker has only some of the layers.
         """
         # It imports vLLM's layers, which only vLLM's workers need.
         from vllm.lora.utils import parse_fine_tuned_lora_name

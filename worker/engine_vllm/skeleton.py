@@ -55,7 +55,7 @@ def skeleton_modules(source: str, config: Any) -> BaseModules:
 
 
 def _shapes_of(linear: Any) -> BaseWeight:
-    """Return the properties of the linear's weight with tensors that have shapes but no values."""
+    """Return the properties of the linear's weight. The tensors have shapes but no values."""
     bias = None if linear.bias is None else linear.bias.data
     width = module_shape(linear).out_features
     return BaseWeight(torch.empty(width, device="meta"), bias, _not_loaded)

@@ -1,4 +1,7 @@
-"""Checks tokens that vLLM returns. If a request's masks leave no token, vLLM returns any token."""
+"""Checks tokens that vLLM returns.
+
+If a request's masks forbid every token, vLLM still returns one, an arbitrary one.
+"""
 
 from shared.errors import JobError
 from worker.engine.grammar import TOO_COMPLEX

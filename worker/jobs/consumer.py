@@ -177,7 +177,7 @@ class Consumer:
         log.debug("jobs_preempted", job_ids=[job.id for job in preempted])
 
     async def hand_over(self, jobs: Sequence[RunningJob]) -> None:
-        """Return running jobs to the queue. The next worker continues after the last tokens."""
+        """Return running jobs to the queue. Their next workers continue after their last tokens."""
         wid, ids = self.lease.wid, [job.id for job in jobs]
         for job in jobs:
             self.publisher.drop(job)

@@ -1,4 +1,4 @@
-"""Repeats the write of jobs' ends to Redis until it is durable, with `--durability strict`."""
+"""With `--durability strict`, repeats writing the ends of jobs to Redis until they are durable."""
 
 import asyncio
 
@@ -46,7 +46,7 @@ class DurableEnds:
             await self.settle()
 
     async def settle(self) -> None:
-        """Return once all ends that were added so far are durable. May wait for Redis."""
+        """Return once all ends that were added so far are durable. Waits for Redis if necessary."""
         async with self._lock:
             self._has_ended.clear()
             ended = dict(self._ended)

@@ -11,7 +11,7 @@ from worker.text.prompt_style import PromptStyle
 from worker.text.scored_prompts import encode_scored
 
 SHORT_BYTES = 2048
-"""Maximum size of inputs that are tokenized without a thread."""
+"""Maximum size, in bytes, of inputs that are tokenized without a thread."""
 
 
 async def encode(

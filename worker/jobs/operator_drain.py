@@ -13,7 +13,7 @@ from worker.jobs.consumer import Consumer
 from worker.jobs.running import RunningJobs
 
 EVERY_S = 1.0
-"""Seconds between two looks for jobs to hand over while the worker drains."""
+"""While the worker drains, seconds between two checks for jobs to hand over."""
 
 log = structlog.get_logger()
 
@@ -22,7 +22,7 @@ class OperatorDrain:
     """Hands over the jobs that a draining worker hasn't finished in time."""
 
     def __init__(self, jobs: RunningJobs, consumer: Consumer, *, drain_s: float) -> None:
-        """Create the actor. Running jobs have `drain_s` to finish."""
+        """Create the actor. Running jobs have `drain_s` seconds to finish."""
         self._jobs = jobs
         self._consumer = consumer
         self._drain_s = drain_s
@@ -30,7 +30,7 @@ class OperatorDrain:
         self._due_s = 0.0
         """Time at which the jobs are handed over, on the monotonic clock."""
         self.mode = WorkerMode.SERVING
-        """Mode of the worker, as of its last heartbeat."""
+        """Mode of the worker, as of its latest heartbeat."""
 
     def set_mode(self, mode: WorkerMode) -> None:
         """Begin or end a drain if the mode has changed."""

@@ -1,4 +1,4 @@
-"""Chooses preemptible jobs, such as those of batches, that make room for other jobs. Pure."""
+"""Chooses which preemptible jobs, such as jobs of batches, make room for other jobs. Pure."""
 
 from collections.abc import Sequence
 

@@ -43,9 +43,9 @@ CPU time from the engine. A step of a single stream takes about 10 ms.
 CHECKPOINT_TOKENS = 16
 """A choice's next checkpoint is due once this many tokens of the choice are in no checkpoint."""
 CHECKPOINT_S = 0.25
-"""A choice's next checkpoint is due at the latest this many seconds after its last one."""
+"""A choice's next checkpoint is due at most this many seconds after its previous one."""
 CHECKPOINT_PUBLICATIONS = MAX_SENT * 3 // 4
-"""A choice's next checkpoint is due at the latest this many publications after its last one.
+"""A choice's next checkpoint is due at most this many publications after its previous one.
 
 Tokens without a checkpoint can be recovered only from the worker's last `MAX_SENT` publications.
 """
@@ -65,7 +65,7 @@ class Batch:
     moments: list[tuple[JobId, JobEvent]]
     """Events to add to the timelines of jobs."""
     used: dict[JobId, int]
-    """Tokens that each job with a checkpoint here has used so far, if its API key limits them."""
+    """Tokens used so far by each job in `checkpoints`, if the job's API key limits them."""
 
     def without(self, jobs: frozenset[JobId]) -> "Batch":
         """Return the batch without the events and checkpoints of `jobs`."""
@@ -92,9 +92,9 @@ class Publisher:
     ends: DurableEnds
     _num_publications: int = field(default=0, init=False)
     _num_acknowledged: Counter[WorkerId] = field(default_factory=Counter, init=False)
-    """Number of publications that Redis has acknowledged, by the worker id that they had."""
+    """Number of publications that Redis has acknowledged, by the worker id in the publication."""
     _may_have_lost: bool = field(default=False, init=False)
-    """Whether Redis may have lost the last checkpoints in a failover."""
+    """Whether the latest checkpoints were possibly lost in a failover of Redis."""
     _has_updates: asyncio.Event = field(default_factory=asyncio.Event, init=False)
     _is_urgent: asyncio.Event = field(default_factory=asyncio.Event, init=False)
     """Whether the next publication is due at once."""
@@ -142,7 +142,7 @@ class Publisher:
     def apply_standing(self, standing: Standing, claim_epochs: Mapping[JobId, int]) -> None:
         """Drop the jobs that this worker no longer owns, and end cancelled jobs.
 
-        `claim_epochs` are those of the jobs when `standing` was requested.
+        `claim_epochs` are the claim epochs that the jobs had when `standing` was requested.
         """
         for job_id in standing.fenced:
             job = self.jobs.get(job_id)
@@ -165,7 +165,7 @@ class Publisher:
     async def flush(self, *, save_all: bool = False) -> None:
         """Publish all updates, and finish the jobs that have ended.
 
-        With `save_all`, write checkpoints of all choices with unsaved tokens, even if not yet due.
+        With `save_all`, write checkpoints of all choices with unsaved tokens, even if none is due.
         """
         async with self._flush_lock:
             self._has_updates.clear()
@@ -196,7 +196,7 @@ class Publisher:
             return
 
     async def _wait_for_turn(self) -> None:
-        """Wait until `PUBLISH_S` after the last publication, or until one is due at once."""
+        """Wait until `PUBLISH_S` after the last publication, or until the next is due at once."""
         turn = self._published_at + PUBLISH_S
         if turn > asyncio.get_running_loop().time():
             with suppress(TimeoutError):

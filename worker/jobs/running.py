@@ -44,7 +44,7 @@ class RunningJob:
 
     @property
     def num_open(self) -> int:
-        """Number of sequences that the job takes from the worker's limit."""
+        """Number of sequences that the job counts for in the worker's limit."""
         if not self.choices:
             return self.job.num_sequences
         num_unfinished = sum(choice.finish is None for choice in self.choices)

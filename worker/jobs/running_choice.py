@@ -30,11 +30,13 @@ class Reports:
     end_logprobs: bool = False
     """Whether logprobs include the token that ends the choice, which isn't part of its text."""
     echoed_top: int | None = None
-    """Number of likeliest tokens in the logprobs of each token of an echoed prompt; None if these
-    logprobs aren't published."""
+    """For each token of an echoed prompt, the number of likeliest tokens in its logprobs.
+
+    None if these logprobs aren't published."""
     scored_top: int | None = None
-    """Number of likeliest tokens in the scores of each token of the prompt; None if the scores
-    aren't published."""
+    """For each token of the prompt, the number of likeliest tokens in its scores.
+
+    None if the scores aren't published."""
     stop_tokens: frozenset[int] = frozenset()
     """Token ids that are published in the event's `stop` field if they end the choice."""
     scored: Scored | None = None
@@ -180,7 +182,7 @@ class RunningChoice:
 
     @property
     def is_at_limit(self) -> bool:
-        """Whether all tokens and prompt logprobs that the request asks for exist.
+        """Whether the choice has all tokens and prompt logprobs that the request asks for.
 
         False once `finish` is set.
         """

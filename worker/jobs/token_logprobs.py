@@ -52,8 +52,8 @@ def score_prompt(
 ) -> str:
     """Return JSON with the scores of each prompt token and of the likeliest tokens at its position.
 
-    It is a list in the form of vLLM's `prompt_logprobs`, with the `num_top` likeliest tokens at
-    each position. `logprobs` has an entry with ranks for each of `ids` except the first.
+    The JSON is a list in the form of vLLM's `prompt_logprobs`, with the `num_top` likeliest tokens
+    at each position. `logprobs` has an entry with ranks for each of `ids` except the first.
     """
     text_of = cache(lambda token_id: _json_text(token_id, table))
     positions = ["null"]

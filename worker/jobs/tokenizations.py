@@ -1,4 +1,4 @@
-"""Answers the calls of front ends for tokenization."""
+"""Answers calls in which front ends ask for tokenization."""
 
 import asyncio
 from collections.abc import Callable
@@ -37,7 +37,7 @@ from worker.text.prompt_style import PromptStyle
 log = structlog.get_logger()
 
 WAIT_S = 1.0
-"""Maximum seconds to wait for one call."""
+"""Maximum seconds to wait for the arrival of a call."""
 MAX_CONCURRENT = 2
 """Maximum number of calls that a worker answers at the same time. Other calls wait in Redis."""
 MAX_STYLES = 256

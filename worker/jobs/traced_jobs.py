@@ -94,7 +94,7 @@ class TracedJobs(RunningJobs):
         super().clear()
 
     def _end(self, job: RunningJob, *, unless_ended: str) -> None:
-        """End the current span of a job. Its state is `unless_ended` if the job hasn't ended."""
+        """End the current span of a job. If the job hasn't ended, `unless_ended` is the state."""
         if (recorded := self._tries.pop(job, None)) is None:
             return
         span, end = recorded.span, job.end

@@ -7,7 +7,7 @@ _OPERATORS = torch.library.Library("lorikeet", "DEF")  # type: ignore[no-untyped
 _OPERATORS.define("largest(Tensor values) -> (Tensor, Tensor)")  # type: ignore[no-untyped-call]
 
 _MANY = 8
-"""Number of rows from which on NumPy finds the largest values faster than torch."""
+"""With at least this many rows, NumPy finds the largest values faster than torch."""
 
 
 def largest(values: Tensor) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,7 @@ Array = NDArray[Any]
 T = TypeVar("T")
 
 _ALIGNMENT = 8
-"""Each array starts at a multiple of this number of bytes, as the largest element needs."""
+"""Each array starts at a multiple of this number of bytes: the size of the largest elements."""
 _DTYPES: dict[np.dtype[Any], torch.dtype] = {
     np.dtype(np.uint8): torch.uint8,
     np.dtype(np.int32): torch.int32,
@@ -26,7 +26,7 @@ _NUMPY_DTYPES = {torch_dtype: dtype for dtype, torch_dtype in _DTYPES.items()}
 
 
 def to_device(arrays: Sequence[Array], device: torch.device) -> list[Tensor]:
-    """Copy arrays to the device in one transfer, without waiting for it."""
+    """Copy arrays to the device in one transfer. Don't wait for the device."""
     starts = [0, *accumulate(-(-array.nbytes // _ALIGNMENT) * _ALIGNMENT for array in arrays)]
     # A copy from memory that isn't pinned would wait for the device.
     host = torch.empty(starts[-1], dtype=torch.uint8, pin_memory=device.type == "cuda")

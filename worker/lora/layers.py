@@ -191,7 +191,7 @@ class Siblings:
 def _squares(
     linears: Sequence[nn.Module], quantised: Sequence[QuantisedWeight]
 ) -> list[Tensor | None]:
-    """Return, for each linear, the squared length of each row of its weight, in its dtype."""
+    """Return, for each linear, the squared length of each row of the linear's weight."""
     if quantised:
         dtype: Any = linears[0].weight.dtype
         return [row_squares(weight.dequantised(dtype)) for weight in quantised]

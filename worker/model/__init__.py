@@ -1,1 +1,1 @@
-"""The base model: its forward pass on the kernels, verified against transformers'."""
+"""The base model. Its forward pass on the kernels is verified against that in transformers."""

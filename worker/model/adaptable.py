@@ -54,8 +54,8 @@ def without_unsuitable(
 
     `calls` are the calls in one forward pass. A module stays if it was called, and each call had
     one row for each of the pass's `num_tokens` tokens. The head must get one row for each of the
-    `num_logits` tokens whose logits are computed. Callers choose two different numbers, so that
-    modules that get only the head's rows are recognised.
+    `num_logits` tokens whose logits are computed. Callers choose different values for `num_tokens`
+    and `num_logits`. Modules that get only the head's rows are recognised by this difference.
     """
     calls_of: dict[str, list[Call]] = {name: [] for name in adaptable_modules(base)}
     for call in calls:

@@ -5,7 +5,7 @@ known kind is replaced if the replacement computes the same output for a recorde
 original may have steps that affect only other inputs, such as a clamp or a factor for late
 positions. The comparison misses such steps. Attention modules and MLPs are therefore replaced only
 if their code uses no names besides those of the known steps. The same rule applies to the model's
-stack of layers. The stack's replacement must also compute the same bits.
+stack of layers. In addition, the stack's replacement must compute exactly the same bits.
 """
 
 import inspect
@@ -53,7 +53,7 @@ _STACK_NAMES |= {"torch", "arange", "shape", "device", "unsqueeze"}
 
 
 def fusible(model: nn.Module) -> list[str]:
-    """Return the names of the modules that `fuse` may replace and whose calls it needs."""
+    """Return the names of the modules that `fuse` can replace. It needs their recorded calls."""
     return [
         name
         for name, module in model.named_modules()
@@ -162,9 +162,9 @@ def _tensor(output: Any) -> Tensor:
 
 
 def _joined_siblings(module: nn.Module, *names: str) -> Siblings | None:
-    """Return the `Siblings` of the linears `names` of the module.
+    """Return the `Siblings` of those linears of the module that have these `names`.
 
-    Return None if these linears aren't served, or if their siblings include others.
+    Return None if these linears aren't served linears, or if they have other siblings.
     """
     linears = [getattr(module, name) for name in names]
     if not all(isinstance(linear, ServedLinear) for linear in linears):

@@ -1,4 +1,4 @@
-"""Decoder layers and stacks of decoder layers, each computed by one native call."""
+"""Decoder layers, and stacks of decoder layers. One native call computes a layer or a stack."""
 
 from collections.abc import Sequence
 from typing import Any

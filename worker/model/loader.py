@@ -53,8 +53,10 @@ from worker.model.quantise_on_load import QuantiseOnLoad
 from worker.model.verify import Verifier, check_windows
 
 OnStep = Callable[[str, int, int], None]
-"""Function that is called with a step, how many of its parts are done, and how many it has (or 0).
-"""
+"""Function that is called to report a step of the work.
+
+Its arguments are the step, the number of parts of the step that are done, and the number of all its
+parts, or 0."""
 DType = Literal["auto", "float32", "bfloat16", "float16"]
 
 
@@ -81,7 +83,7 @@ class LoadedModel:
     base: BaseModules
     """Modules that adapters may target."""
     weight_bytes: int
-    """Memory of the parameters and buffers in bytes, packed and quantised as they are."""
+    """Memory of the parameters and buffers in bytes, in their packed and quantised form."""
     siblings: list[Siblings]
     """The model's linears, in groups. Each group is computed by one matrix product."""
     fused: list[str]
@@ -96,7 +98,7 @@ def load_model(
     quantize: Quantize | None = None,
     on_step: OnStep = lambda *_: None,
 ) -> LoadedModel:
-    """Load the model from the folder, GGUF file or hub id `source`, and quantise it to `quantize`.
+    """Load the model from `source`: a folder, a GGUF file or a hub id. Quantise it to `quantize`.
 
     `on_step` is called with each step of the work.
 
@@ -155,11 +157,12 @@ def prepare_model(
 ) -> LoadedModel:
     """Prepare a model for serving and check that it still computes the same results.
 
-    The model, loaded with eager attention, is changed in place. `name` is that of its folder, or
-    its hub id, and `digest` the SHA-256 of its files. `source`, the value of --model, is for error
-    messages. The default of `kernels` is the fastest that this machine supports. `dialect` has the
-    names of the model's modules in its checkpoint, if they differ. `quantised` has the linears that
-    were quantised when they were read; it is empty afterwards.
+    The model must have been loaded with eager attention. It is changed in place. `name` is the name
+    of its folder or GGUF file, or its hub id. `digest` is the SHA-256 of its files. `source` is the
+    value of --model, for error messages. By default, `kernels` are the fastest kernels that this
+    machine supports. `dialect` has the names of the model's modules in its checkpoint, if these
+    names differ from those in `model`. `quantised` has the weights that were quantised when they
+    were read, by the names of their linears. It is empty when the function returns.
 
     Raises:
         ModelRejected: the model can't be served with the same results.
@@ -231,7 +234,7 @@ def _serve(
     verifier: Verifier,
     step: AttentionStep,
 ) -> tuple[BaseModules, list[Siblings], list[str]]:
-    """Replace linears, and modules that can be fused, and check the logits before and after.
+    """Replace linears, and modules that can be fused. Check the logits before and after.
 
     Return the modules that adapters may target, the siblings, and the names of fused modules.
     """

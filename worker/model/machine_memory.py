@@ -36,7 +36,7 @@ def _meminfo(path: Path) -> dict[str, int]:
 
 
 def _limits(root: Path) -> Iterator[tuple[int, int]]:
-    """Yield limit and use, in bytes, of each control group of this process that has a limit.
+    """Yield (limit, usage), in bytes, for each control group of this process that has a limit.
 
     The kernel's inactive file cache counts as free, because the kernel can drop it.
     """
@@ -55,8 +55,8 @@ _VERSION_2 = ("memory.max", "memory.current", "inactive_file")
 def _control_groups(root: Path) -> Iterator[tuple[Path, tuple[str, str, str]]]:
     """Yield the folder of each control group of this process, with the names of three files in it.
 
-    The parents of these groups are included. A container may see only its own group, as the folder
-    /sys/fs/cgroup itself, although the group's path names a deeper folder.
+    The parents of these groups are included. A container sometimes sees only its own group. This
+    group is then the folder /sys/fs/cgroup itself, although its path names a deeper folder.
     """
     top = root / "sys" / "fs" / "cgroup"
     for line in _text(root / "proc" / "self" / "cgroup").splitlines():

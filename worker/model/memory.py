@@ -1,4 +1,4 @@
-"""Determines the limits and the memory of a worker's parts from the memory of its device."""
+"""Determines a worker's sizes from its device's memory: limits of steps, and memory of parts."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -30,7 +30,7 @@ class Device(Protocol):
         """Whether the device is a CPU, whose memory is the machine's."""
 
     def memory(self) -> DeviceMemory:
-        """Return the device's total, free and used memory with the weights loaded."""
+        """Return the device's total, free and used memory. The weights are already loaded."""
 
     def step_bytes(self, batch: Batch) -> int | None:
         """Return the bytes that the largest step needs in addition to the weights.

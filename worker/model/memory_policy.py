@@ -26,15 +26,16 @@ STEP_SHARE = 4
 """Divisor of the memory that remains after the weights. The largest step may take the quotient."""
 MIN_STEP_TOKENS = 512
 MIN_CONTEXT = 256
-"""Shortest context, in tokens, with which a worker starts unless --max-model-len or the model asks
-for less."""
+"""Shortest context, in tokens, with which a worker starts.
+
+It starts with a shorter one only if --max-model-len or the model's maximum is shorter."""
 _SAMPLED_BYTES = 48
 """Bytes for each logit of a sampled row: the logit, its float32 copy and the sampler's tables."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceMemory:
-    """Memory of a device in bytes, with the weights of the base model loaded."""
+    """Memory of a device in bytes, when the weights of the base model are loaded."""
 
     total: int
     free: int
@@ -99,7 +100,8 @@ def budget(memory: DeviceMemory, fraction: float) -> int:
 def divide_gpu(rest: int, asked: Parts) -> Division:
     """Divide `rest` bytes of a GPU among KV cache and adapters.
 
-    A part that is set in `asked` keeps its size. If it exceeds `rest`, the other part gets nothing.
+    A part that is set in `asked` keeps its size. If this size exceeds `rest`, the other part gets
+    nothing.
     """
     if asked.adapters is not None:
         adapters = asked.adapters
@@ -118,9 +120,10 @@ def divide_cpu(rest: int, asked: Parts, *, full_context: int) -> Division:
     """Divide `rest` bytes of a machine among the parts.
 
     Parts that are set in `asked` keep their size. The other parts get their usual sizes. If `rest`
-    is too small, these are reduced in proportion.
+    is too small, these usual sizes are reduced in proportion.
+
     `full_context` is the size, in bytes, of the KV cache of one sequence with the model's maximum
-    length. The KV cache gets this size if it is larger than CPU_KV_BYTES, but at most half of
+    length. If this size is larger than CPU_KV_BYTES, the KV cache gets it, but at most half of
     `rest`, because a full cache stays in memory.
     """
     usual = {

@@ -1,4 +1,4 @@
-"""Records the calls of a model's modules, and finds linears that one matrix product can compute."""
+"""Records the calls of a model's modules. Finds the linears that one matrix product can compute."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -30,7 +30,7 @@ class Call:
 
 @contextmanager
 def record_calls(model: nn.Module, names: Iterable[str]) -> Iterator[list[Call]]:
-    """Yield a list that gets each call of the modules `names` when the call returns."""
+    """Yield a list. Each call of a module in `names` is added to it when the call returns."""
     calls: list[Call] = []
     handles = [_record(calls, name, model.get_submodule(name)) for name in names]
     try:

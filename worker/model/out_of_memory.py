@@ -1,4 +1,4 @@
-"""Recognises errors for lack of memory, and frees memory."""
+"""Recognises errors that are caused by a lack of memory, and frees memory."""
 
 import ctypes
 

@@ -18,7 +18,7 @@ _CACHES = ("cache", "past_key_values")
 
 
 def use_packed_positions(model: nn.Module) -> None:
-    """Make attention modules that read the length of a cache use the position of each row.
+    """Let attention modules use the position of each row instead of the length of a cache.
 
     The model must call its layers with `position_ids` and with an argument for the cache, which may
     be None.
@@ -39,7 +39,7 @@ class _PackedLengths:
         return self._positions - torch.arange(len(self._positions), device=self._positions.device)
 
     def update(self, key: Tensor, value: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        """Return the arguments: keys and values of the step's tokens only."""
+        """Return `key` and `value` unchanged: those of the step's tokens only."""
         return key, value
 
 

@@ -28,7 +28,7 @@ def quantising_kernels(source: str, kernels: Kernels) -> QuantisedKernels:
     """Return the kernels that quantise weights.
 
     Raises:
-        ModelRejected: `kernels` has none for this CPU and dtype.
+        ModelRejected: `kernels` contains no such kernels for this CPU and dtype.
     """
     if isinstance(kernels, NativeKernels) and kernels.quantised is not None:
         return kernels.quantised
@@ -48,9 +48,9 @@ def quantise_linears_(
 ) -> None:
     """Quantise the linears that adapters may target, the output head included.
 
-    `quantised` has weights by the linears' names, at first those that were quantised when they were
-    read. The function adds the other weights. The linears of `model` keep only the shapes of their
-    weights. Embeddings, norms and mixtures of experts keep their weights.
+    `quantised` maps the linears' names to quantised weights. At first, it has the weights that were
+    quantised when they were read. The function adds the other weights. The linears of `model` keep
+    only the shapes of their weights. Embeddings, norms and mixtures of experts keep their weights.
 
     Raises:
         ModelRejected: the model has no such linear.
@@ -69,11 +69,11 @@ def quantise_linears_(
 
 @contextmanager
 def lending_weights(model: nn.Module, quantised: dict[str, QuantisedWeight]) -> Iterator[None]:
-    """Let each linear named in `quantised` have its dequantised weight during its calls.
+    """Let each linear named in `quantised` have its dequantised weight while the linear is called.
 
     The model can therefore run without a copy of all weights in its dtype. When the context ends,
     the linears that are still in `quantised` get their dequantised weights permanently. Linears
-    that were removed from it meanwhile have no weight.
+    that were removed from `quantised` in the meantime have no weight.
     """
     handles = [
         handle for name in quantised for handle in _lend(name, model.get_submodule(name), quantised)

@@ -1,7 +1,7 @@
 """Lets transformers quantise linears to int8 while it reads them, one at a time.
 
-A model that fits into memory only when it is quantised can therefore be loaded. transformers' API
-for other quantisation methods calls the classes of this module.
+Therefore, even a model that fits into memory only when it is quantised can be loaded. transformers
+has an API for other quantisation methods, which calls the classes of this module.
 """
 
 from typing import Any
@@ -33,7 +33,7 @@ class QuantiseOnLoad(QuantizationConfigMixin):  # type: ignore[misc]  # transfor
         self.dtype = dtype
         """Dtype of the weights before they are quantised, which is the kernels' dtype."""
         self.weights: dict[str, QuantisedWeight] = {}
-        """The quantised weights by the linears' names."""
+        """The quantised weights, by the names of their linears."""
 
     def __deepcopy__(self, memo: Any) -> "QuantiseOnLoad":
         """Return this object itself, so that transformers' copies of the configuration share it."""
@@ -74,7 +74,7 @@ class _Quantiser(HfQuantizer):  # type: ignore[misc]  # transformers is untyped
 
 
 class _QuantiseWeight(ConversionOps):  # type: ignore[misc]  # transformers is untyped
-    """Quantises each selected weight, and replaces it by an empty weight on the meta device."""
+    """Quantises each selected weight, and puts an empty weight on the meta device in its place."""
 
     def __init__(self, quantiser: _Quantiser) -> None:
         self._quantiser = quantiser

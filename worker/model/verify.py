@@ -54,7 +54,7 @@ def check_windows(source: str, model: PreTrainedModel, probe: LayerProbe) -> Non
     sequences that `Verifier` computes are too short to show the difference.
 
     Raises:
-        ModelRejected: a layer passes another window than its configuration states.
+        ModelRejected: a layer passes a window that differs from the one in its configuration.
     """
     config = model.config.get_text_config()
     window = getattr(config, "sliding_window", None)
@@ -71,7 +71,7 @@ def check_windows(source: str, model: PreTrainedModel, probe: LayerProbe) -> Non
 class Verifier:
     """Checks that a model gives two packed sequences the same logits as each sequence alone.
 
-    As in a step of the engine, only some tokens' logits are requested of a packed pass.
+    A packed pass computes the logits of only some tokens, like a step of the engine.
     """
 
     num_tokens = sum(_LENGTHS)

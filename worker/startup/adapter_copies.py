@@ -1,4 +1,4 @@
-"""Creates the parts of a worker that fetch adapters from URLs and keep copies."""
+"""Creates the parts of a worker that fetch adapters from URLs and keep copies of adapters."""
 
 from shared.cache_folder import cache_folder
 from shared.guarded_fetch.pinned_connection import AddressCheck
@@ -11,7 +11,7 @@ MIB = 1 << 20
 
 
 def adapter_store(settings: WorkerSettings) -> AdapterStore:
-    """Return the store for copies of adapters. Raises SettingsError for a read-only folder."""
+    """Return the store for copies of adapters. Raises SettingsError if its folder is read-only."""
     folder = settings.adapter_store or cache_folder() / "adapters"
     # Each pool has a folder of its own, since trimming deletes copies that the pool doesn't know.
     return AdapterStore(folder / settings.pool, max_bytes=settings.adapter_store_mb * MIB)

@@ -1,4 +1,4 @@
-"""Checks a base model and adapters before anything is started, in a second instead of ten.
+"""Checks a base model and adapters before anything is started. This takes one second, not ten.
 
 The checks need neither the loaded model nor torch or PEFT, whose imports take seconds. The worker
 makes all other checks when it loads the model.
@@ -33,8 +33,8 @@ class CheckedFiles:
 def check_files(settings: WorkerSettings) -> CheckedFiles:
     """Check the base model, the adapters and the adapter roots of a worker's settings.
 
-    A model or adapter on the hub is downloaded. Adapters at URLs aren't checked here, but by the
-    worker.
+    A model or adapter on the hub is downloaded. Adapters at URLs aren't checked here. The worker
+    checks them.
 
     Raises:
         ModelRejected: the base model's files are missing or broken.

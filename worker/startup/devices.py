@@ -59,7 +59,7 @@ class Gpu:
         return str(self.loaded.device)
 
     def memory(self) -> DeviceMemory:
-        """Return the GPU's memory. Memory that other processes use isn't free."""
+        """Return the GPU's memory. Memory that other processes use doesn't count as free."""
         device = self.loaded.device
         free_unused(device)
         free, total = torch.cuda.mem_get_info(device)
@@ -67,7 +67,7 @@ class Gpu:
         return DeviceMemory(total=total, free=free, used=used)
 
     def step_bytes(self, batch: Batch) -> int | None:
-        """Run the largest step, and return its memory in bytes, or None if it ran out of memory."""
+        """Run the largest step. Return its memory in bytes, or None if the GPU has too little."""
         device = self.loaded.device
         free_unused(device)
         torch.cuda.reset_peak_memory_stats(device)

@@ -13,7 +13,7 @@ from worker.model.loader import LoadedModel
 from worker.model.memory_policy import Batch
 
 _SAMPLING = ChoiceSampling(seed=0, top_p=0.9, presence_penalty=0.5, logprobs=20)
-"""Sampling parameters with which the sampler uses most of its tables, and thus of its memory."""
+"""Sampling parameters with which the sampler uses most of its tables, and so most of its memory."""
 
 
 class LargestStep:
@@ -63,8 +63,8 @@ def _chunks(batch: Batch, *, max_model_len: int) -> list[Chunk]:
 def _lengths(batch: Batch, max_model_len: int) -> Iterator[int]:
     """Yield the lengths of the step's sequences in tokens.
 
-    All but the last of the allowed number of sequences have one token. Sequences of up to
-    `max_model_len` tokens have the rest.
+    The first sequences have one token each. Their number is one less than the allowed number of
+    sequences. The remaining tokens form sequences of up to `max_model_len` tokens.
     """
     num_tokens = batch.max_num_batched_tokens
     for _ in range(min(batch.max_num_seqs, num_tokens) - 1):

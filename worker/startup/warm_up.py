@@ -103,7 +103,7 @@ class _Runner:
         self._lora.set_batch([], list)
 
     def _attention_batch(self, step: Sequence["SequenceShape"]) -> AttentionBatch:
-        """Return a batch in which all entries of the block tables are the cache's only block."""
+        """Return a batch in which all block table entries refer to the cache's only block."""
         lengths = [sequence.num_tokens for sequence in step]
         contexts = [sequence.context for sequence in step]
         device = self._loaded.device

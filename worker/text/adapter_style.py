@@ -59,7 +59,10 @@ def adapter_style(
 
 
 def _tool_form(prompting: Prompting, hf_tokenizer: Any, settings: ToolSettings) -> ToolForm | None:
-    """Return the form of tool calls in the adapter's last template, which is used with tools."""
+    """Return the form of tool calls in the adapter's last template.
+
+    This template is used for requests with tools.
+    """
     form = None
     for template in prompting.templates.values():
         try:

@@ -84,7 +84,7 @@ class TokenBytes:
         return text
 
     def _find_prefix(self) -> list[int]:
-        """Return a list with the first token that has visible text; an empty list if none has."""
+        """Return a list with the first token that has visible text, or an empty list."""
         for token_id in range(len(self._hf)):
             text = self._decode([token_id])
             if text.strip() and REPLACEMENT not in text:
@@ -113,8 +113,8 @@ class TextStream:
     ) -> None:
         """Create an empty stream. Its text starts with `echo` and ends at a string of `stop`.
 
-        With `is_text_start`, the text stands alone, such as a chat answer. Otherwise it continues
-        a prompt, and the first token keeps its leading space. The first `min_tokens` tokens aren't
+        With `is_text_start`, the text stands alone, like a chat answer. Otherwise it continues
+        a prompt, and its first token keeps its leading space. The first `min_tokens` tokens aren't
         searched for stop strings. With `keeps_special_tokens`, the text contains the names of
         special tokens.
         """
@@ -199,9 +199,9 @@ class TextStream:
 
 
 def _find_stop(text: str, stop: tuple[str, ...]) -> tuple[int, int] | None:
-    """Return (start, end) of the stop string in `text` that ends first, or None without any.
+    """Return (start, end) of the stop string that ends first in `text`, or None if there is none.
 
-    Of several that end at the same place, the longest is returned.
+    If several stop strings end at the same place, the longest of them is chosen.
     """
     found = [(start + len(s), start) for s in stop if (start := text.find(s)) >= 0]
     if not found:
@@ -211,7 +211,10 @@ def _find_stop(text: str, stop: tuple[str, ...]) -> tuple[int, int] | None:
 
 
 def _possible_start(text: str, stop: str) -> int:
-    """Return the index in `text` at which an incomplete stop string may start, or its length."""
+    """Return the index in `text` at which the possible start of `stop` begins.
+
+    Return the length of `text` if it doesn't end with a start of `stop`.
+    """
     start = text.find(stop[0], max(0, len(text) - len(stop) + 1))
     while start >= 0 and not stop.startswith(text[start:]):
         start = text.find(stop[0], start + 1)
@@ -221,8 +224,8 @@ def _possible_start(text: str, stop: str) -> int:
 def _byte_of_character() -> dict[str, int]:
     """Return GPT-2's map from characters to bytes.
 
-    Printable bytes are mapped from the characters with the same codes, and others from characters
-    with codes from 256 on.
+    Characters with the codes of printable bytes are mapped to these bytes. Characters with codes
+    from 256 on are mapped to the other bytes.
     """
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [b for b in range(256) if b not in printable]

@@ -82,7 +82,7 @@ class GrammarCache:
         """Compile a constraint's grammar, first in the sandbox and then here.
 
         Returns:
-            The grammar, or the reason for refusing it; and the CPU time in seconds.
+            A pair: the grammar or the reason for refusing it, and the CPU time in seconds.
         """
         built = build_grammar(constraint)
         if built.error:
@@ -129,7 +129,7 @@ class TenantCache(Generic[V]):
         """Create a cache of at most `max_values` values of all tenants together."""
         self._max_values = max_values
         self._values: OrderedDict[str, OrderedDict[bytes, V]] = OrderedDict()
-        """Values of each tenant by key. Tenants and values used least recently are first."""
+        """Values of each tenant by key. Those that were used least recently come first."""
         self._num_values = 0
 
     def get(self, tenant: str, key: bytes) -> V | None:
@@ -144,8 +144,8 @@ class TenantCache(Generic[V]):
     def put(self, tenant: str, key: bytes, value: V) -> None:
         """Add a new value.
 
-        If there are too many values, the tenant with the most values loses its least recently used
-        one.
+        If there are too many values, one is removed: the least recently used value of the tenant
+        with the most values.
         """
         self._values.setdefault(tenant, OrderedDict())[key] = value
         self._values.move_to_end(tenant)

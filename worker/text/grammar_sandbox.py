@@ -1,8 +1,8 @@
 """Builds and compiles one grammar in its own process: `python -m worker.text.grammar_sandbox`.
 
 llguidance limits most costs of a grammar, but not all. For example, a `multipleOf` of 10^8 takes
-minutes of CPU time and gigabytes of memory. The process reads a `Constraint`, builds its grammar,
-compiles the grammar, and writes it as text.
+minutes of CPU time and gigabytes of memory. The process reads a `Constraint`, builds and compiles
+its grammar, and writes the grammar as text.
 """
 
 import json
@@ -77,9 +77,10 @@ def _compiled(constraint: Constraint) -> _Compiled:
 
 
 def _bad_tool(use: ToolUse) -> str | None:
-    """Return text with the field of the first tool whose grammar doesn't compile, and the reason.
+    """Return why the tools' grammars don't compile, as text.
 
-    Return None if the grammar of each tool compiles alone.
+    The text names the field of the first tool whose grammar doesn't compile, and the reason. Return
+    None if the grammar of each tool compiles alone.
     """
     for i, tool in enumerate(use.tools):
         if tool["function"]["name"] in use.names:

@@ -29,7 +29,7 @@ _ANY = r"(.|\n)*"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Constraint:
-    """Constraint on answers: an answer calls tools or matches the other field.
+    """Constraint on answers. An answer either calls tools or matches the other field that is set.
 
     At most one field besides `tools` is set.
     """
@@ -90,7 +90,7 @@ def _source_of(constraint: Constraint) -> GrammarSource:
 
 
 def _answer_source(constraint: Constraint) -> GrammarSource | None:
-    """Return the grammar of answers without calls; None if the answer must call a tool."""
+    """Return the grammar of answers without tool calls; None if an answer must call a tool."""
     if constraint.regex is not None:
         return regex_source(constraint.regex)
     if constraint.choice:
@@ -119,7 +119,7 @@ def after_reasoning(
     either one token of the vocabulary, or text of several tokens. Whitespace may surround the
     markers, because GLM 4.5 starts its answers with a line break. With `is_open`, the prompt has
     opened the reasoning, so that the answer must close it. `token_id` returns the id of the token
-    with a text, or None if the text isn't one token.
+    that consists of the given text, or None if the text isn't one token.
     """
     closing = re.escape(form.closing).replace("/", r"\/")
     opening_id, closing_id = token_id(form.opening), token_id(form.closing)

@@ -20,7 +20,7 @@ class Scored:
     labels: tuple[int, ...] = ()
     """Ids of the tokens after the prompt whose log-probabilities are the score.
 
-    If empty, tokens of the prompt itself are scored."""
+    If there are no labels, tokens of the prompt itself are scored."""
     num_unscored: int = 0
     """Number of tokens at the start of the prompt that aren't scored."""
 
@@ -74,16 +74,17 @@ class PromptTokenizer(Protocol):
     async def encode_images(
         self, job: Job, style: PromptStyle, text: str | None = None
     ) -> Sequence[EncodedPrompt]:
-        """Do the same as `encode` for a job with images, on a thread in its tenant's turn.
+        """Do the same as `encode` for a job with images.
 
-        All calls must come from one event loop.
+        The work is done on a thread, during a turn of the job's tenant. All calls must come from
+        one event loop.
         """
 
     async def question_text(self, job: Job, style: PromptStyle) -> str | None:
         """Return the chat of a job as text that ends where the content of its answer begins.
 
-        If the chat template begins a reasoning at the end, the text also closes the reasoning.
-        Return None if there is no chat template.
+        If the chat template begins a reasoning at the end of the prompt, the text also closes this
+        reasoning. Return None if there is no chat template.
 
         Raises:
             JobFailed: the template rejects the messages or takes too much time.
@@ -101,7 +102,7 @@ class PromptTokenizer(Protocol):
         """Return the tokens of a text. The text may be empty."""
 
     def next_tokens(self, text: str, words: Sequence[str]) -> tuple[int, ...]:
-        """Return the first token of each word, if the word directly follows `text`."""
+        """Return the first token that each word has when it directly follows `text`."""
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of tokens, including special ones. Raises JobFailed for an unknown id."""
@@ -113,7 +114,7 @@ class PromptTokenizer(Protocol):
         """Return the special tokens and the chat template, named as in transformers."""
 
     def encode_words(self, words: Sequence[str]) -> tuple[tuple[int, ...], ...]:
-        """Return the tokens of each word at the start of a text and after a space."""
+        """Return the tokens of each word, both at the start of a text and after a space."""
 
     def stream(self, job: Job, prompt: EncodedPrompt) -> TextStream:
         """Return an empty text stream for one choice of a job's `prompt`."""

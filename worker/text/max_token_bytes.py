@@ -1,7 +1,7 @@
 """Computes the maximum number of prompt bytes that one token can represent.
 
-With this bound, a front end can reject a prompt that is too long for the context before tokenizing
-it. There is no such bound for a tokenizer that may drop text.
+With this bound, a front end can reject a prompt that is too long for the context without tokenizing
+the prompt. There is no such bound for a tokenizer that may drop text.
 """
 
 from collections.abc import Iterable
@@ -104,7 +104,7 @@ def _flatten(step: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _model_token_bytes(backend: Any) -> list[int]:
-    """Return the sizes of all BPE tokens in bytes; none if the model can't encode every text."""
+    """Return the sizes of all BPE tokens in bytes, or [] if the model can't encode every text."""
     model, vocab = backend.model, backend.get_vocab(with_added_tokens=False)
     if model.continuing_subword_prefix or model.end_of_word_suffix:
         return []
@@ -123,7 +123,7 @@ def _added_tokens(backend: Any) -> Iterable[Any]:
 
 
 def _added_token_bytes(backend: Any) -> list[int]:
-    """Return the sizes of all added tokens in bytes, before and after their normalization."""
+    """Return the sizes of all added tokens in bytes, both before and after normalization."""
     contents = [token.content for token in _added_tokens(backend)]
     if backend.normalizer is not None:
         normalize = backend.normalizer.normalize_str

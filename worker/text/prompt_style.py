@@ -12,15 +12,16 @@ class PromptStyle:
     """Prompt settings in an adapter's folder. Default values don't override the base model's."""
 
     templates: Mapping[str, str] = field(default_factory=dict)
-    """Chat templates by name (`default`, `tool_use`). Empty to use the base model's templates."""
+    """Chat templates by name (`default`, `tool_use`). If empty, the base model's are used."""
     special_tokens: Mapping[str, str] = field(default_factory=dict)
     """Special tokens by their variable names in these templates, such as `bos_token`."""
     tool_form: ToolForm | None = None
     """Form of tool calls that these templates show to the model; None if they show no tools."""
     reasoning: ReasoningForm | None = None
-    """Form of the reasoning of answers; None without reasoning.
+    """Form of the reasoning of answers; None if answers have no reasoning.
 
-    It is detected in the adapter's chat templates, or in the base model's if it has none."""
+    It is detected in the adapter's chat templates. If the adapter has none, it is detected in the
+    base model's chat templates."""
     eos_ids: frozenset[int] = frozenset()
     """Tokens that end an answer, in addition to the base model's end tokens."""
     sampling: Mapping[str, float] = field(default_factory=dict)

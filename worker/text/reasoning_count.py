@@ -20,9 +20,9 @@ class ReasoningCounter:
     """
 
     def __init__(self, form: ReasoningForm | None) -> None:
-        """Create a counter. With `form` None, answers have no reasoning."""
+        """Create a counter. If `form` is None, answers have no reasoning."""
         self.num_tokens = 0
-        """Number of tokens of the reasoning so far."""
+        """Number of reasoning tokens so far."""
         self._form = form
         self._part = _Part.START if form else _Part.AFTER
         self._text = ""

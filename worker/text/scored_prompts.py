@@ -1,7 +1,7 @@
-"""Tokenizes the pairs of texts in jobs for scores.
+"""Tokenizes the pairs of texts of jobs that ask for scores.
 
-To get a document's relevance, a chat asks the model in the words on which Qwen3-Reranker was
-trained (https://huggingface.co/Qwen/Qwen3-Reranker-0.6B). The model's own template renders the
+To get a document's relevance, a chat asks the model for it, in the words on which Qwen3-Reranker
+was trained (https://huggingface.co/Qwen/Qwen3-Reranker-0.6B). The model's own template renders the
 chat.
 """
 
@@ -21,7 +21,7 @@ from worker.text.interface import EncodedPrompt, PromptTokenizer, Scored
 from worker.text.prompt_style import PromptStyle
 
 WORDS = ("yes", "no")
-"""Answers to the question for relevance whose probabilities are compared."""
+"""The two possible answers to the question about relevance. Their probabilities are compared."""
 SYSTEM = (
     "Judge whether the Document meets the requirements based on the Query and the Instruct "
     'provided. Note that the answer can only be "yes" or "no".'
@@ -38,11 +38,11 @@ NO_REASONING = {"enable_thinking": False}
 async def encode_scored(
     tokenizer: PromptTokenizer, job: Job, style: PromptStyle
 ) -> list[EncodedPrompt]:
-    """Tokenize the pairs of a job for scores, in a thread.
+    """Tokenize the pairs of a job that asks for scores, in a thread.
 
     Raises:
-        JobFailed: the client's input is invalid, or the model's chat template or tokenizer doesn't
-            allow to ask for the relevance.
+        JobFailed: the client's input is invalid, or the model can't be asked for the relevance
+            because of its chat template or tokenizer.
     """
     assert job.scoring is not None
     scoring, prompts = job.scoring, job.prompts
@@ -142,7 +142,10 @@ def _with_relevance(
 
 
 def _shortened(tokenizer: PromptTokenizer, text: str, max_tokens: int | None) -> str:
-    """Return the text of a text's first `max_tokens` tokens, without a cut last character."""
+    """Return the part of `text` that its first `max_tokens` tokens cover.
+
+    If the last character is incomplete, it is left out.
+    """
     if max_tokens is None or len(text) <= max_tokens:
         return text
     ids = tokenizer.encode_text(text, add_special_tokens=False)

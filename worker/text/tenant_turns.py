@@ -17,7 +17,7 @@ MAX_SPENT_S = 20.0
 FORGIVEN_PER_S = 0.25
 """CPU seconds that are subtracted from a tenant's recent CPU time in each second.
 
-A tenant can therefore use this share of a core for ever."""
+A tenant can therefore use this share of a core indefinitely."""
 
 
 class SpentTooMuch(Exception):
@@ -45,7 +45,7 @@ class CpuTurns(Generic[T]):
         """Waiting items by tenant, in order of arrival. Tenants are in order of arrival, too."""
         self._running: set[str] = set()
         self._spent: dict[str, tuple[float, float]] = {}
-        """(recent CPU seconds, time in seconds of their last update) of each tenant."""
+        """For each tenant: its recent CPU seconds, and when they were last updated, in seconds."""
 
     def has_room(self, tenant: str) -> bool:
         """Return whether another item of the tenant may wait."""
@@ -82,7 +82,7 @@ class CpuTurns(Generic[T]):
 
 
 class TenantTurns:
-    """Turns of the tenants of one worker. All calls must come from one event loop."""
+    """Lets a worker's tenants take turns at work. All calls must come from one event loop."""
 
     def __init__(self, max_running: int, *, refuses: bool = True) -> None:
         """Let at most `max_running` turns of different tenants run at a time.
@@ -95,7 +95,11 @@ class TenantTurns:
 
     @asynccontextmanager
     async def turn(self, tenant: str) -> AsyncIterator[Turn]:
-        """Wait for a turn, which lasts as long as the context. Raises SpentTooMuch if refused."""
+        """Wait for a turn, which lasts as long as the context.
+
+        Raises:
+            SpentTooMuch: the tenant's work is refused.
+        """
         if self._refuses and not self._turns.has_room(tenant):
             raise SpentTooMuch
         begins: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -113,7 +117,7 @@ class TenantTurns:
                 self._begin_turns()
 
     def _begin_turns(self) -> None:
-        """Begin as many turns as may run."""
+        """Begin all turns that may run now."""
         while (found := self._turns.next(time.monotonic())) is not None:
             tenant, begins = found
             if begins.cancelled():  # the worker leaves

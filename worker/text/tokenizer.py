@@ -23,7 +23,7 @@ from worker.text.tenant_turns import TenantTurns
 
 USUAL_ROLES = ("system", "user", "assistant", "tool")
 MAX_REASON_CHARS = 500
-"""Maximum number of characters of a template's error that clients see.
+"""Maximum number of characters that clients see of a template's error.
 
 Errors of transformers can contain the whole prompt."""
 
@@ -46,7 +46,7 @@ class Tokenizer:
         """Wrap a Hugging Face tokenizer.
 
         `vocab_size` is the number of rows of the model's embedding. Token ids in jobs must be
-        smaller. Without `images`, prompts with images are refused.
+        smaller than this number. Without `images`, prompts with images are refused.
         """
         self._hf = hf_tokenizer
         self._images = images
@@ -60,8 +60,8 @@ class Tokenizer:
     async def render(self, job: Job, style: PromptStyle) -> str | None:
         """See `PromptTokenizer.render`.
 
-        Also raises JobFailed if the job's tools have a form that the adapter's template doesn't
-        show.
+        Also raises JobFailed if the adapter's template doesn't show tools in the form that the
+        job's tools have.
         """
         chat = self._adapters_chat(job, style)
         if chat is None:
@@ -168,10 +168,11 @@ class Tokenizer:
         }
 
     def encode_words(self, words: Sequence[str]) -> tuple[tuple[int, ...], ...]:
-        """Return the tokens of each word at the start of a text and after a space.
+        """Return the tokens of each word, both at the start of a text and after a space.
 
-        As in vLLM, the tokens after a space are left out if they don't form one word with the
-        space, that is, if their number differs or if they start with the same token.
+        The tokens after a space are left out if the word and the space don't form one word. This is
+        so if their number differs from that at the start of a text, or if both start with the same
+        token. vLLM does the same.
         """
         encode = partial(self.encode_text, add_special_tokens=False)
         found: list[tuple[int, ...]] = []
@@ -247,7 +248,7 @@ class Tokenizer:
         return self._images.messages(messages, template or self._hf.get_chat_template(tools=tools))
 
     def _encode_chat(self, job: Job, style: PromptStyle, text: str | None) -> EncodedPrompt:
-        """Tokenize a chat. `text` is the rendered chat. If None, the chat is rendered here."""
+        """Tokenize a chat. `text` is the rendered chat. If it is None, render the chat here."""
         text = self._rendered(job) if text is None else text
         ids = self._encode(text, "messages", add_special_tokens=False)
         ids = ids[-(job.sampling.truncate_prompt_tokens or 0) :]  # 0 keeps all tokens

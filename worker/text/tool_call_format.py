@@ -118,7 +118,7 @@ def adapter_tool_form(
 
 
 def _probe(render: Callable[..., str]) -> tuple[ToolForm | None, bool]:
-    """Return the form of calls that a template shows, or None, and whether it shows tools."""
+    """Return the form of calls that a template shows, if any, and whether it shows tools."""
     render = partial(render, tools=_TOOLS, prompt_end=PromptEnd.NOTHING)
     text = render(_MESSAGES)
     if _TOOL_NAME not in text:
@@ -130,7 +130,8 @@ def _probe(render: Callable[..., str]) -> tuple[ToolForm | None, bool]:
 def _earlier_call(render: Callable[..., str], text: str) -> str:
     """Return the text that a template writes for a call in an earlier message.
 
-    `text` is the rendered chat without the call. The result is empty if the template rejects calls.
+    `text` is the rendered chat without the call. The returned text is empty if the template rejects
+    calls.
     """
     function = {"name": _TOOL_NAME, "arguments": {"field": "value"}}
     call = {"id": "probe0001", "type": "function", "function": function}

@@ -1,6 +1,7 @@
 """Builds the grammar of answers that must call tools.
 
-`grammar_source.py` combines it with a JSON format or another constraint of the same request.
+`grammar_source.py` combines this grammar with a JSON format or another constraint of the same
+request.
 """
 
 import json
@@ -89,8 +90,8 @@ def tool_source(use: ToolUse) -> GrammarSource:
 def optional_tool_source(use: ToolUse) -> GrammarSource:
     """Return a grammar of any text in which each `<tool_call>` starts a valid call.
 
-    The calls have the generic form. If the client disables parallel calls, the answer ends with the
-    first one.
+    The calls have the generic form. If the client disables parallel calls, the answer ends after
+    its first call.
 
     Raises:
         GrammarRejected: the name of a parameter can't be written in this form.

@@ -1,9 +1,9 @@
 """Builds the grammar of tool arguments that aren't written as one JSON object.
 
 Parameters come in the order of the schema. Required parameters are always written. A value that can
-only be a string is free text or one of the values of its `enum`, and other values are JSON that is
-valid under the parameter's schema. Other keywords for strings, and keywords that relate several
-parameters, aren't enforced.
+only be a string is free text or one of the values of its `enum`. All other values are JSON that
+is valid under the parameter's schema. Keywords for strings other than `enum`, and keywords that
+relate several parameters, aren't enforced.
 """
 
 import json
@@ -90,8 +90,8 @@ def value_rules(form: ToolForm, tool: dict[str, Any], number: int) -> Iterator[s
 def _sequence(number: int, is_required: list[bool], separator: str) -> Iterator[str]:
     """Yield the rules for tool `number`'s parameters in order. Optional ones may be left out.
 
-    The rules `none_N_I` and `some_N_I` match the parameters from number I on: the former if the
-    call has no earlier parameter, and the latter if it has one.
+    The rules `none_N_I` and `some_N_I` match the parameters from number I on. `none_N_I` is for a
+    call without an earlier parameter, and `some_N_I` is for a call that has one.
     """
     yield f"arguments_{number}: none_{number}_0"
     for i, must in enumerate(is_required):
@@ -127,7 +127,7 @@ def _value(
 
 
 def _choices(schema: dict[str, Any]) -> list[str]:
-    """Return the strings to which a schema limits a value; an empty list without such a limit."""
+    """Return the strings to which a schema limits a value; an empty list if it sets no limit."""
     values = [schema["const"]] if "const" in schema else schema.get("enum")
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
         return []

@@ -12,7 +12,7 @@ requests start in one turn of the event loop."""
 
 
 def check_slots() -> FairSlots:
-    """Return the slots for the checks of large bodies. There is one, so they are checked singly."""
+    """Return one slot for the checks of large bodies, which are therefore checked one by one."""
     return FairSlots(1)
 
 

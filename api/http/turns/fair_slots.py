@@ -9,9 +9,9 @@ from contextlib import asynccontextmanager
 class FairSlots:
     """Semaphore that shares its slots fairly between tenants.
 
-    A free slot goes to the waiting tenant that holds the fewest slots. If several hold equally few,
-    it goes to the one whose last turn is longest ago. Requests of one tenant get slots in order of
-    arrival.
+    A free slot goes to the waiting tenant that holds the fewest slots. If several tenants hold
+    equally few, the slot goes to the tenant whose latest turn is longest ago. Requests of one
+    tenant get slots in order of arrival.
     """
 
     def __init__(self, num_slots: int, *, max_per_tenant: int | None = None) -> None:
@@ -23,8 +23,8 @@ class FairSlots:
         self._max_per_tenant = max_per_tenant or num_slots
         self._num_held: Counter[str] = Counter()
         self._waiting: dict[str, deque[asyncio.Future[None]]] = {}
-        """For each tenant, its waiting requests. The first tenant gets the next slot, and is then
-        moved to the end."""
+        """For each tenant, its waiting requests. Of the tenants that hold the fewest slots, the
+        first one gets the next slot, and is then moved to the end."""
 
     @asynccontextmanager
     async def slot(self, tenant: str) -> AsyncIterator[None]:

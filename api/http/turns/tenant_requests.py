@@ -15,10 +15,11 @@ RETRY_AFTER_S = 1
 
 
 class TenantRequests:
-    """ASGI middleware that reserves connections for other tenants while one has many requests.
+    """ASGI middleware that limits the requests of each tenant.
 
-    It runs after `KeyCheck`, which finds the tenant. Requests without a key aren't limited, because
-    all of them have the same tenant.
+    So there are connections for other tenants even if one tenant sends many requests. The
+    middleware runs after `KeyCheck`, which finds the tenant. Requests without a key aren't limited,
+    because all of them have the same tenant.
     """
 
     def __init__(self, app: ASGIApp, max_connections: int) -> None:

@@ -33,7 +33,7 @@ class Turns:
         """Wait for a turn of `tenant`, and hold it during the block.
 
         Raises:
-            RedisUnavailable: Redis didn't answer the requests with a turn while this one waited.
+            RedisUnavailable: Redis didn't answer requests that had a turn while this one waited.
         """
         arrived_s = time.monotonic()
         async with self._slots.slot(tenant):

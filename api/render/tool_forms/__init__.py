@@ -1,1 +1,1 @@
-"""Forms in which models write tool calls, with a parser each. `worker/text/` has their grammars."""
+"""Forms in which models write tool calls: a parser for each. `worker/text/` has the grammars."""

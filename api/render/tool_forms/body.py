@@ -36,7 +36,7 @@ class TextParts:
         self._length += len(text)
 
     def since(self, start: int) -> str:
-        """Return the text from the index `start` on, in a time that doesn't depend on `start`."""
+        """Return the text from the index `start` on, without reading the parts before it."""
         tail, at = list[str](), self._length
         for part in reversed(self._parts):
             if at <= start:
@@ -64,11 +64,11 @@ class Bracketed(ABC):
         self._is_escaped = False
 
     def feed(self, text: str) -> str:
-        """Read more text, which starts with the bracket in the first call.
+        """Read more text. In the first call, it starts with the opening bracket.
 
         Returns:
-            The part of `text` after the closing bracket, or, if a character is invalid, from that
-            character on. It is empty while more text can follow.
+            The rest of `text`: what follows the closing bracket or, if a character is invalid, the
+            text from that character on. It is empty while more text can follow.
         """
         start = len(self._text)
         for i, char in enumerate(text):
@@ -84,7 +84,7 @@ class Bracketed(ABC):
         return ""
 
     def text(self, start: int = 0) -> str:
-        """Return the text so far from the index `start` on."""
+        """Return the text so far, from the index `start` on."""
         return self._text.since(start)
 
     def head(self) -> Head | None:
@@ -92,7 +92,7 @@ class Bracketed(ABC):
         return None
 
     def arguments(self, start: int) -> str:
-        """Return the arguments' text so far from the index `start` on."""
+        """Return the text of the arguments so far, from the index `start` on."""
         return self.text(start)
 
     def _accept(self, char: str, index: int) -> bool:
@@ -110,7 +110,7 @@ class Bracketed(ABC):
 
     @abstractmethod
     def _accept_outside(self, char: str, index: int) -> bool:
-        """Read the character at `index`, outside strings. Return whether it is allowed there."""
+        """Read a character outside strings, at `index`. Return whether it is allowed there."""
 
 
 def loads(text: str) -> Any:

@@ -15,7 +15,7 @@ _BEFORE_NAME = r'\{\s*(?:"type"\s*:\s*"function"\s*,\s*)?"name"\s*:\s*'
 _NAMED = re.compile(_BEFORE_NAME + r'("(?:[^"\\]|\\.)*")')
 """Matches the start of a call's object, including the tool's name."""
 _NAME_OPEN = re.compile(_BEFORE_NAME + r'"([^"]*)')
-"""Matches the start of a call's object that ends in the middle of the tool's name."""
+"""Matches the start of a call's object if the text ends in the middle of the tool's name."""
 _HEAD = re.compile(_NAMED.pattern + r'\s*,\s*"(?:arguments|parameters)"\s*:\s*')
 """Matches the start of a call's object, up to the arguments.
 
@@ -134,10 +134,10 @@ class BareObject(_JsonObject):
 
 
 def may_be_call(text: str, names: Collection[str], *, is_marked: bool) -> bool:
-    """Return whether an object that starts with `text` may become a call of one of these tools.
+    """Return whether an object that starts with `text` can become a call of one of these tools.
 
     `is_marked` states that a marker of tool calls precedes the object. Without a marker, the object
-    may be JSON that the answer contains for the user.
+    could also be JSON that the answer contains for the user.
     """
     if found := _NAME_OPEN.fullmatch(text):
         return any(name.startswith(found[1]) for name in names)

@@ -56,7 +56,7 @@ class PythonBody(Bracketed):
             return None
 
     def cut(self) -> tuple[str, str]:
-        """Return the name, and the start of the JSON object, of a call that isn't complete."""
+        """Return the name of an incomplete call, and the start of its arguments as JSON."""
         literals = _Literals(self.text(), is_cut=True)
         with suppress(ValueError):
             literals.arguments()

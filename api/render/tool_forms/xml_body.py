@@ -68,7 +68,7 @@ class XmlBody:
         return rest
 
     def text(self, start: int = 0) -> str:
-        """Return the body's text so far from the index `start` on."""
+        """Return the text of the body so far, from the index `start` on."""
         return (str(self._read) + self._pending)[start:]
 
     def head(self) -> Head | None:
@@ -85,10 +85,10 @@ class XmlBody:
         return self._name, "{" + ", ".join(members) + "}"
 
     def cut(self) -> tuple[str, str]:
-        """Return the name, and the start of the JSON object, of a call that isn't complete.
+        """Return the name of an incomplete call, and the start of its arguments as JSON.
 
-        An incomplete last value is included only if it is a string, because the value of other
-        types depends on its end.
+        An incomplete last value is included only if it is a string, because a value of
+        another type depends on its end.
         """
         name, text = self.call()
         start = text.removesuffix("}")
@@ -167,7 +167,7 @@ class XmlBody:
         return to_json(self._inner(value), self._types.get(self._key, frozenset()))
 
     def _inner(self, value: str) -> str:
-        """Return a value without the line breaks around it that the template writes."""
+        """Return a value without the line breaks that the template writes around it."""
         return value if self._tags.value_open else value.removeprefix("\n").removesuffix("\n")
 
 

@@ -28,7 +28,7 @@ async def pause_adapter(
 ) -> AdapterPauseBody:
     """Let the jobs of an adapter wait in the queue, whatever their version. May be repeated.
 
-    Requests are accepted until the queue is full, and their deadlines hold. Running jobs go on.
+    Requests are accepted until the queue is full. Their deadlines still apply. Running jobs go on.
     """
     await check_model(registry, access, name)
     if not await pauses.set(name, is_paused=True, by=access.actor):

@@ -1,6 +1,6 @@
 """/v1/adapters: adapter management at run time.
 
-`uploads.py` has POST /v1/adapters, and `lora_adapters.py` the routes that vLLM has, too.
+`uploads.py` has POST /v1/adapters. `lora_adapters.py` has the routes that also exist in vLLM.
 """
 
 from fastapi import APIRouter, Request

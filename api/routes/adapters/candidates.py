@@ -41,7 +41,7 @@ async def get_candidate(
     shadows: Shadows = part(Shadows),
     views: PoolViews = part(PoolViews),
 ) -> CandidateDetails:
-    """Return the candidate of an adapter, and how its answers compare if it is a shadow."""
+    """Return the candidate of an adapter and, if it is a shadow, how its answers compare."""
     await check_model(registry, access, name)
     body = candidate_body(await shown.view(name), await views.workers())
     if body is None:

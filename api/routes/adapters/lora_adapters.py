@@ -1,4 +1,4 @@
-"""vLLM's routes that load and unload adapters. Statuses and texts are vLLM's: clients match them.
+"""vLLM's routes that load and unload adapters. Statuses and texts are vLLM's: clients check them.
 
 Lorikeet's own routes for adapters are in `api/routes/adapters/adapters.py`.
 """

@@ -32,7 +32,7 @@ async def pin_adapter(
     """Keep the current version of an adapter on a minimum number of workers.
 
     Workers load it within seconds, also after a change of the version. Its memory is used for
-    other adapters only if nothing else can make room for one that has requests.
+    another adapter only if that adapter has requests and nothing else can make room for it.
     """
     body = await read_request(request, PinRequest)
     await check_model(registry, access, name)

@@ -1,4 +1,4 @@
-"""SGLang's routes that load and unload adapters. Errors also have SGLang's format.
+"""SGLang's routes that load and unload adapters. Errors also have the fields of SGLang's format.
 
 vLLM's routes are in `api/routes/adapters/lora_adapters.py`.
 """
@@ -23,7 +23,7 @@ router = APIRouter(tags=["adapters"], dependencies=[MAY_MANAGE])
 OF_TENSORS = "__tensor__"
 """Source of an adapter that was sent as tensors, as SGLang names it."""
 UPSERT = "upsert"
-"""Field with which an adapter is replaced."""
+"""Request field that allows an adapter to be replaced."""
 
 
 @router.post(
@@ -63,10 +63,11 @@ async def load_adapter(request: Request, access: InAccess) -> LoraUpdate:
 async def load_tensors(request: Request, access: InAccess, pool: InPool) -> LoraUpdate:
     """Load an adapter from the base64 of a safetensors file.
 
-    SGLang's own clients send Python pickles that refer to the trainer's GPU memory. They are
-    refused. With safetensors.torch.save instead of MultiprocessingSerializer.serialize, the same
-    request is accepted. Only `serialized_named_tensors` and `serialized_tensors` may be longer than
-    the limit of other bodies.
+    SGLang's own clients send Python pickles that refer to the trainer's GPU memory. Such
+    pickles are refused. If the client calls safetensors.torch.save instead of
+    MultiprocessingSerializer.serialize, the same request is accepted. Only
+    `serialized_named_tensors` and `serialized_tensors` may be longer than the limit of other
+    bodies.
     """
     uploads, max_rest = pool.part(AdapterUploads), request.app.state.max_body_bytes
     async with received_tensors(request, uploads, access.tenant, max_rest=max_rest) as received:

@@ -40,9 +40,9 @@ async def upload_adapter(request: Request, access: InAccess) -> AdapterBody:
     """Make the safetensors file in the body a new version of an adapter.
 
     With `source`, the adapter is loaded from there, and there is no body. A worker checks the files
-    first. Once the call returns, new requests for the name use the new
-    version, on every server of the pool. Earlier requests keep the version for which they were
-    accepted, and none of them pauses. The same content has the same version.
+    first. Once the call returns, new requests for the name use the new version, on every server of
+    the pool. Earlier requests keep the version for which they were accepted, and none of them
+    pauses. The same content has the same version.
 
     With `candidate=true`, the adapter is tried out alongside the current version instead. With
     `replace=false`, a name that is taken is refused.
@@ -85,7 +85,7 @@ async def _load(
 
 
 def _may_replace(query: UploadAdapterQuery) -> bool:
-    """Return whether a loaded adapter of the same name may stay or be replaced."""
+    """Return whether the upload is accepted if an adapter with the same name is loaded."""
     return query.replace == "true" or query.candidate == "true"
 
 

@@ -43,7 +43,7 @@ from shared.protocol.access.rights import Access, Scope
 
 router = APIRouter(tags=["ollama"])
 _MESSAGES = [{"role": "user", "content": "hi"}]
-"""Stand for the messages of a request without any."""
+"""Used in place of the messages of a request that has none."""
 
 
 @router.post(

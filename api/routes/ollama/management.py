@@ -1,4 +1,4 @@
-"""Ollama's routes that change its models.
+"""Ollama's routes for changing models.
 
 Most of them refuse all requests, because a pool's operators change its models in other ways.
 """

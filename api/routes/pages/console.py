@@ -62,8 +62,9 @@ async def page(request: Request, pool: InPool) -> Response:
 async def file(digest: str, name: str, request: Request) -> Response:
     """Return a file of the console, or 304 if the browser has it.
 
-    While front ends of two releases serve one URL, a page of one may ask the other for its files.
-    It gets that front end's files, which browsers don't keep.
+    While front ends of two releases serve one URL, a page of one release may ask a front end of the
+    other release for its files. The page then gets that front end's files, and browsers don't keep
+    them.
     """
     if name not in _files:
         raise HTTPException(404)

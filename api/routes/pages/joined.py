@@ -17,17 +17,17 @@ DIGEST_LENGTH = 12
 
 @dataclass(slots=True)
 class _Script:
-    """Modules that are joined into one, each once, after the modules that it imports."""
+    """Modules that are joined into one. Each is added once, after the modules that it imports."""
 
     folder: Path
     names: dict[Path, str] = field(default_factory=dict)
-    """Name of the constant with the exports of each module."""
+    """For each module, the name of the constant that has its exports."""
     open: list[Path] = field(default_factory=list)
     """Modules whose imports are being added, to detect cycles."""
     parts: list[str] = field(default_factory=list)
 
     def add(self, path: Path) -> str:
-        """Add a module, unless it is there, and return the name of its constant."""
+        """Add a module, unless it was added before, and return the name of its constant."""
         if path in self.open:
             raise ValueError(f"{path}: imports itself through {self.open[-1]}")
         if path not in self.names:
@@ -67,7 +67,10 @@ def joined_script(folder: Path, entry: str) -> bytes:
 
 
 def joined_styles(folder: Path) -> bytes:
-    """Return the style sheets of `folder`, then those of `pages` in it, which override them."""
+    """Return the style sheets of `folder`, then those of its subfolder `pages`.
+
+    The style sheets of `pages` override the others.
+    """
     paths = (*sorted(folder.glob("*.css")), *sorted(folder.glob("pages/*.css")))
     return b"\n".join(path.read_bytes() for path in paths)
 

@@ -26,7 +26,7 @@ from shared.store.redis.keys import Keys
 from shared.store.views.pool_views import PoolViews
 
 MAX_DEADLINE_S = 8 * 86_400
-"""Seconds that a request of a batch may take. The batch's completion window ends earlier."""
+"""Maximum seconds that a batch's request may take. The batch's completion window ends earlier."""
 DAY_S = 86_400
 
 

@@ -71,7 +71,7 @@ class FileSweep:
                     await self._batches.delay_parts(batch_id, now_s + RETRY_S)
 
     async def delete_leftovers(self, now_s: float) -> None:
-        """Delete objects that no process is writing and that the pool has no record of."""
+        """Delete objects that no process is writing, and of which the pool has no record."""
         old_s = now_s - self._keep_s - MAX_RUN_S
         names = [
             each.name

@@ -20,7 +20,7 @@ from shared.store.views.pool_views import PoolViews
 MIN_WINDOW = 4
 MAX_WINDOW = 1024
 WAITING_SHARE = 0.25
-"""Number of batch requests that may wait in the pool per sequence that it can run at once."""
+"""Number of batch requests that may wait, per sequence that the pool can run at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -45,7 +45,7 @@ class PendingLines:
         """Put a request back. Its model then waits `wait_s` seconds; with `of_all`, all models do.
 
         Until a request of the model succeeds, each of its waits is at least twice as long as the
-        last one, up to `MAX_WAIT_S`.
+        wait before, up to `MAX_WAIT_S`.
         """
         model = self._models[line.model]
         model.lines.appendleft(line)

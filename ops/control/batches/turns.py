@@ -14,7 +14,7 @@ from shared.protocol.ids import BatchId
 from shared.store.batches.batches import PROMISE_MS, Turn
 
 MAX_TURN_S = 600
-"""Seconds after which arq cancels a turn. Only writing the files of huge batches takes as long."""
+"""Seconds after which arq cancels a turn. Only writing a huge batch's files takes that long."""
 AWAY_S = 5.0
 """Seconds until the next turn of a batch if the file store was unavailable."""
 FAILED_S = 10.0

@@ -27,7 +27,7 @@ from shared.store.batches.batch_ends import BatchEnd, BatchEnds
 MAX_CALLS = 8
 """Maximum number of simultaneous calls of a control process."""
 BUSY_S = 0.5, 2.0
-"""Range in seconds of a call's random delay while `MAX_CALLS` other calls run."""
+"""If `MAX_CALLS` other calls are running, a call waits a random time in this range, in seconds."""
 TIMEOUT_S = 10.0
 FIRST_RETRY_S, MAX_RETRY_S = 5.0, 3600.0
 GIVE_UP_S = 3 * 86_400
@@ -42,7 +42,10 @@ arq may have lost the first job.
 """
 DAY_S = 86_400
 MAX_TRIES = 1_000_000
-"""Maximum number of tries of a call. arq requires it; `GIVE_UP_S` ends the tries long before."""
+"""Maximum number of tries of a call, which arq requires.
+
+`GIVE_UP_S` ends the tries long before this number is reached.
+"""
 
 log = structlog.get_logger()
 

@@ -1,4 +1,4 @@
-"""In-memory SQLite database of the shop that the questions of the `sql` adapter are about."""
+"""In-memory SQLite database of a shop. The `sql` adapter answers questions about this shop."""
 
 import random
 import sqlite3

@@ -1,6 +1,6 @@
-"""Compares the speed of a batch with that of clients that each await their answers one by one.
+"""Compares a batch's speed with the speed of clients that each send one request at a time.
 
-It also measures single requests while a batch runs, and while none runs.
+The benchmark also measures single requests while a batch runs, and while none runs.
 """
 
 import asyncio
@@ -44,7 +44,7 @@ def batches(
     quick: Quick = False,
     results: ResultsFolder = RESULTS,
 ) -> None:
-    """Compare batches with a closed loop, and measure requests while a batch or none runs."""
+    """Compare batches with a closed loop, and measure requests with and without a running batch."""
     sizes = sizes_of(Sizes(requests=256, words=56, adapters=5), rounds, quick=quick)
     num_probes = 2 if quick else NUM_PROBES
     with model_and_scratch(model) as (folder, scratch):

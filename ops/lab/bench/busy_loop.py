@@ -2,8 +2,8 @@
 
     python -m ops.lab.bench.busy_loop CORE PARENT
 
-The program prints a line once it is bound to CORE. It ends with the process PARENT, so that no loop
-outlives a killed measurement.
+The program prints a line once it is bound to CORE. It ends when the process PARENT ends, so that
+no loop outlives a killed measurement.
 """
 
 import os
@@ -22,7 +22,7 @@ LOWEST_PRIORITY = 19
 ITERATIONS = 1_000_000
 """Number of iterations between two checks whether the parent runs.
 
-They take a few hundredths of a second.
+The iterations take a few hundredths of a second.
 """
 
 

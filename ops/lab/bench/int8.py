@@ -1,4 +1,4 @@
-"""Compares int8 with bfloat16 and llama.cpp, in a server and in the engine alone."""
+"""Compares int8 with bfloat16 and llama.cpp, both in a server and in the engine alone."""
 
 from contextlib import ExitStack
 from functools import partial
@@ -38,7 +38,7 @@ def int8(
     quick: Quick = False,
     results: ResultsFolder = RESULTS,
 ) -> None:
-    """Compare int8 with bfloat16 and optionally llama.cpp, served and in the engine alone."""
+    """Compare int8 with bfloat16 and optionally llama.cpp, in a server and in the engine alone."""
     if llama and model and not gguf:
         raise SettingsError(
             f"--model {model}: llama.cpp needs this model in its format; add --gguf"

@@ -79,7 +79,7 @@ def is_autogroup_on(setting: Path = AUTOGROUP) -> bool:
 def _beside(load: Callable[[str], Figures], cores: Sequence[int], *, own_session: bool) -> Measure:
     """Return a function that measures `load` while a busy loop runs on one of `cores`.
 
-    It adds a figure: the share of the core's time that the loop gets.
+    The function adds a figure: the share of the core's time that the loop gets.
     """
 
     def measure(seed: str) -> Figures:

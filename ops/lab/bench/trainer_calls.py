@@ -9,7 +9,7 @@
   miles/backends/sglang_utils
 - AReaL: `build_disk_weight_update_requests` of areal/engine/sglang_remote.py
 
-verl and miles serialize the tensors with safetensors here instead of SGLang's pickles.
+The sources of verl and miles serialize tensors as SGLang's pickles. Here, they use safetensors.
 """
 
 import json

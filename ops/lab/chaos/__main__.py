@@ -27,7 +27,7 @@ from shared.errors import LorikeetError
 
 REPORT = Path("chaos-report")
 RETAIN_S = 300
-"""Seconds for which the pool keeps answers. No fault makes a clock jump by this many seconds."""
+"""Seconds for which the pool keeps answers. Faults make clocks jump by fewer seconds."""
 MAX_SEED = 1_000_000
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)

@@ -62,7 +62,7 @@ class Bounds:
     time: str
     """Bound of the work's CPU time, and the limit that ends the work."""
     account: str
-    """Limits of the tenant, to which the work is charged before it is done."""
+    """Limits that apply to the tenant, who is charged for the work before it is done."""
 
 
 BOUNDS: Mapping[Work, Bounds] = {

@@ -148,9 +148,10 @@ async def _demo_pictures(browser: Browser, url: str) -> None:
 
 
 async def _try_out_weaker_sql(url: str) -> None:
-    """Upload a version of `sql` with half the strength as the shadow of `sql`, and pin `extract`.
+    """Upload a weaker version of `sql`, make it the shadow of `sql`, and pin `extract`.
 
-    A shadow is a version that gets copies of requests to the current version.
+    The version has half the strength. A shadow is a version that gets copies of requests to the
+    current version.
     """
     config = json.loads((DEMO_SQL / "adapter_config.json").read_text())
     weaker = json.dumps({**config, "lora_alpha": config["lora_alpha"] / 2})

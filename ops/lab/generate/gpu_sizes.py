@@ -147,7 +147,7 @@ def sizes(model: Shape, card_gib: int) -> Sizes | None:
 
 
 def cards_needed(model: Shape, card_gib: int) -> int:
-    """Return the smallest power of two of cards that can share a model's weights."""
+    """Return the smallest number of cards, a power of two, that can share a model's weights."""
     room = MEMORY_FRACTION * card_gib * GIB - LEAST_REST
     number = 1
     while model.weight_bytes / number > room:

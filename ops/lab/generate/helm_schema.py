@@ -1,6 +1,6 @@
 """Writes the settings into the schema of the Helm chart's values.
 
-`python -m ops.lab.generate.helm_schema` runs it after a change of shared/settings.py. The rest of
+Run `python -m ops.lab.generate.helm_schema` after a change of shared/settings.py. The rest of
 the schema is written by hand. With this schema, Helm refuses misspelt settings, and values with
 which a process wouldn't start.
 """

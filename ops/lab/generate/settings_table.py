@@ -39,7 +39,8 @@ _PROCESSES: dict[type[PoolSettings], str] = {
 def page() -> str:
     """Return the page as Markdown.
 
-    Settings of all processes appear once. Others appear once for each process that has them.
+    Settings that all processes have appear once. Others appear once for each process that has
+    them.
     """
     rows = [
         "| flag | variable | default | process | description |",

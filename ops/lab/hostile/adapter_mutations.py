@@ -59,7 +59,7 @@ Mutation = Callable[[random.Random, Sent], Sent]
 
 
 def read_adapter(config: bytes, weights: bytes) -> Sent:
-    """Return a valid adapter with these contents of files, for mutations."""
+    """Return the valid adapter whose files have these contents, for mutations."""
     (size,) = struct.unpack("<Q", weights[:8])
     header = json.loads(weights[8 : 8 + size])
     header.pop("__metadata__", None)
@@ -165,7 +165,7 @@ def tensor_entry(rng: random.Random, sent: Sent) -> Sent:
 
 
 def more_tensors(rng: random.Random, sent: Sent) -> Sent:
-    """Add many empty tensors, or ones with strange names."""
+    """Add many empty tensors, or tensors with strange names."""
     number = rng.choice((1, 500, 10_000, 60_000))
     name = rng.choice(
         (
@@ -212,7 +212,7 @@ def data_size(rng: random.Random, sent: Sent) -> Sent:
 
 
 def served_setting(rng: random.Random, sent: Sent) -> Sent:
-    """Change a setting in a way that lets the adapter still be served."""
+    """Change a setting in such a way that the adapter can still be served."""
     changes: tuple[dict[str, Any], ...] = (
         {"lora_alpha": rng.choice((0.001, 1, 3, 1000))},
         {"use_rslora": True},

@@ -1,7 +1,8 @@
 """A tenant that uses the pool while another one attacks it, and measures how long it waits.
 
 It is a process of its own, `python -m ops.lab.hostile.neighbour URL`, so that the attacker's work
-doesn't delay it. Several times per second it writes its waits since the last report to stdout.
+doesn't delay it. Several times per second it writes a report to stdout, which has its waits since
+the previous report.
 """
 
 import asyncio

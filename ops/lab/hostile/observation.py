@@ -15,7 +15,7 @@ MAX_GROWTH_MIB = 64.0
 MAX_SHOWN = 20
 
 Attack = Callable[[Callable[[], None]], Awaitable[None]]
-"""Function that attacks a pool. It calls the function that is its argument after its warm-up."""
+"""Function that attacks a pool. After its warm-up, it calls the function passed to it."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -30,7 +30,7 @@ class Observation:
     """Roles of the processes that ended during the attack."""
 
     def faults(self, *, compares: bool) -> list[str]:
-        """Return a description of each fault. Longer waits are faults only with `compares`."""
+        """Return a description of each fault. Longer waits count only if `compares` is true."""
         found = [f"the process {role} ended" for role in self.ended]
         for waits in (self.undisturbed, self.attacked):
             found += [f"a request of the other tenant failed: {each}" for each in waits.failures]

@@ -24,7 +24,7 @@ PAUSE_S = 0.5
 """Seconds between two requests of a client."""
 END_TIMEOUT_S = 60.0
 MARGIN_S = 1.0
-"""A run that starts with a minute of the clock ends this many seconds before such a minute ends."""
+"""An aligned run ends this many seconds before the end of a minute of the clock."""
 
 Report = Callable[[str, int, int], None]
 

@@ -27,7 +27,7 @@ class Scope(StrEnum):
 class KeyLimits:
     """Maximum numbers of requests and tokens in one minute and one day; None for no limit.
 
-    Minutes and days begin on the UTC clock. Tokens are those of prompts and of answers.
+    Minutes and days are those of the UTC clock. The tokens of prompts and of answers count.
     """
 
     requests_per_minute: int | None = None
@@ -55,7 +55,7 @@ class Access:
 
     @property
     def actor(self) -> str:
-        """Name that the audit log shows for a change with these rights."""
+        """Name that the audit log shows for a change that was made with these rights."""
         return f"{self.tenant}/{self.key_id}" if self.key_id else self.tenant
 
     @property

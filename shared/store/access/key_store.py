@@ -166,7 +166,14 @@ class KeyStore(PoolStore):
         return unix_ms(await self._redis.time())
 
     async def _to_replace(self, now_ms: int) -> list[str]:
-        """Return the ids of the keys to delete for a new one: none below the limit, else one."""
+        """Return the ids of the keys to delete to make room for a new key.
+
+        While the number of keys is below the limit, no key is deleted. At the limit, it is the
+        oldest invalid key.
+
+        Raises:
+            TooManyKeys: all keys are valid.
+        """
         if await self._redis.zcard(self._keys.access_keys) < MAX_KEYS:
             return []
         for key in await self.all():

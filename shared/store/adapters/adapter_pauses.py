@@ -11,10 +11,13 @@ MAX_PAUSED = 256
 
 
 class AdapterPauses(PoolStore):
-    """Pauses one pool's adapters, and resumes them. The audit log has both."""
+    """Pauses one pool's adapters, and resumes them. The audit log records both."""
 
     def __init__(self, redis: Redis, keys: Keys, *, durability: Durability | None = None) -> None:
-        """Create a store. With `durability`, changes return once they have the required copies."""
+        """Create a store.
+
+        If `durability` is given, a change returns once enough copies of it exist.
+        """
         super().__init__(redis, keys)
         self._durability = durability
 
@@ -26,7 +29,7 @@ class AdapterPauses(PoolStore):
 
         Raises:
             JobFailed: too many adapters are paused.
-            RedisUnavailable: Redis can't be reached. The adapter may be paused or resumed.
+            RedisUnavailable: Redis can't be reached. The change may or may not have been made.
         """
         reply = await self._scripts.run(
             *("set_adapter_pause", name, int(is_paused), MAX_PAUSED, by),

@@ -23,7 +23,7 @@ class VersionView:
     mean_answer_s: float | None
     """Mean seconds from the claim of an answered request to its end; None without answers."""
     used_ms: int | None
-    """Unix time in ms of the end of the version's last request; None if none has ended."""
+    """Unix time in ms at which the version's latest request ended; None if none has ended."""
     waiting: int
     """Number of jobs in the version's queue."""
     loader: WorkerId | None
@@ -115,7 +115,7 @@ class AdapterViews(PoolStore):
 
 
 def _version(raw: bytes | None) -> AdapterVersion:
-    """Return a version, or an empty string if the name isn't registered."""
+    """Return the version in `raw`, or an empty string if there is none: an unregistered name."""
     return AdapterVersion((raw or b"").decode())
 
 

@@ -71,8 +71,9 @@ def log_key_change(
 ) -> None:
     """Add to `pipe` a command that logs a change of an API key.
 
-    `after` is a created key and `before` a revoked one, as `tenant/id`. Adapters don't need this
-    function, because the Lua scripts that change adapters log the changes themselves.
+    `after` names a created key, and `before` a revoked key. Both have the form `tenant/id`.
+    Adapters don't need this function, because the Lua scripts that change adapters log the changes
+    themselves.
     """
     fields = {"action": action, "adapter": "", "by": by, "from": before, "to": after}
     pipe.xadd(keys.changes, fields, maxlen=MAX_CHANGES, approximate=True)  # type: ignore[arg-type]

@@ -37,8 +37,8 @@ class Share:
     def takes(self, key: str) -> bool:
         """Return whether the candidate takes the requests with this key.
 
-        If the share grows, the candidate still takes the requests with its earlier keys, and takes
-        requests with further keys. Another candidate takes requests with other keys.
+        If the share grows, the candidate keeps the keys that it has, and gets further ones. A
+        different candidate gets a different selection of keys.
         """
         digest = hashlib.sha256(f"{self.version}\0{key}".encode("utf-8", "replace")).digest()
         return int.from_bytes(digest[:8]) < self.percent / 100 * 2**64
@@ -53,7 +53,8 @@ class Candidate:
 
 
 SHARE_FIELDS = ("candidate", "candidate_mode", "candidate_percent", "candidate_ms")
-"""Fields of the Redis hash of an adapter name that store a `Share`, in the order of its fields."""
+"""Fields that store a `Share` in the Redis hash of an adapter name, in the order of the attributes
+of `Share`."""
 
 
 def decode_share(values: Sequence[bytes | None]) -> Share | None:
@@ -106,7 +107,7 @@ class Candidates(PoolStore):
     async def promote(
         self, name: str, version: AdapterVersion | None = None, *, by: str
     ) -> AdapterVersion | None:
-        """Make the candidate of a name its current version, and return it.
+        """Make the candidate of a name its current version, and return that version.
 
         The version that was current becomes the first previous one. Returns None if the name isn't
         registered.

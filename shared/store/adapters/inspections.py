@@ -28,7 +28,7 @@ class Inspection:
     """A request to read and check an adapter."""
 
     name: str
-    """Name of the adapter. It may not be registered yet."""
+    """Name of the adapter. It needn't be registered yet."""
     source: str
     """Source of the adapter: a folder on the worker's machine, a hub id, a URL or an upload."""
 

@@ -88,7 +88,8 @@ class Pins(PoolStore):
     async def begin_load(self, pinned: PinnedVersion) -> bool:
         """Take the exclusive right to load a version. Return False if another worker has the right.
 
-        The right ends with `end_load`, or after `LOAD_MS`.
+        Also returns False if enough workers hold the version by now. The right ends with
+        `end_load`, or after `LOAD_MS`.
         """
         key = self._keys.pin_load(pinned.version)
         if not await self._redis.set(key, "1", nx=True, px=LOAD_MS):

@@ -9,7 +9,7 @@ def already_loaded(name: str, version: str | None, *, field: str = "load_inplace
     """Return the error for loading an adapter under a name that is taken.
 
     `field` is the request field with which a client asks to replace the adapter. The first two
-    sentences are vLLM's, because clients search for them.
+    sentences of the message are vLLM's, because clients search for them.
     """
     message = (
         f"The lora adapter '{name}' has already been loaded. If you want to load the "
@@ -32,7 +32,7 @@ def conflict(message: str) -> JobFailed:
 
 
 def without_candidate(name: str) -> JobFailed:
-    """Return the error for a request that needs a candidate, for a name that has none."""
+    """Return the error for a request that needs a candidate although the name has none."""
     return conflict(f"adapter {name} has no candidate version")
 
 

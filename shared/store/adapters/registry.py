@@ -36,7 +36,7 @@ KEPT_VERSIONS = 4
 
 
 _AddMode = Literal["start", "load", "replace", "candidate"]
-"""Reason for adding an adapter. `add_adapter.lua` describes the reasons and its outcomes."""
+"""Reason for adding an adapter. `add_adapter.lua` describes the reasons and the outcomes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +58,14 @@ class Found:
     """Candidate of the adapter, if it takes requests. None if the lookup named an exact version."""
 
     def canary_for(self, key: str) -> "Found":
-        """Return what was found for the canary if it takes requests with `key`, else `self`."""
+        """Return what was found for the canary, if it takes requests with `key`, else `self`."""
         return self._candidate_for(key, CandidateMode.CANARY) or self
 
     def shadow_for(self, key: str) -> "Found | None":
-        """Return the result for the shadow if it gets copies of requests with `key`, else None."""
+        """Return what was found for the shadow, if the shadow gets copies of requests with `key`.
+
+        Otherwise, return None.
+        """
         return self._candidate_for(key, CandidateMode.SHADOW)
 
     def _candidate_for(self, key: str, mode: CandidateMode) -> "Found | None":
@@ -101,7 +104,7 @@ class Registry(PoolStore):
         """Set the pool's base model. If its version changes, all adapters are unregistered.
 
         Returns the registry's epoch. If the epoch is new, the registry has lost its adapters, and
-        workers must register theirs again.
+        workers must register their adapters again.
 
         Raises:
             SettingsError: live workers of the pool serve another version.
@@ -179,10 +182,11 @@ class Registry(PoolStore):
     ) -> AdapterVersion | None:
         """Make the name refer to a previous version, and return that version.
 
-        Previous versions form a list. Without `version`, the name gets the first of them, and the
-        replaced version goes to the end, so that repeated rollbacks go further back. With
-        `version`, the replaced version goes to the start. If `version` is current, nothing changes.
-        `by` is the client, as the audit log shows it. Returns None if the name isn't registered.
+        Previous versions form a list. If no `version` is given, the name gets the first of them,
+        and the replaced version goes to the end of the list, so that repeated rollbacks go further
+        back. If a `version` is given, the replaced version goes to the start of the list. If
+        `version` is current, nothing changes. `by` is the client, as the audit log shows it.
+        Returns None if the name isn't registered.
 
         Raises:
             JobFailed: there is no previous version, the name doesn't keep `version`, or the

@@ -34,7 +34,7 @@ class ResidencyStore(PoolStore):
         self._reported: dict[WorkerId, set[AdapterVersion]] = {}
         """Versions that each worker of this process has reported to Redis."""
         self._mismatched: set[WorkerId] = set()
-        """Workers for which Redis had a different number of versions at the last heartbeat."""
+        """Workers for which Redis had a different number of versions at their latest heartbeat."""
 
     async def set_residents(
         self,
@@ -163,7 +163,7 @@ class ResidencyStore(PoolStore):
         self._reported[wid] = set()
 
     def end(self, wid: WorkerId) -> None:
-        """Stop tracking a worker of this process that left the pool or was declared dead."""
+        """Stop tracking a worker, because it has left the pool or was declared dead."""
         self._reported.pop(wid, None)
 
     def lease_lost(self, wid: WorkerId) -> LeaseLost:

@@ -13,7 +13,8 @@ from shared.store.redis.pool_store import PoolStore
 States = tuple[JobState | None, JobState | None]
 """States of the two jobs of a pair. A state is None if Redis no longer has the job."""
 MAX_PENDING = 1024
-"""Maximum number of pairs that wait for their comparison. Beyond it, no copies are made."""
+"""Maximum number of pairs that wait for their comparison. While so many wait, no further copies of
+jobs are made."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

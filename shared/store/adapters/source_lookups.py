@@ -29,7 +29,7 @@ class Lookup:
     is_running: bool = False
     """Whether another process is looking up the name."""
     refusal: JobError | None = None
-    """Error of an earlier, refused lookup; None if none is kept."""
+    """Error of an earlier, refused lookup; None if no error is kept."""
 
 
 class SourceLookups(PoolStore):
@@ -44,7 +44,7 @@ class SourceLookups(PoolStore):
     async def state(self, name: str) -> Lookup:
         """Return the state of the lookup of a name.
 
-        After a successful lookup, all fields have their defaults.
+        After a successful lookup, all fields of the returned `Lookup` have their default values.
         """
         found = await self._redis.get(self._keys.lookup(name))
         return Lookup() if found is None else _decode(found)

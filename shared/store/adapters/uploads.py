@@ -42,7 +42,7 @@ class Uploads(PoolStore):
 
         `field` is `CONFIG`, or the number of the piece, from 0. `num_left` is the number of bytes
         that the client has announced and not yet sent. The upload expires after `ttl_ms` unless
-        another piece arrives or a version is made from it.
+        another piece arrives or a version is made from the upload.
 
         Raises:
             JobFailed: the upload would leave too little of Redis' memory for jobs, or the tenant

@@ -20,7 +20,8 @@ from shared.store.redis.keys import Keys
 LOOK_S = 1.0
 """Seconds between two checks of the same suspects."""
 SETTLE_S = 10.0
-"""Seconds for which a stray must look wrong. A lost worker's keys are removed sooner."""
+"""Seconds for which a key must look wrong to be a stray. A lost worker's keys are removed
+sooner."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +101,7 @@ class Auditor:
                 yield suspect, Doubt(doubt.reason, (*doubt.unless, is_gone))
 
     async def _look_up(self, facts: Iterable[Fact]) -> Mapping[tuple[str | int, ...], Any]:
-        """Run the Redis commands of all facts, each command once. Return replies by command."""
+        """Run the Redis commands of all facts, each command once. Return the replies by command."""
         commands = list(dict.fromkeys(fact.command for fact in facts))
         replies: dict[tuple[str | int, ...], Any] = {}
         for some in chunks(commands):

@@ -114,9 +114,10 @@ class Facts:
         return Fact(("HMGET", self.keys.job(JobId(job)), "state", "version", "owner"), is_shown_by)
 
     def some_job_waits(self) -> tuple[Fact, ...]:
-        """Return three facts: a job waits for a worker; quarantined or paused versions have jobs.
+        """Return three facts, any of which shows that some job waits.
 
-        Some job waits if one of the facts is true.
+        They are: a job waits for a worker; a quarantined version has jobs; a paused version has
+        jobs.
         """
         return tuple(map(self.exists, (self.keys.ready, self.keys.doomed, self.keys.held)))
 

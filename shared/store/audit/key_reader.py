@@ -73,7 +73,7 @@ class KeyReader:
         return known, strays
 
     async def _fields(self, known: Sequence[Entry]) -> dict[str, dict[str, str]]:
-        """Return the fields of hashes that the rules need, by key. Missing fields are left out."""
+        """Return the fields that the rules need, by hash key. Missing fields are left out."""
         pipe = self._redis.pipeline(transaction=False)
         hashes = [(entry.key, RULES[entry.kind].fields) for entry in known]
         hashes = [(key, fields) for key, fields in hashes if fields]

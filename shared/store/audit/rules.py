@@ -30,9 +30,9 @@ class Entry:
     """Part of the key after its kind: id of a job or worker, version, or name of a tenant."""
     has_expiry: bool
     now_ms: int
-    """Time of the reading on Redis' clock."""
+    """Time at which the key was read, on Redis' clock."""
     fields: Mapping[str, str] = field(default_factory=dict)
-    """Fields of a hash that the rule of its kind reads."""
+    """If the key is a hash: the fields that the rule of its kind reads."""
     members: Sequence[str] = ()
     """Members to check."""
 
@@ -59,13 +59,13 @@ class Rule:
     """Requirements that keys of one kind must meet."""
 
     type: str
-    """Redis' name of the type."""
+    """Type of the keys, as Redis names it."""
     of_key: OfKey = _lasts
     """Doubts about the key itself."""
     of_member: OfMember = _no_member
     """Doubts about one member of a set or sorted set, or one field of a hash."""
     fields: Sequence[str] = ()
-    """Fields of a hash that `of_key` needs."""
+    """If the keys are hashes: the fields that `of_key` needs."""
 
     @property
     def has_members(self) -> bool:
@@ -92,7 +92,7 @@ def _job(facts: Facts, entry: Entry) -> Iterable[Doubt]:
 
 
 def _if_exists(key: Callable[[Keys], Callable[..., str]], otherwise: str) -> OfMember:
-    """Return a check that a member's own Redis key exists. `otherwise` is the fault if not."""
+    """Return a check that a member's own Redis key exists. If not, `otherwise` is the fault."""
 
     def of_member(facts: Facts, _: Entry, member: str) -> Iterable[Doubt]:
         yield Doubt(otherwise, (facts.exists(key(facts.keys)(member)),))
@@ -110,7 +110,7 @@ _keeper = _if_exists(lambda keys: keys.jobs, "the tenant has no jobs")
 
 
 def _if_listed(index: Callable[[Keys], str], otherwise: str) -> OfKey:
-    """Return a check that the key's name is in the sorted set `index`; `otherwise` is the fault."""
+    """Return a check that a key's name is in the zset `index`. If not, `otherwise` is the fault."""
 
     def of_key(facts: Facts, entry: Entry) -> Iterable[Doubt]:
         yield Doubt(otherwise, (facts.is_in_zset(index(facts.keys), entry.name),))

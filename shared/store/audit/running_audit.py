@@ -23,7 +23,8 @@ MAX_SCAN_S = 5.0
 MAX_KEPT = 500
 """Maximum number of strays, and of suspects, that are kept between two steps."""
 NUM_LOOKS = 3
-"""Number of times that a step checks the suspects of the step before, `LOOK_S` seconds apart."""
+"""Number of times that a step checks the suspects of the previous step. The checks are `LOOK_S`
+seconds apart."""
 TTL_S = 3600
 
 
@@ -32,11 +33,11 @@ class AuditStatus:
     """Results of the audit so far."""
 
     num_keys: int
-    """Number of keys that the last complete pass over the pool has checked."""
+    """Number of keys that the latest complete pass over the pool has checked."""
     strays: tuple[Stray, ...] = ()
-    """Strays that the last step has found, both new and known ones."""
+    """Strays that the latest step has found, both new and known ones."""
     checked_ms: int
-    """Unix time in milliseconds of the last step."""
+    """Unix time in milliseconds of the latest step."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +50,7 @@ class _Progress:
     suspects: tuple[Stray, ...] = ()
     strays: tuple[Stray, ...] = ()
     last_num_keys: int = 0
-    """Number of keys that the last complete pass has checked."""
+    """Number of keys that the latest complete pass has checked."""
 
 
 class RunningAudit:

@@ -23,7 +23,7 @@ class BatchEnd:
 
     @classmethod
     def of(cls, member: str) -> "BatchEnd":
-        """Return the end of a batch that has the text form `member`."""
+        """Return the end that has the text form `member`."""
         batch, status, ended_s = member.split()
         return cls(BatchId(batch), BatchStatus(status), int(ended_s))
 

@@ -76,7 +76,7 @@ class Competition:
     num_tenants: int
     """Number of tenants that have turns, including the tenant of the turn's batch."""
     num_turns: int
-    """Number of turns of the tenant of the turn's batch."""
+    """Number of turns that this tenant has, including the turn itself."""
 
 
 def new_batch_id() -> BatchId:
@@ -133,7 +133,7 @@ class Batches(PoolStore):
         )
 
     async def cancel(self, batch_id: BatchId) -> None:
-        """Let a batch start no more requests. Has no effect on a batch that has ended."""
+        """Stop a batch from starting further requests. Has no effect on a batch that has ended."""
         for status in _CANCELLABLE:
             await self._move(batch_id, "", status, BatchStatus.CANCELLING)
 
@@ -170,7 +170,7 @@ class Batches(PoolStore):
     async def begin(self, turn: Turn) -> Competition:
         """Begin a turn, and count it as crashed until it ends or commits results.
 
-        If its control process dies, the count therefore stays.
+        If its control process dies, the turn therefore stays counted as crashed.
 
         Raises:
             LeaseLost: the turn has ended.
@@ -216,7 +216,7 @@ class Batches(PoolStore):
         return await self._redis.get(self._keys.batch_done(batch_id)) or b""
 
     async def parts(self, batch_id: BatchId) -> list[str]:
-        """Return the names of the file store's objects with the batch's results so far."""
+        """Return the names of the file store's objects that have the batch's results so far."""
         key = self._keys.batch_parts(batch_id)
         return [raw.decode() for raw in await self._redis.lrange(key, 0, -1)]  # type: ignore[misc]
 
@@ -227,7 +227,7 @@ class Batches(PoolStore):
 
         Raises:
             LeaseLost: the runner has lost the batch's lease, or one of the lines was recorded
-                before. Nothing is recorded then.
+                before. In both cases, nothing is recorded.
         """
         usage = ended.usage
         args: list[Arg] = [batch_id, runner, ended.num_completed, ended.num_failed]

@@ -93,7 +93,10 @@ class StoredFiles(PoolStore):
         await self._scripts.run("delete_file", file_id, *_FIELDS)
 
     async def due(self, now_s: float, *, limit: int) -> list[FileId]:
-        """Return up to `limit` files to delete: deleted and expired ones, and uploads given up."""
+        """Return up to `limit` files whose content is to be deleted.
+
+        These are files that clients deleted, expired files, and uploads that were given up.
+        """
         raw = await self._redis.zrangebyscore(
             self._keys.files, "-inf", now_s * 1000, start=0, num=limit
         )

@@ -98,7 +98,7 @@ class Batch:
     key_id: str = ""
     """Id of the stored API key. Its limits apply to the requests. Empty if no key is stored."""
     books_pool: str = ""
-    """Name of the pool that has this key and the ledger. Empty if it is the batch's own pool."""
+    """Name of the pool that has the API key and the ledger. Empty if it is the batch's own pool."""
     weight: float = 1.0
     """Weight of the tenant. Tenants get turns in proportion to their weights."""
     metadata: dict[str, Any] | None = None
@@ -114,8 +114,9 @@ class Batch:
     error_file: FileId | None = None
     errors: tuple[LineError, ...] = ()
     num_deaths: int = 0
-    """Number of unfinished turns since the last result: turns that crashed, and a running turn."""
+    """Since the latest result, the number of unfinished turns: turns that crashed, and the running
+    turn, if any."""
     num_failures: int = 0
-    """Number of turns that have failed since the last result."""
+    """Number of turns that have failed since the latest result."""
     failure: str = ""
     """Reason why the most recent of the turns in `num_failures` failed; empty if none did."""

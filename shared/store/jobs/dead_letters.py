@@ -21,7 +21,8 @@ PAGE = 100
 MAX_SUMMARIZED = 1000
 """Maximum number of dead letters in one summary."""
 NUM_SAMPLES = 50
-"""Number of parts of the stream that Redis measures to estimate the size of all letters."""
+"""Number of parts of the stream of letters. Redis measures only these parts to estimate the size of
+all letters."""
 MAX_TRIMS = 20
 """Maximum number of deletions that one call of `trim` makes to meet its limit in bytes."""
 REPORTED_TTL_S = 30 * 86400
@@ -97,10 +98,11 @@ class DeadLetters(PoolStore):
         return int(await self._redis.xlen(self._keys.dead))
 
     async def take_unreported(self) -> DeadLetterSummary | None:
-        """Return a summary of the letters that no earlier call has summarized; None without any.
+        """Return a summary of the letters that no earlier call has summarized, or None.
 
-        The summary covers at most the `MAX_SUMMARIZED` newest of these letters. A letter may be
-        summarized twice if several processes call this method at the same time.
+        The result is None if there are no such letters. The summary covers at most the
+        `MAX_SUMMARIZED` newest of these letters. A letter may be summarized twice if several
+        processes call this method at the same time.
         """
         reported = await self._redis.getex(self._keys.reported, ex=REPORTED_TTL_S)
         start = b"(" + reported if reported else b"-"
@@ -115,10 +117,11 @@ class DeadLetters(PoolStore):
         return DeadLetterSummary.of([_letter(*entry) for entry in entries])
 
     async def trim(self, *, max_age_ms: int, max_bytes: int) -> int:
-        """Delete letters older than `max_age_ms`, then the oldest until the rest fit `max_bytes`.
+        """Delete the letters that exceed the limits on age and on total bytes.
 
-        Returns the number of deleted letters. Redis estimates the bytes of the letters. If the
-        server forbids this, only the age is limited.
+        Letters older than `max_age_ms` are deleted first, and then the oldest ones until the rest
+        fit into `max_bytes`. Returns the number of deleted letters. Redis estimates the bytes of
+        the letters. If the server forbids this, only the age is limited.
         """
         oldest_ms = max(0, unix_ms(await self._redis.time()) - max_age_ms)
         deleted = await self._redis.xtrim(self._keys.dead, minid=oldest_ms, approximate=False)
@@ -181,7 +184,10 @@ class DeadLetters(PoolStore):
         return None, None
 
     async def _newest_first(self, start: bytes) -> AsyncIterator[tuple[bytes, dict[bytes, Any]]]:
-        """Yield the ids and fields of the letters back to `start`, an argument of XREVRANGE."""
+        """Yield the ids and fields of the letters, newest first.
+
+        `start` is the oldest position, in the form of an argument of XREVRANGE.
+        """
         end = b"+"
         while True:
             page = await self._redis.xrevrange(self._keys.dead, end, start, count=PAGE)

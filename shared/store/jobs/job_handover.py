@@ -31,7 +31,7 @@ class JobHandover(PoolStore):
         """Take all jobs from a worker that is no longer in the pool, and delete its records.
 
         Returns the number of requeued jobs and the number of ended jobs. The call may be repeated,
-        also by several processes at the same time.
+        even by several processes at the same time.
         """
         requeued = ended = 0
         for page in await self._pages(wid, await self._owned(wid)):
@@ -58,7 +58,7 @@ class JobHandover(PoolStore):
         return [JobId(each.decode()) for each in raw]
 
     async def _pages(self, wid: WorkerId, ids: Sequence[JobId]) -> Iterable[Sequence[Arg]]:
-        """Return the arguments of each script call: ids of jobs, each followed by last tokens."""
+        """Return the arguments of each script call: job ids, each with the job's latest tokens."""
         published = await self._last_published(wid, ids) if ids else {}
         payloads = {each: encode_events(published[each]) for each in ids if each in published}
         return (
@@ -69,9 +69,9 @@ class JobHandover(PoolStore):
     async def _last_published(
         self, wid: WorkerId, ids: Sequence[JobId]
     ) -> Mapping[JobId, Sequence[Tokens]]:
-        """Return the tokens in the worker's last publications, by job.
+        """Return the tokens in the worker's latest publications, by job.
 
-        Tokens that are in the checkpoints already are included.
+        Tokens that are already in the checkpoints are included, too.
         """
         sent = await self._redis.lrange(self._keys.sent(wid), 0, -1)  # type: ignore[misc]
         payloads = [line for lines in sent for line in lines.split(b"\n")]

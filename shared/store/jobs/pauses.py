@@ -22,17 +22,20 @@ class Pauses(PoolStore):
     """Pauses one pool, and ends its pauses. The audit log contains both changes."""
 
     def __init__(self, redis: Redis, keys: Keys, *, durability: Durability | None = None) -> None:
-        """Create a store. With `durability`, changes return once enough copies exist."""
+        """Create a store.
+
+        If `durability` is given, a change returns once enough copies of it exist.
+        """
         super().__init__(redis, keys)
         self._durability = durability
 
     async def begin(self, *, by: str) -> None:
-        """Pause the pool until `end` is called. Jobs that run already go on.
+        """Pause the pool until `end` is called. Running jobs go on.
 
         Once the call returns, no worker gets a job. A pause that exists already stays as it is.
 
         Raises:
-            RedisUnavailable: Redis can't be reached. The pool may be paused.
+            RedisUnavailable: Redis can't be reached. The change may or may not have been made.
         """
         await self._set(True, by)
 
@@ -40,7 +43,7 @@ class Pauses(PoolStore):
         """Let the pool continue, and wake its workers. May be repeated.
 
         Raises:
-            RedisUnavailable: Redis can't be reached. The pool may have continued.
+            RedisUnavailable: Redis can't be reached. The change may or may not have been made.
         """
         await self._set(False, by)
 

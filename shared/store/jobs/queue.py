@@ -85,8 +85,8 @@ class Queue(PoolStore):
     ) -> None:
         """Create a queue.
 
-        With `durability`, calls of `enqueue`, `claim` and `attach` return once their writes have
-        the required copies. `residency` is the store through which the workers of this process
+        If `durability` is given, calls of `enqueue`, `claim` and `attach` return once enough copies
+        of their writes exist. `residency` is the store through which the workers of this process
         report the adapter versions that they hold. Only a process with workers passes this store.
         """
         super().__init__(redis, keys)
@@ -105,7 +105,7 @@ class Queue(PoolStore):
         residents: Sequence[AdapterVersion],
         mode: WorkerMode = WorkerMode.SERVING,
     ) -> None:
-        """Add a worker to the pool with the versions that it holds. The worker's id must be new.
+        """Add a worker to the pool, and record the versions that it holds. Its id must be new.
 
         A worker that was paused under an earlier id passes its `mode`.
 
@@ -161,19 +161,20 @@ class Queue(PoolStore):
     ) -> Enqueued:
         """Accept a job, or find the job of an earlier request with the same idempotency key.
 
-        With `is_suspect`, the job runs alone, as after the deaths of its workers. With a
-        `registry_revision`, the job is refused if the registry has another revision.
+        If `is_suspect`, the job runs alone, like a job whose earlier workers died while they ran
+        it. If a `registry_revision` is given, the job is refused if the registry has another
+        revision.
 
         Raises:
             RegistryChanged: the registry has another revision.
-            DuplicateJob: a job with this id already exists. If an earlier call failed with
-                `RedisUnavailable`, that call has added the job.
+            DuplicateJob: a job with this id already exists. If this call repeats one that failed
+                with `RedisUnavailable`, the failed call did add the job.
             QueueFull: a limit in `limits` or the limit of Redis' memory is reached.
             RateLimited: the request exceeds a limit of its API key.
-            JobFailed: the adapter was unloaded or quarantined after the request was admitted; the
-                job fits into the KV cache of no live worker that serves it; workers live, but none
-                serves the job; the API key isn't valid; or an earlier request had the same
-                idempotency key and another body.
+            JobFailed: the adapter was unloaded or quarantined after the request was admitted; no
+                live worker that serves the job has a KV cache large enough for it; there are live
+                workers, but none of them serves the job; the API key isn't valid; or an earlier
+                request had the same idempotency key and another body.
         """
         books = options.books_pool
         try:
@@ -227,8 +228,8 @@ class Queue(PoolStore):
         """Take jobs for a worker from the queues.
 
         Jobs of `residents` are taken first, then jobs of other versions. One job of another version
-        goes first if it has waited for longer than `load_ms` (if no worker holds its version) or a
-        multiple of `steal_ms` (otherwise).
+        goes first if it has waited for too long: for longer than `load_ms` if no worker holds its
+        version, otherwise for longer than a multiple of `steal_ms`.
 
         If the worker may take no further job but has capacity left, it is parked. When a job is
         enqueued, the mailbox of a parked worker gets a `job` message. Callers repeat a call
@@ -313,7 +314,7 @@ class Queue(PoolStore):
                 the number of its tokens so far.
             moments: events to add to the timelines of jobs.
             num_acknowledged: number of the worker's earlier publications that were acknowledged.
-                The returned standing has the number of them that Redis has lost.
+                The returned standing says how many of them Redis has lost.
 
         Raises:
             LeaseLost: the worker was declared dead. Nothing was written.
@@ -343,7 +344,7 @@ class Queue(PoolStore):
 
     @property
     def is_strict(self) -> bool:
-        """Whether durability is strict: the queue was created with `durability`."""
+        """Whether durability is strict: whether the queue was created with `durability`."""
         return self._durability is not None
 
     async def confirm_ends(self, jobs: Sequence[EndedJob]) -> None:
@@ -368,11 +369,11 @@ class Queue(PoolStore):
         return JobState(state.decode()) if state else None
 
     async def attach(self, job_id: JobId, api: ApiId) -> None:
-        """Send the events of an unfinished job to an API process that didn't accept it.
+        """Send the events of an unfinished job to an API process that didn't accept the job.
 
-        The process is assumed to have a client of the job until it calls `abandon` or dies.
-        Calls for ended and unknown jobs have no effect. With strict durability, the effect survives
-        a failover.
+        The process is assumed to have a client of the job until the process calls `abandon` or
+        dies. Calls for ended and unknown jobs have no effect. With strict durability, the effect
+        survives a failover.
         """
         await self._scripts.run("attach", job_id, api, durability=self._durability)
 
@@ -391,9 +392,9 @@ class Queue(PoolStore):
     async def beat_api(self, api: ApiId, *, is_internal: bool = False) -> bool:
         """Report that an API process is alive, and return whether it must attach itself again.
 
-        An internal one is part of another process, so its start and end aren't incidents.
-        The result is True if the process was unknown or assumed to be dead. Its jobs may then be
-        abandoned, so it must call `attach` for each job that still has a client.
+        An internal API process is part of another process, so its start and end aren't incidents.
+        The result is True if the process was unknown or assumed to be dead. Its jobs may have been
+        abandoned meanwhile, so it must call `attach` for each job that still has a client.
         """
         return bool(await self._scripts.run("beat_api", api, int(is_internal)))
 
@@ -417,7 +418,8 @@ class Queue(PoolStore):
         The first call after the end of a worker's lease marks the worker as missing. A later call
         declares it dead if it is still missing after another sixth of the lease. Running jobs of
         dead front ends are abandoned, and cancelled if no client comes back. Any number of
-        processes may call this method, but only one call in `every_ms` does the work.
+        processes may call this method, but only one call in each period of `every_ms` does the
+        work.
         """
         return await self._sweep.run(every_ms)
 

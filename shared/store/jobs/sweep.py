@@ -16,8 +16,8 @@ one sweep."""
 RETURN_MS = 60_000
 """Milliseconds that clients have to come back after their front end has stopped or died.
 
-They have longer than after a broken connection, because they have to find another front end, and a
-load balancer may first have to notice that the old one is gone.
+They get more time than after a broken connection, because they have to find another front end, and
+a load balancer may first have to notice that the old one is gone.
 """
 
 

@@ -31,7 +31,7 @@ class ReplyReader:
         self._maintained_s = 0.0
 
     async def read(self) -> list[Event]:
-        """Return the events since the last call, oldest first. Wait up to a second for the first.
+        """Return the events since the previous call, oldest first. Wait up to a second for one.
 
         Raises:
             RedisUnavailable: Redis can't serve. The next call continues at the same position.

@@ -17,14 +17,14 @@ class ModeOutcome(StrEnum):
     UNKNOWN = "unknown"
     """The worker isn't in the pool."""
     UNABLE = "unable"
-    """The worker runs an earlier release of Lorikeet, which can't be paused."""
+    """The worker can't be paused, because it runs an earlier release of Lorikeet."""
 
 
 class WorkerModes(PoolStore):
     """Changes the modes of one pool's workers. The audit log has the changes."""
 
     def __init__(self, redis: Redis, keys: Keys, *, durability: Durability | None = None) -> None:
-        """Create a store. With `durability`, changes return once they have the required copies."""
+        """Create a store. With `durability`, a change returns once its required copies exist."""
         super().__init__(redis, keys)
         self._durability = durability
 
@@ -32,7 +32,7 @@ class WorkerModes(PoolStore):
         """Pause, drain or resume a worker. May be repeated. `by` is the author of the change.
 
         Once the call returns, a paused worker gets no job. It keeps its mode when it loses its
-        lease, and forgets it when its process ends.
+        lease, and forgets the mode when its process ends.
 
         Raises:
             RedisUnavailable: Redis can't be reached. The mode may have changed.

@@ -277,7 +277,7 @@ async def check_redis_at(url: str) -> None:
     """Run `check_redis` with a temporary client for `url`.
 
     Raises:
-        RedisUnavailable: a check fails, as in `check_redis`.
+        RedisUnavailable: a check of `check_redis` fails.
         SettingsError: `url` isn't the URL of a Redis server or of Sentinels.
     """
     async with connect(url) as client:

@@ -20,7 +20,7 @@ call of a front end may take."""
 LEAVING_S = 20.0
 """Seconds for which writes still wait for a replica that has left.
 
-The replica may have left because it was promoted, while the old master goes on with the other
+Perhaps the replica left because it was promoted, and the old master goes on with the other
 replicas. Sentinel makes the old master a replica within about ten seconds. `LEAVING_S` is longer,
 so the old master acknowledges no write that the new master lacks."""
 
@@ -86,7 +86,8 @@ class Durability:
         replicas.
 
         Raises:
-            RedisUnavailable: too few copies exist after `TIMEOUT_MS`. More may be made later.
+            RedisUnavailable: too few copies exist after `TIMEOUT_MS`. Redis can still make the
+                missing copies later.
         """
         required = self._required(replication)
         try:
@@ -142,9 +143,9 @@ async def durability_at(settings: PoolSettings) -> Durability | None:
     """Run `durability_of` with a temporary client for the pool's Redis.
 
     Raises:
-        RedisUnavailable: as `durability_of`.
-        SettingsError: as `durability_of`, or `redis_url` isn't the URL of a Redis server or of
-            Sentinels.
+        RedisUnavailable: Redis can't be reached.
+        SettingsError: `durability_of` raises it, or `redis_url` isn't the URL of a Redis server or
+            of Sentinels.
     """
     async with connect(settings.redis_url) as client:
         return await durability_of(client, settings)

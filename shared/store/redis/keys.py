@@ -103,11 +103,11 @@ class Keys:
     A job is removed when it ends. The key expires a minute after the last cancellation.
     """
     sent = Each[WorkerId]("sent")
-    """LIST: the worker's last publications, one item each.
+    """LIST: the worker's latest publications, one item each.
 
     Each line of an item is a copy of what was sent to one API process. The items contain every
     published token that isn't in a checkpoint. Deleted when the worker has finished all its
-    jobs, or when its jobs are handed over. Expires a day after the last publication.
+    jobs, or when its jobs are handed over. Expires a day after the latest publication.
     """
     running = Each[AdapterVersion]("run")
     """SET: running jobs of the version."""
@@ -134,9 +134,10 @@ class Keys:
     all_jobs = Single("jobs")
     """ZSET: the members of all sets `jobs:TENANT`, with the same scores."""
     record = Each[JobId]("record")
-    """STRING: JSON record of a job that ended without an answer, without its prompt.
+    """STRING: JSON record of a job that ended without an answer.
 
-    It has metadata, reason and timeline. Expires `unanswered_days` after the end of the job.
+    It has metadata, reason and timeline, but not the prompt. Expires `unanswered_days` after the
+    end of the job.
     """
     unanswered = Single("unanswered")
     """ZSET: id and fields of a record, separated by tabs -> Unix time in ms of its enqueueing.
@@ -154,9 +155,9 @@ class Keys:
     A field is deleted when its job ends.
     """
     idempotency = Each[[str, str]]("idem")
-    """STRING: job of the first request with an idempotency key, and digest of its body.
+    """STRING: job of the first request with an idempotency key, and digest of the request's body.
 
-    The names are the tenant and the digest of the key. Expires together with the job.
+    The names are the tenant and the digest of the idempotency key. Expires together with the job.
     """
     due = Single("due")
     """ZSET: unfinished job -> its deadline, as pool time in milliseconds.
@@ -184,17 +185,17 @@ class Keys:
     worker = Each[WorkerId]("w")
     """HASH: `WorkerInfo`, maximum sequences, class, last heartbeat, lease and publications.
 
-    Times are in ms. The field `published` is the number of the last publication; the first has the
-    number 1. The field `served` has the totals of the last heartbeat. The field `stalled` is set
-    while the worker's engine seems to hang. The field `mode` is set while the worker gets no jobs:
-    to `paused` or `draining`. Expires a minute after the last heartbeat.
+    Times are in ms. The field `published` is the number of the latest publication; the first has
+    the number 1. The field `served` has the totals of the latest heartbeat. The field `stalled` is
+    set while the worker's engine seems to hang. The field `mode` is set while the worker gets no
+    jobs: to `paused` or `draining`. Expires a minute after the latest heartbeat.
     """
     residents = Each[WorkerId]("has")
     """SET: versions that the worker holds. Deleted after the worker has left or died."""
     holders = Each[AdapterVersion]("on")
     """SET: workers that hold the version."""
     idle = Single("idle")
-    """ZSET: parked worker -> number of sequences that it has idle capacity for.
+    """ZSET: parked worker -> number of sequences for which it has idle capacity.
 
     The fractional part of the score grows with the capacity for jobs that aren't preemptible. The
     parked workers of each class are in a set of their own, `idle:CLASS`.
@@ -231,7 +232,7 @@ class Keys:
     - Number of previous versions that adapters keep (`keep_versions`).
     - Number of days for which the ledger is kept (`usage_days`).
     - Revision of the registry (`registry`): the time of its last change.
-    - Maximum number of sequences of the last worker that has joined (`slots`).
+    - Maximum number of sequences of the worker that joined most recently (`slots`).
     - Time of the last sample of the history (`sampled`). End of the last outage of Redis that a
       process has reported (`outage_ms`), and Redis' `run_id`.
     - Clock: time of the last sweep (`swept`), and how far pool time lags behind Redis' clock
@@ -250,22 +251,24 @@ class Keys:
     Sweeps add the samples. Expires ten minutes after the last sample.
     """
     long_history = Each[int]("history")
-    """LIST: as `history`, with longer steps. The name is the step in milliseconds.
+    """LIST: samples like those of `history`, but with longer steps. The name is the step in ms.
 
     Expires after 600 steps without a sample.
     """
     incidents = Single("incidents")
     """STREAM: about the 200 newest incidents, such as the loss of a worker. Never deleted."""
     replies = Each[ApiId]("out")
-    """STREAM: events for one API process that it hasn't read yet, of about the last minute.
+    """STREAM: events that one API process hasn't read yet.
 
-    Expires two minutes after it was last renewed or written.
+    Events older than about a minute are removed. Expires two minutes after the stream was last
+    renewed or written.
     """
     checkpoints = Each[JobId]("tok")
     """STREAM: published tokens of a job.
 
     The worker adds an entry every 16 tokens or 250 ms, and a handover adds the missing tokens.
-    Deleted when the job is done. Expires with the job's record if the job ends otherwise.
+    Deleted when the job is done. If the job ends otherwise, the key expires with the job's
+    record.
     """
     control = Each[str]("control")
     """STRING: arq's counters for the control process of one host. Expires unless renewed."""
@@ -298,7 +301,7 @@ class Keys:
     changes = Single("changes")
     """STREAM: audit log, about 10,000 newest changes of adapters and API keys. Never deleted."""
     paused = Single("paused")
-    """HASH: author of a pause (`by`), and its begin as Unix time in ms (`since`).
+    """HASH: author of a pause (`by`), and Unix time in ms at which the pause began (`since`).
 
     While the key exists, workers get no jobs. Deleted when a client lets the pool continue.
     """
@@ -313,7 +316,7 @@ class Keys:
     """LIST: 100 newest `PairReport`s of pairs that differ, newest first. Deleted with
     `compared`."""
     previous = Each[str]("previous")
-    """LIST: previous versions of the name, in the order of rollbacks."""
+    """LIST: previous versions of the name. The next rollback takes the first, by default."""
     version = Each[AdapterVersion]("version")
     """HASH: digests, source, rank, state and usage of a version.
 
@@ -330,17 +333,17 @@ class Keys:
     findings = Each[InspectionId]("found")
     """LIST: confirmation and `Findings` of an inspection. Expires a minute after the last entry."""
     starting = Single("starting")
-    """STRING: `StartStep` of the worker that reported last while it starts. Expires after 10 s."""
+    """STRING: latest `StartStep` that a starting worker reported. Expires after 10 s."""
     staging = Each[str]("staging")
     """STRING: `Staging` of an adapter that a worker fetches from a URL.
 
     Deleted when the adapter was read. Expires ten seconds after the last progress.
     """
     lookup = Each[str]("lookup")
-    """STRING: `looking` while a front end looks up an unknown adapter, or the lookup's error.
+    """STRING: `looking` while a front end looks up an unknown adapter; later the lookup's error.
 
-    Deleted when the adapter is registered. The word expires after ten seconds unless the front
-    end renews it. An error expires after half a minute.
+    Deleted when the adapter is registered. The word `looking` expires after ten seconds unless
+    the front end renews it. An error expires after half a minute.
     """
     failed_load = Each[AdapterVersion]("failedload")
     """STRING: worker that couldn't load the version. Expires a minute after the incident."""
@@ -348,7 +351,7 @@ class Keys:
     """LIST: waiting calls for tokenization, oldest first. Expires half a minute after the last
     call."""
     image_calls = Single("imagecalls")
-    """LIST: waiting calls for workers that serve images, as in `calls`."""
+    """LIST: waiting calls that need a worker that serves images. Otherwise like `calls`."""
     reply = Each[CallId]("reply")
     """LIST: the reply to a call for tokenization. Expires after half a minute."""
     upload = Each[UploadId]("upload")
@@ -366,7 +369,7 @@ class Keys:
     """HASH: tenant, charged bytes, name, purpose, size and times of a file.
 
     During the upload, the key has only the tenant and the charged bytes. When the file is deleted,
-    these two stay, with the field `deleted`, until the content is deleted. Then the key is deleted.
+    these two and the field `deleted` stay until the content is deleted. Then the key is deleted.
     """
     files = Single("files")
     """ZSET: file in the file store -> Unix time in ms from which its content is deleted.
@@ -425,7 +428,7 @@ class Keys:
     base = Single("base")
     """HASH: name, version, context length, usage and further fields of the base model.
 
-    Its random `epoch` changes when the registry has lost all adapters. Never deleted.
+    The random field `epoch` changes when the registry has lost all adapters. Never deleted.
     """
     access_keys = Single("keys")
     """ZSET: id of a stored API key -> Unix time in ms at which it was created. Never deleted.
@@ -443,7 +446,7 @@ class Keys:
     A revoked key stays, with the field `revoked_ms`.
     """
     rate = Each[str]("rate")
-    """HASH: requests and tokens that an API key with limits has used in the present minute and day.
+    """HASH: requests and tokens that an API key with limits has used in the current minute and day.
 
     `minute` and `day` are the numbers of these windows since the Unix epoch. `reserved` is the
     number of tokens that unfinished jobs may still use. Expires two days after the last request

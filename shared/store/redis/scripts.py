@@ -42,7 +42,7 @@ PARTS = {
 }
 """For each Lua file that only some scripts include, the names of these scripts."""
 MAX_SENT = 64
-"""Number of each worker's last publications that Redis keeps."""
+"""Number of publications that Redis keeps for each worker, namely the latest ones."""
 CONSTANTS = {"PROTOCOL_VERSION": PROTOCOL_VERSION, "MAX_SENT": MAX_SENT}
 """Constants that every script begins with, so that Lua and Python have the same values."""
 ALWAYS = "capabilities", "accounting", "timeline", "unanswered", "common"

@@ -1,4 +1,4 @@
-"""Present activity of the versions of a pool: their jobs, their usage, and their loaders."""
+"""Current activity of the versions of a pool: their jobs, their usage, and their loaders."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ MAX_VERSIONS = 500
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VersionActivity:
-    """Present activity of one version."""
+    """Current activity of one version."""
 
     version: AdapterVersion
     is_current: bool
@@ -47,7 +47,7 @@ class Activity:
 
     versions: Sequence[VersionActivity]
     """Versions with jobs, and current versions. If there are more than `MAX_VERSIONS`, versions
-    without jobs are left out first, beginning with the last names."""
+    without jobs are left out first, beginning with those whose names sort last."""
     num_adapters: int
     """Number of registered names."""
 
@@ -68,8 +68,8 @@ class ActivityView(PoolStore):
     ) -> Activity:
         """Return the activity of up to `MAX_VERSIONS` versions, including the base model.
 
-        The other versions are those in `active`, those with waiting jobs, and the current version
-        of each registered adapter. `base` is the version of the base model.
+        `base` is the version of the base model. The other versions are those in `active`, those
+        with waiting jobs, and the current version of each registered adapter.
         """
         backlogs = {backlog.version: backlog for backlog in await self._views.backlogs()}
         registered = await self._registered()
@@ -123,7 +123,7 @@ class ActivityView(PoolStore):
     async def _read(
         self, versions: Sequence[AdapterVersion], base: AdapterVersion | None
     ) -> Iterable[tuple[AdapterVersion, int, Sequence[bytes | None], bytes | None]]:
-        """Return each version with its number of running jobs, [requests, tokens], and loader."""
+        """Return (version, number of running jobs, [requests, tokens], loader) for each version."""
         pipe = self._redis.pipeline(transaction=False)
         for version in versions:
             entry = self._keys.base if version == base else self._keys.version(version)

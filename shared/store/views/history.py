@@ -40,8 +40,8 @@ class HistoryView(PoolStore):
     async def newest(self, limit: int, *, step_ms: int | None = None) -> list[Sample]:
         """Return up to `limit` of the newest samples, oldest first.
 
-        `step_ms` selects one of the histories with `LONG_STEPS_MS`; None the one of minutes.
-        Samples from before Redis' clock was set back are left out.
+        `step_ms` is one of `LONG_STEPS_MS` and selects that history. None selects the history of
+        the last minutes. If Redis' clock was set back, samples from before that are left out.
         """
         key = self._keys.history if step_ms is None else self._keys.long_history(step_ms)
         lines = await self._redis.lrange(key, 0, limit - 1)  # type: ignore[misc]

@@ -1,7 +1,7 @@
 """Lists of jobs by filter.
 
-Records of jobs without an answer have an index with the fields that filters need, so that one read
-finds the matching ones among thousands. Other jobs are read one by one.
+Records of jobs without an answer have an index with the fields that filters need. One read of this
+index finds the matching records among thousands. Other jobs are read one by one.
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -32,7 +32,7 @@ class _Entry(NamedTuple):
     enqueued_ms: float
     id: JobId
     traits: Traits | None
-    """None if the job must be read to learn them."""
+    """Fields that filters need; None if the job must be read to learn them."""
 
 
 class JobLists(PoolStore):
@@ -47,9 +47,10 @@ class JobLists(PoolStore):
     ) -> JobPage | None:
         """Return up to `limit` jobs, newest first, or None if there is no job `after`.
 
-        The page begins after the job `after`, or with the newest job. The data of `after` may have
-        expired, if an index still lists the job. A page may be short or even empty although more
-        jobs follow, because a call reads at most `MAX_LOOKED` jobs.
+        The page begins after the job `after` or, if that is None, with the newest job. `after` can
+        be a job whose data has expired, as long as it still has a place in the lists. A page may be
+        short or even empty although more jobs follow, because a call reads at most `MAX_LOOKED`
+        jobs.
         """
         start = None
         if after is not None and (start := await self._place_of(wanted, after)) is None:
@@ -70,7 +71,7 @@ class JobLists(PoolStore):
     async def unanswered(self, wanted: JobFilter, *, most: int) -> tuple[Sequence[JobId], bool]:
         """Return up to `most` matching jobs that ended without an answer, and whether more follow.
 
-        The order is from the oldest to the newest.
+        The jobs are sorted from the oldest to the newest.
         """
         low, high = await self._scores(wanted)
         found: list[JobId] = []
@@ -136,7 +137,11 @@ class JobLists(PoolStore):
     async def _records(
         self, wanted: JobFilter, low: float, high: float, start: _Entry | None
     ) -> AsyncIterator[_Entry]:
-        """Yield the entries of records that match, and the last one that the call may look at."""
+        """Yield the entries of records that match.
+
+        If the call has looked at `MAX_SCANNED` entries, the last of these is yielded even if it
+        doesn't match, and no entry follows.
+        """
         num_scanned = 0
         key = self._records_of(wanted)
         async for raw, score in self._newest_first(key, low, high, start, SCAN_CHUNK):
@@ -154,7 +159,7 @@ class JobLists(PoolStore):
     async def _newest_first(
         self, key: str, low: float, high: float, start: _Entry | None, size: int
     ) -> AsyncIterator[tuple[bytes, float]]:
-        """Yield members and scores, in the order of falling scores."""
+        """Yield members and their scores, highest score first."""
         high = high if start is None else min(high, start.enqueued_ms)
         first = 0
         while True:
@@ -181,7 +186,10 @@ class JobLists(PoolStore):
         return _Entry(view.enqueued_ms, job_id, None)
 
     async def _read(self, entries: Sequence[_Entry]) -> list[JobView]:
-        """Return the jobs of `entries` that exist, from their records if necessary."""
+        """Return those jobs of `entries` that still exist.
+
+        A job whose data has expired is read from its record, if it has one.
+        """
         found: dict[JobId, JobView] = {}
         for at in range(0, len(entries), CHUNK):
             ids = list(dict.fromkeys(entry.id for entry in entries[at : at + CHUNK]))
@@ -211,7 +219,8 @@ async def _merged(
 ) -> AsyncIterator[Sequence[_Entry]]:
     """Merge sorted sources, and yield chunks without duplicates. A job may be in two sources.
 
-    An entry that doesn't match is the last one of its source, and of its chunk.
+    If a source yields an entry that doesn't match, this is the last entry of the source. It is also
+    the last entry of its chunk.
     """
     heads = [await anext(source, None) for source in sources]
     chunk: list[_Entry] = []

@@ -34,7 +34,7 @@ class JobView:
     tenant: str
     enqueued_ms: int
     started_ms: int | None
-    """Time of the last claim; None if the job was never claimed."""
+    """Time of the latest claim; None if the job was never claimed."""
     ended_ms: int | None
     position: int | None
     """Position in the queue of the job's version, from 1; None if the job isn't waiting."""
@@ -60,8 +60,8 @@ class JobPage:
     jobs: Sequence[JobView] = ()
     """Matching jobs, newest first."""
     last_id: JobId | None = None
-    """Job after which the next page begins: the last one of `jobs`, or the last one that the call
-    read. None if there is neither a job nor a next page."""
+    """Job after which the next page begins: the last job of `jobs`, or the last job that the call
+    read. None if the page has no job and there is no next page."""
     has_more: bool = False
     """Whether there is a next page. It may be empty."""
 
@@ -72,7 +72,7 @@ def job_view(
     """Return the view of a job, or None if Redis has no such job.
 
     `fields` has the values of `JOB_FIELDS` or `WITH_REQUEST` in the job's hash. `rank` is the
-    job's place in the queue of its version, from 0, or None. `pool_ms` is the present pool time.
+    job's place in the queue of its version, from 0, or None. `pool_ms` is the current pool time.
     """
     if fields["state"] is None:
         return None

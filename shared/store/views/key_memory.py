@@ -13,14 +13,14 @@ NUM_SAMPLED = 200
 NUM_FIELDS = 64
 """Maximum number of fields or entries of a key that Redis measures to estimate its size."""
 OTHER = "other"
-"""Kind under which the bytes of keys are counted whose kinds this release doesn't know."""
+"""If this release doesn't know the kind of a key, the key's bytes are counted under this kind."""
 
 
 async def estimate_key_bytes(redis: Redis, keys: Keys) -> dict[str, int]:
     """Return the estimated number of bytes of the pool's keys, by kind.
 
     Kinds with a single key are measured directly. Other kinds are estimated from `NUM_SAMPLED`
-    random keys of the database. If a few keys are large, the results of calls vary.
+    random keys of the database. If a few keys are large, the estimates vary from call to call.
     """
     kinds = key_kinds()
     singles = [kind for kind, is_single in kinds.items() if is_single]
@@ -48,7 +48,7 @@ def key_kinds() -> dict[str, bool]:
 def _with_kinds(
     sampled_keys: Iterable[bytes], keys: Keys, kinds: Mapping[str, bool]
 ) -> list[tuple[str, bytes]]:
-    """Return pairs (kind, key) of the pool's sampled keys, except for kinds with a single key."""
+    """Return (kind, key) for each sampled key of the pool, without kinds that have a single key."""
     prefix = keys.prefix.encode()
     pool = [key for key in sampled_keys if key.startswith(prefix)]
     words = [key.removeprefix(prefix).partition(b":")[0] for key in pool]

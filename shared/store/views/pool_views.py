@@ -78,7 +78,7 @@ class QueueCounts:
     records_dropped: int = 0
     """Number of records of unanswered jobs that were deleted early for lack of memory."""
     more_sequences: int = 0
-    """Number of sequences of unfinished jobs beyond the first of each job."""
+    """Number of sequences of unfinished jobs, not counting the first sequence of each job."""
     running: int = 0
     """Number of claimed jobs, including jobs of lost workers that aren't requeued yet."""
     slots_per_worker: int = 0
@@ -111,11 +111,11 @@ class PoolViews(PoolStore):
     """Reads the state of one pool."""
 
     async def job(self, job_id: JobId) -> JobView | None:
-        """Return a job, or None if the job is unknown or its record has expired."""
+        """Return a job, or None if the job is unknown or its data has expired."""
         return (await self.read_jobs([job_id], WITH_REQUEST))[0]
 
     async def job_or_record(self, job_id: JobId) -> JobView | None:
-        """Return a job, or its record if it ended without an answer and its data has expired."""
+        """Return a job. If its data has expired, return its record, or None if it has no record."""
         if view := await self.job(job_id):
             return view
         raw = await self._redis.get(self._keys.record(job_id))
@@ -237,7 +237,7 @@ class PoolViews(PoolStore):
         return int(raw) if raw is not None else None
 
     async def _ready(self) -> list[AdapterVersion]:
-        """Return the versions with waiting jobs, also those of paused adapters."""
+        """Return the versions with waiting jobs, including versions of paused adapters."""
         names = await self._redis.zunion([self._keys.ready, self._keys.held])
         return [AdapterVersion(raw.decode()) for raw in names]
 

@@ -75,7 +75,7 @@ class Bucket:
 
         Raises:
             AdapterRejected: the folder changed during the copy, an object is too large, or the URL
-                has a SHA-256.
+                gives a SHA-256, which a folder doesn't have.
             SourceFailed: the folder has no adapter, or it can't be read.
         """
         if self._url.sha256:

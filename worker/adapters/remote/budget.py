@@ -1,4 +1,4 @@
-"""Limits the time, the received bytes and the unpacked bytes of the fetch of one adapter."""
+"""Limits the time that the fetch of one adapter takes, and its received and unpacked bytes."""
 
 from shared.errors import AdapterRejected
 from shared.guarded_fetch.budget import FetchBudget

@@ -10,7 +10,7 @@ _SAME_WEIGHTS = re.compile(
     r"[-.](?:unsloth|bnb|4bit|8bit|4-bit|8-bit|nf4|fp4|int4|int8|w4a16|w8a8|fp8|fp8-dynamic|awq"
     r"|gptq|bf16|fp16|f16|f32|mlx|hf|gguf|(?:ud-)?i?q[1-8](?:-(?:[01kslm]|xl|xxl|x?xs|nl))*|mxfp4)$"
 )
-"""Matches the end of a base model's name that denotes another precision or format."""
+"""Matches the suffix of a base model's name if it denotes another precision or format."""
 _OLD_PREFIX = re.compile(r"^meta-(?=llama)")
 """Meta's repositories lost this prefix when they were renamed."""
 

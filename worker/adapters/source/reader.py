@@ -226,7 +226,7 @@ class AdapterReader:
     def _read_unchanged(
         self, entry: Adapter, files: AdapterFiles
     ) -> CheckedAdapter[LoRAAdapter] | None:
-        """Read a copy that was checked in full and hasn't changed, or return None."""
+        """Read a copy if it was checked in full and hasn't changed since; otherwise return None."""
         stamps, digests = self._checked.get(entry.digest, (None, None))
         if stamps != files.stamps:
             return None

@@ -75,9 +75,10 @@ class UploadFetcher:
 
 
 def _write_texts(folder: Path, config: bytes | None) -> None:
-    """Write adapter_config.json, and the prompt files in the metadata of the weights file.
+    """Write adapter_config.json to `folder`, and also the prompt files that the metadata contains.
 
-    `config` is the text of adapter_config.json if it isn't in the metadata.
+    The metadata is that of the weights file in `folder`. `config` is the text of
+    adapter_config.json; None if the metadata contains this text.
     """
     metadata = _metadata(folder / WEIGHTS_FILE)
     (folder / CONFIG_FILE).write_bytes(_config_in(metadata) if config is None else config)

@@ -24,7 +24,7 @@ class PromptLookup:
 
     @property
     def num_tokens(self) -> int:
-        """Number of tokens of the prompt and the answer that were appended so far."""
+        """Number of tokens of the prompt and the answer that have been appended so far."""
         return len(self._index)
 
     @property

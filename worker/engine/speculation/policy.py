@@ -1,8 +1,8 @@
 """Decides how many draft tokens a step verifies. Policy only.
 
 Each draft token adds a row to the step. It is worthwhile if its expected gain in tokens outweighs
-the time of the row. The gain follows from the share of earlier draft tokens that were accepted, and
-the time from the measured durations of steps by their number of rows.
+the time of the row. The gain follows from the share of earlier draft tokens that were accepted. The
+time follows from the measured durations of steps by their number of rows.
 """
 
 from collections import Counter
@@ -30,7 +30,7 @@ _ROW_COST = 0.05
 
 
 class Acceptance:
-    """Estimates how likely a draft token is accepted, and backs off while none is.
+    """Estimates how likely a draft token is accepted, and backs off while none is accepted.
 
     A draft fails if its first token is rejected. From the second failure in a row on, each failure
     doubles the number of opportunities that are skipped before the next draft. The estimate has a

@@ -32,7 +32,7 @@ OnCompiled = Callable[[int, int], None]
 
 
 def ignore(_: int, __: int) -> None:
-    """Do nothing, as an `OnCompiled`."""
+    """Do nothing. This function can be passed as an `OnCompiled`."""
 
 
 class NotCompiled(Exception):
@@ -78,7 +78,7 @@ def compile_library(
 ) -> None:
     """Compile the kernels into `path`. `cpu` are the flags that permit the CPU's instructions.
 
-    `on_compiled` is that of `load_library`.
+    `on_compiled` is called as described in `load_library`.
 
     Raises:
         NotCompiled: the compiler failed.

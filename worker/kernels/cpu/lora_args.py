@@ -44,7 +44,7 @@ class LoRAArgs(ctypes.Structure):
 
 @dataclass(frozen=True, slots=True)
 class NativeSites(Prepared):
-    """LoRA arguments of sibling linears, with the fields that are the same in all batches set."""
+    """LoRA arguments of sibling linears. Fields that are the same in all batches are set."""
 
     args: LoRAArgs
     address: int

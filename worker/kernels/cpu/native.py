@@ -39,9 +39,9 @@ class NativeKernels:
     def __init__(
         self, dtype: torch.dtype, cache_folder: Path, on_compiled: OnCompiled = ignore
     ) -> None:
-        """Load or compile the kernels in `cache_folder`. Raises NotCompiled if that fails.
+        """Load the kernels, or compile them into `cache_folder`. Raises NotCompiled if that fails.
 
-        `on_compiled` is that of `load_library`.
+        `on_compiled` is called as described in `load_library`.
         """
         self._dtype = dtype
         library = load_library(cache_folder, on_compiled)
@@ -150,7 +150,7 @@ class NativeKernels:
     ) -> Tensor:
         """Return `x` `[1, T, hidden]`, contiguous, after consecutive decoder layers.
 
-        `rotation` is the cosines and the sines for the tokens' positions, each `[1, T, head_dim]`
+        `rotation` has the cosines and the sines for the tokens' positions, each `[1, T, head_dim]`
         and contiguous. `lora` has the LoRA sites and plan of each layer's q/k/v, o, gate/up and
         down projections. None stands for a projection without a LoRA term. If no projection has
         one, `lora` is empty.

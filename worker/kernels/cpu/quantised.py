@@ -41,7 +41,7 @@ class QuantisedWeight:
 
 
 def joined(weights: Sequence[QuantisedWeight]) -> QuantisedWeight:
-    """Concatenate the weights of linears with the same input along their outputs."""
+    """Concatenate weights along their outputs. All of their linears must have the same input."""
     if len(weights) == 1:
         return weights[0]
     return QuantisedWeight(

@@ -1,1 +1,1 @@
-"""Launches of the Triton kernels in `device/`. `variants.py` must cover each new variant."""
+"""Launches the Triton kernels in `device/`. `variants.py` must cover each new variant."""

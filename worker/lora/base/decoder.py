@@ -9,7 +9,8 @@ from transformers import PreTrainedModel
 def decoder_name(model: nn.Module) -> str:
     """Return the name of the decoder: the innermost model that contains the input embedding.
 
-    It is the part of a multimodal model that reads text. The name is empty if it is `model` itself.
+    In a multimodal model, the decoder is the part that reads text. The name is empty if the decoder
+    is `model` itself.
     """
     embedding = model.get_input_embeddings()  # type: ignore[operator]  # every PreTrainedModel has it
     models = [

@@ -42,7 +42,7 @@ class BaseEmbedding:
     """Whether the output head uses the same weight."""
 
     def as_linear(self) -> BaseWeight:
-        """Return the properties of the transposed table `[dim, vocab]`, DoRA's weight matrix."""
+        """Return the properties of the transposed table `[dim, vocab]`: DoRA's weight matrix."""
         return BaseWeight(row_squares(self.weight.t()), None, lambda x: x @ self.weight)
 
 
@@ -76,7 +76,7 @@ class BaseModules:
     towers: frozenset[str] = frozenset()
     """Names of the modules for images, video or sound that were left out."""
     reads_images: bool = False
-    """Whether the model reads images, so that an adapter's tensors for these modules matter."""
+    """Whether the model reads images. If so, an adapter's tensors for image modules matter."""
 
     @property
     def names(self) -> list[str]:
@@ -152,7 +152,10 @@ class BaseModules:
 
     @property
     def _advice(self) -> str:
-        """End of an error message: modules to train instead of experts. Empty without experts."""
+        """End of an error message: modules to train instead of experts.
+
+        Empty if the model has no experts.
+        """
         if not any(is_of_experts(name) for name in self.others):
             return ""
         attention = [name for name in self.linears if "attn" in name or "attention" in name]
@@ -185,7 +188,10 @@ def is_table(name: str) -> bool:
 
 
 def place_in_layer(name: str) -> str:
-    """Return the part of a module's name after the layer number, or a name without one as it is."""
+    """Return the part of a module's name after the layer number.
+
+    If the name has no layer number, return the whole name.
+    """
     parts = name.split(".")
     numbers = [i for i, part in enumerate(parts) if part.isdigit()]
     return ".".join(parts[numbers[0] + 1 :]) if numbers else name

@@ -1,6 +1,7 @@
 """Finds the modules that an adapter's configuration selects, by PEFT's rules.
 
-The result is that of `peft.tuners.tuners_utils.check_target_module_exists`, but takes linear time.
+The result is that of `peft.tuners.tuners_utils.check_target_module_exists`. Finding it takes linear
+time.
 """
 
 from collections.abc import Sequence
@@ -72,5 +73,5 @@ class Targeting:
 
 
 def _first_number(name: str) -> str | None:
-    """Return the first of a name's parts, without the first two and the last, that is a number."""
+    """Return the first part of a name that is a number. Skip the first two parts and the last."""
     return next((part for part in name.split(".")[2:-1] if part.isdecimal()), None)

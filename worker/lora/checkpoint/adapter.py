@@ -118,7 +118,7 @@ def read_checkpoint(
     Raises:
         AdapterRejected: the adapter can't be served exactly as PEFT would serve it. The message
             names the tensor, the field or the file.
-        AdapterNotServed: the adapter isn't in `serves`.
+        AdapterNotServed: the adapter needs more than `serves` allows.
     """
     if not is_valid_name(name):
         raise AdapterRejected(f"bad adapter name {name!r} ({NAME_RULE})")

@@ -143,7 +143,10 @@ def prompt_file_names(folder: Path) -> set[str]:
 
 
 def link_root(folder: Path) -> Path:
-    """Return the folder that links may not leave: the repository's, for a snapshot of the hub."""
+    """Return the folder outside which an adapter's links must not point.
+
+    For a snapshot of the hub, it is the repository's folder, otherwise `folder`.
+    """
     resolved = folder.resolve()
     return resolved.parents[1] if resolved.parent.name == "snapshots" else resolved
 

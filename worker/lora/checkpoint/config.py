@@ -24,7 +24,7 @@ MAX_CONFIG_BYTES = 1 << 20
 MAX_VALUES = 1 << 16
 """Maximum number of values in all lists and objects of an adapter_config.json.
 
-A file that sets the rank of each linear in 400 layers has 2,800."""
+A file that sets the rank of each linear in 400 layers has 2,800 values."""
 ALL_LINEAR = "all-linear"
 
 _READ = frozenset(
@@ -98,7 +98,9 @@ class AdapterConfig:
     The patterns are matched against these names."""
 
     def resolve(self, modules: Sequence[str]) -> None:
-        """Match the rank and alpha patterns against all `modules` before `rank` and `scaling`.
+        """Match the rank and alpha patterns against all `modules`.
+
+        Call this before `rank` and `scaling`.
 
         Raises:
             AdapterRejected: matching takes too much time or memory.

@@ -99,7 +99,7 @@ def match_tensors(
 
 
 def check_duplicates(tensors: AdapterTensors, base: BaseModules, trained: TrainedModules) -> None:
-    """Check that tensors stored twice are equal, and drop copies of the base's tables.
+    """Check that tensors that are stored twice are equal, and drop copies of the base's tables.
 
     Raises:
         AdapterRejected: two tensors that PEFT requires to be equal are different.

@@ -20,7 +20,11 @@ MAX_CACHED_BYTES = 320 << 10
 
 
 def json_object(text: bytes, name: str, budget: JsonBudget) -> dict[str, Any]:
-    """Parse the JSON object `name`. Raises AdapterRejected if it isn't one within the budget."""
+    """Parse the JSON object `name`.
+
+    Raises:
+        AdapterRejected: `text` isn't a JSON object, or exceeds `budget`.
+    """
     try:
         fields = python_json.loads(text, budget)
     except TooComplex as error:
@@ -35,7 +39,7 @@ def json_object(text: bytes, name: str, budget: JsonBudget) -> dict[str, Any]:
 def cached_by_text(
     parse: Callable[Concatenate[bytes, P], T],
 ) -> Callable[Concatenate[bytes, P], T]:
-    """Return a version of `parse` that caches results by its arguments. Errors aren't cached."""
+    """Return a version of `parse` that caches results by arguments. Errors aren't cached."""
     cached_parse: Any = lru_cache(maxsize=MAX_CACHED_TEXTS)(parse)
 
     def parse_once(text: bytes, /, *args: P.args, **kwargs: P.kwargs) -> T:

@@ -31,7 +31,8 @@ class LowRankStack:
     factor: float
     """Factor by which `b` must still be multiplied.
 
-    It is `scaling` if multiplying by it is exact, as for powers of two. Otherwise it is 1."""
+    It equals `scaling` if multiplying by `scaling` is exact, as for powers of two. Otherwise it is
+    1."""
     scaling: float
     """PEFT's factor: alpha / r, or alpha / sqrt(r) with rsLoRA."""
 

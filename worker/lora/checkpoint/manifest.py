@@ -31,7 +31,7 @@ class LowRankPair:
     module: str
     scaling: float
     digest_prefix: bytes
-    """Encoded module name, scaling, dtypes and shapes. Digests hash it before the matrices."""
+    """Encoded module name, scaling, dtypes and shapes. Digests hash them before the matrices."""
 
     @property
     def a(self) -> TensorKey:
@@ -52,7 +52,7 @@ class Manifest:
     """The adapter's configuration, with patterns that match names of the served model."""
     trained: TrainedModules
     names: Mapping[TensorKey, str]
-    """Names in the file of the tensors that change answers to text, by key."""
+    """Maps the key of each tensor that changes answers to text to the tensor's name in the file."""
     pairs: tuple[LowRankPair, ...]
     """One pair for each targeted linear, in the model's order."""
     stackable_pairs: tuple[tuple[LowRankPair, ...], ...]

@@ -18,13 +18,15 @@ from worker.lora.checkpoint.adapter_files import AdapterFiles
 
 
 def unpickled(path: Path) -> dict[str, torch.Tensor]:
-    """Return the tensors in a file that `torch.save` has written, by name, mapped to memory.
+    """Return, by name, the tensors of a file that `torch.save` has written.
+
+    The tensors are mapped to memory.
 
     torch's option `weights_only` builds tensors and plain containers, and calls no function that
     the file names.
 
     Raises:
-        ValueError: the file has anything but tensors by name, or was saved before torch 1.6.
+        ValueError: the file contains anything but named tensors, or was saved before torch 1.6.
     """
     if not zipfile.is_zipfile(path):
         raise ValueError(f"{path} isn't a file of torch 1.6 or later; save it again")

@@ -17,11 +17,13 @@ GENERATION = "generation_config.json"
 _MAX_NODES = 1 << 17
 """Maximum number of arrays, objects and strings in a file.
 
-The file with Gemma's 6,000 added tokens has 56,000."""
+The file with Gemma's 6,000 added tokens has 56,000 of them."""
 MAX_TEMPLATE_CHARS = 32_768
 """Maximum total number of characters of an adapter's chat templates."""
 MAX_TOKEN_LENGTHS = 48
-"""Maximum number of different lengths of added tokens. Each takes one pass over the templates."""
+"""Maximum number of different lengths of added tokens.
+
+Each length takes one pass over the templates."""
 
 _SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token")
 _BOUNDS = {

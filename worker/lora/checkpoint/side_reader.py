@@ -61,7 +61,7 @@ class SideReader:
         )
 
     def _has_vectors(self) -> bool:
-        """Return whether the adapter may scale or shift outputs of linears."""
+        """Return whether the adapter can possibly scale or shift outputs of linears."""
         biases = {TensorRole.BASE_BIAS, TensorRole.BIAS, TensorRole.LORA_B_BIAS}
         return self.config.use_dora or not biases.isdisjoint(self.tensors.roles)
 

@@ -73,7 +73,11 @@ class FileTensors(Mapping[str, torch.Tensor]):
         return self._data[info.start : info.stop].data
 
     def check_finite(self) -> None:
-        """Check that all tensors are finite. Raises AdapterRejected, and names one that isn't."""
+        """Check that all tensors are finite.
+
+        Raises:
+            AdapterRejected: a tensor isn't finite. The message names it.
+        """
         dtypes = {info.dtype for info in self.infos.values()}
         if len(dtypes) == 1:
             values = torch.frombuffer(self._data, dtype=_DTYPES[dtypes.pop()])
@@ -85,7 +89,7 @@ class FileTensors(Mapping[str, torch.Tensor]):
 
 
 def common_distance(infos: Sequence[TensorInfo]) -> int | None:
-    """Return the bytes from each tensor's start to the next one's, or None if they differ."""
+    """Return the number of bytes between the starts of neighbouring tensors; None if it varies."""
     steps = {after.start - before.start for before, after in pairwise(infos)}
     step = steps.pop() if steps else infos[0].stop - infos[0].start
     return step if not steps and step >= 0 else None

@@ -35,4 +35,4 @@ REFUSAL_REASONS = {
     "use_qalora": "it needs a base model quantised by GPTQ",
     "velora_config": "it changes how gradients are computed and stores more than A and B",
 }
-"""For each unsupported field, the end of an error message, which says why it is refused."""
+"""For each unsupported field, the end of an error message, which says why the field is refused."""

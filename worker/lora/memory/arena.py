@@ -81,7 +81,10 @@ def copy_pieces(sources: Sequence[Tensor], targets: Sequence[Tensor]) -> None:
 
 
 def cut_pieces(pieces: Sequence[Tensor], sizes: Iterable[int]) -> Iterator[list[Tensor]]:
-    """Cut the concatenation of flat `pieces` into parts of `sizes` elements, as lists of views."""
+    """Cut the concatenation of flat `pieces` into parts of `sizes` elements.
+
+    Each part is a list of views.
+    """
     remaining = list(reversed(pieces))
     for size in sizes:
         part: list[Tensor] = []

@@ -1,7 +1,8 @@
-"""Orders the copies of an adapter and the kernels that use the same memory.
+"""Orders the operations that copy an adapter to the device, and kernels that use the same memory.
 
-On a GPU, kernels and copies run after the call that launches them. Copies have a stream of their
-own, so that they run at the same time as the kernels of a step. Events order the two streams.
+On a GPU, kernels and copy operations run after the call that launches them. Copy operations have a
+stream of their own, so that they run at the same time as the kernels of a step. Events order the
+two streams.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,27 +13,27 @@ import torch
 
 
 class Fence:
-    """Makes one adapter's copies wait for earlier kernels, and later kernels wait for the copies.
+    """Lets one adapter be copied after earlier kernels have run and before later kernels run.
 
     A fence is created on the thread that launches the kernels, after the memory was freed. This
     class does nothing. It is for devices whose operations have ended when their calls return.
     """
 
     def copying(self) -> AbstractContextManager[None]:
-        """Return a context for the copies. Any thread may enter it.
+        """Return a context in which the adapter is copied. Any thread may enter the context.
 
-        The copies wait for all kernels launched before the fence was created. These may still read
-        the removed adapter that used this memory before. At its end, the context waits for the
-        copies, because callers may then reuse their source.
+        Copying waits for all kernels that were launched before the fence was created, because they
+        may still read the removed adapter that used this memory before. The context ends only when
+        the adapter has been copied, because callers may then reuse the source.
         """
         return nullcontext()
 
     def let_kernels_wait(self) -> None:
-        """Make the kernels that the calling thread launches from now on run after the copies."""
+        """Make kernels that the calling thread launches from now on wait for the copying to end."""
 
 
 class StreamFence(Fence):
-    """Fence of a GPU. Copies run in the stream `copies`."""
+    """Fence of a GPU. Adapters are copied in the stream `copies`."""
 
     def __init__(self, copies: torch.cuda.Stream) -> None:
         self._copies = copies

@@ -34,7 +34,11 @@ class HostTier:
     """The `HostMemory` of the native engine."""
 
     def __init__(self, layout: PoolLayout, max_bytes: int, device: torch.device) -> None:
-        """Allocate memory for copies to `device`. Raises SettingsError if there is too little."""
+        """Allocate memory for images that are copied to `device` later.
+
+        Raises:
+            SettingsError: there is too little memory.
+        """
         self._layout = layout
         self._arena = Arena(
             max_bytes,

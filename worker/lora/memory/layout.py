@@ -44,7 +44,7 @@ class GroupPages(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class PoolGroup:
-    """Linears with the same shape and the same place in their layers."""
+    """A group of linears that have the same shape and the same place in their layers."""
 
     shape: ModuleShape
     modules: tuple[str, ...]
@@ -193,7 +193,8 @@ def _fill_side(data: Tensor, side: SideWeights) -> None:
 def _consecutive_runs(numbers: Sequence[int]) -> Iterator[tuple[slice, slice]]:
     """Split `numbers` into runs of consecutive numbers, and yield two slices for each run.
 
-    The first slice covers the run's numbers, and the second slice their indices in `numbers`.
+    The first slice covers the run's numbers. The second slice covers the indices of these numbers
+    in `numbers`.
     """
     start = 0
     for end in range(1, len(numbers) + 1):
@@ -205,8 +206,8 @@ def _consecutive_runs(numbers: Sequence[int]) -> Iterator[tuple[slice, slice]]:
 def _write_rows(pages: Tensor, start: int, width: int, rows: Tensor, factor: float) -> None:
     """Write `factor * rows` `[layers, r, width]` to `pages` `[layers, pages, elements of a page]`.
 
-    The rows begin at element `start` of each page. `factor` is a power of two, so that the product
-    is exact. The function uses few operations, because many would make the engine wait for the
+    The rows begin at element `start` of each page. `factor` is a power of two, so the product is
+    exact. The function uses few operations, because many would make the engine wait for the
     interpreter.
     """
     pause()

@@ -82,7 +82,9 @@ class Units:
 
 
 def _cut(gaps: list[Run], wanted: Sequence[Blocks]) -> tuple[list[list[Run]], list[Run]] | None:
-    """Cut runs for each item of `wanted` from the free runs `gaps`, the largest blocks first.
+    """Cut runs for each item of `wanted` from the free runs `gaps`.
+
+    The items with the largest blocks are served first.
 
     Return the runs of each item and the gaps that remain, or None if the blocks don't fit.
     """

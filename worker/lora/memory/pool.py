@@ -51,7 +51,7 @@ class Reserved:
     runs: list[list[Run]]
     """Runs for the pages of each group, then for the side weights, if any."""
     fence: Fence
-    """Makes the adapter's copies wait for earlier kernels, and later kernels for the copies."""
+    """Lets the adapter be copied after earlier kernels have run and before later kernels run."""
 
     @property
     def all_runs(self) -> list[Run]:
@@ -76,7 +76,7 @@ class LoRAPool:
         self.num_removals = 0
         """Number of resident adapters removed so far.
 
-        A batch that was built before the last removal may refer to freed pages."""
+        A batch that was built before the latest removal may refer to freed pages."""
         self.device = device
         self._arena = Arena(max_bytes, dtype=dtype, device=device, setting="--adapter-memory-mb")
         self._pages: dict[AdapterVersion, dict[int, PageNumbers]] = {}
@@ -113,7 +113,7 @@ class LoRAPool:
     def pages(self, version: AdapterVersion, group: int) -> PageNumbers:
         """Return the pages of a resident adapter in a group, in the order of their matrix rows.
 
-        The result has no columns if the adapter doesn't target the group.
+        The returned array has no columns if the adapter doesn't target the group.
         """
         pages = self._pages[version].get(group)
         return np.empty((self.groups[group].num_layers, 0), np.int32) if pages is None else pages

@@ -18,7 +18,7 @@ MAX_REPEATS = 1000
 NOTHING = r"[^\x00-\x{10FFFF}]"
 """RE2's form of a pattern that matches no text."""
 START = r"\A"
-"""RE2's form of the start of a name. A translated pattern contains this text only for that."""
+"""RE2's form of the start of a name. In a translated pattern, this text has no other meaning."""
 _CATEGORIES: dict[Any, Callable[[str], bool]] = {
     sre.CATEGORY_DIGIT: str.isdigit,
     sre.CATEGORY_NOT_DIGIT: lambda char: not char.isdigit(),

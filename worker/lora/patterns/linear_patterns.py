@@ -16,11 +16,11 @@ MAX_MATCH_CPU_S = 0.1
 MAX_LAYER_BYTES = 1 << 16
 """Maximum memory in bytes for matching one pattern of `layers_pattern`."""
 PLAIN = re.compile(r"[A-Za-z0-9_.-]+")
-"""Matches patterns that are plain names. As regular expressions, their dots match any character."""
+"""Matches patterns that are plain names. A dot in such a pattern still matches any character."""
 MAX_BYTES = 8 << 20
 """Maximum memory, in bytes, of RE2's automaton for one set of patterns."""
 _ANYTHING = r"[ -~]*"
-"""Pattern that matches every name. If it doesn't match, RE2 has run out of memory."""
+"""Pattern that matches every name. If it doesn't match a name, RE2 has run out of memory."""
 _LAYER_GROUP = "idx"
 
 
@@ -95,7 +95,11 @@ class _LinearSet:
             raise NotLinear("it repeats or lists too much") from None
 
     def matching(self, name: str) -> list[int]:
-        """Return the indices of matching patterns, unsorted. Raises TooCostly above MAX_BYTES."""
+        """Return the indices of matching patterns, unsorted.
+
+        Raises:
+            TooCostly: matching needs more than MAX_BYTES of memory.
+        """
         found: list[int] = self._set.Match(name) or []
         if self._num_patterns not in found:
             raise TooCostly(f"it takes more than {MAX_BYTES} bytes to match")
@@ -121,7 +125,7 @@ def _parsed(pattern: str, form: PatternForm) -> Any:
     """Parse a pattern together with the text that PEFT writes around it.
 
     Raises:
-        re.error: the pattern is invalid, alone or with that text.
+        re.error: the pattern is invalid by itself, or together with that text.
     """
     parser.parse(pattern)
     return parser.parse(form.regex(pattern))

@@ -22,7 +22,7 @@ MAX_LAYER_PATTERNS = 16
 MAX_PATTERN_CHARS = 4096
 """Maximum length of one pattern."""
 MAX_REGEX_CHARS = 16_384
-"""Maximum total number of characters of a field's patterns, leaving out plain names."""
+"""Maximum total number of characters of a field's patterns. Plain names aren't counted."""
 MAX_SHOWN_CHARS = 80
 """Maximum length of a part of the configuration in an error message."""
 T = TypeVar("T")

@@ -13,7 +13,7 @@ class PatternForm(Enum):
     NAME = "", ""
     """The whole name (`target_modules`, `exclude_modules`)."""
     END = r"(.*\.)?(", ")$"
-    """The whole name, or the rest after any of its dots (`rank_pattern`, `alpha_pattern`)."""
+    """The whole name, or the rest of the name after any dot (`rank_pattern`, `alpha_pattern`)."""
     PART = r"(^|.*\.)", r"($|\..*)"
     """One or more parts between dots (`modules_to_save`). PEFT adds no group around the pattern."""
     LAYER = r"(?:^|.*?\.)", r"\.(?P<idx>\d+)\."

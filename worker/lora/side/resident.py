@@ -87,7 +87,7 @@ class SideStore:
         """Return the scale or shift vectors for sibling linears as a table. Each version has a row.
 
         Where a version has no vector for a linear, its row has the value 1 (scales) or 0 (shifts).
-        The tables of the last two batches are cached.
+        The tables of the latest two batches are cached.
 
         Returns:
             `[len(versions), sum of sizes]`, or None if no version has such a vector. Columns are in
@@ -131,7 +131,7 @@ class _Hooks:
         self._handles: dict[str, Any] = {}
 
     def add(self, names: Mapping[str, OutputChange]) -> None:
-        """Add a user of the hooks on the modules `names`. Register the hooks that are missing."""
+        """Add a user of the hooks on the modules in `names`. Register missing hooks."""
         for name in names:
             if not self._num_users[name]:
                 module = self._model.get_submodule(name)
@@ -190,7 +190,7 @@ class SideBatch:
     def change_linears_(
         self, names: tuple[str, ...], sizes: Sequence[int], x: Tensor, y: Tensor
     ) -> None:
-        """Change `y` `[T, sum of sizes]`, the output of linears for `x` `[T, in]`, in place.
+        """Change `y` `[T, sum of sizes]` in place: the linears' output for the input `x` `[T, in]`.
 
         `names` and `sizes` are the linears and their widths, in the order of the columns.
         """
@@ -204,7 +204,7 @@ class SideBatch:
                     columns.index_copy_(0, tokens, terms[name].change(*rows))
 
     def change_output_(self, name: str, x: Tensor, y: Tensor) -> None:
-        """Change `y` `[B, L, ...]`, the output of `name` for `x` `[B, L, ...]`, in place.
+        """Change `y` `[B, L, ...]` in place: the output of `name` for the input `x` `[B, L, ...]`.
 
         The module `name` isn't a linear.
         """

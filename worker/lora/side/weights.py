@@ -1,4 +1,4 @@
-"""Side weights: an adapter's changes other than low-rank terms of linears.
+"""Side weights: all changes that an adapter makes, except for low-rank terms of linears.
 
 A side term changes the output of one module for the tokens of one adapter. `change` takes the
 adapter's input `x` and the base's output `y`, with one row per token, and returns the new output.
@@ -69,7 +69,7 @@ class FullLinear:
     weight: Tensor
     """The new weight, `[out, in]`."""
     bias: Tensor | None
-    """The new bias, `[out]`; None without a bias."""
+    """The new bias, `[out]`; None if the linear has no bias."""
 
     def change(self, x: Tensor, y: Tensor) -> Tensor:
         """Return the outputs `[n, out]` for inputs `x` `[n, in]`. `y` isn't used."""
@@ -88,8 +88,9 @@ class SideWeights:
     shifts: Mapping[str, Tensor] = field(default_factory=dict)
     """Vectors `[out]`. They are added to a linear's output after `scales` are applied."""
     linears: Mapping[str, SideTerm] = field(default_factory=dict)
-    """Side terms of linears, by module name. A linear that is listed here has no scale, shift or
-    low-rank term."""
+    """Side terms of linears, by module name.
+
+    A linear that is listed here has no scale, shift or low-rank term."""
     embeddings: Mapping[str, SideTerm] = field(default_factory=dict)
     """Side term of the input embedding. Empty if the adapter has no such term."""
     parameters: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)

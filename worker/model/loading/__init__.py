@@ -1,1 +1,1 @@
-"""Loads a model's files to the device, or refuses the model with an error that names it."""
+"""Loads a model's files to the device, or raises an error that names the refused model."""

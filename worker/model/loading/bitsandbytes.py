@@ -1,7 +1,7 @@
 """Reads weights that bitsandbytes quantised, and dequantises them on first use.
 
-The values equal those that bitsandbytes computes, bit by bit. bitsandbytes defines the names of the
-tensors and fields.
+The values are the same bits that bitsandbytes computes. The names of the tensors and fields are
+defined by bitsandbytes.
 """
 
 import json
@@ -125,8 +125,8 @@ def from_4bit(
 ) -> Tensor:
     """Return the float32 weight, of the given `shape`, that `packed` stores as 4-bit numbers.
 
-    A byte has two numbers, the first in its high half. `code` has the 16 values that numbers stand
-    for. `scales` has a float32 factor for each block of `block` values.
+    A byte has two numbers, the first in its high half. `code` has the 16 values that the numbers
+    represent. `scales` has a float32 factor for each block of `block` values.
     """
     every_byte = torch.arange(256, device=packed.device)
     pairs = torch.stack([code[every_byte >> 4], code[every_byte & 15]], dim=1)
@@ -140,8 +140,8 @@ def from_8bit_blocks(
 ) -> Tensor:
     """Return the float32 scales that double quantisation has stored as bytes.
 
-    `code` has the 256 values that bytes stand for. The values of each block of `block` numbers are
-    multiplied by their scale, and then `offset` is added.
+    `code` has the 256 values that bytes can represent. The values of each block of `block`
+    numbers are multiplied by their scale, and then `offset` is added.
     """
     return _scaled(F.embedding(numbers.int(), code[:, None]).view(-1), scales, block) + offset
 
@@ -149,7 +149,8 @@ def from_8bit_blocks(
 def from_int8(weight: Tensor, row_scales: Tensor) -> Tensor:
     """Return the float32 weight that LLM.int8 stores as int8 values `[out, in]`.
 
-    `row_scales` `[out]` are the largest magnitudes of the weight's rows, which are stored as 127.
+    `row_scales` `[out]` has the largest magnitude in each row of the weight. This magnitude is
+    stored as 127.
     """
     return weight * row_scales[:, None] * _PER_STEP
 

@@ -88,7 +88,10 @@ class Generation(IntEnum):
 
 
 def find_dialect(folder: Path) -> Dialect | None:
-    """Return the dialect of the checkpoint in `folder`, or None if it uses the served names."""
+    """Return the dialect of the checkpoint in `folder`.
+
+    Return None if its modules have the same names as those of the served model.
+    """
     return CHATGLM if is_chatglm(folder) else None
 
 
@@ -97,7 +100,7 @@ def glm_config(source: str, folder: Path) -> GlmConfig:
 
     Raises:
         ModelRejected: a size is missing, or a field has a value for which the model computes
-            something else than GLM. The message names the field.
+            something other than GLM does. The message names the field.
     """
     fields = config_fields(folder)
     _check_fields(source, fields)
@@ -141,7 +144,7 @@ def generation(source: str, folder: Path) -> Generation:
 
 
 def is_tiktoken(path: Path) -> bool:
-    """Return whether a file is in tiktoken's format: lines with a token in base64 and its rank."""
+    """Return whether a file is in tiktoken's format: each line has a base64 token and its rank."""
     if not path.is_file():
         return False
     with path.open("rb") as file:
@@ -162,8 +165,8 @@ def _check_fields(source: str, fields: Mapping[str, Any]) -> None:
 def _rope(source: str, folder: Path, ratio: Any) -> dict[str, Any]:
     """Return GLM's parameters for a rotation of the first half of each head.
 
-    `ratio` is the field `rope_ratio`. chatglm2 divides positions by it. Later models multiply the
-    rotation's base by it.
+    `ratio` is the value of the field `rope_ratio`. chatglm2 divides positions by this value. Later
+    models multiply the rotation's base by it.
 
     Raises:
         ModelRejected: `ratio` isn't a positive number.

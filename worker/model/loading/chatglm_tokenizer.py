@@ -106,7 +106,10 @@ def _add_special_tokens(backend: Tokenizer, names: list[str], end: str) -> None:
 
 
 def _own_template(folder: Path) -> str | None:
-    """Return the chat template of the repository, or None. chatglm3's has `sop` in its old form."""
+    """Return the chat template of the repository, or None if it has none.
+
+    In chatglm3's template, the old name `sop` is replaced by `<sop>`.
+    """
     path = folder / "chat_template.jinja"
     if path.is_file():
         template: Any = path.read_text(encoding="utf-8")

@@ -15,7 +15,9 @@ from worker.lora.checkpoint.hub import why_not_downloaded
 FILES = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
 """Patterns of the names of the files that a model consists of."""
 PICKLES = "pytorch_model*.bin"
-"""Pattern of pickled weight files. They are read only for a chatglm checkpoint without others."""
+"""Pattern of the names of pickled weight files.
+
+They are read only for a chatglm checkpoint that has no other weight files."""
 TOKENIZER_FILE = "tokenizer.model"
 MAX_THREADS = 4
 """Maximum number of files that are hashed at the same time."""
@@ -57,14 +59,14 @@ def _download(source: str, patterns: Sequence[str]) -> Path:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """Return the files of a model's weights, sorted. Pickles are returned only without others."""
+    """Return the files of a model's weights, sorted. Pickles are left out if there are others."""
     if folder.is_file():
         return [folder]
     return sorted(folder.glob("*.safetensors")) or sorted(folder.glob(PICKLES))
 
 
 def config_fields(folder: Path) -> dict[str, Any]:
-    """Return the fields of a model's config.json. They are empty if it can't be read."""
+    """Return the fields of a model's config.json, or no fields if the file can't be read."""
     try:
         fields = json.loads((folder / "config.json").read_bytes())
     except (OSError, ValueError):

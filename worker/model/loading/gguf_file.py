@@ -27,7 +27,7 @@ _FIELDS = {
     "num_hidden_layers": "block_count",
     "rms_norm_eps": "attention.layer_norm_rms_epsilon",
 }
-"""For each field of the configuration, the name of its value in the file's metadata."""
+"""Names of values in the file's metadata, by the name of the configuration's field."""
 _MODULES = {"output": "lm_head", "output_norm": "model.norm", "token_embd": "model.embed_tokens"}
 _OF_LAYERS = {
     "attn_k": "self_attn.k_proj",

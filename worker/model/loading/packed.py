@@ -1,6 +1,6 @@
 """Reads weights in FP8, MXFP4, AWQ, GPTQ or compressed-tensors, and dequantises them on first use.
 
-The values equal those that the publishers' code computes, bit by bit. All formats except MXFP4
+The values are the same bits that the publishers' code computes. All formats except MXFP4
 store numbers `q` in groups that share a scale `s` and, in some formats, a zero point `z`. The
 weight is `(q - z) s`, rounded to the type of the scales. FP8 in the layout of DeepSeek is an
 exception: there the weight is rounded to float32.
@@ -21,7 +21,7 @@ _FP4 = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0]
 _EXPONENT_BIAS = 127
 """Bias of scales that are stored as exponents (E8M0)."""
 _AWQ_ORDER = [0, 4, 1, 5, 2, 6, 3, 7]
-"""Places in an int32 of AWQ of eight neighbouring outputs. Place 0 has the lowest bits."""
+"""Places of eight neighbouring outputs in an int32 of AWQ. Place 0 has the lowest bits."""
 _AWQ_BITS = 4
 _GPTQ_BITS = (2, 4, 8)
 _WHOLE_BYTES = {"F8_E4M3", "F8_E5M2", "I8"}
@@ -234,7 +234,7 @@ class _Grid:
     ) -> "_Grid":
         """Return the grid that maps the scales in the tensor `scale` to the weight of this `shape`.
 
-        `block` is the (height, width) of a block of values with one scale, if it is known.
+        `block` is the (height, width) of a block of values that share one scale. None if unknown.
 
         Raises:
             ValueError: the number of scales doesn't fit the weight's shape.
@@ -270,7 +270,8 @@ class _Grid:
 def _order(files: TensorFiles, name: str, in_features: int, num_groups: int) -> Tensor | None:
     """Return the group of each input, `[in]`, or None if each group consists of adjacent inputs.
 
-    In the latter case, the tensor `name` is missing, or compressed-tensors has stored only -1.
+    If each group consists of adjacent inputs, the tensor `name` is missing, or
+    compressed-tensors has stored only -1 in it.
     """
     if name not in files:
         return None
@@ -312,7 +313,7 @@ def _dequantised(
         scales: `[groups of rows, groups of inputs]`.
         zeros: the zero points in the same shape, or None.
         columns: `[in]`, the group of each input.
-        rows: `[out]`, the group of each row. The default is a group for each row.
+        rows: `[out]`, the group of each row. By default, each row is a group of its own.
     """
 
     def rows_of(part: slice) -> Tensor:
@@ -338,7 +339,7 @@ def _unpacked(words: Tensor, bits: int) -> Tensor:
 
 
 def _signed(words: Tensor, bits: int) -> Tensor:
-    """Unpack int32 words to signed numbers, which are stored with half their range added."""
+    """Unpack int32 words to signed numbers. The words store each number plus half its range."""
     return _unpacked(words, bits) - (1 << bits - 1)
 
 

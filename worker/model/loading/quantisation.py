@@ -52,7 +52,7 @@ def quantisation_of(source: str, config: Any) -> Quantisation | None:
     """Return how the weights are quantised, or None if they aren't.
 
     Raises:
-        ModelRejected: Lorikeet can't dequantise the method or the layout.
+        ModelRejected: Lorikeet can't dequantise weights of this method or layout.
     """
     found = [fields for part in _parts(config) for fields in _quantisations(part)]
     for fields in found:

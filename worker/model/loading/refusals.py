@@ -52,8 +52,8 @@ def layers_refusal(
 def refusing_by_name(source: str, model: PreTrainedModel) -> Iterator[None]:
     """Turn every error inside the context into a refusal of the model.
 
-    Architectures fail in many ways when they get packed tokens, or no cache of transformers.
-    Restarting the worker doesn't help against any of these errors.
+    Architectures fail in many ways when they get packed tokens, or when they get no cache of
+    transformers. Restarting the worker doesn't help against any of these errors.
     """
     try:
         yield

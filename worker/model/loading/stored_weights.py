@@ -34,7 +34,7 @@ class Rows:
 def served_weights(
     source: str, folder: Path, dialect: Dialect, shapes: Mapping[str, Sequence[int]]
 ) -> dict[str, Rows]:
-    """Return the weights in `folder` by the served model's names.
+    """Return the weights in `folder` by their names in the served model.
 
     `shapes` has the expected shape of each weight.
 

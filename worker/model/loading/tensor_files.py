@@ -71,7 +71,7 @@ class TensorFiles:
     def num_bytes(self, name: str) -> int:
         """Return the size of a tensor in bytes; 0 for an unknown dtype.
 
-        For FSDP, bytes of quantised weights may be packed in a wider dtype.
+        The bytes of weights that were quantised for FSDP can be packed in a wider dtype.
         """
         return math.prod(self.shape(name)) * _ITEM_BYTES.get(self.dtype(name), 0)
 
@@ -91,7 +91,7 @@ class _Plain:
 
 
 class Piecewise:
-    """A weight that is computed some rows at a time, to limit the memory for wider values."""
+    """A weight that is computed a few rows at a time, to limit the memory for wider values."""
 
     def __init__(
         self,
@@ -103,9 +103,9 @@ class Piecewise:
     ) -> None:
         """Describe a weight of `shape` that is computed on first use and returned in shape `view`.
 
-        `open_rows` reads the stored tensors, and returns a function that computes a slice of the
-        weight's rows from them. A slice of a matrix starts at a multiple of 8. The weight gets the
-        dtype and device of `place`.
+        `open_rows` reads the stored tensors, and returns a function. From these tensors, the
+        function computes a slice of the weight's rows. A slice of a matrix starts at a multiple of
+        8. The weight gets the dtype and device of `place`.
         """
         self._shape, self._view = tuple(shape), tuple(view or shape)
         self._open_rows = open_rows

@@ -12,7 +12,7 @@ from worker.model.loading.folder import is_chatglm
 from worker.model.loading.gguf_file import gguf_tokenizer
 
 _PROCESSORS_TEMPLATE = "chat_template.json"
-"""File with the chat template of a multimodal model's processor in older repositories."""
+"""File that contains the chat template of a multimodal model's processor in older repositories."""
 
 
 def load_tokenizer(source: str, folder: Path) -> Any:
@@ -39,7 +39,7 @@ def load_tokenizer(source: str, folder: Path) -> Any:
 
 
 def _processors_template(file: Path) -> str | None:
-    """Return the chat template in `file`, or None if there is no file."""
+    """Return the chat template in `file`, or None if the file doesn't exist."""
     if not file.is_file():
         return None
     template = json.loads(file.read_bytes())["chat_template"]

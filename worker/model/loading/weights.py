@@ -1,4 +1,4 @@
-"""Loads a base model's weights from files to the device that computes with them."""
+"""Loads a base model's weights from files to the device that computes the model."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -159,7 +159,10 @@ def _named_errors(source: str, device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep transformers from printing tables of missing weights, which are checked afterwards."""
+    """Keep transformers from printing tables of missing weights.
+
+    The worker checks for missing weights afterwards.
+    """
     before = logging.get_verbosity()
     logging.set_verbosity_error()
     try:

@@ -49,13 +49,13 @@ def render_chat(
 
     transformers runs the template, by default the tokenizer's own, in jinja2's sandbox. `messages`
     and `tools` are in OpenAI's form. `special_tokens`, such as `bos_token`, override variables of
-    the tokenizer, and `variables` override all others. Variables can't have the names of
+    the tokenizer. `variables` override all other variables. They can't have the names of
     transformers' own parameters. `prompt_end` determines how the text ends. Some templates show a
     message's content only if it is a list of parts, so they get lists.
 
-    With `is_generic`, a message describes the tools. This is the system message, or the first user
-    message if the template rejects or ignores the system message. If the template rejects system
-    messages after the first message, these become parts of user messages.
+    With `is_generic`, one of the messages describes the tools. It is the system message, or the
+    first user message if the template rejects or ignores the system message. If the template
+    rejects system messages after the first message, these become parts of user messages.
 
     Raises:
         TEMPLATE_ERRORS: the template is broken or rejects the messages.
@@ -146,7 +146,7 @@ def _needs_parts(hf_tokenizer: Any, template: str) -> bool:
 
 
 def _with_parts(message: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the message with its content as a list of parts."""
+    """Return the message with content that is a list of parts."""
     content = message.get("content")
     if isinstance(content, list):
         return message
@@ -154,7 +154,7 @@ def _with_parts(message: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _with_json_arguments(message: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the message with the arguments of its tool calls as JSON text."""
+    """Return the message with JSON text as the arguments of its tool calls."""
     if not message.get("tool_calls"):
         return message
     calls = []

@@ -9,7 +9,8 @@ Message = Mapping[str, Any]
 def joined(*contents: Any, gap: str = "\n") -> Any:
     """Join contents, each a text or a list of parts. Empty contents are left out.
 
-    If all are texts, return one text with `gap` between them. Otherwise return a list of parts.
+    If all contents are texts, return one text with `gap` between them. Otherwise return a list of
+    parts.
     """
     contents = tuple(filter(None, contents))
     if all(isinstance(content, str) for content in contents):
@@ -28,8 +29,8 @@ def has_later_system(messages: Sequence[Message]) -> bool:
 def without_later_system(messages: Sequence[Message]) -> list[Message]:
     """Join the system messages at the start, and turn later system messages into user messages.
 
-    A turned message is joined to adjacent user messages, because many templates require that the
-    roles alternate.
+    A message that was turned is joined to adjacent user messages, because many templates require
+    that the roles alternate.
     """
     moved = list[Message]()
     joins_next = False

@@ -45,7 +45,7 @@ def with_tools_in_question(messages: Sequence[Message], text: str) -> list[Messa
 
 
 def _plain(messages: Sequence[Message]) -> list[Message]:
-    """Return the messages with tool calls and the calls' results as text.
+    """Return the messages, with tool calls and their results written as text.
 
     Results become user messages. A user message that follows them is joined to them, because many
     templates require that the roles alternate.

@@ -31,7 +31,7 @@ MAX_TEXT_CHARS = 1 << 20
 MAX_GROWTH = 4
 """Maximum size of the text for a long chat, as a multiple of the chat's size.
 
-It applies if it is more than MAX_TEXT_CHARS."""
+This limit applies if it is larger than MAX_TEXT_CHARS."""
 
 
 class _Renderer(PreTrainedTokenizerBase):  # type: ignore[misc]  # transformers has no types

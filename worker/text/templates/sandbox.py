@@ -24,7 +24,7 @@ from worker.text.tenant_turns import SpentTooMuch, TenantTurns
 NUM_PROCESSES = 2
 """Number of processes. While one renders a tenant's costly chat, another serves other tenants."""
 KILLED_CPU_S = 2.2
-"""CPU seconds charged to a tenant for a chat that exceeds its limits.
+"""CPU seconds that a tenant is charged for a chat that exceeds a limit.
 
 They include the start of a new process."""
 _TRY_AGAIN = (
@@ -88,7 +88,7 @@ class TemplateSandbox:
         self._has_started = False
 
     def render(self, chat: TemplateChat) -> Rendered:
-        """Render a chat. Blocks until it is rendered, or has exceeded a limit."""
+        """Render a chat. Blocks until the chat is rendered or has exceeded a limit."""
         question = chat.encode()
         with self._slots:
             process, answer = self._take(), None
@@ -154,7 +154,7 @@ class _Process:
         return self._process.poll() is not None
 
     def ask(self, question: bytes) -> Rendered | None:
-        """Return the answer; None if the process has ended, or doesn't answer in time."""
+        """Return the process's answer; None if it has ended, or doesn't answer in time."""
         with suppress(EOFError, OSError):  # the process has ended
             self._connection.send_bytes(question)
             if self._connection.poll(TIMEOUT_S):
@@ -168,7 +168,7 @@ class _Process:
 
 
 TEMPLATES = TemplateSandbox()
-"""The template processes of this worker. Its loader and its jobs share them."""
+"""The template processes of this worker. The worker's loader and its jobs share them."""
 atexit.register(TEMPLATES.close)
 
 

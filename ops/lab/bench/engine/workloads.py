@@ -72,7 +72,10 @@ def workloads(loaded: "LoadedModel", num_prompts: int, max_tokens: int) -> dict[
 
 
 def _chat_of(tokenizer: Any) -> Callable[[str | None, str], list[int]]:
-    """Return a function that renders a message as token ids, with the adapter's template if any."""
+    """Return a function that renders a message as token ids.
+
+    The function uses the adapter's template if there is one.
+    """
 
     def chat(adapter: str | None, message: str) -> list[int]:
         template = ADAPTERS / adapter / "chat_template.jinja" if adapter else None

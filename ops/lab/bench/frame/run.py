@@ -59,7 +59,7 @@ def show(finding: Finding, model: str, results: Path) -> None:
 
 
 def sizes_of(full: Sizes, rounds: int | None, *, quick: bool) -> Sizes:
-    """Return the sizes of a measurement: `QUICK` with `quick`, and otherwise `full`.
+    """Return the sizes of a measurement: `QUICK` if `quick` is set, otherwise `full`.
 
     `rounds`, if given, replaces the number of rounds.
     """

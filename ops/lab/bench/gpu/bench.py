@@ -63,7 +63,9 @@ class GpuBench:
         self._model: ServedModel | None = None
 
     def parts(self) -> list[Part]:
-        """Return all parts. Their time limits exceed the total, because most parts need less.
+        """Return all parts.
+
+        The sum of their time limits exceeds the benchmark's limit, because most parts need less.
 
         Graphs come late, because a failed capture can disturb the parts that run after it.
         """

@@ -42,7 +42,10 @@ class Clock:
         return self._median_ms(work, waits=True)
 
     def host_ms(self, work: Callable[[], object]) -> float:
-        """Return the median time in ms until `work` returns. The device may still compute then."""
+        """Return the median time in ms until `work` returns.
+
+        The device may still be computing when it returns.
+        """
         return self._median_ms(work, waits=False)
 
     def bandwidth(self, num_bytes: int = BUFFER_BYTES) -> float:

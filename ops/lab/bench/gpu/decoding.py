@@ -35,7 +35,7 @@ class Decoding:
     """Sequences that decode one token per step.
 
     Their prompts are marked as computed, so that no time is spent on prefill. The KV cache's
-    present contents serve as the prompts' keys and values.
+    current contents serve as the prompts' keys and values.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Counts the device operations of one decode step: kernels, copies and synchronisations."""
+"""Counts the device operations of a decode step: kernels, copy operations, synchronisations."""
 
 import warnings
 from collections import defaultdict
@@ -18,7 +18,7 @@ from ops.lab.bench.gpu.steps import WARM_UP_RUNS
 NUM_LISTED = 12
 """Number of kernels that `kernel_times` lists, beginning with the one that takes longest."""
 COPIES = ("Memcpy", "Memset")
-"""First words of the names that the profiler gives to copies and memory sets."""
+"""First words of the names that the profiler gives to operations that copy or set memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,11 +31,11 @@ class Launches:
     copies_to_device: int
     copies_to_host: int
     other_copies: int
-    """Number of copies within the device and of memory sets."""
+    """Number of operations that copy memory within the device or set it."""
     syncs: int
     """Number of times that the host waits for the device."""
     busy_ms: float
-    """Milliseconds in which kernels or copies run. The device is idle for the rest of the step."""
+    """Milliseconds in which the device runs kernels or copies memory. Otherwise, it is idle."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

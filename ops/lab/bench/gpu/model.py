@@ -135,7 +135,7 @@ class ServedModel:
 def _pool(
     base: BaseModules, sizes: Sizes, dtype: torch.dtype, device: torch.device
 ) -> tuple[LoRAPool, list[AdapterVersion], int]:
-    """Return a pool with resident adapters, their versions, and the bytes of each."""
+    """Return a pool with resident adapters, the adapters' versions, and one adapter's bytes."""
     layout = PoolLayout(base, dtype)
     adapters = [_adapter(0, _random_weights(layout, base, sizes.rank))]
     # The weights are equal, but each adapter has its own copy on the device.

@@ -1,4 +1,7 @@
-"""Measures prefill, CUDA graphs, and decode steps relative to the time to read their bytes."""
+"""Measures prefill, CUDA graphs and decode steps.
+
+A decode step's duration is compared with the time that reading its bytes takes.
+"""
 
 import statistics
 import time

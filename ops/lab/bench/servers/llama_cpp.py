@@ -20,7 +20,7 @@ from shared.errors import SettingsError
 
 SERVER, QUANTIZE = "llama-server", "llama-quantize"
 KINDS = ("BF16", "Q8_0")
-"""Weight formats of GGUF files in which llama.cpp serves the base model."""
+"""Weight formats in which llama.cpp serves the base model from GGUF files."""
 START_TIMEOUT_S = 180.0
 TOKENS_PER_SLOT = 512
 """Context of each concurrent request in tokens.

@@ -14,7 +14,7 @@ from ops.lab.bench.servers.model_servers import BASE
 from ops.lab.server_processes import Serving
 
 Start = Callable[[Path], AbstractContextManager[Serving]]
-"""Function that starts a server. The server keeps its files in the folder that is the argument."""
+"""Function that starts a server. Its argument is the folder for the server's files."""
 REQUESTS_ALONE = 4
 """Number of requests of a load with one client."""
 MIB = 1 << 20

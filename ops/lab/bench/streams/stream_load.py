@@ -1,4 +1,4 @@
-"""Closed loop of streams: each stream sends its next request after the end of its last answer."""
+"""Closed loop of streams: each stream sends its next request after its previous answer."""
 
 import asyncio
 import random
@@ -34,7 +34,7 @@ def body_of(model: str, tokens: int, text: str | Sequence[int]) -> dict[str, Any
 
 
 def chat_body_of(model: str, tokens: int, text: str) -> dict[str, Any]:
-    """Return a request for a chat with exactly `tokens` streamed tokens, with one user message."""
+    """Return a chat request with one user message, for exactly `tokens` streamed tokens."""
     body = body_of(model, tokens, text)
     del body["prompt"]
     return {**body, "messages": [{"role": "user", "content": text}]}
@@ -63,7 +63,7 @@ class StreamLoad:
             send: sends a request.
             models: names of models, the most popular one first.
             tokens: number of tokens of each answer.
-            body_of: makes the requests, by default those of completions.
+            body_of: makes the requests' bodies. By default, the requests are completions.
         """
         self._send = send
         self._models = models

@@ -38,7 +38,7 @@ class Monitor:
         self._states: dict[str, str] = {}
         """State of each job when it was last seen."""
         self._usage: dict[str, list[int]] = {}
-        """Prompt and completion tokens of each ended job that states them."""
+        """Prompt and completion tokens of each job; empty for a job without recorded usage."""
         self._timelines: dict[str, str] = {}
 
     @property
@@ -66,7 +66,7 @@ class Monitor:
 
     @property
     def timelines(self) -> dict[str, str]:
-        """Timelines of the settled jobs, whether cancelled or not, in the form of their records."""
+        """Timelines of the settled jobs, whether cancelled or not, in the form that records use."""
         return {job: self._timelines.get(job, "") for job in self._settled}
 
     @property
@@ -87,7 +87,7 @@ class Monitor:
             await asyncio.sleep(SAMPLE_S)
 
     async def sample(self) -> None:
-        """Read the metrics of all front ends, and the ids of all jobs."""
+        """Read the metrics of all front ends, and the ids and states of the newest jobs."""
         await asyncio.gather(*map(self._read_metrics, self._pool.apis))
         await seen(self._read_jobs, None)
 

@@ -24,13 +24,13 @@ class Logged:
     """What the workers of a run have logged about a job."""
 
     claims: set[tuple[int, str]] = field(default_factory=set)
-    """Tries and the workers that have claimed them."""
+    """Pairs of a try and the worker that claimed it."""
     ends: set[tuple[int, str]] = field(default_factory=set)
-    """Tries and the states with which workers have ended them."""
+    """Pairs of a try and the state with which a worker ended it."""
 
 
 def read_logs(logs: Iterable[str]) -> dict[str, Logged]:
-    """Return the claims and ends in the logs of workers, at the level debug, by job."""
+    """Return the claims and ends in the workers' logs, by job. The logs need the level debug."""
     found: dict[str, Logged] = {}
     for line in (line for log in logs for line in log.splitlines()):
         if '"job_claimed"' not in line and '"job_ended"' not in line:

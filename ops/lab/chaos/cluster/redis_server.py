@@ -61,7 +61,7 @@ class RedisServer:
 
     @property
     def is_running(self) -> bool:
-        """Whether the server's process runs, or is suspended."""
+        """Whether the server's process exists, even if it is suspended."""
         return self._process is not None and self._process.poll() is None
 
     def start(self) -> None:
@@ -103,7 +103,7 @@ class RedisServer:
             await client.aclose()
 
     async def answers(self) -> bool:
-        """Return whether the server has loaded its data and answers, from its own process."""
+        """Return whether this server's own process has loaded its data and answers."""
         try:
             info = await self.ask("INFO", "server")
         except RedisUnavailable:

@@ -75,7 +75,7 @@ class Replicated:
 
     @property
     def ports(self) -> list[int]:
-        """Ports of all servers. The first port belongs to the server that was the master first."""
+        """Ports of all servers. The first port is that of the server that started as the master."""
         return list(self._servers)
 
     @property
@@ -133,7 +133,7 @@ class Replicated:
         return found
 
     async def role(self, port: int) -> str:
-        """Return the role that a server reports, `master` or `slave`; empty without an answer."""
+        """Return the role that a server reports, `master` or `slave`; empty if it is silent."""
         try:
             role: bytes = (await self.ask(port, "ROLE"))[0]
         except RedisUnavailable:

@@ -1,4 +1,4 @@
-"""Runs `lorikeet` with the given arguments, in a process that the signal `HOLD_GIL` makes hang."""
+"""Runs `lorikeet` with the given arguments, in a process that hangs on the signal `HOLD_GIL`."""
 
 import ctypes
 import signal

@@ -42,7 +42,7 @@ class FaultRecord:
     healed_s: float
     """Time at which the cause of the fault was removed."""
     recovered_s: float | None
-    """Time from which on the target worked again as before the fault; None if it never did."""
+    """Time from which the target worked again as it did before the fault; None if it never did."""
     error: str
     """Why the fault failed; empty if it took place and the pool recovered."""
 

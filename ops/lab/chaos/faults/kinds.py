@@ -35,7 +35,9 @@ KINDS: Mapping[str, type[Fault]] = {cls.kind: cls for cls in _ALL}
 
 
 def chosen_kinds(names: str | None) -> tuple[str, ...]:
-    """Return the kinds that a run injects: those in `names`, separated by commas, or all.
+    """Return the kinds that a run injects.
+
+    `names` lists them, separated by commas. If it is None, the run injects all kinds.
 
     Raises:
         SettingsError: a name is unknown.

@@ -34,7 +34,7 @@ class NetworkFault(Fault):
         self._before = await self._host.apply(self._rules)
 
     async def heal(self) -> None:
-        """Forward all frames without delay again."""
+        """Go back to forwarding all frames without delay."""
         await self._host.apply(Rules())
 
     async def has_recovered(self) -> bool:

@@ -16,7 +16,10 @@ class ProcessFault(Fault):
         self._num_ends = len(process.ends)
 
     def _end(self) -> str:
-        """Return why the process ended since this fault was created; empty if it didn't end."""
+        """Return why the process ended, if it has ended since this fault was created.
+
+        Otherwise, return an empty text.
+        """
         ends = self._process.ends[self._num_ends :]
         return ends[0].reason if ends else ""
 

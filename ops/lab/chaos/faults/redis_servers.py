@@ -41,7 +41,7 @@ class MasterFault(RedisFault):
 
     @abstractmethod
     async def _hit(self) -> None:
-        """Cause the fault of the server that listens on port `_master`."""
+        """Cause the fault in the server that listens on port `_master`."""
 
     async def _successor(self) -> int | None:
         """Return the port of the server that has replaced `_master` as master; None if none has."""
@@ -175,7 +175,10 @@ class FailOverRedis(MasterFault):
         await self._request()
 
     async def evidence(self) -> str:
-        """Return a note that names the new master. Repeat the request until there is one."""
+        """Return a note that names the new master, or an empty text if there is none yet.
+
+        In the second case, request the failover again.
+        """
         port = await self._successor()
         if port is None:
             await self._request()

@@ -24,7 +24,7 @@ class FillRedis(MasterFault):
         await self._servers.ask(self._master, "CONFIG", "SET", "maxmemory", limit)
 
     async def evidence(self) -> str:
-        """Return a note if Redis refuses a probe write, or an empty text if it accepts it."""
+        """Return a note if Redis refuses a probe write, or an empty text if Redis accepts it."""
         try:
             await self._servers.ask(self._master, "SET", PROBE, 1, "EX", 60)
         except OutOfMemory:

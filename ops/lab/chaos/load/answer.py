@@ -34,7 +34,7 @@ class Answer:
     """Number of characters that choices received after their finish reason."""
 
     def add_event(self, event: Event) -> int:
-        """Add an event, and return the number of characters of the answer in it."""
+        """Add an event, and return how many characters of the answer it contains."""
         if event.id is not None:
             self.last_id = event.id
         if event.data == DONE:

@@ -1,7 +1,7 @@
 """Program that runs chaos clients.
 
 Usage: python -m ops.lab.chaos.load.client_process WORKLOAD. Each line of its input is a `Command`
-in JSON. It prints a `Status` in JSON twice a second, and ends after the command to stop, once all
+in JSON. It prints a `Status` in JSON twice a second. After the command to stop, it ends once all
 clients have their answers.
 """
 
@@ -29,7 +29,7 @@ from shared.cancel_tasks import cancel_tasks
 
 STATUS_S = 0.5
 OFFICIAL_ONE_IN = 3
-"""One client in this number reads all its streams with an official client."""
+"""One in this many clients reads all its streams with an official client."""
 STALLING = 900_000
 """Offset of the numbers of clients that stall, so that no other client has such a number."""
 
@@ -78,7 +78,7 @@ class Clients:
         self._is_over = False
 
     async def run(self) -> None:
-        """Run all clients until they have carried out the command to stop."""
+        """Run all clients until they have been told to stop and have finished."""
         first = self._workload.first_client
         async with asyncio.TaskGroup() as group:
             reading = group.create_task(self._read_commands(group))

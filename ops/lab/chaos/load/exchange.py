@@ -1,7 +1,7 @@
 """One request of a chaos client, from its first connection to its checked answer.
 
-A client comes back as `ops/examples/resume.py` does: to its job if it knows the job's id, and with
-the same Idempotency-Key if not.
+A client that has lost its connection continues as `ops/examples/resume.py` does. If it knows the id
+of its job, it asks for the job. If not, it repeats its request with the same Idempotency-Key.
 """
 
 import asyncio
@@ -75,7 +75,7 @@ class Exchange:
         return self.record.jobs[-1] if self.record.jobs else None
 
     async def on_text(self, response: httpx.Response) -> None:
-        """Called after each part of a stream that has text. Subclasses act here."""
+        """Called after each part of a stream, if the part has text. Subclasses act here."""
 
     async def _obtain(self) -> None:
         if self.request.manner is Manner.BACKGROUND:
@@ -163,7 +163,9 @@ class Exchange:
         return body
 
     async def _is_accepted(self, response: httpx.Response) -> bool:
-        """Return whether the request was accepted. If it may be sent again later, wait first.
+        """Return whether the request was accepted.
+
+        If it was refused but can be sent again later, wait before returning.
 
         Raises:
             Lost: the request was refused for good.

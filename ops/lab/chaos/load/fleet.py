@@ -82,7 +82,7 @@ class Fleet:
         """Check that all processes run.
 
         Raises:
-            ClientsFailed: one has ended.
+            ClientsFailed: a process has ended.
         """
         for number, reader in enumerate(self._readers):
             if reader.done() and not self._is_stopping:

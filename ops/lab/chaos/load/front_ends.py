@@ -26,7 +26,7 @@ class FrontEnds:
         self._clients = [_client(url) for url in urls]
 
     def pick(self, *, other_than: httpx.AsyncClient | None = None) -> httpx.AsyncClient:
-        """Return the client of a random front end, and if possible not `other_than`."""
+        """Return the client of a random front end, if possible another one than `other_than`."""
         others = [client for client in self._clients if client is not other_than]
         return self._rng.choice(others or self._clients)
 

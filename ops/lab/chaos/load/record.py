@@ -42,7 +42,7 @@ class Record:
     num_replays: int = 0
     """Number of responses whose headers say that an earlier request created the job."""
     client: str = OWN_READER
-    """Reader of the stream: an official client, or the run's own in `sse.py`."""
+    """Reader of the stream: an official client, or the run's own reader in `sse.py`."""
     broken_s: float = 0.0
     """Time at which the stream of an official client broke; 0 if it didn't."""
     break_reason: str = ""

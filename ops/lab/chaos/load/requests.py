@@ -30,7 +30,7 @@ class Manner(StrEnum):
     OFFICIAL = "official client"
     """Reads a stream with an official client, which doesn't continue it."""
     STALL = "stall"
-    """Stops reading a stream of several choices for a long time, as a fault of the run."""
+    """Stops reading a stream of several choices for a long time. A fault of the run causes this."""
 
 
 WEIGHTS: Mapping[Manner, int] = {
@@ -177,5 +177,5 @@ def random_question(
 
 
 def simulated_version(name: str, source: str) -> str:
-    """Return the version of an adapter, or of the base model, of the simulated engine."""
+    """Return the version that the simulated engine gives to an adapter or to the base model."""
     return f"{name}@{hashlib.sha256(source.encode()).hexdigest()[:12]}"

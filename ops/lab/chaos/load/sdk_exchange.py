@@ -23,7 +23,7 @@ REPEATED = (None, 429, 503)
 
 
 class SdkExchange(Exchange):
-    """One request that is sent, and whose stream is read, with an official client library."""
+    """One request. An official client library sends it and reads its stream."""
 
     def __init__(
         self,
@@ -74,7 +74,7 @@ class SdkExchange(Exchange):
             self._note_arrival(num_chars)
 
     def _has_broken(self, error: Exception, status: int | None) -> bool:
-        """Return whether the stream had begun. If so, the record says that it broke.
+        """Return whether the stream had begun. If so, note in the record that it broke.
 
         Raises:
             Lost: the request was refused for good.
@@ -95,7 +95,7 @@ class SdkExchange(Exchange):
 
 
 def api_of(sdk: Sdk, question: Question, rng: Random) -> Api:
-    """Return an API that `sdk` speaks and that can ask `question`. The question must fit."""
+    """Return an API that `sdk` speaks and that can ask `question`. `fits` must be true."""
     if Api.MESSAGES in sdk.apis:
         return Api.MESSAGES
     if not question.is_chat:
@@ -104,5 +104,8 @@ def api_of(sdk: Sdk, question: Question, rng: Random) -> Api:
 
 
 def fits(sdk: Sdk, question: Question) -> bool:
-    """Return whether `sdk` can ask `question`. Messages are chats with one choice."""
+    """Return whether `sdk` can ask `question`.
+
+    The API for messages has only chats with one choice.
+    """
     return Api.MESSAGES not in sdk.apis or (question.is_chat and question.n == 1)

@@ -16,9 +16,9 @@ STEADY = frozenset((Manner.STREAM, Manner.OFFICIAL, Manner.TWICE, Manner.CANCEL)
 MIN_FELT_S = 0.5
 """A stream is affected by a fault if one of its gaps is at least this much longer than usual."""
 AFTER_S = 3.0
-"""A gap may be caused by a fault if it begins at most this many seconds after the recovery."""
+"""A fault can have caused a gap that begins at most this many seconds after the recovery."""
 BEFORE_S = 1.0
-"""A gap that a fault causes may begin this many seconds before the fault's injection.
+"""A gap that a fault causes can begin up to this many seconds before the fault's injection.
 
 A gap begins when the last part before it arrives.
 """

@@ -36,7 +36,7 @@ class Findings:
     cancelled: Mapping[str, Sequence[int]]
     """Prompt and completion tokens of the cancelled jobs, by job."""
     timeline_problems: Sequence[str]
-    """Differences of jobs' timelines from the logs of workers and the pool's counts."""
+    """Differences between jobs' timelines and what workers' logs and the pool's counts say."""
     ledger_before: Used
     """Total usage in the pool's ledger before the load."""
 

@@ -32,7 +32,7 @@ class Api(Flag):
 
 OPENAI, VLLM, LMDEPLOY, ANTHROPIC, OLLAMA, SGLANG = Api
 UNKNOWN_MODEL = "nobody"
-"""A name that no model has. A request for it has the status 404."""
+"""A name that no model has. A request for it is answered with status 404."""
 STORED_RESPONSE = "resp_stored"
 """Placeholder for the id of a response that the server has stored for the client."""
 

@@ -40,7 +40,7 @@ ARCHITECTURES: dict[str, str] = {
 }
 """Name of the class of transformers for each model type that generates text.
 
-If a type has a class for text alone, it is used.
+If a type has a class for text alone, that class is used.
 """
 _MAX_WEIGHTS = 20_000_000
 """Maximum number of weights of a tiny model.
@@ -166,7 +166,7 @@ def _compare(
     """Check the engine's log-probabilities for the base model and an adapter on `targets`.
 
     Raises:
-        _Ended: they differ from transformers' and PEFT's.
+        _Ended: they differ from those that transformers and PEFT compute.
         AdapterRejected: the adapter isn't served.
         ValueError: PEFT can't make such an adapter.
     """
@@ -234,7 +234,7 @@ def _one_line(error: BaseException) -> str:
 
 
 def shortened(text: str) -> str:
-    """Return the text, cut to the length of a reason."""
+    """Return the text, cut to `_MAX_REASON` characters."""
     return text if len(text) <= _MAX_REASON else f"{text[:_MAX_REASON]}..."
 
 

@@ -108,7 +108,10 @@ def _table(outcomes: Iterable[Outcome], vllm: Mapping[str, Outcome]) -> str:
 
 
 def row(outcome: Outcome, vllm: Outcome | None) -> str:
-    """Return the row of the page's table for one model type, with what vLLM did if it was tried."""
+    """Return the row of the page's table for one model type.
+
+    If vLLM was tried, the row also shows vLLM's outcome.
+    """
     on_vllm = ""
     if vllm:
         on_vllm = _shown(vllm) + (f", {_escaped(vllm.adapters)}" if vllm.adapters else "")

@@ -1,7 +1,7 @@
-"""Tries model types in processes that may crash or hang without an effect on the others.
+"""Tries model types in separate processes, so that a crash or a hang affects no other type.
 
 `python -m ops.lab.generate.models.run` tries all types in a few minutes, stores their outcomes, and
-writes the page. With arguments, it tries only these types.
+writes the page. If arguments name model types, it tries only those.
 """
 
 import asyncio
@@ -80,7 +80,10 @@ async def _next_outcome(process: asyncio.subprocess.Process, limit_s: float) -> 
 
 
 async def main(model_types: Sequence[str]) -> None:
-    """Try `model_types` and update their stored outcomes. Without types, try and store all."""
+    """Try `model_types` and update their stored outcomes.
+
+    If none are given, try all model types and replace all stored outcomes.
+    """
     stored = read_outcomes().outcomes if model_types and FILE.exists() else ()
     found = {outcome.model_type: outcome for outcome in stored}
     async for outcome in try_all(model_types or list(ARCHITECTURES)):

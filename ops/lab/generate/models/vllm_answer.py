@@ -63,7 +63,8 @@ def answer(folder: Path, dtype: str) -> Answer:
 def _adapter(served: ServedModel, folder: Path) -> tuple[AdapterVersion | None, str]:
     """Make the adapter in `folder` resident.
 
-    Return its version and an empty text. If there is none or it is refused, return None and why.
+    Return the adapter's version and an empty text. If there is no adapter, or the adapter is
+    refused, return None and the reason.
     """
     if not folder.is_dir():
         return None, "PEFT can't adapt all linears"

@@ -1,7 +1,7 @@
-"""Tries the model types that the native engine refuses on the vLLM engine, on CPUs.
+"""Tries the vLLM engine, on CPUs, with the model types that the native engine refuses.
 
 `python -m ops.lab.generate.models.vllm_trials` takes about half an hour, stores the outcomes, and
-writes the page. With arguments, it tries only these types. It needs `make vllm`.
+writes the page. If arguments name model types, it tries only those. It needs `make vllm`.
 """
 
 import asyncio
@@ -44,12 +44,12 @@ from worker.engine_vllm.environment import FOLDER
 _LIMIT_S = 180.0
 _AT_ONCE = 2
 _BFLOAT16_ALONE = "requires BF16"
-"""Part of vLLM's refusal of types that it computes on CPUs only in bfloat16."""
+"""Text by which vLLM refuses the types that it computes on CPUs only in bfloat16."""
 _BFLOAT16_GAP = 0.3
 """Largest accepted difference of log-probabilities in bfloat16, which has 8 significant bits."""
 _NO_PROCESSOR = "--model M: AutoProcessor: "
 _Models = tuple[torch.nn.Module, torch.nn.Module | None]
-"""A model of transformers, and the same with an adapter if PEFT can make one."""
+"""A model of transformers, and the same model with an adapter; None if PEFT can't make one."""
 
 
 async def _attempt(model_type: str) -> Outcome:
@@ -104,9 +104,10 @@ def _stated(reason: str) -> str:
 
 
 def _build(model_type: str, folder: Path) -> _Models:
-    """Save a tiny model and an adapter on all its linears. Return it without and with the adapter.
+    """Save a tiny model and an adapter on all its linears.
 
-    There is no adapter if PEFT can't make one.
+    Return the model without the adapter and the model with the adapter. If PEFT can't make an
+    adapter, the latter is None.
     """
     base = save_model(folder / "base", save_config(folder / "base", model_type, for_vllm=True))
     try:

@@ -68,7 +68,7 @@ class BatchClient:
             await self._until_ended(batch_id)
 
     async def rows(self, file_id: str | None) -> list[dict[str, Any]]:
-        """Return the lines of an output file, or none without a file."""
+        """Return the lines of an output file, or no lines if `file_id` is None."""
         if not file_id:
             return []
         response = await self._http.get(f"/files/{file_id}/content")

@@ -202,7 +202,11 @@ class Run:
         return created
 
     async def _until_ended(self, clients: Mapping[str, BatchClient], *, kills: bool = True) -> None:
-        """Wait until all batches have ended. With `kills`, kill control at regular progress."""
+        """Wait until all batches have ended.
+
+        If `kills` is true, kill the control process meanwhile. The kills are evenly spaced over the
+        lines.
+        """
         num_lines = len(clients) * self._sizes.per_tenant * self._sizes.lines
         num_kills = self._sizes.kills if kills else 0
         end_s = time.monotonic() + END_TIMEOUT_S

@@ -87,7 +87,7 @@ async def _parts(
 
 
 _NAMED = frozenset(("model", "messages", "prompt", "input", "stream", "max_tokens"))
-"""Fields that the libraries have parameters for. All others are in `extra_body`."""
+"""Fields for which the libraries have parameters. All other fields are in `extra_body`."""
 
 
 @contextmanager
