@@ -34,7 +34,9 @@ class AdapterUploads:
     async def received(
         self, request: Request, tenant: str, config: str | None
     ) -> AsyncIterator[UploadId]:
-        """Receive the body of `request` as an upload. Delete the upload if the block raises.
+        """Receive the body of `request` as an upload.
+
+        The upload is deleted if this or the `with` block raises.
 
         At most two pieces of the body are in memory at once.
 

@@ -156,7 +156,7 @@ def _call(block: Mapping[str, Any], path: str) -> dict[str, Any]:
 
 
 def _text(content: Any, path: str) -> str:
-    """Return content that consists of text blocks as one string, with line breaks between them."""
+    """Join the text blocks of `content` into one string, with line breaks between the blocks."""
     texts = []
     for block_path, block in _blocks(content, path):
         if block["type"] != "text":

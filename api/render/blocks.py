@@ -1,8 +1,9 @@
 """Divides the output of a choice into blocks of text, reasoning and tool calls. Pure.
 
 The blocks are a function of the output: they don't depend on the pieces in which it arrives. Each
-event has a position: the number of characters of output that precede it. The position of
-events at the end of the output is one higher than the number of characters of the output.
+event has a position: the number of characters of output that precede it. The end of the output
+counts as one more character: the events at the end have a position that is one higher than the
+number of characters.
 """
 
 from collections import deque

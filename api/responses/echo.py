@@ -7,7 +7,9 @@ from api.schema.responses import ResponseRequest, TextFormat
 
 
 def echoed_fields(request: ResponseRequest, tools: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the repeated fields. Fields that the request lacks have default values.
+    """Return the fields of the request that the response object repeats.
+
+    Fields that the request lacks have default values.
 
     `tools` must contain only known fields.
     """

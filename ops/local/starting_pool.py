@@ -58,7 +58,7 @@ class StartingPool:
         return any(view.lease_left_ms > 0 and view.id not in self._earlier for view in workers)
 
     async def start_step(self) -> StartStep | None:
-        """Return what a worker does while it starts, or None if no worker has reported it."""
+        """Return the latest step that a starting worker has reported, or None if none has."""
         return await self._starts.latest()
 
     async def names(self) -> list[str]:

@@ -89,7 +89,8 @@ def decode_job(raw: bytes | str) -> Job:
 def encode_answer_spec(spec: AnswerSpec) -> bytes:
     """Return the specification of an answer as JSON that includes the protocol version.
 
-    The JSON lacks the job's id, which readers know, and `request`, which `encode_request` encodes.
+    The JSON leaves out two fields: the job's id, because readers already know it, and `request`,
+    because `encode_request` encodes it.
     """
     wire = {name: value for name, value in _set_values(spec).items() if name not in UNSENT_IN_SPEC}
     return orjson.dumps({"v": PROTOCOL_VERSION, **wire})

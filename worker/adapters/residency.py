@@ -236,8 +236,8 @@ class Residency:
     def became_resident(self, version: AdapterVersion) -> None:
         """Record that a version is resident.
 
-        The version can be evicted once its own jobs have ended. Therefore jobs of crowded-out
-        versions may be claimed again.
+        The version can be evicted once its own jobs have ended. This may free device memory, so
+        jobs of versions that were crowded out may be claimed again.
         """
         self._move(version, State.RESIDENT, {State.PLACING})
         self.stats.num_loads += 1

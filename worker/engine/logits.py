@@ -157,7 +157,7 @@ def _next_triplets(tensors: Iterator[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _forbid_by_masks(logits: Tensor, rows: Tensor, masks: Tensor, bits: Tensor) -> None:
-    """Set the logits of tokens that a row's mask doesn't allow to -inf.
+    """Set logits to -inf where the row's mask doesn't allow the token.
 
     `rows` `[G]` are the rows with a mask, `masks` is `[G, bytes]` uint8, and `bits` is `_BITS`.
     """

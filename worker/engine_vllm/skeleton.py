@@ -19,8 +19,8 @@ _NOT_SERVED = "which --engine vllm can't adapt"
 def skeleton_modules(source: str, config: Any) -> BaseModules:
     """Return the modules that adapters of a vLLM worker may target: the decoder's linears.
 
-    Other parts of a model that reads images are left out. `source` is the value of --model, for
-    error messages.
+    If the model reads images, all its other parts are left out. `source` is the value of --model,
+    for error messages.
 
     Raises:
         ModelRejected: transformers can't build the model.

@@ -144,7 +144,8 @@ def attend(
 def _chunk_size(module: nn.Module, layer: int) -> int | None:
     """Return the number of positions in a layer's attention chunks, or None if it has no chunks.
 
-    The configuration states it, because models apply chunks only in the attention mask.
+    It is taken from the configuration, because the attention modules don't know it: models apply
+    chunks only in the attention mask.
     """
     config: Any = getattr(module, "config", None)
     chunk_size: int | None = getattr(config, "attention_chunk_size", None)

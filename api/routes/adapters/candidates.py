@@ -149,7 +149,7 @@ async def promote_candidate(
 async def _expected(
     request: Request, name: str, registry: Registry, access: Access
 ) -> AdapterVersion | None:
-    """Return the version that must be the candidate, if the request's query names one."""
+    """Return the version that the query expects to be the candidate, or None if it names none."""
     query = validate(CandidateQuery, dict(request.query_params))
     await check_model(registry, access, name)
     return query.version

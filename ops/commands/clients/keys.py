@@ -119,8 +119,9 @@ def create_key(
 ) -> None:
     """Create an API key, and print it once. Redis stores only its digest.
 
-    Servers demand a key once the first one exists, so the command asks before it creates that one.
-    Limits on tokens count prompts and answers. Minutes and days are those of the UTC clock.
+    As soon as a first key exists, servers demand a key. So the command asks for confirmation before
+    it creates the first one. Limits on tokens count prompts and answers. Minutes and days are those
+    of the UTC clock.
     """
     limits = {
         "requests_per_minute": requests_per_minute,

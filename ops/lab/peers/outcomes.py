@@ -76,7 +76,7 @@ def verdict_of(outcome: Outcome, reasons: Iterable[Reason]) -> tuple[Verdict, Re
 
 
 def read_review(suite: str, file: Path = REVIEW) -> list[Reason]:
-    """Read the reasons of a suite."""
+    """Read from the review why tests of a suite don't pass."""
     return [
         Reason(
             verdict=Verdict(row["verdict"]),

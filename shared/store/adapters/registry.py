@@ -206,9 +206,9 @@ class Registry(PoolStore):
     async def release_adapter(self, name: str, *, by: str) -> AdapterVersion | None:
         """Let the quarantined current version of the name take jobs again, and return the version.
 
-        The count of the version's dead jobs is kept. One more dead job therefore quarantines it
-        again, unless another job is answered first. Returns None if the name isn't registered. `by`
-        is the author in the audit log.
+        The count of the version's dead jobs is kept. One more dead job therefore quarantines the
+        version again, unless one of its jobs is answered first, which resets the count. Returns
+        None if the name isn't registered. `by` is the author in the audit log.
 
         Raises:
             JobFailed: the version isn't quarantined.

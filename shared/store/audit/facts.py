@@ -100,7 +100,7 @@ class Facts:
     def job_is(
         self, job: str, states: Iterable[JobState], *, version: str = "", owner: str = ""
     ) -> Fact:
-        """Return a `Fact` that states: the job has one of the states, and this version and owner.
+        """Return a `Fact` that states: the job is in one of `states`, of `version` and `owner`.
 
         An empty `version` matches any version, and an empty `owner` matches any owner.
         """

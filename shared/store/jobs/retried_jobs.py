@@ -86,7 +86,7 @@ async def _copied(job: Job, registry: Registry) -> tuple[Job, str]:
 def not_retryable(job_id: str, view: JobView) -> JobError:
     """Return the error for a job that can't be retried.
 
-    `DeadLetters.find` doesn't return such a job.
+    These are the jobs that `DeadLetters.find` doesn't return.
     """
     reason = "only dead and failed jobs can be retried"
     if view.state in RETRYABLE:

@@ -36,7 +36,7 @@ class RemoteReads:
 
     @asynccontextmanager
     async def reported(self, asked: Inspection) -> AsyncIterator[None]:
-        """Report the progress of an adapter during the block, if its source is a URL."""
+        """While the block runs, report how far an adapter is fetched, if its source is a URL."""
         if self.stager is None or not is_remote(asked.source):
             yield
             return

@@ -116,8 +116,8 @@ def draft_lengths(
 
     The result maximises the expected tokens per millisecond. If drafts gain less than the factor
     MIN_GAIN, all lengths are 0. `proposals` has, for each request, the number of proposed tokens
-    and the estimated probability that each is accepted. The step has `num_rows` rows without draft
-    tokens, and at most `max_rows` rows with them.
+    and the estimated probability that each is accepted. Without draft tokens, the step has
+    `num_rows` rows. With them, it may have at most `max_rows` in total.
     """
     likelihoods = sorted(
         (

@@ -96,7 +96,7 @@ def _saves_tied_tables(config: AdapterConfig, base: BaseModules) -> bool:
 
 
 def _token_sources(config: AdapterConfig, base: BaseModules) -> dict[str, TokenSource]:
-    """Return the sources of replaced rows, by module name."""
+    """Return the sources of the rows that the adapter replaces, by module name."""
     sources: dict[str, TokenSource] = {}
     for name, ids in config.token_indices.items():
         module = _table(name, base)

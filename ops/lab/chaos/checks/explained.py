@@ -35,7 +35,7 @@ def _explains_break(fault: FaultRecord, broken_s: float) -> bool:
 
 
 def unexplained(ends: Sequence[ProcessEnd], faults: Sequence[FaultRecord]) -> list[ProcessEnd]:
-    """Return the ends of processes that no fault of the same process explains."""
+    """Return those ends of processes that aren't explained by a fault in the same process."""
     return [end for end in ends if not any(_explains_end(fault, end) for fault in faults)]
 
 
