@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from multiprocessing import get_context
+from multiprocessing import get_context, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -53,6 +53,7 @@ def converted_demo() -> Path:
 
 def _start_without_interrupts(process: BaseProcess) -> None:
     """Start a process that Ctrl-C doesn't reach, because it inherits that SIGINT is blocked."""
+    resource_tracker.ensure_running()  # `start` would call this, and unblock SIGINT after it
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         process.start()

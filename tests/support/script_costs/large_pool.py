@@ -4,12 +4,14 @@ import hashlib
 import re
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import adapter_versions
 from queue_support import API, INFO, LIMITS, NEVER_MS, make_adapter, make_job, tokens
 
+from shared.errors import LeaseLost
 from shared.protocol.adapters import Adapter, BaseModel
 from shared.protocol.enqueue import EnqueueOptions
 from shared.protocol.ids import AdapterVersion, ApiId, WorkerId
@@ -160,11 +162,13 @@ class LargePool:
 
     async def join(self, residents: Sequence[AdapterVersion] = (), **info: Any) -> WorkerId:
         """Register an additional worker that holds `residents`, and return its id."""
-        worker = WorkerId(f"more:1:{uuid.uuid4().hex}")
-        await self.queue.register(
-            worker, lease_ms=SHORT_LEASE_MS, info=worker_info(**info), residents=residents
-        )
-        return worker
+        while True:
+            worker = WorkerId(f"more:1:{uuid.uuid4().hex}")
+            with suppress(LeaseLost):  # another worker has the same short name
+                await self.queue.register(
+                    worker, lease_ms=SHORT_LEASE_MS, info=worker_info(**info), residents=residents
+                )
+                return worker
 
     async def claim(self, worker: WorkerId, **changes: Any) -> Claim:
         """Claim up to 8 jobs without loading or stealing versions.
