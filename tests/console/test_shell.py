@@ -77,7 +77,7 @@ async def test_a_console_that_cannot_be_loaded_or_a_page_that_fails_shows_its_er
 
 
 ADMIN_KEY, OTHER_KEY, WRONG_KEY = "a" * 20, "b" * 20, "c" * 20
-SEVERAL_REFRESHES_MS = 15_000
+SEVERAL_REFRESHES_MS, SEVERAL_STEPS_MS = 15_000, 90_000
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +136,8 @@ async def test_a_closed_dialog_stays_closed_for_answers_that_were_on_their_way(
         await route.continue_()
 
     await console.page.route("**/v1/adapters", answer_late)
-    async with console.page.expect_response("**/v1/adapters"):
+    # The page is opened and used within this time, too.
+    async with console.page.expect_response("**/v1/adapters", timeout=SEVERAL_STEPS_MS):
         page = await console.open("compare")
         await expect(page.get_by_role("dialog", name="Log in")).to_be_visible()
         await page.keyboard.press("Escape")
