@@ -156,16 +156,17 @@ def _backlog_table(body: Body, backlogs: list[Body]) -> Table:
 
 
 def _adapters(body: Body) -> Iterator[RenderableType]:
-    """Yield a table of the adapters, if there are any. Adapters with jobs come first."""
+    """Yield a table of the first adapters by name, if there are any."""
     adapters = [each for each in body["adapters"] if not each["is_base"]]
     if not adapters:
         return
-    columns = ("adapter", "version", "waiting", "running", "requests", "tokens")
-    shown = table(*columns[:-1], "all tokens", whole=(*columns[2:-1], "all tokens"))
+    fields = "waiting", "running", "requests", "tokens"
+    titles = (*fields[:-1], "all tokens")
+    shown = table("adapter", "version", *titles, whole=titles)
     for each in adapters[:MAX_ADAPTERS]:
         version = each["version"].removeprefix(f"{each['name']}@")
         name = f"{each['name']} (paused)" if each.get("is_paused") else each["name"]
-        numbers = (f"{each[column]:,}" for column in columns[2:])
+        numbers = (f"{each[field]:,}" for field in fields)
         style = "" if each["is_current"] else "dim"
         shown.add_row(*map(Text, (name, version, *numbers)), style=style)
     yield shown

@@ -56,14 +56,12 @@ class StepBar:
 
     def __init__(self, console: Console) -> None:
         columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()
-        self._bars = Progress(*columns, console=console, transient=True)
+        is_hidden = not console.is_terminal
+        self._bars = Progress(*columns, console=console, transient=True, disable=is_hidden)
         self._task = self._bars.add_task("starting", total=None)
-        self._is_terminal = console.is_terminal
 
     def show(self, step: StartStep | None) -> None:
         """Show a step. None removes the bar."""
-        if not self._is_terminal:  # without one, `Progress` would print blank lines
-            return
         if step is None:
             self._bars.stop()
         else:
