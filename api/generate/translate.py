@@ -53,6 +53,7 @@ def viewed_generation(raw: Mapping[str, Any], base: str) -> ViewedRequest:
         "prompt": request.text or request.input_ids,
         "stream": request.stream,
         "return_token_ids": True,
+        "echo": sampling.max_new_tokens == 0,  # only with it, a completion may have no tokens
         "return_tokens_as_token_ids": not request.return_text_in_logprobs,
         **({"logprobs": 0} if request.return_logprob else {}),
         **{name: getattr(sampling, name) for name in _SAME},
@@ -77,7 +78,8 @@ def viewed_generation(raw: Mapping[str, Any], base: str) -> ViewedRequest:
 
 def _refined(request: GenerateRequest, job: Job) -> Job:
     """Return `job` with the request's name and the numbers of log-probabilities it asks for."""
-    return replace(job, sampling=_scoring(job.sampling, request), rid=request.rid or "")
+    sampling = _scoring(job.sampling, request)
+    return replace(job, sampling=sampling, rid=request.rid or "", echo=False)
 
 
 def _scoring(sampling: SamplingParams, request: GenerateRequest) -> SamplingParams:

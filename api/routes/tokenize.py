@@ -1,4 +1,7 @@
-"""POST /tokenize, POST /detokenize and GET /tokenizer_info, as in vLLM."""
+"""POST /tokenize, POST /detokenize and GET /tokenizer_info, as in vLLM.
+
+SGLang has the first two below /v1, too.
+"""
 
 from collections.abc import Callable
 from functools import partial
@@ -35,6 +38,7 @@ router = APIRouter(tags=["inference"])
 B = TypeVar("B", TokenizeRequest, DetokenizeRequest)
 
 
+@router.post("/v1/tokenize", include_in_schema=False)
 @router.post(
     "/tokenize",
     summary="Tokenize a text or a chat",
@@ -63,6 +67,7 @@ async def tokenize(request: Request, access: InAccess) -> Response:
     return json_response(answer, headers=headers)
 
 
+@router.post("/v1/detokenize", include_in_schema=False)
 @router.post(
     "/detokenize",
     summary="Return the text of tokens",
@@ -77,7 +82,8 @@ async def detokenize(request: Request, access: InAccess) -> Response:
     pool = await pools_of(request).of_model(request, body.model)
     await _admit(pool, access, body.model)
     reply = await pool.part(TokenizerCalls).ask(access.tenant, Decode(ids=tuple(body.tokens)))
-    return json_response({"prompt": reply.text, "content": reply.text}, headers=headers)
+    text = dict.fromkeys(("prompt", "content", "text"), reply.text)
+    return json_response(text, headers=headers)
 
 
 @router.get(

@@ -72,8 +72,9 @@ class GenerateSampling(RequestModel):
 
     model_config = ConfigDict(allow_inf_nan=False)
 
-    max_new_tokens: Annotated[int, Field(ge=1)] | None = 128
-    """Maximum number of tokens of an answer. null allows answers up to the end of the context."""
+    max_new_tokens: Annotated[int, Field(ge=0)] | None = 128
+    """Maximum number of tokens of an answer. null allows answers up to the end of the context. With
+    0, only the prompt's tokens are scored."""
     min_new_tokens: Annotated[int, Field(ge=0)] | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None

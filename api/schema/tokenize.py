@@ -57,6 +57,7 @@ class Detokenized(Body):
 
     prompt: str = Field(description="Text of the tokens, including special tokens.")
     content: str = Field(description="The same, under llama.cpp's name.")
+    text: str = Field(description="The same, under SGLang's name.")
 
 
 class TokenizerInfo(Body):

@@ -296,11 +296,12 @@ async def test_a_chat_reaches_the_worker_as_a_job_of_the_adapter(tokenizer: Toke
     assert answer.json()["count"] == 1
 
 
-async def test_tokens_become_text(tokenizer: Tokenizer) -> None:
+@pytest.mark.parametrize("path", ["/detokenize", "/v1/detokenize"])
+async def test_tokens_become_text(tokenizer: Tokenizer, path: str) -> None:
     body = {"model": "extract", "tokens": [5, 6]}
-    call, answer = await tokenizer.exchange(Reply(text="hello"), "/detokenize", **body)
+    call, answer = await tokenizer.exchange(Reply(text="hello"), path, **body)
     assert call == Decode(ids=(5, 6))
-    assert answer.json() == {"prompt": "hello", "content": "hello"}
+    assert answer.json() == {"prompt": "hello", "content": "hello", "text": "hello"}
 
 
 async def test_the_tokenizer_is_described(tokenizer: Tokenizer) -> None:

@@ -71,6 +71,7 @@ VERL = {
     "lora_path": "extract",
 }
 MILES = {**SLIME, "lora_path": "extract", "rid": "extract::1", "extra_key": "extract:v2"}
+NO_TOKENS = {"max_new_tokens": 0}
 PROMPT_IDS = (5, 6, 7)
 SCORES = (
     '[null,{"6":{"logprob":-0.5,"rank":1,"decoded_token":"b"},'
@@ -189,6 +190,21 @@ async def test_texts_of_logprobs(http: httpx.AsyncClient, worker: ScriptedWorker
     assert meta["output_token_logprobs"] == [[-0.5, 1, "hel"], [-1.0, 2, "lo"]]
     assert meta["input_token_logprobs"] == [[None, 5, None], [-0.5, 6, "b"], [-3.5, 7, "c"]]
     assert not job.job.sampling.tokens_as_ids
+
+
+async def test_without_new_tokens_only_the_prompt_is_scored(
+    http: httpx.AsyncClient, worker: ScriptedWorker
+) -> None:
+    asked = {"text": "hi", "return_logprob": True, "logprob_start_len": 0}
+    nothing = replace(ANSWER, text="", finish=FinishReason.LENGTH, ids=(), logprobs=())
+    answer = replace(nothing, prompt_scores=SCORES)
+    body, job = await answered(http, worker, asked | {"sampling_params": NO_TOKENS}, answer)
+    assert [entry[:2] for entry in body["meta_info"]["input_token_logprobs"]] == [
+        [None, 5],
+        [-0.5, 6],
+        [-3.5, 7],
+    ]
+    assert (job.job.sampling.max_tokens, job.job.echo, body["text"]) == (0, False, "")
 
 
 async def test_logprobs_of_listed_tokens(http: httpx.AsyncClient, worker: ScriptedWorker) -> None:
@@ -332,7 +348,7 @@ REFUSED: list[tuple[Any, str]] = [
     ({"text": "a", "lora_path": "nobody"}, "lora_path"),
     ({"text": ["a", "b"], "lora_path": ["extract", None]}, "lora_path"),
     ({"text": ["a", "b"], "sampling_params": [{"n": 1}, {"n": 2}]}, "sampling_params"),
-    ({"text": "a", "sampling_params": {"max_new_tokens": 0}}, "sampling_params.max_new_tokens"),
+    ({"text": "a", "sampling_params": {"max_new_tokens": -1}}, "sampling_params.max_new_tokens"),
     ({"text": "a", "sampling_params": {"temperature": -1}}, "sampling_params.temperature"),
     ({"text": "a", "sampling_params": {"min_new_tokens": 200}}, "sampling_params.min_new_tokens"),
     ({"text": "a", "sampling_params": {"stop_regex": "x"}}, "sampling_params.stop_regex"),

@@ -37,6 +37,8 @@ class Served:
     template: str | None = None
     """Chat template, or None for the demo model's own template."""
     flags: tuple[str, ...] = ()
+    port: int | None = None
+    """Port of the server, or None for any free port."""
 
 
 @dataclass(slots=True)
@@ -65,7 +67,7 @@ class CurrentServer:
         self._stack.close()
 
     def _start(self, served: Served) -> int:
-        port = free_port()
+        port = served.port or free_port()
         scratch = Path(self._stack.enter_context(TemporaryDirectory(prefix="lorikeet-peers-")))
         words = [*LORIKEET, "up", str(model_folder(served.template, scratch))]
         words += ["--served-name", served.name, "--port", str(port), *FLAGS, *served.flags]
