@@ -37,7 +37,6 @@ MODELS = {
     "DEFAULT_SMALL_EMBEDDING_MODEL_NAME_FOR_TEST": "Alibaba-NLP/gte-Qwen2-1.5B-instruct",
     "DEFAULT_SMALL_CROSS_ENCODER_MODEL_NAME_FOR_TEST": "cross-encoder/ms-marco-MiniLM-L6-v2",
     "DEFAULT_SMALL_MODEL_NAME_FOR_TEST_SCORE": "Qwen/Qwen3-Reranker-0.6B",
-    "DEFAULT_REASONING_MODEL_NAME_FOR_TEST": "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B",
 }
 """Names of models by SGLang's names for them."""
 
