@@ -61,15 +61,17 @@ class AdapterClient(ServerClient):
         on_sent: Callable[[int], None],
         *,
         replace: bool,
-        is_candidate: bool,
+        canary: float | None = None,
     ) -> Body:
         """Send the files of an adapter and return the adapter.
 
-        `on_sent` gets the size of each sent piece. `replace` has the same meaning as in `load`. If
-        `is_candidate` is set, the adapter becomes the candidate of its name.
+        `on_sent` gets the size of each sent piece. `replace` has the same meaning as in `load`. With
+        `canary`, the adapter becomes the candidate of its name, and answers this share of the
+        requests, in percent.
         """
-        flags = {"replace": replace, "candidate": is_candidate}
-        query = {"name": name, **{flag: str(given).lower() for flag, given in flags.items()}}
+        query = {"name": name, "replace": str(replace).lower()}
+        if canary is not None:
+            query["canary"] = f"{canary:g}"
         headers = {"Content-Type": OCTETS, "Content-Length": str(body.num_bytes)}
         try:
             return self._call(

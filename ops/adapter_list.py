@@ -73,7 +73,7 @@ def _rows(found: dict[str, Any]) -> Iterator[_Row]:
             yield _row("", candidate, _trial(candidate))
         for place, version in enumerate(adapter["previous"]):
             if candidate is None or version["version"] != candidate["version"]:
-                yield _row("", version, "previous" if place else "previous, next rollback")
+                yield _row("", version, "previous" if place else _next_rollback(version, adapter))
     for version in found["draining"]:
         yield _row("", version, "draining")
 
@@ -82,6 +82,12 @@ def _state(adapter: dict[str, Any]) -> str:
     replicas = adapter.get("min_replicas", 0)
     pinned = f", pinned to {replicas}" if replicas else ""
     return f"{adapter['state']}{', paused' if adapter.get('is_paused') else ''}{pinned}"
+
+
+def _next_rollback(version: dict[str, Any], current: dict[str, Any]) -> str:
+    """Return the state of the next rollback's version, which may be newer than the current one."""
+    is_newer = version["created"] > current["created"]
+    return "next rollback" if is_newer else "previous, next rollback"
 
 
 def base_warning(version: dict[str, Any]) -> str | None:

@@ -156,22 +156,49 @@ def _backlog_table(body: Body, backlogs: list[Body]) -> Table:
 
 
 def _adapters(body: Body) -> Iterator[RenderableType]:
-    """Yield a table of the first adapters by name, if there are any."""
-    adapters = [each for each in body["adapters"] if not each["is_base"]]
+    """Yield a table of the adapters, if there are any.
+
+    Those with jobs come first, then those with candidates, then the others by name.
+    """
+    adapters = sorted(_by_name(body), key=_order)
     if not adapters:
         return
     fields = "waiting", "running", "requests", "tokens"
     titles = (*fields[:-1], "all tokens")
     shown = table("adapter", "version", *titles, whole=titles)
-    for each in adapters[:MAX_ADAPTERS]:
-        version = each["version"].removeprefix(f"{each['name']}@")
-        name = f"{each['name']} (paused)" if each.get("is_paused") else each["name"]
-        numbers = (f"{each[field]:,}" for field in fields)
-        style = "" if each["is_current"] else "dim"
-        shown.add_row(*map(Text, (name, version, *numbers)), style=style)
+    for first, *others in adapters[:MAX_ADAPTERS]:
+        name = f"{first['name']} (paused)" if first.get("is_paused") else first["name"]
+        for label, each in ((name, first), *((_trial(each), each) for each in others)):
+            version = each["version"].removeprefix(f"{each['name']}@")
+            numbers = (f"{each[field]:,}" for field in fields)
+            style = "" if each["is_current"] or each.get("candidate") else "dim"
+            shown.add_row(*map(Text, (label, version, *numbers)), style=style)
     yield shown
     if (more := len(adapters) - MAX_ADAPTERS) > 0:
         yield Text(f"and {more:,} more; `lorikeet adapters list` shows all", style="dim")
+
+
+def _by_name(body: Body) -> Iterable[list[Body]]:
+    """Return the versions of each adapter: the current one, the candidate, then any others."""
+    found: dict[str, list[Body]] = {}
+    for each in body["adapters"]:
+        if not each["is_base"]:
+            found.setdefault(each["name"], []).append(each)
+    for versions in found.values():
+        versions.sort(key=lambda each: (not each["is_current"], not each.get("candidate")))
+    return found.values()
+
+
+def _order(versions: list[Body]) -> tuple[bool, bool]:
+    has_jobs = any(each["waiting"] or each["running"] for each in versions)
+    has_candidate = any(each.get("candidate") for each in versions)
+    return not has_jobs, not has_candidate
+
+
+def _trial(each: Body) -> str:
+    """Return the indented mode and share of a candidate, or nothing for other versions."""
+    candidate = each.get("candidate")  # older servers send none
+    return f"  {candidate['mode']} {candidate['percent']:g} %" if candidate else ""
 
 
 def _incidents(body: Body) -> Iterator[RenderableType]:

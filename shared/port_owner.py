@@ -53,5 +53,7 @@ def _open_files(folder: Path) -> Iterator[str]:
 def _command(folder: Path) -> str:
     with suppress(OSError):
         words = (folder / "cmdline").read_bytes().decode(errors="replace").split("\0")
-        return " ".join(words).strip()[:MAX_COMMAND_CHARS]
+        command = " ".join(words).strip()
+        is_cut = len(command) > MAX_COMMAND_CHARS
+        return f"{command[:MAX_COMMAND_CHARS]}…" if is_cut else command
     return "ended"

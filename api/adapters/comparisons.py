@@ -1,10 +1,13 @@
-"""Describes how a shadow's answers compare with the current version's."""
+"""Describes how a candidate's requests and answers compare with the current version's."""
+
+from dataclasses import asdict
 
 from api.access.own_job import own_job
-from api.schema.adapter_versions import Agreement, DifferingPair
+from api.schema.adapter_versions import Agreement, ComparedUsage, DifferingPair
 from shared.errors import JobFailed
 from shared.protocol.access.rights import Access, Scope
 from shared.protocol.ids import AdapterVersion, JobId
+from shared.store.adapters.adapter_views import VersionView
 from shared.store.adapters.shadows import Comparison, PairReport, Shadows
 from shared.store.views.pool_views import PoolViews
 
@@ -23,6 +26,11 @@ def agreement(found: Comparison) -> Agreement:
         tokens=found.tokens,
         candidate_tokens=found.candidate_tokens,
     )
+
+
+def compared_usage(view: VersionView) -> ComparedUsage:
+    """Return the usage of a version since the candidate was set."""
+    return ComparedUsage(version=view.adapter.version, **asdict(view.compared_usage))
 
 
 async def differing_pairs(

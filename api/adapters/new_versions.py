@@ -2,6 +2,7 @@
 
 from api.access.model_rights import ModelNotFound
 from shared.protocol.adapters import Adapter
+from shared.store.adapters.candidates import CandidateMode
 from shared.store.adapters.registry import Registry
 
 
@@ -25,14 +26,23 @@ class NewVersions:
             adapter, replace=replace, keep_versions=self._keep_versions, by=by
         )
 
-    async def add_candidate(self, adapter: Adapter, *, by: str) -> None:
-        """Register an adapter as the candidate of its name. The candidate gets no requests yet.
+    async def add_candidate(
+        self,
+        adapter: Adapter,
+        *,
+        by: str,
+        mode: CandidateMode = CandidateMode.CANARY,
+        percent: float | None = None,
+    ) -> None:
+        """Register an adapter as the candidate of its name, with a share of the requests.
+
+        Without `percent`, a new candidate gets no requests yet.
 
         Raises:
             JobFailed: the name isn't registered, or as in `Registry.add_candidate`.
             RedisUnavailable: the registry can't be changed.
         """
         if not await self._registry.add_candidate(
-            adapter, keep_versions=self._keep_versions, by=by
+            adapter, keep_versions=self._keep_versions, by=by, mode=mode, percent=percent
         ):
             raise ModelNotFound(adapter.name)

@@ -1,6 +1,7 @@
 """Builds the response bodies that describe registered adapters."""
 
 from collections.abc import Sequence, Set
+from dataclasses import asdict
 from typing import Any
 
 from api.access.model_rights import ModelNotFound
@@ -138,10 +139,7 @@ def _fields(view: VersionView, workers: Sequence[WorkerView]) -> dict[str, Any]:
         "rank": adapter.rank,
         "bytes": adapter.num_bytes,
         "created": adapter.created_s,
-        "requests": view.requests,
-        "tokens": view.tokens,
-        "failed": view.failed,
-        "mean_answer_s": view.mean_answer_s,
+        **asdict(view.usage),
         "last_used_ms": view.used_ms,
         "waiting": view.waiting,
         "workers": _holders(view, workers),

@@ -9,6 +9,7 @@ from api.pool_state.rates import rounded
 from api.pool_state.state import PoolState
 from shared.protocol.capabilities import Capabilities
 from shared.protocol.ids import AdapterVersion, WorkerId
+from shared.store.adapters.candidates import Share
 from shared.store.jobs.pauses import Pause
 from shared.store.views.activity import Activity, VersionActivity
 from shared.store.views.pool_views import QueueCounts, WorkerView
@@ -134,7 +135,12 @@ def _adapter(each: VersionActivity) -> dict[str, Any]:
         "oldest_waited_s": None if waited_ms is None else waited_ms / 1000,
         "requests": each.requests,
         "tokens": each.tokens,
+        "candidate": _candidate(each.share),
     }
+
+
+def _candidate(share: Share | None) -> dict[str, Any] | None:
+    return None if share is None else {"mode": share.mode.value, "percent": share.percent}
 
 
 def _queue(counts: QueueCounts) -> dict[str, int]:

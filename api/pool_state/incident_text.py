@@ -25,6 +25,8 @@ _TEXTS = {
     "adapter_released": "{version} was released from quarantine",
     "adapter_loaded": "{version} was loaded",
     "adapter_replaced": "{version} replaced the version before it",
+    "adapter_candidate_set": "{version} is tried out: {reason}",
+    "adapter_candidate_dropped": "{version} is no longer tried out",
     "adapter_rolled_back": "{version} is current again after a rollback",
     "adapter_unloaded": "{version} was unloaded",
 }

@@ -12,7 +12,7 @@ from shared.errors import invalid_param, invalid_value
 from shared.protocol.tokenization import EncodeChat, EncodeText
 
 CHAT_FIELDS = (
-    *("messages", "tools"),
+    *("messages", "tools", "tool_choice"),
     *("add_generation_prompt", "continue_final_message", "chat_template_kwargs"),
 )
 UNSUPPORTED: NeutralValues = {

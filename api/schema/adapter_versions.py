@@ -65,10 +65,27 @@ class DifferingPair(Body):
     candidate_text: str | None = Field(description="Beginning of the candidate's first answer.")
 
 
+class ComparedUsage(Body):
+    """Usage of a version since the candidate was set.
+
+    If the version has become the current one later, the usage since then.
+    """
+
+    version: str
+    requests: int = Field(description="Number of ended requests.")
+    tokens: int = Field(description="Prompt tokens plus output tokens.")
+    failed: int = Field(description="Number of requests that ended with an error.")
+    mean_answer_s: float | None
+    """Mean time of a request on its worker, from the claim to the last token. null before the first
+    answer."""
+
+
 class CandidateDetails(CandidateBody):
     """A candidate. For a shadow, also how its answers compare with those of the current version."""
 
     object: Literal["adapter.candidate"] = "adapter.candidate"
+    compared: list[ComparedUsage]
+    """Usage of the candidate and of the current version, in this order, over the same period."""
     agreement: Agreement
     differing: list[DifferingPair] = Field(description="Newest pairs that differ, at most 20.")
 

@@ -81,8 +81,16 @@ class UploadAdapterQuery(StrictBody):
     """Whether the adapter may replace one that has this name. With `false`, a request for a name
     that is taken gets status 400, before its body is read."""
     candidate: Literal["true", "false"] = "false"
-    """Whether the adapter becomes the candidate of a loaded name. It takes no requests until PUT
-    /v1/adapters/{name}/candidate gives it a share."""
+    """Whether the adapter becomes the candidate of a loaded name. Without `canary`, it takes no
+    requests until PUT /v1/adapters/{name}/candidate gives it a share."""
+    canary: float | None = Field(None, ge=0, le=100, allow_inf_nan=False, strict=False)
+    """Share of the requests, in percent, for an adapter that becomes a candidate: with this field,
+    it is one, as with `candidate=true`."""
+
+    @property
+    def is_candidate(self) -> bool:
+        """Whether the adapter becomes a candidate."""
+        return self.candidate == "true" or self.canary is not None
 
 
 class RollBackQuery(StrictBody):

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from api.schema.base import Body, StrictBody
 from api.schema.workers import Mode
+from shared.store.adapters.candidates import CandidateMode
 
 
 class HeldAdapter(Body):
@@ -45,6 +46,14 @@ class PoolWorker(Body):
     """Versions that the worker holds, loads, has in host memory or runs."""
 
 
+class PoolCandidate(Body):
+    """Part of an adapter's requests that its candidate takes."""
+
+    mode: CandidateMode
+    """canary: it answers the requests. shadow: it computes copies of them."""
+    percent: float = Field(description="Share of the requests, from 0 to 100.")
+
+
 class PoolVersion(Body):
     """A version of an adapter, or the base model."""
 
@@ -61,6 +70,8 @@ class PoolVersion(Body):
     waits."""
     requests: int = Field(description="Ended requests since it was registered.")
     tokens: int = Field(description="Tokens of the prompts and answers of these requests.")
+    candidate: PoolCandidate | None
+    """Mode and share of a version that is tried out. null for other versions."""
 
 
 class PoolQueue(Body):

@@ -31,6 +31,7 @@ class TokenizeRequest(RequestModel):
     return_token_strs: bool | None = None
     """Whether to return the names of the tokens in the vocabulary."""
     tools: PlainTools | None = Field(None, description=_AS_IN_CHATS)
+    tool_choice: Any = Field(None, description=_AS_IN_CHATS)
     add_generation_prompt: bool | None = Field(None, description=_AS_IN_CHATS)
     continue_final_message: bool | None = Field(None, description=_AS_IN_CHATS)
     chat_template_kwargs: dict[str, Any] | None = Field(None, description=_AS_IN_CHATS)

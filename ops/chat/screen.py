@@ -41,8 +41,8 @@ async def _ask_one(console: Console, client: Client, talk: Talk, prompt: str) ->
     finally:
         if talk.answer:
             console.print()
-    if talk.note:
-        console.print(Text(talk.note, style="dim"), soft_wrap=True)
+        for note in talk.notes:
+            console.print(Text(note, style="dim"), soft_wrap=True)
     if talk.error:
         console.print(Text(talk.error, style="red"), soft_wrap=True)
 
@@ -110,8 +110,8 @@ def _paragraph(talk: Talk) -> tuple[Text, ...]:
 
 def _cell(talk: Talk) -> Text:
     text = _safe(talk.answer)
-    if talk.note:
-        text.append(f"\n{talk.note}", style="dim")
+    for note in talk.notes:
+        text.append(f"\n{note}", style="dim")
     if talk.error:
         text.append(f"\n{talk.error}" if talk.answer else talk.error, style="red")
     return text

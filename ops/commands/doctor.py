@@ -18,7 +18,6 @@ from ops.commands.flags import (
     warn_of_unknown_variables,
 )
 from ops.demo.model import demo_folder
-from ops.local.ports import usable_port
 from shared.api_keys import api_keys, metrics_key
 from shared.log import configure_logging
 from shared.settings import (
@@ -46,11 +45,12 @@ def doctor(
     """Report what this machine has, what would be used, what is missing and what fits.
 
     The arguments are those of `lorikeet up`. Nothing is started, downloaded or loaded. The exit
-    status is 0 if `lorikeet up` would start with the same arguments, and otherwise 1.
+    status is 0 if `lorikeet up` would start with the same arguments, and otherwise 1. If it runs
+    with them already, its port and data folder count as free.
     """
     # Imported here, so that other commands don't import the checks.
     from ops.doctor.checkup import Checkup
-    from ops.doctor.page import as_json, page
+    from ops.doctor.page import as_json, print_page
     from ops.doctor.report import report
 
     configure_logging("error", process="doctor")  # the report has the warnings
@@ -62,7 +62,7 @@ def doctor(
     if prints_json:
         print(orjson.dumps(as_json(facts, result), option=orjson.OPT_INDENT_2).decode())
     else:
-        Console().print(page(result))
+        print_page(Console(), result)
     if not result.starts:
         raise typer.Exit(EXIT_MISSING)
 
@@ -76,20 +76,19 @@ def _wanted(
     api = checkup.attempt("the front end's settings", lambda: _api(given))
     checkup.attempt("the control settings", lambda: read_settings(ControlSettings, given))
     return Wanted(
+        api=api,
         worker=checkup.attempt("the worker's settings", lambda: _worker(base, given)),
         own=checkup.attempt("the settings of up", lambda: read_settings(UpSettings, given)),
         pool=checkup.attempt("the pool's settings", lambda: read_settings(PoolSettings, given)),
         has_redis_url=bool(given["redis_url"] or redis_from_environment()),
         devices=devices,
         num_workers=workers,
-        url=f"{api.host}:{api.port or 'a free port'}" if api else "",
     )
 
 
 def _api(given: Given) -> ApiSettings:
     api = read_settings(ApiSettings, given)
     metrics_key(api, api_keys(api))
-    usable_port(api.host, api.port)
     return api
 
 

@@ -76,6 +76,8 @@ COMMON = {
 settings, only `--help-all` shows the others.
 """
 MAX_SHOWN = 24
+OWN_REDIS = "a Redis of its own"
+"""Default of `--redis-url` for `lorikeet up`, which starts a Redis if no URL is given."""
 
 
 def settings_flags(*classes: type[PoolSettings]) -> Callable[[Command], Command]:
@@ -207,7 +209,7 @@ def _flags(cls: type[PoolSettings], hidden: Collection[str]) -> Iterator[inspect
         option = typer.Option(
             # Typer's syntax for a flag and its opposite.
             f"{flag_of(name)}/{_no_flag_of(name)}" if field.default is True else flag_of(name),
-            help=_help(field),
+            help=_help(field, _default_shown(cls, name, field)),
             metavar=_metavar(field),
             show_default=False,
             hidden=name in hidden,
@@ -233,10 +235,17 @@ def _owner(cls: type[PoolSettings], name: str) -> type[PoolSettings]:
     return next(c for c in _PANELS if issubclass(cls, c) and name in c.model_fields)
 
 
-def _help(field: FieldInfo) -> str:
+def _help(field: FieldInfo, default: str) -> str:
     choices = f" One of {', '.join(get_args(field.annotation))}." if _is_choice(field) else ""
-    default = f" [default: {text}]" if (text := default_text(field)) else ""
-    return f"{field.description}{choices}{default}"
+    suffix = f" [default: {default}]" if default else ""
+    return f"{field.description}{choices}{suffix}"
+
+
+def _default_shown(cls: type[PoolSettings], name: str, field: FieldInfo) -> str:
+    """Return the default that a help page shows. `UpSettings` are those of `lorikeet up` alone."""
+    if cls is UpSettings and name == "redis_url":
+        return OWN_REDIS
+    return default_text(field)
 
 
 def _metavar(field: FieldInfo) -> str | None:

@@ -149,6 +149,7 @@ def _run(plan: Plan, notes: Sequence[str]) -> None:
             run_plan(plan, output, announce)
         finally:
             bar.show(None)
+    output.show("lorikeet", "Stopped.")
 
 
 def _own_key(keys: Sequence[ApiKey]) -> str | None:

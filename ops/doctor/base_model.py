@@ -113,7 +113,7 @@ def _shaped(worker: WorkerSettings, source: str, folder: Path | None, place: str
 
         from ops.doctor.model_shape import demo_shape, served_shape
     except ImportError as error:
-        problem = Problem(f"{error.name} isn't installed", "pip install lorikeet-serve")
+        problem = Problem(f"{error.name} isn't installed", "run `pip install lorikeet-serve`")
         return Base(BaseFacts(source=source, place=place, problem=problem))
     dtype = torch.bfloat16 if worker.dtype == "auto" else getattr(torch, worker.dtype)
     try:

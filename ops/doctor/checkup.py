@@ -1,7 +1,7 @@
 """Gathers all facts of a report. Checks that fail become problems or hints, not exceptions."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -13,11 +13,13 @@ from ops.doctor.facts import AdapterFacts, Facts, Fit, Folder, Machine, Plan, Pr
 from ops.doctor.machine import folder_facts, machine_facts
 from ops.doctor.plan import plan_of
 from ops.doctor.redis_check import own_redis_facts, redis_facts
+from ops.doctor.running import running_at
 from ops.local.data_folder import check_unused, data_folder, data_root
-from ops.local.remembered_servers import UP, remembered_servers
+from ops.local.ports import usable_port
+from ops.local.remembered_servers import RememberedServer, running_servers
 from shared.cache_folder import VARIABLE, cache_folder
 from shared.errors import LorikeetError
-from shared.settings import PoolSettings, UpSettings, WorkerSettings
+from shared.settings import ApiSettings, PoolSettings, UpSettings, WorkerSettings
 from worker.adapters.source.allowed_sources import adapter_roots
 from worker.model.loading.folder import model_name
 
@@ -30,6 +32,7 @@ LEAST_FREE = 64 << 20
 class Wanted:
     """Settings and flags of the `lorikeet up` that is checked. Invalid settings are None."""
 
+    api: ApiSettings | None
     worker: WorkerSettings | None
     own: UpSettings | None
     pool: PoolSettings | None
@@ -37,7 +40,11 @@ class Wanted:
     """Whether the user names a Redis server. If not, `lorikeet up` starts one."""
     devices: str | None
     num_workers: int | None
-    url: str
+
+    @property
+    def address(self) -> str:
+        """Host and port of the front end, or an empty text if its settings are invalid."""
+        return f"{self.api.host}:{self.api.port or 'a free port'}" if self.api else ""
 
 
 @dataclass(slots=True)
@@ -49,13 +56,19 @@ class Checkup:
     show: Callable[[str], None] = lambda _: None
     """Called with a description of what is being checked."""
 
-    def attempt(self, what: str, check: Callable[[], T]) -> T | None:
-        """Run a check and return its result. If it fails, record the reason and return None."""
+    def attempt(
+        self, what: str, check: Callable[[], T], *, prevents_start: bool = True
+    ) -> T | None:
+        """Run a check and return its result. If it fails, record the reason and return None.
+
+        `prevents_start` says whether a refused setting is a problem, or only a hint.
+        """
         self.show(f"checking {what}")
         try:
             return check()
         except LorikeetError as error:
-            self.problems.append(Problem(str(error)))
+            reasons = self.problems if prevents_start else self.hints
+            reasons.append(Problem(str(error)))
         except Exception as error:  # noqa: BLE001  (a broken installation can raise any error)
             reason = (str(error).strip().splitlines() or [""])[0]
             text = f"{what} couldn't be checked ({type(error).__name__}: {reason})"
@@ -68,22 +81,29 @@ class Checkup:
         folders = self.attempt("the folders", lambda: _folders(wanted)) or ()
         machine = self.attempt("the machine", lambda: machine_facts(worker, folders))
         redis = self.attempt("Redis", lambda: _redis(wanted))
-        plan, base, fit = None, None, None
+        plan, base, fit, running = None, None, None, None
         if worker is not None:
             plan = self.attempt(
                 "the devices",
-                lambda: plan_of(worker, wanted.devices, wanted.num_workers, wanted.url),
+                lambda: plan_of(worker, wanted.devices, wanted.num_workers, wanted.address),
             )
             base = self.attempt("the base model", lambda: find_base(worker, _name(worker)))
+        if worker and base:
+            running = self.attempt("the data folder", lambda: _running(wanted, worker, base))
+        self.attempt("the port", lambda: _check_port(wanted, running))
         if worker and machine and plan and base:
-            fit = self.attempt("the memory", lambda: _fit(worker, machine, plan, base))
+            fit = self.attempt(
+                "the memory",
+                lambda: _fit(worker, machine, plan, base),
+                prevents_start=running is None,  # the running server uses some of the memory
+            )
         if worker and worker.engine != "simulated":
             self.attempt("the adapter roots", lambda: adapter_roots(worker))
-        if worker and base:
-            self.attempt("the data folder", lambda: _check_data(wanted, worker, base))
         adapters = self.attempt("the adapters", lambda: _adapters(worker)) or ()
-        self.hints += _running()
+        if not running and (others := running_servers()):
+            self.hints.append(_beside(others[0]))
         return Facts(
+            running=running.url if running else None,
             machine=machine,
             redis=redis,
             plan=plan,
@@ -96,13 +116,10 @@ class Checkup:
         )
 
 
-def _running() -> Iterator[Problem]:
-    """Yield a hint if a `lorikeet up` of this user already runs. It uses a port and a folder."""
-    for server in remembered_servers():
-        if server.origin == UP:
-            text = f"`lorikeet up` already runs, at {server.url}: this report is about a second one"
-            yield Problem(text, "lorikeet status")
-            return
+def _beside(server: RememberedServer) -> Problem:
+    """Return a hint about a running server of this user that isn't the planned one."""
+    text = f"`lorikeet up` already runs, at {server.url}: this report is about a second one"
+    return Problem(text, "`lorikeet status` shows the running server")
 
 
 def _name(worker: WorkerSettings) -> str:
@@ -135,15 +152,33 @@ def _adapters(worker: WorkerSettings | None) -> tuple[AdapterFacts, ...]:
     )
 
 
-def _check_data(wanted: Wanted, worker: WorkerSettings, base: Base) -> None:
-    """Raise SettingsError if another server uses the data folder."""
+def _running(wanted: Wanted, worker: WorkerSettings, base: Base) -> RememberedServer | None:
+    """Return the running server of this user that has the planned port and data folder, or None.
+
+    Raises:
+        SettingsError: another server uses the data folder.
+    """
     if wanted.has_redis_url or wanted.own is None:
-        return
+        return None
     if base.folder is None and worker.engine != "simulated":  # nothing is downloaded yet
-        return
+        return None
     folder = data_folder(wanted.own.data_dir, worker, base.folder)
-    if folder:
+    if folder is None:
+        return None
+    running = running_at(wanted.api.port, folder) if wanted.api else None
+    if running is None:
         check_unused(folder)
+    return running
+
+
+def _check_port(wanted: Wanted, running: RememberedServer | None) -> None:
+    """Check that the front end can listen on its port, once the running server has ended.
+
+    Raises:
+        SettingsError: it can't.
+    """
+    if wanted.api:
+        usable_port(wanted.api.host, 0 if running else wanted.api.port)
 
 
 def _redis(wanted: Wanted) -> RedisFacts | None:

@@ -1,7 +1,7 @@
 """Facts about a machine and a planned `lorikeet up`. The report is made from them.
 
 Sizes are in bytes. A `problem` is the reason why something can't be used, or None. A `fix` is a
-command or an instruction that solves a problem.
+sentence, without its full stop, that says how to solve a problem or where to find out more.
 """
 
 from dataclasses import dataclass
@@ -165,6 +165,8 @@ class Fit:
 class Facts:
     """Everything that the report shows. A fact that couldn't be determined is None."""
 
+    running: str | None = None
+    """URL of the user's running server that has the planned port and data folder."""
     machine: Machine | None = None
     redis: RedisFacts | None = None
     plan: Plan | None = None

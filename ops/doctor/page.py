@@ -1,23 +1,35 @@
-"""Shows a report as tables in a terminal, or as JSON for scripts."""
+"""Shows a report as text in a terminal, or as JSON for scripts."""
 
+from collections.abc import Iterator
 from dataclasses import asdict
+from textwrap import wrap
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Group, RenderableType
-from rich.table import Table
+from rich.console import Console
 from rich.text import Text
 
 from ops.doctor.facts import Facts
-from ops.doctor.report import Mark, Report, Row, Section
+from ops.doctor.report import Mark, Report, Row
 
 _STYLES = {Mark.OK: "", Mark.HINT: "yellow", Mark.MISSING: "red"}
 _SIGNS = {Mark.OK: "", Mark.HINT: "!", Mark.MISSING: "✗"}
+_SIGN_WIDTH = 2
+_INDENT = 22
+"""Columns to the left of a value: margin, name and sign."""
+_MIN_WIDTH = 20
 
 
-def page(report: Report) -> RenderableType:
-    """Return the tables of a report, followed by the fixes and the verdict."""
-    return Group(*(_table(section) for section in report.sections), *_verdict(report))
+def print_page(console: Console, report: Report) -> None:
+    """Print the running server, the tables of a report, the fixes and the verdict.
+
+    Values are wrapped between words only, so that paths and URLs can be copied.
+    """
+    if report.running:
+        _print(console, _already_runs(report.running), Text())
+    for section in report.sections:
+        rows = [line for row in section.rows for line in _lines(row, console.width)]
+        _print(console, Text(section.title, style="bold"), Text(), *rows, Text())
+    _print(console, *_verdict(report))
 
 
 def as_json(facts: Facts, report: Report) -> dict[str, Any]:
@@ -34,37 +46,41 @@ def _step(row: Row) -> dict[str, str]:
     return {"name": row.name, "problem": row.value, "fix": row.fix}
 
 
-def _table(section: Section) -> Table:
-    table = Table(
-        title=section.title,
-        title_justify="left",
-        title_style="bold",
-        box=SIMPLE_HEAD,
-        show_header=False,
-        expand=True,
+def _print(console: Console, *lines: Text) -> None:
+    for line in lines:
+        console.print(line, soft_wrap=True)
+
+
+def _already_runs(url: str) -> Text:
+    return Text(
+        f"A server of yours runs at {url}: its port and its data folder count as free below, its "
+        "memory doesn't.",
+        style="green",
     )
-    table.add_column(width=16, no_wrap=True, style="dim")
-    table.add_column(width=1)
-    table.add_column(ratio=1, overflow="fold")
-    for row in section.rows:
-        style = _STYLES[row.mark]
-        sign = Text(_SIGNS[row.mark], style=style)
-        table.add_row(Text(row.name), sign, Text(row.value, style=style))
-    return table
 
 
-def _verdict(report: Report) -> list[Text]:
-    lines = []
+def _lines(row: Row, width: int) -> Iterator[Text]:
+    """Yield the lines of a row. A line is wider than `width` if a single word is."""
+    style = _STYLES[row.mark]
+    name = Text(f"  {row.name}".ljust(_INDENT - _SIGN_WIDTH), style="dim")
+    left = name + Text(_SIGNS[row.mark].ljust(_SIGN_WIDTH), style=style)
+    room = max(_MIN_WIDTH, width - _INDENT)
+    for line in wrap(row.value, room, break_long_words=False, break_on_hyphens=False):
+        yield left + Text(line, style=style)
+        left = Text(" " * _INDENT)
+
+
+def _verdict(report: Report) -> Iterator[Text]:
     for row in (*report.missing, *report.hints):
-        style = _STYLES[row.mark]
         if row.fix:
-            lines.append(Text(f"{_SIGNS[row.mark]} {row.name}: {row.fix}", style=style))
-    if report.starts:
-        lines.append(Text("`lorikeet up` with these arguments would start.", style="green"))
-    else:
+            text = f"{_SIGNS[row.mark]} {row.name}: {row.fix}."
+            yield Text(text, style=_STYLES[row.mark])
+    if not report.starts:
         number = len(report.missing)
         problems = "problem" if number == 1 else "problems"
-        lines.append(
-            Text(f"`lorikeet up` with these arguments wouldn't start: {number} {problems}, see ✗.")
+        yield Text(
+            f"`lorikeet up` with these arguments wouldn't start: {number} {problems}, see ✗."
         )
-    return lines
+    else:
+        when = " once the running server has stopped" if report.running else ""
+        yield Text(f"`lorikeet up` with these arguments would start{when}.", style="green")

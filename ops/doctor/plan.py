@@ -46,9 +46,9 @@ def _kernels(engine: str, device: str, dtype: str) -> tuple[str, Problem | None]
     if is_gpu(device):
         if find_spec("triton") is not None:
             return "Triton", None
-        return "", Problem(f"Triton isn't installed: {SLOWER}", "pip install triton")
+        return "", Problem(f"Triton isn't installed: {SLOWER}", "run `pip install triton`")
     if dtype not in NATIVE_DTYPES:
-        return "", Problem(f"no kernels for {dtype} on a CPU: {SLOWER}", "--dtype bfloat16")
+        return "", Problem(f"no kernels for {dtype} on a CPU: {SLOWER}", "give --dtype bfloat16")
     return _cpu_kernels()
 
 
@@ -58,5 +58,5 @@ def _cpu_kernels() -> tuple[str, Problem | None]:
     try:
         compiler = find_compiler()
     except NotCompiled as error:
-        return "", Problem(f"{error}: {SLOWER}", "apt-get install g++")
+        return "", Problem(f"{error}: {SLOWER}", "run `apt-get install g++`")
     return f"native, compiled by {compiler} at the first start and cached", None

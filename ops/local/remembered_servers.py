@@ -12,12 +12,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from shared.errors import SettingsError
 from shared.user_folders import user_folder
 
 VARIABLE = "XDG_CONFIG_HOME"
-LOGIN_FILE = "login.json"
+LOGIN_FILE, UP_PREFIX = "login.json", "up-"
+"""Name of the file of `lorikeet login`, and the start of the names of the others: `up-PID.json`."""
 LOGIN, UP = "lorikeet login", "lorikeet up"
 
 
@@ -29,6 +31,8 @@ class RememberedServer:
     api_key: str | None = field(repr=False)
     origin: str
     """Command that remembered it: `LOGIN` or `UP`."""
+    pid: int | None
+    """Process of the `lorikeet up`; None for a login."""
 
 
 def config_folder() -> Path:
@@ -54,12 +58,13 @@ def remembered_servers() -> list[RememberedServer]:
                 if path.name == LOGIN_FILE or _is_locked(file.fileno()):
                     written_ns = os.fstat(file.fileno()).st_mtime_ns
                     content = json.load(file)
-                    origin = LOGIN if path.name == LOGIN_FILE else UP
-                    server = RememberedServer(
-                        str(content["url"]), content.get("api_key") or None, origin
-                    )
-                    found.append((written_ns, server))
+                    found.append((written_ns, _server(path.name, content)))
     return [server for _, server in sorted(found, key=lambda pair: pair[0], reverse=True)]
+
+
+def running_servers() -> list[RememberedServer]:
+    """Return the servers of this user's running `lorikeet up`s, newest first."""
+    return [server for server in remembered_servers() if server.origin == UP]
 
 
 def remember_login(url: str, api_key: str | None) -> Path:
@@ -101,7 +106,7 @@ def remembered_up(url: str, api_key: str | None) -> Iterator[None]:
     """
     try:
         _remove_stale()
-        path = config_folder() / f"up-{os.getpid()}.json"
+        path = config_folder() / f"{UP_PREFIX}{os.getpid()}.json"
         file = _written(path, url, api_key)
     except (OSError, SettingsError):
         yield
@@ -111,6 +116,17 @@ def remembered_up(url: str, api_key: str | None) -> Iterator[None]:
     finally:
         path.unlink(missing_ok=True)
         os.close(file)
+
+
+def _server(file_name: str, content: dict[str, Any]) -> RememberedServer:
+    """Return the server in the file `file_name`."""
+    is_login = file_name == LOGIN_FILE
+    return RememberedServer(
+        url=str(content["url"]),
+        api_key=content.get("api_key") or None,
+        origin=LOGIN if is_login else UP,
+        pid=None if is_login else int(Path(file_name).stem.removeprefix(UP_PREFIX)),
+    )
 
 
 def _written(path: Path, url: str, api_key: str | None) -> int:
@@ -125,7 +141,7 @@ def _written(path: Path, url: str, api_key: str | None) -> int:
 
 def _remove_stale() -> None:
     """Delete the files of killed `lorikeet up`s."""
-    for path in config_folder().glob("up-*.json"):
+    for path in config_folder().glob(f"{UP_PREFIX}*.json"):
         with suppress(OSError), path.open() as file:
             if not _is_locked(file.fileno()):
                 path.unlink(missing_ok=True)

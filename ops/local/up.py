@@ -128,10 +128,8 @@ async def _supervise(
     supervisor = Supervisor(_children(plan, redis_url, pool.never_started, show))
 
     def stop() -> None:
-        show(
-            "lorikeet",
-            "stopping once running answers have ended; press Ctrl-C again to stop at once",
-        )
+        again = "; press Ctrl-C again to stop at once" if sys.stderr.isatty() else ""
+        show("lorikeet", f"stopping once running answers have ended{again}")
         supervisor.stop()
 
     for signum in (signal.SIGINT, signal.SIGTERM):

@@ -18,6 +18,8 @@ pytestmark = [pytest.mark.long, pytest.mark.demo]
 
 PAGE = Path(__file__).parents[2] / "ops" / "docs" / "training-to-served.md"
 SAVED = re.compile(r"(\w+\.py)[.:].*?^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
+URL = "http://127.0.0.1:23333"
+"""URL of the server on the page."""
 NOT_RUN = ("lorikeet up", "lorikeet chat", "pip install", ". .venv", "BASE=", "export")
 """Starts of the commands that the fixtures replace, or that need a terminal."""
 
@@ -35,12 +37,12 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield server
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1200)
 def test_an_adapter_is_trained_sent_tried_out_promoted_and_rolled_back(
     server: Server, tmp_path: Path
 ) -> None:
     for name, text in SAVED.findall(PAGE.read_text()):
-        (tmp_path / name).write_text(text)
+        (tmp_path / name).write_text(text.replace(URL, server.url))
     env = {**os.environ, "LORIKEET_URL": server.url, "COLUMNS": "200", "OMP_NUM_THREADS": "1"}
     shown, versions = {}, []
     for words in page_commands():
@@ -60,6 +62,7 @@ def test_an_adapter_is_trained_sent_tried_out_promoted_and_rolled_back(
     assert first != second
     assert versions == [first] * 4 + [second] + [first] * 2  # pushed, ..., promoted, rolled back
     assert "canary of 10 %" in shown["adapters candidate"]
+    assert shown["which.py"].split()[-1] in (first, second)
 
 
 def _label(server: Server, ticket: str) -> str:

@@ -74,7 +74,9 @@ class RegistryModel:
         self._load(known, name, version, by=by)
         known.is_set_by_client, known.created_s = True, 0
 
-    def add_candidate(self, name: str, version: str, keep: int, *, by: str) -> bool:
+    def add_candidate(
+        self, name: str, version: str, keep: int, mode: str, percent: float | None, *, by: str
+    ) -> bool:
         known = self.loaded.get(name)
         if known is None:
             return False
@@ -83,8 +85,8 @@ class RegistryModel:
         self._check(version)
         self._keep = keep
         self.states[version] = "ready"
-        if known.candidate != version:
-            self._try_out(known, name, version, "canary", 0, by)
+        if percent is not None or known.candidate != version:
+            self._try_out(known, name, version, mode, percent or 0, by)
         return True
 
     def set_candidate(
@@ -113,6 +115,7 @@ class RegistryModel:
             raise Refused("has no candidate")
         if not is_promoted:
             self._drop(known)
+            self.incidents.append(("adapter_candidate_dropped", version))
             self.changes.append(("candidate_dropped", name, by, version, ""))
             return version
         self._check(version)
@@ -228,6 +231,7 @@ class RegistryModel:
             self._drop(known)
             self.retired.discard(version)
         known.candidate, known.mode, known.percent = version, mode, percent
+        self.incidents.append(("adapter_candidate_set", version))
         self.changes.append(("candidate_set", name, by, before, known.trial))
 
     def _drop(self, known: Name) -> None:

@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Request
 
 from api.access.model_rights import ModelNotFound, check_model
-from api.adapters.comparisons import agreement, differing_pairs
+from api.adapters.comparisons import agreement, compared_usage, differing_pairs
 from api.adapters.inspection import Inspector
 from api.adapters.management import MAY_MANAGE, READS, adapter_errors, read_request
 from api.adapters.new_versions import NewVersions
@@ -41,14 +41,19 @@ async def get_candidate(
     shadows: Shadows = part(Shadows),
     views: PoolViews = part(PoolViews),
 ) -> CandidateDetails:
-    """Return the candidate of an adapter and, if it is a shadow, how its answers compare."""
+    """Return the candidate of an adapter, and how it compares with the current version.
+
+    For a shadow, the answers are compared, too.
+    """
     await check_model(registry, access, name)
-    body = candidate_body(await shown.view(name), await views.workers())
-    if body is None:
+    view = await shown.view(name)
+    body = candidate_body(view, await views.workers())
+    if body is None or view.candidate is None:
         raise without_candidate(name)
     version = AdapterVersion(body.version)
     return CandidateDetails(
         **dict(body),
+        compared=[compared_usage(each) for each in (view.candidate, view.current)],
         agreement=agreement(await shadows.comparison(version)),
         differing=await differing_pairs(shadows, views, access, version),
     )
@@ -87,15 +92,14 @@ async def set_candidate(
         raise invalid_value("send `source` or `version`, but not both", "version")
     if await registry.adapter(name) is None:
         raise ModelNotFound(name)
-    version = body.version
-    if body.source is not None:
-        adapter = await inspector.checked_adapter(access.tenant, name, body.source, param="source")
-        await new_versions.add_candidate(adapter, by=access.actor)
-        version = adapter.version
-    found = await candidates.set(
-        name, version, mode=body.mode, percent=body.percent, by=access.actor
-    )
-    return await _changed(registry, shown, name, found)
+    if body.source is None:
+        found = await candidates.set(
+            name, body.version, mode=body.mode, percent=body.percent, by=access.actor
+        )
+        return await _changed(registry, shown, name, found)
+    adapter = await inspector.checked_adapter(access.tenant, name, body.source, param="source")
+    await new_versions.add_candidate(adapter, by=access.actor, mode=body.mode, percent=body.percent)
+    return await _changed(registry, shown, name, adapter.version)
 
 
 @router.delete(

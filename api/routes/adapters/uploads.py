@@ -44,8 +44,9 @@ async def upload_adapter(request: Request, access: InAccess) -> AdapterBody:
     the pool. Earlier requests keep the version for which they were accepted, and none of them
     pauses. The same content has the same version.
 
-    With `candidate=true`, the adapter is tried out alongside the current version instead. With
-    `replace=false`, a name that is taken is refused.
+    With `candidate=true`, the adapter is tried out alongside the current version instead, and with
+    `canary=10`, it answers 10 % of the requests. With `replace=false`, a name that is taken is
+    refused.
     """
     query = validate(UploadAdapterQuery, dict(request.query_params))
     pool = await pools_of(request).of_model(request, query.name)
@@ -78,15 +79,15 @@ async def _load(
         access.tenant, query.name, source, param=param
     )
     new_versions = pool.part(NewVersions)
-    if query.candidate == "true":
-        await new_versions.add_candidate(adapter, by=access.actor)
+    if query.is_candidate:
+        await new_versions.add_candidate(adapter, by=access.actor, percent=query.canary)
         return
     await new_versions.load(adapter, replace=_may_replace(query), by=access.actor)
 
 
 def _may_replace(query: UploadAdapterQuery) -> bool:
     """Return whether the upload is accepted if an adapter with the same name is loaded."""
-    return query.replace == "true" or query.candidate == "true"
+    return query.replace == "true" or query.is_candidate
 
 
 def _check_without_body(request: Request, query: UploadAdapterQuery) -> None:

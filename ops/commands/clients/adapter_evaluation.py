@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from ops.commands.clients.adapters import NameArgument, reads_adapters
+from ops.commands.clients.adapter_versions import print_promoted
+from ops.commands.clients.adapters import NameArgument, changes_adapters
 from ops.evaluate.cases import Case, Outcome, read_cases
 from ops.evaluate.report import num_good, print_report
 from ops.terminal import print_line
@@ -22,7 +23,7 @@ EXIT_WORSE = 1
 """Exit status if the candidate has answered fewer cases well than the current version."""
 
 
-@reads_adapters
+@changes_adapters
 def evaluate(
     client: "AdapterClient",
     name: NameArgument,
@@ -72,7 +73,7 @@ def evaluate(
         raise typer.Exit(EXIT_WORSE)
     if promotes:
         (tried,) = (version for version, role in roles.items() if role == CANDIDATE)
-        print_line(f"{name} is {client.promote(name, tried)['version']} now")
+        print_promoted(client.promote(name, tried))
 
 
 def _answers(

@@ -7,6 +7,7 @@ import typer
 from rich.console import Console
 
 from ops.adapter_list import mebibytes
+from ops.commands.clients.adapter_versions import print_canary_commands
 from ops.commands.clients.adapters import NameArgument, changes_adapters
 from ops.terminal import byte_progress, print_line
 
@@ -30,7 +31,8 @@ CanaryOption = Annotated[
         metavar="N",
         min=0,
         max=100,
-        help="Let the adapter answer this share of the requests, in percent, as `canary` does.",
+        help="Let the adapter answer this share of the requests, in percent, as `canary` does. "
+        "Requests with the same `user` always get the same version.",
         show_default=False,
     ),
 ]
@@ -60,19 +62,18 @@ def push(
     with adapter_in(folder.expanduser()) as found:
         body = adapter_body(found)
         print_line(_what(folder, found, body))
-        pushed = _send(client, name, body, replace=replace, is_candidate=canary is not None)
+        pushed = _send(client, name, body, replace=replace, canary=canary)
     if canary is None:
         size = f"rank {pushed['rank']}, {mebibytes(pushed)} MiB"
         print_line(f"loaded {pushed['id']} as {pushed['version']}: {size}")
         return
     version = pushed["candidate"]["version"]
-    client.set_candidate(name, {"mode": "canary", "percent": canary, "version": version})
     print_line(f"{version} is a canary for {canary:g} % of the requests")
-    print_line(f"`lorikeet adapters promote {name}` lets it answer all requests")
+    print_canary_commands(name)
 
 
 def _send(
-    client: "AdapterClient", name: str, body: "AdapterBody", *, replace: bool, is_candidate: bool
+    client: "AdapterClient", name: str, body: "AdapterBody", *, replace: bool, canary: float | None
 ) -> dict[str, Any]:
     """Send the body with a progress bar. Return the adapter."""
     with byte_progress(Console(stderr=True)) as bar:
@@ -85,7 +86,7 @@ def _send(
             is_whole = sent == body.num_bytes
             bar.update(task, completed=sent, description="a worker checks it" if is_whole else None)
 
-        return client.push(name, body, on_sent, replace=replace, is_candidate=is_candidate)
+        return client.push(name, body, on_sent, replace=replace, canary=canary)
 
 
 def _what(given: Path, found: Path, body: "AdapterBody") -> str:

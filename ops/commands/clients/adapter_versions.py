@@ -49,10 +49,11 @@ def canary(
 ) -> None:
     """Let another version answer a share of an adapter's requests.
 
-    The requests of one `user` always get the same version.
+    Requests with the same `user` always get the same version, so with few users the share is
+    inexact.
     """
     _set_candidate(client, name, path, version, "canary", percent)
-    print_line(f"`lorikeet adapters promote {name}` lets it answer all requests")
+    print_canary_commands(name)
 
 
 @changes_adapters
@@ -74,9 +75,9 @@ def shadow(
 @reads_adapters
 def candidate(client: "AdapterClient", name: NameArgument) -> None:
     """Compare the candidate's requests and answers with the current version's."""
-    found, current = client.candidate(name), client.adapter(name)
+    found = client.candidate(name)
     print_line(f"{found['version']}: {found['mode']} of {found['percent']:g} % of the requests")
-    Console().print(_usage_table(found, current))
+    Console().print(_usage_table(*found["compared"]))
     agreement = found["agreement"]
     if not agreement["pairs"]:
         return
@@ -91,8 +92,7 @@ def candidate(client: "AdapterClient", name: NameArgument) -> None:
 @changes_adapters
 def promote(client: "AdapterClient", name: NameArgument) -> None:
     """Make the candidate the current version."""
-    promoted = client.promote(name)
-    print_line(f"{name} is {promoted['version']} now")
+    print_promoted(client.promote(name))
 
 
 @changes_adapters
@@ -148,6 +148,24 @@ COMMANDS = canary, shadow, candidate, promote, drop, pin, unpin, log
 """Commands in the order of the help page."""
 
 
+def print_canary_commands(name: str) -> None:
+    """Print the commands that compare, promote and drop a canary of the adapter `name`."""
+    print_line(f"`lorikeet adapters candidate {name}` compares it with the current version")
+    print_line(f"`lorikeet adapters promote {name}` lets it answer all requests")
+    print_line(f"`lorikeet adapters drop {name}` ends the trial")
+
+
+def print_promoted(adapter: dict[str, Any]) -> None:
+    """Print an adapter's new version, the version that it replaced, and how to restore that one."""
+    name, version, previous = adapter["id"], adapter["version"], adapter["previous"]
+    if not previous:  # with --keep-versions 0
+        print_line(f"{name} is {version} now")
+        return
+    replaced = previous[0]["version"]
+    print_line(f"{name} is {version} now, instead of {replaced}")
+    print_line(f"`lorikeet adapters rollback {name}` restores {replaced}")
+
+
 def _set_candidate(
     client: "AdapterClient",
     name: str,
@@ -176,7 +194,7 @@ def _change_cells(change: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _usage_table(*versions: dict[str, Any]) -> Table:
-    """Return a table of the requests of each version since it was loaded."""
+    """Return a table of the requests of each version since the candidate was set."""
     shown = table("version", "requests", "failed", "mean time", "tokens", whole=("version",))
     for version in versions:
         mean_s = version["mean_answer_s"]

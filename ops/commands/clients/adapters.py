@@ -116,8 +116,14 @@ def rollback(
     ] = None,
 ) -> None:
     """Restore a previous version of an adapter."""
+    left = client.adapter(name).get("version")
     restored = client.roll_back(name, to)
-    print_line(f"{restored['id']} is {restored['version']} again")
+    version, previous = restored["version"], restored["previous"]
+    if version == left:
+        print_line(f"{restored['id']} is {version} already")
+        return
+    print_line(f"{restored['id']} is {version} again, instead of {left}")
+    print_line(f"another rollback restores {previous[0]['version']}")
 
 
 @adapters_app.command()

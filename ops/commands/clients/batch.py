@@ -47,7 +47,7 @@ def batch(
     the batch that runs already, or downloads its answers. Requests that failed are written to
     FILE.failures.jsonl, and the exit status is then 1.
     """
-    endpoint, server = _endpoint(file), chosen_server(url, api_key)
+    endpoint, server = _endpoint(file), chosen_server(url, api_key, changes=True)
     from ops.batch_client import BatchClient  # httpx takes long to import
 
     client = BatchClient(server.url, server.api_key)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ops.chat.conversation import Client, Conversation
 
 HELP = """\
-/model NAME    start anew with another model
+/model NAME    start anew with a model, or with NAME@DIGEST
 /model         list the models
 /compare A B   ask up to four models side by side
 /compare A     ask the current model and A
@@ -35,7 +35,9 @@ def chat(
     model: Annotated[
         str | None,
         typer.Argument(
-            metavar="MODEL", help="Base model or adapter. By default the server's base model."
+            metavar="MODEL",
+            help="Base model or adapter, or one version in full, as NAME@DIGEST. By default the "
+            "server's base model.",
         ),
     ] = None,
     compare: Annotated[
@@ -76,6 +78,8 @@ def chat(
                 _print_hint(console, "(stopped)")
             except LorikeetError as error:
                 console.print(Text(str(error), style="red"), soft_wrap=True)
+                if line.startswith("/"):
+                    _print_hint(console, f"the conversation with {_chosen(conversation)} goes on")
 
 
 @contextmanager

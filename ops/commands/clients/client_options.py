@@ -11,7 +11,8 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from ops.local.remembered_servers import RememberedServer, remembered_servers
+from ops.local.remembered_servers import UP, RememberedServer, remembered_servers
+from ops.terminal import print_error_line
 from shared.api_keys import ADMIN, parse_keys
 from shared.errors import LorikeetError, SettingsError
 from shared.settings import ENV_PREFIX
@@ -64,31 +65,52 @@ class ChosenServer:
 
 
 def chosen_server(
-    url: str | None, api_key: str | None, *, prefers_admin: bool = False
+    url: str | None, api_key: str | None, *, prefers_admin: bool = False, changes: bool = False
 ) -> ChosenServer:
     """Return the server that the options `--url` and `--api-key` or the environment select.
 
     Without them, it is the server that was remembered last. A remembered key is sent only to its
     own server. With `prefers_admin`, a key of the tenant `admin` is preferred to earlier ones.
 
+    If several `lorikeet up`s run and none is selected, a line on standard error says which one is
+    used. A command that `changes` something is refused instead.
+
     Raises:
-        SettingsError: a key is malformed.
+        SettingsError: a key is malformed, or the server to change isn't named.
     """
     known = remembered_servers()
-    found, origin = _url(url, known)
+    found, origin = _url(url, known, changes=changes)
     keys = parse_keys([api_key or os.environ.get(KEYS_VARIABLE, "")])
     preferred = [key for key in keys if prefers_admin and key.tenant == ADMIN] or list(keys)
     remembered = (each.api_key for each in known if _same(each.url, found) and each.api_key)
     return ChosenServer(found, preferred[0].secret if preferred else next(remembered, None), origin)
 
 
-def _url(given: str | None, known: list[RememberedServer]) -> tuple[str, str]:
+def _url(given: str | None, known: list[RememberedServer], *, changes: bool) -> tuple[str, str]:
     """Return the URL of the server, and where it comes from."""
     if given is not None:
         return given, "--url"
     if variable := os.environ.get(URL_VARIABLE):
         return variable, URL_VARIABLE
-    return (known[0].url, f"`{known[0].origin}`") if known else (DEFAULT_URL, "the default")
+    if not known:
+        return DEFAULT_URL, "the default"
+    if known[0].origin == UP:
+        _report_several([each.url for each in known if each.origin == UP], changes=changes)
+    return known[0].url, f"`{known[0].origin}`"
+
+
+def _report_several(urls: list[str], *, changes: bool) -> None:
+    """Say which of the running servers is used if they are several, or refuse a change.
+
+    Raises:
+        SettingsError: there are several, and the command changes something.
+    """
+    if len(urls) == 1:
+        return
+    several = f"{len(urls)} servers of yours run, at {', '.join(urls)}"
+    if changes:
+        raise SettingsError(f"{several}; name the one to change with --url")
+    print_error_line(f"{several}; this command uses {urls[0]}")
 
 
 def _same(one: str, other: str) -> bool:

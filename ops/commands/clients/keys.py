@@ -68,7 +68,7 @@ def on_keys(*, changes: bool) -> Callable[[Callable[..., None]], Callable[..., N
                 if redis_url is not None:
                     command(_in_redis(redis_url, pool, announces=changes), **given)
                 else:
-                    command(_on_server(context, url, api_key, announces=changes), **given)
+                    command(_on_server(context, url, api_key, changes=changes), **given)
             except LorikeetError as error:
                 raise _for_commands(error) from None
 
@@ -200,13 +200,13 @@ def _explain_first(*, has_all_scopes: bool) -> None:
 
 
 def _on_server(
-    context: typer.Context, url: str | None, api_key: str | None, *, announces: bool
+    context: typer.Context, url: str | None, api_key: str | None, *, changes: bool
 ) -> "KeyClient":
     from ops.pool_client import KeyClient  # httpx takes long to import
 
-    server = server_of(context, url, api_key)
+    server = server_of(context, url, api_key, changes=changes)
     client = KeyClient(server.url, server.api_key)
-    if announces:
+    if changes:
         server.announce()
     return client
 

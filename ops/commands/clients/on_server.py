@@ -29,7 +29,8 @@ def on_server(make: Callable[[ChosenServer], Any], *, changes: bool = False) -> 
 
     `make` returns the client, and replaces the first parameter by the options `--url` and
     `--api-key`. These override those of the command's group. If the command changes something
-    (`changes`), it first prints which pool that is.
+    (`changes`), it first prints which pool that is. It is refused if several servers run and none
+    is named.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
@@ -39,7 +40,7 @@ def on_server(make: Callable[[ChosenServer], Any], *, changes: bool = False) -> 
             api_key: AdminKeyOption = None,
             **given: Any,
         ) -> None:
-            server = server_of(context, url, api_key)
+            server = server_of(context, url, api_key, changes=changes)
             client = make(server)
             if changes:
                 server.announce()
@@ -54,9 +55,18 @@ def on_server(make: Callable[[ChosenServer], Any], *, changes: bool = False) -> 
     return decorate
 
 
-def server_of(context: typer.Context, url: str | None, api_key: str | None) -> ChosenServer:
-    """Return the server that a command's own options, or else those of its group, select."""
+def server_of(
+    context: typer.Context, url: str | None, api_key: str | None, *, changes: bool = False
+) -> ChosenServer:
+    """Return the server that a command's own options, or else those of its group, select.
+
+    Raises:
+        SettingsError: the command `changes` something, several servers run, and none is named.
+    """
     group_url, group_key = context.obj or (None, None)
     return chosen_server(
-        group_url if url is None else url, api_key or group_key, prefers_admin=True
+        group_url if url is None else url,
+        api_key or group_key,
+        prefers_admin=True,
+        changes=changes,
     )

@@ -1,7 +1,8 @@
 """Read-only views of adapters: their versions, usage, and the workers that load them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import sub
 
 from shared.protocol.adapters import Adapter, decode_adapter
 from shared.protocol.ids import AdapterVersion, WorkerId
@@ -9,19 +10,33 @@ from shared.store.adapters.candidates import SHARE_FIELDS, Share, decode_share
 from shared.store.redis.connection import chunks, decode_hash
 from shared.store.redis.pool_store import PoolStore
 
+COUNTERS = "requests", "tokens", "failed", "answered", "answer_ms"
+"""Counters in the entry of a version, in the order of its field `counts_before`."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class VersionView:
-    """One adapter version and its usage since it was registered."""
+class Usage:
+    """Usage of a version in a period."""
 
-    adapter: Adapter
     requests: int
     tokens: int
-    """Number of tokens in the prompts and answers of the version's requests."""
+    """Number of tokens in the prompts and answers of the requests."""
     failed: int
     """Number of requests that ended with an error."""
     mean_answer_s: float | None
     """Mean seconds from the claim of an answered request to its end; None without answers."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VersionView:
+    """One adapter version and its usage."""
+
+    adapter: Adapter
+    usage: Usage
+    """Usage since the version was registered."""
+    compared_usage: Usage
+    """Usage since the candidate of the name was set or, if the version has become current later,
+    since then. Meaningful only for the current version and the candidate."""
     used_ms: int | None
     """Unix time in ms at which the version's latest request ended; None if none has ended."""
     waiting: int
@@ -137,14 +152,21 @@ def _adapter_view(
 
 
 def _version_view(fields: Mapping[bytes, bytes], waiting: int, loader: bytes | None) -> VersionView:
-    used_ms, answered = fields.get(b"used_ms"), int(fields.get(b"answered", 0))
+    used_ms = fields.get(b"used_ms")
+    counts = [int(fields.get(counter.encode(), 0)) for counter in COUNTERS]
+    before = [int(count) for count in fields.get(b"counts_before", b"").split()]
     return VersionView(
         adapter=decode_adapter(decode_hash(fields)),
-        requests=int(fields.get(b"requests", 0)),
-        tokens=int(fields.get(b"tokens", 0)),
-        failed=int(fields.get(b"failed", 0)),
-        mean_answer_s=int(fields[b"answer_ms"]) / answered / 1000 if answered else None,
+        usage=_usage(counts),
+        compared_usage=_usage(map(sub, counts, before)) if before else _usage(counts),
         used_ms=int(used_ms) if used_ms else None,
         waiting=waiting,
         loader=WorkerId(loader.decode()) if loader else None,
     )
+
+
+def _usage(counts: Iterable[int]) -> Usage:
+    """Return the usage from the values of `COUNTERS`."""
+    requests, tokens, failed, answered, answer_ms = counts
+    mean_answer_s = answer_ms / answered / 1000 if answered else None
+    return Usage(requests=requests, tokens=tokens, failed=failed, mean_answer_s=mean_answer_s)

@@ -153,16 +153,27 @@ class Registry(PoolStore):
             raise already_loaded(adapter.name, version)
         _check_can_load(outcome, version)
 
-    async def add_candidate(self, adapter: Adapter, *, keep_versions: int, by: str) -> bool:
+    async def add_candidate(
+        self,
+        adapter: Adapter,
+        *,
+        keep_versions: int,
+        by: str,
+        mode: CandidateMode = CandidateMode.CANARY,
+        percent: float | None = None,
+    ) -> bool:
         """Register an adapter as the candidate of its name. Any other candidate is replaced.
 
-        A new candidate takes no requests until `Candidates.set` gives it a share. `by` is the
-        client, as the audit log shows it. Returns False if the name isn't registered.
+        `percent` is its share of the requests, from 0 to 100. If it is None, a new candidate takes
+        no requests until `Candidates.set` gives it a share, and the present candidate keeps its
+        mode and share. `by` is the client, as the audit log shows it. Returns False if the name
+        isn't registered.
 
         Raises:
             JobFailed: the version is current or quarantined, or its uploaded files have expired.
         """
-        outcome, version = await self._add("candidate", adapter, keep_versions, by=by)
+        share = mode, "" if percent is None else f"{percent:g}"
+        outcome, version = await self._add("candidate", adapter, keep_versions, by=by, share=share)
         if outcome == "exists":
             message = f"{version} is the current version of {adapter.name} already"
             raise conflict(f"{message}; load other weights")
@@ -341,11 +352,17 @@ class Registry(PoolStore):
         return [decode_adapter(decode_hash(reply)) for reply in await pipe.execute() if reply]
 
     async def _add(
-        self, mode: _AddMode, adapter: Adapter, keep_versions: int | None = None, *, by: str
+        self,
+        mode: _AddMode,
+        adapter: Adapter,
+        keep_versions: int | None = None,
+        *,
+        by: str,
+        share: tuple[str, str] = ("", ""),
     ) -> tuple[str, AdapterVersion | None]:
         keep = "" if keep_versions is None else keep_versions
         args = mode, adapter.name, adapter.version, adapter.created_s, keep, adapter.source, by
-        outcome, raw = await self._scripts.run("add_adapter", *args, *_fields(adapter))
+        outcome, raw = await self._scripts.run("add_adapter", *args, *share, *_fields(adapter))
         version = AdapterVersion(raw.decode()) if raw else None
         return outcome.decode(), version
 

@@ -6,6 +6,7 @@ from itertools import islice
 from typing import Any
 
 from shared.protocol.ids import AdapterVersion, WorkerId, name_of
+from shared.store.adapters.candidates import SHARE_FIELDS, Share, decode_share
 from shared.store.redis.connection import Redis
 from shared.store.redis.keys import Keys
 from shared.store.redis.pool_store import PoolStore
@@ -34,6 +35,8 @@ class VersionActivity:
     """Number of tokens in the prompts and answers of the version's requests."""
     loader: WorkerId | None
     """Worker that is loading the version; None if no worker is loading it."""
+    share: Share | None = None
+    """Mode and share of a candidate; None if the version isn't a candidate."""
 
     @property
     def name(self) -> str:
@@ -46,8 +49,8 @@ class Activity:
     """Versions of a pool, sorted by name; the base model comes first."""
 
     versions: Sequence[VersionActivity]
-    """Versions with jobs, and current versions. If there are more than `MAX_VERSIONS`, versions
-    without jobs are left out first, beginning with those whose names sort last."""
+    """Versions with jobs, current versions and candidates. If there are more than `MAX_VERSIONS`,
+    versions without jobs are left out first, beginning with those whose names sort last."""
     num_adapters: int
     """Number of registered names."""
 
@@ -69,7 +72,7 @@ class ActivityView(PoolStore):
         """Return the activity of up to `MAX_VERSIONS` versions, including the base model.
 
         `base` is the version of the base model. The other versions are those in `active`, those
-        with waiting jobs, and the current version of each registered adapter.
+        with waiting jobs, and the current version and the candidate of each registered adapter.
         """
         backlogs = {backlog.version: backlog for backlog in await self._views.backlogs()}
         registered = await self._registered()
@@ -77,8 +80,8 @@ class ActivityView(PoolStore):
         paused = {name.decode() for name in raw}
         busy = [each for each in dict.fromkeys((*backlogs, *active)) if each != base][:MAX_VERSIONS]
         names = dict.fromkeys((*(name_of(version) for version in busy), *registered))
-        current = await self._current(islice(names, MAX_VERSIONS))
-        chosen = dict.fromkeys((*([base] if base else []), *busy, *current.values()))
+        current, shares = await self._served(islice(names, MAX_VERSIONS))
+        chosen = dict.fromkeys((*([base] if base else []), *busy, *shares, *current.values()))
         versions = sorted(islice(chosen, MAX_VERSIONS), key=lambda each: (each != base, each))
         return Activity(
             num_adapters=len(registered),
@@ -94,6 +97,7 @@ class ActivityView(PoolStore):
                     requests=int(requests or 0),
                     tokens=int(tokens or 0),
                     loader=WorkerId(loader.decode()) if loader else None,
+                    share=shares.get(version),
                 )
                 for version, running, (requests, tokens), loader in await self._read(versions, base)
             ],
@@ -111,14 +115,22 @@ class ActivityView(PoolStore):
             self._names_key = names_key
         return self._names
 
-    async def _current(self, names: Iterable[str]) -> Mapping[str, AdapterVersion]:
-        """Return the current versions of the names that are registered."""
+    async def _served(
+        self, names: Iterable[str]
+    ) -> tuple[Mapping[str, AdapterVersion], Mapping[AdapterVersion, Share]]:
+        """Return the current version of each registered name, and the share of each candidate."""
         listed = list(names)
         pipe = self._redis.pipeline(transaction=False)
         for name in listed:
-            pipe.hget(self._keys.adapter(name), "version")
-        found = zip(listed, await pipe.execute(), strict=True)
-        return {name: AdapterVersion(raw.decode()) for name, raw in found if raw}
+            pipe.hmget(self._keys.adapter(name), ["version", *SHARE_FIELDS])
+        current: dict[str, AdapterVersion] = {}
+        shares: dict[AdapterVersion, Share] = {}
+        for name, (version, *raw_share) in zip(listed, await pipe.execute(), strict=True):
+            if version:
+                current[name] = AdapterVersion(version.decode())
+            if share := decode_share(raw_share):
+                shares[share.version] = share
+        return current, shares
 
     async def _read(
         self, versions: Sequence[AdapterVersion], base: AdapterVersion | None

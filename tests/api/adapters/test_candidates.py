@@ -101,6 +101,15 @@ async def test_a_candidate_is_shown_widened_promoted_and_rolled_back(
     assert (dropped.status_code, dropped.json()["candidate"]) == (200, None)
     assert error_of(await http.delete(URL))[:2] == (409, "adapter_conflict")
     assert error_of(await http.get(URL))[:2] == (409, "adapter_conflict")
+    incidents = (await http.get("/v1/pool")).json()["incidents"]
+    assert [each["text"] for each in incidents if each["kind"].startswith("adapter_")] == [
+        f"{CANDIDATE} is no longer tried out",
+        f"{CANDIDATE} is tried out: canary of 1 % of the requests",
+        f"{CURRENT} is current again after a rollback",
+        f"{CANDIDATE} replaced the version before it",
+        f"{CANDIDATE} is tried out: canary of 12.5 % of the requests",
+        f"{CANDIDATE} is tried out: canary of 10 % of the requests",
+    ]
 
 
 async def test_a_sent_adapter_becomes_a_candidate(http: httpx.AsyncClient, reader: Reader) -> None:
@@ -110,8 +119,36 @@ async def test_a_sent_adapter_becomes_a_candidate(http: httpx.AsyncClient, reade
     body = reply.json()
     assert (body["version"], body["candidate"]["version"]) == (CURRENT, CANDIDATE)
     assert body["candidate"]["percent"] == 0
+    assert (await http.delete(URL)).status_code == 200
+    for percent in ("10", "2.5"):
+        reply = await http.post(f"/v1/adapters?name={NAME}&canary={percent}&source={SOURCE}")
+        assert reply.status_code == 200, reply.text
+        candidate = reply.json()["candidate"]
+        found = [candidate[name] for name in ("version", "mode", "percent")]
+        assert found == [CANDIDATE, "canary", float(percent)]
+    for percent in ("101", "-1", "nan", "x", ""):
+        reply = await http.post(f"/v1/adapters?name={NAME}&canary={percent}&source={SOURCE}")
+        assert error_of(reply)[::2] == (400, "canary"), percent
     unknown = await http.post(f"/v1/adapters?name=new&candidate=true&source={SOURCE}")
     assert error_of(unknown)[:2] == (404, "model_not_found")
+
+
+async def test_a_candidate_is_compared_since_it_was_set(
+    http: httpx.AsyncClient, reader: Reader, redis: Redis, keys: Keys
+) -> None:
+    counts = {"requests": 5, "tokens": 50, "failed": 1, "answered": 4, "answer_ms": 8000}
+    await redis.hset(keys.version(CURRENT), mapping=counts)  # type: ignore[misc]
+    await http.put(URL, json={"source": SOURCE, "percent": 10})
+    for name, number in {"requests": 2, "tokens": 20, "answered": 2, "answer_ms": 1000}.items():
+        await redis.hincrby(keys.version(CURRENT), name, number)  # type: ignore[misc]
+    unused = {"requests": 0, "tokens": 0, "failed": 0, "mean_answer_s": None}
+    used = {"requests": 2, "tokens": 20, "failed": 0, "mean_answer_s": 0.5}
+    assert (await http.get(URL)).json()["compared"] == [
+        {"version": CANDIDATE, **unused},
+        {"version": CURRENT, **used},
+    ]
+    shown = (await http.get(f"/v1/adapters/{NAME}")).json()
+    assert shown["requests"] == 7, "the list counts since each version was loaded"
 
 
 async def test_bad_requests_name_the_field(http: httpx.AsyncClient, reader: Reader) -> None:
@@ -230,7 +267,7 @@ async def test_the_audit_log_has_pages(http: httpx.AsyncClient, trial: Reader) -
     await http.put(f"/v1/adapters/{NAME}/pin", json={})
     changes = await paged(http, "/v1/audit_log", 2, params={"adapter": NAME})
     actions = [change["action"] for change in changes]
-    assert actions == ["pinned", *["candidate_set"] * 3, "loaded"]
+    assert actions == ["pinned", *["candidate_set"] * 2, "loaded"]
     oldest = changes[-1]
     assert (oldest["by"], oldest["from"], oldest["to"]) == (".worker", None, CURRENT)
     for query, param in (("limit=0", "limit"), ("after=x", "after"), ("colour=1", "colour")):

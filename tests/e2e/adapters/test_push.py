@@ -66,7 +66,9 @@ async def test_a_name_in_use_needs_replace_and_a_new_one_no_canary(
     first = (await http.get("/v1/adapters/fresh")).json()["version"]
     pushed(server, "push", "fresh", str(earlier), "--replace")
     assert (await http.get("/v1/adapters/fresh")).json()["version"] != first
-    assert "canary for 10 %" in pushed(server, "push", "fresh", later, "--canary", "10")
+    shown = pushed(server, "push", "fresh", later, "--canary", "10")
+    assert "canary for 10 %" in shown
+    assert "`lorikeet adapters drop fresh` ends the trial" in shown
     found = (await http.get("/v1/adapters/fresh")).json()
     assert (found["candidate"]["version"], found["candidate"]["percent"]) == (first, 10)
     pushed(server, "promote", "fresh")

@@ -12,6 +12,7 @@ from command_line import lorikeet
 from pydantic import SecretStr
 
 from ops.adapter_list import print_list
+from ops.commands.clients.adapter_versions import print_promoted
 from ops.commands.clients.adapters import absolute_source
 from ops.server_client import ServerError
 from shared.errors import AdapterRejected, ErrorCode, JobError, SettingsError
@@ -26,6 +27,18 @@ Run = Callable[..., Awaitable[str]]
 KEY = "0123456789abcdef"
 RELOADED = "/adapters/x"
 """Source of every adapter that the reading worker loads."""
+READY = {
+    "version": "a@1",
+    "state": "ready",
+    "source": "/a",
+    "rank": 4,
+    "bytes": 2**20,
+    "requests": 0,
+    "last_used_ms": None,
+    "workers": [],
+    "created": 10,
+}
+"""A version as the server describes it."""
 
 
 @pytest.fixture
@@ -123,13 +136,24 @@ async def test_a_candidate_and_a_pin_are_listed(run: Run) -> None:
     assert candidate[:2] == [ADAPTER.version, "canary"], "it isn't listed as previous, too"
 
 
+@pytest.mark.parametrize(
+    ("created", "state"),
+    [(9, "previous, next rollback"), (10, "previous, next rollback"), (11, "next rollback")],
+)
+def test_a_newer_version_that_the_next_rollback_restores_is_not_listed_as_previous(
+    capsys: pytest.CaptureFixture[str], created: int, state: str
+) -> None:
+    after = {**READY, "version": "a@2", "created": created}
+    print_list({"data": [{**READY, "id": "a", "previous": [after]}], "draining": []})
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"a@2 {state}, on 0 workers" in shown
+
+
 def test_a_quarantined_candidate_and_a_server_of_an_earlier_release_are_listed(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    version = {"rank": 4, "bytes": 2**20, "requests": 0, "last_used_ms": None, "workers": []}
-    ready = {**version, "version": "a@1", "state": "ready", "source": "/a"}
-    earlier = {**ready, "id": "b", "previous": []}
-    trial = {**ready, "version": "a@2", "state": "quarantined", "mode": "canary", "percent": 5.0}
+    earlier = {**READY, "id": "b", "previous": []}
+    trial = {**READY, "version": "a@2", "state": "quarantined", "mode": "canary", "percent": 5.0}
     adapter = {**earlier, "id": "a", "min_replicas": 2, "candidate": trial}
     print_list({"data": [adapter, earlier], "draining": []})
     shown = " ".join(capsys.readouterr().out.split())
@@ -197,7 +221,11 @@ async def test_an_adapter_is_loaded_replaced_rolled_back_and_unloaded(run: Run) 
     with pytest.raises(ServerError, match=taken):
         await run("load", "org/sql", "/a/2")
     await run("load", "org/sql", "/a/2", "--replace")
-    assert await run("rollback", "org/sql") == "org/sql is org/sql@111111111111 again\n"
+    for now, left in ("12", "21", "12"):
+        assert (await run("rollback", "org/sql")).splitlines() == [
+            f"org/sql is org/sql@{now * 12} again, instead of org/sql@{left * 12}",
+            f"another rollback restores org/sql@{left * 12}",
+        ]
     assert "org/sql is unloaded" in await run("unload", "org/sql")
     assert [row[:2] for row in rows(await run())] == [
         ["extract", ADAPTER.version],
@@ -212,8 +240,9 @@ async def test_a_rollback_restores_the_given_version(run: Run) -> None:
     for number in (1, 2, 3):
         await run("load", "org/sql", f"/a/{number}", "--replace")
     wanted = "org/sql@111111111111"
-    for _ in range(2):
-        assert await run("rollback", "org/sql", "--to", wanted) == f"org/sql is {wanted} again\n"
+    for outcome in (f"{wanted} again, instead of org/sql@333333333333", f"{wanted} already"):
+        shown = await run("rollback", "org/sql", "--to", wanted)
+        assert shown.splitlines()[0] == f"org/sql is {outcome}"
     kept = rf"choose one of: {wanted} \(current\), org/sql@333333333333, org/sql@222222222222"
     with pytest.raises(ServerError, match=f"org/sql keeps no version sql@1; {kept}"):
         await run("rollback", "org/sql", "--to", "sql@1")
@@ -292,6 +321,27 @@ async def test_the_admins_key_is_sent_if_there_are_several(
         assert "extract" in await invoke(*admin)
         with pytest.raises(ServerError, match="no previous version"):
             await invoke(*admin, "rollback", "extract")
+
+
+async def test_a_canary_and_its_promotion_name_the_next_commands(run: Run) -> None:
+    new = "extract@222222222222"
+    assert (await run("canary", "extract", "/adapters/2", "--percent", "5")).splitlines() == [
+        f"{new} is a canary for 5 % of the requests",
+        "`lorikeet adapters candidate extract` compares it with the current version",
+        "`lorikeet adapters promote extract` lets it answer all requests",
+        "`lorikeet adapters drop extract` ends the trial",
+    ]
+    assert (await run("promote", "extract")).splitlines() == [
+        f"extract is {new} now, instead of {ADAPTER.version}",
+        f"`lorikeet adapters rollback extract` restores {ADAPTER.version}",
+    ]
+
+
+def test_without_kept_versions_a_promotion_names_no_rollback(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    print_promoted({"id": "a", "version": "a@2", "previous": []})
+    assert capsys.readouterr().out == "a is a@2 now\n"
 
 
 async def test_a_candidate_is_compared_with_the_current_version(

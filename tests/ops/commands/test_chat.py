@@ -198,6 +198,17 @@ def test_an_error_is_shown_and_the_conversation_goes_on(
     assert "base heard 1 messages" in shown
 
 
+@pytest.mark.parametrize("typed", ["/compare base nobody", "/model nobody", "/modle nobody"])
+def test_after_a_refused_command_the_chat_says_which_models_go_on(
+    server: ScriptedChat, typed: str
+) -> None:
+    shown = chat(server, typed=f"{typed}\n/compare pirate\n{typed}\nrefuse\n")
+    lines = shown.splitlines()
+    assert lines[3] == "the conversation with base goes on"
+    assert lines[6] == "the conversation with base and pirate goes on"
+    assert shown.count("goes on") == 2, "a refused request needs no such line"
+
+
 def test_no_server_is_one_clear_error(server: ScriptedChat) -> None:
     server.server_close()
     with pytest.raises(ServerError, match=f"no answer from {server.url}.*`lorikeet up` starts"):

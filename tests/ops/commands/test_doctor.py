@@ -2,7 +2,9 @@
 
 import json
 import os
+import socket
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +100,64 @@ def test_a_running_server_of_this_user_is_named(tmp_path: Path) -> None:
             done = doctor(XDG_CONFIG_HOME=str(tmp_path))
     hint = "`lorikeet up` already runs, at http://127.0.0.1:8123"
     assert hint in " ".join(done.stdout.split())
+    assert "! note: `lorikeet status` shows the running server.\n" in done.stdout
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """Let this process have the port, the data folder and the file of a simulated `lorikeet up`.
+
+    Yield the port, and the variables for the folders of configuration and data.
+    """
+    variables = {"XDG_CONFIG_HOME": str(tmp_path / "config"), "XDG_DATA_HOME": str(tmp_path)}
+    worker = WorkerSettings(engine="simulated", model="simulated")
+    with socket.create_server(("127.0.0.1", 0)) as server, pytest.MonkeyPatch.context() as patch:
+        for name, value in variables.items():
+            patch.setenv(name, value)
+        port, folder = server.getsockname()[1], data_folder(None, worker, None)
+        assert folder is not None
+        with locked_folder(folder), remembered_up(f"http://127.0.0.1:{port}", None):
+            yield port, variables
+
+
+def test_the_port_and_the_folder_of_this_users_running_server_are_no_problems(
+    running: tuple[int, dict[str, str]],
+) -> None:
+    port, variables = running
+    words = ["simulated", "--engine", "simulated", "--port", str(port)]
+    done = doctor(*words, **variables)
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.startswith(f"A server of yours runs at http://127.0.0.1:{port}: its port ")
+    assert "would start once the running server has stopped." in done.stdout
+    assert not {"✗", "!"} & set(done.stdout)
+    found = json.loads(doctor(*words, "--json", **variables).stdout)
+    assert (found["starts"], found["facts"]["running"]) == (True, f"http://127.0.0.1:{port}")
+    done = doctor(*words, **variables, XDG_CACHE_HOME="/dev/null/cache")
+    assert done.returncode == 1
+    assert "1 problem, see ✗" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (["--pool", "other"], "--port: can't listen on 127.0.0.1:"),
+        (["--port", "0"], "--data-dir: another `lorikeet up`"),
+    ],
+)
+def test_a_second_server_needs_a_port_and_a_folder_of_its_own(
+    running: tuple[int, dict[str, str]], words: list[str], part: str
+) -> None:
+    port, variables = running
+    done = doctor("simulated", "--engine", "simulated", "--port", str(port), *words, **variables)
+    assert done.returncode == 1
+    assert part in done.stdout
+    assert "1 problem, see ✗" in done.stdout
+
+
+def test_paths_are_not_divided_in_a_narrow_terminal(tmp_path: Path) -> None:
+    folder = tmp_path / "-".join(["long"] * 20)
+    done = doctor(*("simulated", "--engine", "simulated", "--data-dir", str(folder)), COLUMNS="80")
+    assert f"{folder}," in done.stdout
 
 
 @pytest.mark.parametrize("package", ["torch", "huggingface_hub"])

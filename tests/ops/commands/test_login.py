@@ -3,6 +3,10 @@
 import asyncio
 import os
 import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -73,6 +77,71 @@ def test_a_running_server_is_used_until_it_ends_and_then_the_one_before(
         remember_login(FIRST, KEY)
         assert [each.url for each in remembered_servers()] == [FIRST, SECOND]
     assert [each.url for each in remembered_servers()] == [FIRST]
+
+
+@contextmanager
+def up_elsewhere(url: str) -> Iterator[None]:
+    """Let another process remember the server at `url`, as `lorikeet up` does."""
+    code = (
+        "import sys; from ops.local.remembered_servers import remembered_up\n"
+        "with remembered_up(sys.argv[1], None):\n    print('ready', flush=True); input()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, url],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "ready\n"
+        yield
+        process.communicate("\n")
+
+
+def test_if_several_servers_run_the_newest_is_read_and_none_is_changed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    several = f"2 servers of yours run, at {SECOND}, {FIRST}"
+    with up_elsewhere(FIRST):
+        assert chosen_server(None, None, changes=True).url == FIRST
+        with up_elsewhere(SECOND):
+            assert capsys.readouterr().err == ""
+            assert chosen_server(None, None).url == SECOND
+            assert capsys.readouterr().err == f"{several}; this command uses {SECOND}\n"
+            with pytest.raises(SettingsError, match=f"{several}; name the one to change"):
+                chosen_server(None, None, changes=True)
+            assert chosen_server(FIRST, None, changes=True).url == FIRST
+            with monkeypatch.context() as patch:
+                patch.setenv("LORIKEET_URL", FIRST)
+                assert chosen_server(None, None, changes=True).url == FIRST
+        assert chosen_server(None, None, changes=True).url == FIRST
+    assert capsys.readouterr().err == ""
+
+
+def test_a_login_after_several_starts_is_used(capsys: pytest.CaptureFixture[str]) -> None:
+    with up_elsewhere(FIRST), up_elsewhere(SECOND):
+        remember_login("http://third:3", KEY)
+        assert chosen_server(None, None, changes=True).url == "http://third:3"
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["adapters", "load", "sql", "/a"],
+        ["adapters", "unload", "sql"],
+        ["adapters", "push", "sql", "/a"],
+        ["jobs", "cancel", "1"],
+        ["keys", "open"],
+    ],
+)
+def test_commands_that_change_something_are_refused_if_several_servers_run(
+    words: list[str],
+) -> None:
+    with up_elsewhere(FIRST), up_elsewhere(SECOND):
+        ended = typed(*words)
+    assert (ended.status, ended.out) == (2, "")
+    assert "name the one to change with --url" in ended.last_line
 
 
 def test_the_server_of_a_killed_process_is_not_used_and_its_file_is_removed() -> None:

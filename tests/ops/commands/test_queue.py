@@ -3,10 +3,11 @@
 import io
 import re
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
-from api_support import BASE, register_models
+from api_support import ADAPTER, BASE, register_models
 from queue_support import LIMITS, Actor, make_job
 from rich.console import Console
 
@@ -19,6 +20,8 @@ from ops.pool_screen import (
     queue_screen,
     status_screen,
 )
+from shared.protocol.ids import AdapterVersion
+from shared.store.adapters.candidates import CandidateMode, Candidates
 from shared.store.adapters.registry import Registry
 from shared.store.audit import running_audit
 from shared.store.jobs.queue import Queue
@@ -133,6 +136,42 @@ async def test_the_status_of_a_pool_fits_one_screen(
         assert piece in text
     assert len(lines) <= 24
     assert max(map(len, lines)) <= 80
+
+
+async def test_the_status_shows_a_candidate_below_its_adapter(
+    on_front_end: Run, redis: Redis, keys: Keys
+) -> None:
+    registry, candidates = Registry(redis, keys), Candidates(redis, keys)
+    await register_models(registry)
+    name = ADAPTER.name
+    tried = replace(ADAPTER, version=AdapterVersion(f"{name}@{'2' * 12}"))
+    await registry.add_candidate(tried, keep_versions=4, by="")
+    await redis.hset(keys.version(tried.version), mapping={"requests": 7, "tokens": 70})  # type: ignore[misc]
+    for mode, percent, trial in (("canary", 10, "canary 10 %"), ("shadow", 2.5, "shadow 2.5 %")):
+        await candidates.set(name, None, mode=CandidateMode(mode), percent=percent, by="")
+        lines = (await on_front_end("status")).splitlines()
+        (at,) = [place for place, line in enumerate(lines) if line.strip().startswith(f"{name} ")]
+        version = ADAPTER.version.partition("@")[2]
+        assert lines[at].split() == [name, version, "0", "0", "0", "0"]
+        assert lines[at + 1].split() == [*trial.split(), "222222222222", "0", "0", "7", "70"]
+
+
+def test_the_status_begins_with_adapters_that_have_jobs_or_candidates() -> None:
+    idle = [adapter(f"a{number:02}@1") for number in range(MAX_ADAPTERS)]
+    share = {"mode": "canary", "percent": 10}
+    others = [
+        adapter("x@1"),
+        adapter("x@2", is_current=False, candidate=share),
+        adapter("y@0", is_current=False, running=1),
+        adapter("y@1"),
+        adapter("z@1", waiting=1, waited_s=0.0),
+    ]
+    lines = lines_of(status_screen("http://x", pool([worker("w1", 0)], [*idle, *others])))
+    start = next(place for place, line in enumerate(lines) if "all tokens" in line) + 2
+    shown = [line.split() for line in lines[start : start + 6]]
+    assert [row[0] for row in shown] == ["y", "0", "z", "x", "canary", "a00"]
+    assert shown[4][:4] == ["canary", "10", "%", "2"]
+    assert "and 3 more" in "\n".join(lines)
 
 
 async def test_the_queue_names_the_number_of_strays(

@@ -63,6 +63,8 @@ def test_ctrl_c_during_the_start_is_silent(tmp_path: Path, moment_s: float) -> N
     assert code in (-signal.SIGINT, 128 + signal.SIGINT, 0)
     assert "Traceback" not in shown
     assert "KeyboardInterrupt" not in shown
+    assert "press Ctrl-C again" not in shown, "the output isn't a terminal"
+    assert shown.endswith("| Stopped.\n") is (code == 0)
 
 
 def is_importing(_: Path, __: float) -> bool:

@@ -89,7 +89,7 @@ Stubs(
     names=STUBS,
     known={
         **MODELS,
-        "TEST_RERANK_QUERY_DOCS": [{"query": "What is a panda?", "documents": ["hi", "A bear."]}],
+        "TEST_RERANK_QUERY_DOCS": [{"query": "What is a panda?", "documents": ["hi", "A bear."]}] * 2,
         "CustomTestCase": ServerTestCase,
         "DEFAULT_TIMEOUT_FOR_SERVER_LAUNCH": 600,
         "DEFAULT_URL_FOR_TEST": f"http://127.0.0.1:{PORT}",

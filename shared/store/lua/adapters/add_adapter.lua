@@ -1,15 +1,16 @@
 #!lua flags=allow-oom
--- At most 95 commands.
--- ARGV: how name version created_s keep source by field value...
+-- At most 100 commands.
+-- ARGV: how name version created_s keep source by mode percent field value...
 -- `how` is 'start' if a worker was started with the adapter, 'load' if a client loads it under a
 -- new name, 'replace' if a client loads it under a name that may be taken, or 'candidate' if a client
--- wants to try it out next to the current version. A new candidate takes no requests yet. `keep` is
--- the number of previous versions to keep, or '' for the number that was set last. `by` is the author
--- for the audit log. Returns {'ok', current version of the name or ''} | {'exists', version} |
+-- wants to try it out next to the current version. `keep` is the number of previous versions to keep,
+-- or '' for the number that was set last. `by` is the author for the audit log. `mode` and `percent`
+-- are those of a candidate. If `percent` is '', a new candidate takes no requests yet, and the present
+-- one keeps its share. Returns {'ok', current version of the name or ''} | {'exists', version} |
 -- {'quarantined', version} | {'expired', version} if the uploaded files of the version are gone |
 -- {'unknown', ''} if the name of a candidate isn't registered.
 local how, name, version, created_s = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
-local keep, source, by_whom = tonumber(ARGV[5]), ARGV[6], ARGV[7]
+local keep, source, by_whom, mode, percent = tonumber(ARGV[5]), unpack(ARGV, 6, 9)
 local key, current = P .. 'adapter:' .. name, current_of(name)
 local by, since_s = unpack(redis.call('HMGET', key, 'by', 'created_s'))
 local state, source_before = unpack(redis.call('HMGET', version_key(version), 'state', 'source'))
@@ -43,14 +44,18 @@ elseif is_upload(source) and redis.call('EXISTS', P .. source) == 0 then
   return { 'expired', version }
 end
 registry_changed()
-redis.call('HSET', version_key(version), unpack(ARGV, 8))
+redis.call('HSET', version_key(version), unpack(ARGV, 10))
 local kinds, rank = unpack(redis.call('HMGET', version_key(version), 'kinds', 'rank'))
 redis.call('HSET', P .. 'needs', version, kinds .. ';;' .. rank)
 keep_upload(version, source_before, source)
 if keep then redis.call('HSET', P .. 'cnt', 'keep_versions', keep) end
 if is_quarantined then redis.call('HSET', version_key(version), 'state', 'quarantined') end
 if how == 'candidate' then
-  if candidate_of(name) ~= version then set_candidate(name, version, 'canary', '0', by_whom) end
+  if percent ~= '' then
+    set_candidate(name, version, mode, percent, by_whom)
+  elseif candidate_of(name) ~= version then
+    set_candidate(name, version, mode, '0', by_whom)
+  end
   return { 'ok', version }
 end
 flip(name, version, how == 'start' and 'start' or 'client')

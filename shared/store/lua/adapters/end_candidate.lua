@@ -19,6 +19,7 @@ if how == 'promote' then
   record_change('candidate_promoted', name, by, current, candidate)
 else
   drop_candidate(name)
+  record_incident('adapter_candidate_dropped', 'version', candidate)
   record_change('candidate_dropped', name, by, candidate, '')
 end
 return { 'ok', candidate }

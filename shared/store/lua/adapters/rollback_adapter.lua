@@ -21,6 +21,7 @@ redis.call('LREM', previous, 0, version)
 redis.call(wanted == '' and 'RPUSH' or 'LPUSH', previous, current)
 redis.call('HSET', P .. 'adapter:' .. name, 'version', version, 'by', 'client')
 if candidate_of(name) == version then clear_candidate(name) end
+if candidate_of(name) then start_comparison(version) end
 record_change('rolled_back', name, by, current, version)
 record_incident('adapter_rolled_back', 'version', version)
 return { 'ok', version }

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- At most 24 commands.
+-- At most 30 commands.
 -- ARGV: name version mode percent by. Makes a version the candidate of a name, or changes the mode and
 -- share of its candidate. `version` is a previous version or the candidate; '' means the candidate.
 -- Returns {'ok', version} | {'unknown'} | {'none'} if there is no candidate | {'current'} |

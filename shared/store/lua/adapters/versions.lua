@@ -16,6 +16,15 @@ local function candidate_of(name)
   return redis.call('HGET', P .. 'adapter:' .. name, 'candidate') or nil
 end
 
+-- Let a comparison with another version count the version's requests from now on. Its entry keeps its
+-- present counters, in the order of COUNTERS in adapter_views.py.
+local function start_comparison(version)
+  local counts = redis.call('HMGET', version_key(version), 'requests', 'tokens', 'failed', 'answered',
+    'answer_ms')
+  for i, count in ipairs(counts) do counts[i] = count or 0 end
+  redis.call('HSET', version_key(version), 'counts_before', table.concat(counts, ' '))
+end
+
 -- Retire a version that no name refers to any more. `state` is 'retired' or 'unloaded'.
 local function retire(version, state)
   if redis.call('EXISTS', version_key(version)) == 0 then return end
@@ -55,8 +64,12 @@ local function set_candidate(name, version, mode, percent, by)
     drop_candidate(name)
     redis.call('HSET', key, 'candidate', version, 'candidate_ms', now_ms())
     redis.call('ZREM', P .. 'retired', version)
+    start_comparison(version)
+    start_comparison(current_of(name))
   end
   redis.call('HSET', key, 'candidate_mode', mode, 'candidate_percent', percent)
+  record_incident('adapter_candidate_set', 'version', version, 'reason',
+    mode .. ' of ' .. percent .. ' % of the requests')
   record_change('candidate_set', name, by, before, describe_candidate(name))
 end
 
@@ -69,6 +82,7 @@ local function flip(name, version, by)
   elseif old ~= version then
     redis.call('LREM', previous, 0, version)
     redis.call('LPUSH', previous, old)
+    if candidate_of(name) then start_comparison(version) end
     local keep = num_kept()
     while redis.call('LLEN', previous) > keep do
       local oldest = redis.call('RPOP', previous)

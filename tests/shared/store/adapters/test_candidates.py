@@ -23,10 +23,11 @@ from shared.store.adapters.registry import Registry
 from shared.store.jobs.queue import Queue
 from shared.store.redis.connection import Redis
 from shared.store.redis.keys import Keys
+from shared.store.views.incidents import IncidentsView
 
 Enqueue = Callable[..., Awaitable[Job]]
 StartActor = Callable[..., Awaitable[Actor]]
-ONE, TWO = AdapterVersion("a@1"), AdapterVersion("a@2")
+ONE, TWO, THREE = (AdapterVersion(f"a@{digest}") for digest in "123")
 CANARY, SHADOW = CandidateMode.CANARY, CandidateMode.SHADOW
 
 
@@ -245,8 +246,78 @@ async def test_failures_and_times_are_counted_for_each_version(
     view = await AdapterViews(redis, keys).adapter("a")
     assert view is not None
     assert view.candidate is not None
-    current, candidate = view.current, view.candidate
+    current, candidate = view.current.usage, view.candidate.usage
     assert (current.requests, current.failed) == (1, 0)
     assert (candidate.requests, candidate.failed) == (3, 1)
     assert candidate.mean_answer_s is not None
     assert 3.0 <= candidate.mean_answer_s < 60.0
+
+
+async def test_a_comparison_counts_since_the_candidate_was_set(
+    registry: Registry,
+    candidates: Candidates,
+    enqueue: Enqueue,
+    actor: StartActor,
+    redis: Redis,
+    keys: Keys,
+) -> None:
+    worker = await actor("w1", holds=[ONE, TWO, THREE])
+
+    async def run(version: AdapterVersion, *states: JobState, tokens: int = 0) -> None:
+        for state in states:
+            await enqueue(version)
+            (claimed,) = await worker.claim()
+            await worker.finish(claimed, state, used=tokens)
+
+    async def compared() -> list[tuple[str, int, int, int, bool]]:
+        view = await AdapterViews(redis, keys).adapter("a")
+        assert view is not None
+        assert view.candidate is not None
+        return [
+            (
+                each.adapter.version,
+                (used := each.compared_usage).requests,
+                used.failed,
+                used.tokens,
+                used.mean_answer_s is None,
+            )
+            for each in (view.candidate, view.current)
+        ]
+
+    await registry.load_adapter(version_of("2"), replace=True)
+    await run(ONE, JobState.FAILED, JobState.DONE, tokens=3)
+    await run(TWO, JobState.DONE, JobState.FAILED, tokens=5)
+    await candidates.set("a", ONE, mode=CANARY, percent=50, by="red")
+    assert await compared() == [(ONE, 0, 0, 0, True), (TWO, 0, 0, 0, True)]
+    await run(ONE, JobState.FAILED, tokens=4)
+    await run(TWO, JobState.DONE, tokens=7)
+    await candidates.set("a", None, mode=CANARY, percent=60, by="red")
+    assert await compared() == [(ONE, 1, 1, 4, True), (TWO, 1, 0, 7, False)]
+    await registry.load_adapter(version_of("3"), replace=True)
+    await run(THREE, JobState.DONE, tokens=1)
+    assert await compared() == [(ONE, 1, 1, 4, True), (THREE, 1, 0, 1, False)]
+    await registry.roll_back_adapter("a", TWO)
+    assert await compared() == [(ONE, 1, 1, 4, True), (TWO, 0, 0, 0, True)]
+    await registry.load_adapter(version_of("3"), replace=True)
+    assert await compared() == [(ONE, 1, 1, 4, True), (THREE, 0, 0, 0, True)]
+
+
+async def test_a_candidate_with_a_share_is_one_change_and_one_incident(
+    registry: Registry, candidates: Candidates, changes: Changes, redis: Redis, keys: Keys
+) -> None:
+    for percent in (10.0, 2.5, None):  # None keeps the share
+        await registry.add_candidate(
+            version_of("2"), keep_versions=4, by="red", mode=SHADOW, percent=percent
+        )
+    await candidates.drop("a", by="red")
+    assert (await rows(changes))[1:] == [
+        ("candidate_set", "red", "", "a@2 shadow 10%"),
+        ("candidate_set", "red", "a@2 shadow 10%", "a@2 shadow 2.5%"),
+        ("candidate_dropped", "red", "a@2", ""),
+    ]
+    incidents = (await IncidentsView(redis, keys).newest(10))[::-1]
+    assert [(each.kind, each.reason) for each in incidents[1:]] == [
+        ("adapter_candidate_set", "shadow of 10 % of the requests"),
+        ("adapter_candidate_set", "shadow of 2.5 % of the requests"),
+        ("adapter_candidate_dropped", None),
+    ]

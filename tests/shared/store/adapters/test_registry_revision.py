@@ -124,12 +124,22 @@ class RegistryMachine(RuleBasedStateMachine):
             lambda: self.model.load(name, version, keep, by="red", **options),
         )
 
-    @rule(name=names, digest=digests, keep=st.integers(0, 2))
-    def add_candidate(self, name: str, digest: str, keep: int) -> None:
+    @rule(
+        name=names,
+        digest=digests,
+        keep=st.integers(0, 2),
+        mode=modes,
+        percent=st.sampled_from((None, 0, 12.5)),
+    )
+    def add_candidate(
+        self, name: str, digest: str, keep: int, mode: CandidateMode, percent: float | None
+    ) -> None:
         adapter = make_adapter(f"{name}@{digest}")
         self.compare(
-            self.registry.add_candidate(adapter, keep_versions=keep, by="red"),
-            lambda: self.model.add_candidate(name, adapter.version, keep, by="red"),
+            self.registry.add_candidate(
+                adapter, keep_versions=keep, by="red", mode=mode, percent=percent
+            ),
+            lambda: self.model.add_candidate(name, adapter.version, keep, mode, percent, by="red"),
         )
 
     @rule(name=names, digest=st.none() | digests, mode=modes, percent=st.sampled_from((12.5, 100)))

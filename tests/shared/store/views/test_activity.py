@@ -8,6 +8,7 @@ from adapter_versions import BASE
 from queue_support import INFO, LIMITS, Actor, make_adapter, make_job
 
 from shared.protocol.ids import AdapterVersion
+from shared.store.adapters.candidates import CandidateMode, Candidates
 from shared.store.adapters.registry import Registry
 from shared.store.adapters.residency import ResidencyStore
 from shared.store.jobs.queue import Queue
@@ -59,6 +60,30 @@ async def test_versions_with_jobs_and_current_versions_are_listed_with_the_base_
     await worker.finish(claimed, used=5)
     used = {each.version: each for each in (await view.read(BASE.version, ())).versions}
     assert (used["a@1"].requests, used["a@1"].tokens) == (1, 5)
+
+
+async def test_a_candidate_is_listed_with_its_share(
+    view: ActivityView,
+    registry: Registry,
+    redis: Redis,
+    keys: Keys,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for version in ("a@1", "b@1"):
+        await registry.load_adapter(make_adapter(version), replace=False)
+    await registry.add_candidate(make_adapter("b@2"), keep_versions=4, by="")
+    candidates = Candidates(redis, keys)
+    await candidates.set("b", None, mode=CandidateMode.SHADOW, percent=12.5, by="")
+    for most in (500, 3):  # candidates are left out last
+        monkeypatch.setattr(module, "MAX_VERSIONS", most)
+        versions = (await view.read(BASE.version, ())).versions
+        shares = {each.version: each.share for each in versions if each.share}
+        assert [(name, share.mode, share.percent) for name, share in shares.items()] == [
+            ("b@2", CandidateMode.SHADOW, 12.5)
+        ]
+        assert not by_version(await view.read(BASE.version, ()))["b@2"][0]
+    await candidates.promote("b", by="")
+    assert not any(each.share for each in (await view.read(BASE.version, ())).versions)
 
 
 async def test_the_base_model_has_a_usage_too(
