@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from ops.doctor.facts import Fit, Gpu
 from ops.doctor.model_shape import ModelShape
 from shared.settings import WorkerSettings
-from worker.model.kv_cache import BLOCK_SIZE, bytes_per_block
 from worker.model.machine_memory import machine_memory
 from worker.model.memory_policy import CONTEXT_BYTES, Batch, DeviceMemory, estimated_step_bytes
-from worker.startup.sizing import sizes_of
+from worker.startup.sizing import cache_size, sizes_of
 
 TYPICAL_CONTEXT = 2048
 """Typical number of tokens of a chat, including the answer."""
@@ -59,7 +58,8 @@ def fit(worker: WorkerSettings, shape: ModelShape, device: PlannedDevice) -> Fit
         SettingsError: the device has too little memory for a step or for a useful context.
     """
     sizes = sizes_of(worker, shape, device)
-    num_tokens = sizes.parts.kv // bytes_per_block(shape.kv_shapes, shape.dtype) * BLOCK_SIZE
+    size = cache_size(shape, sizes)
+    num_tokens = size.num_tokens
     full_context = min(shape.max_model_len, worker.max_model_len or shape.max_model_len)
     max_model_len = min(full_context, num_tokens)
     return Fit(

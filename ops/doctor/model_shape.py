@@ -17,12 +17,12 @@ from shared.errors import ModelRejected, first_line
 from worker.kernels.cpu.quantised import BYTES_PER_WEIGHT
 from worker.lora.base.linear import can_join
 from worker.lora.base.modules import is_expert, module_shape
-from worker.model.attention import PAGED_ATTENTION, UnsupportedAttention, probe_layers
+from worker.model.cache_shape import CacheShape
 from worker.model.kv_cache import KVShape
-from worker.model.loading.architecture import read_config
+from worker.model.loading.architecture import longest_context, read_config
 from worker.model.loading.conditional import model_of_config
+from worker.model.loading.probe import probe_cache
 from worker.model.loading.quantisation import quantisation_of
-from worker.model.loading.refusals import attention_refusal, layers_refusal
 from worker.model.memory_policy import layer_width
 from worker.model.quantise import Quantize
 
@@ -49,7 +49,8 @@ class ModelShape:
     weight_bytes: int
     max_model_len: int
     dtype: torch.dtype
-    kv_shapes: list[KVShape]
+    cache: CacheShape
+    """What a worker keeps of each sequence between steps."""
     linear_widths: int
     """Sum of the input and output widths of all linears that adapters may target."""
     width: int
@@ -93,9 +94,9 @@ def _shape(source: str, config: Any, dtype: torch.dtype, quantize: Quantize | No
         architecture=type(model).__name__,
         num_parameters=sum(parameter.numel() for parameter in model.parameters()),
         weight_bytes=int(model.get_memory_footprint()) - _saved_bytes(model, quantize),
-        max_model_len=int(text.max_position_embeddings),
+        max_model_len=longest_context(text),
         dtype=dtype,
-        kv_shapes=_kv_shapes(source, model),
+        cache=_cache_shape(source, model),
         linear_widths=_linear_widths(model),
         width=layer_width(text.hidden_size, getattr(text, "intermediate_size", None)),
         vocab_size=int(text.vocab_size),
@@ -117,22 +118,19 @@ def _saved_bytes(model: PreTrainedModel, quantize: Quantize | None) -> int:
     return saved
 
 
-def _kv_shapes(source: str, model: PreTrainedModel) -> list[KVShape]:
-    """Return the shape of each layer's keys and values.
+def _cache_shape(source: str, model: PreTrainedModel) -> CacheShape:
+    """Return what the model keeps of each sequence.
 
-    The shapes come from a trial run, or from the configuration if a trial run isn't possible.
+    It is found by a trial run, or taken from the configuration if a trial run isn't possible.
     """
-    model.set_attn_implementation(PAGED_ATTENTION)
-    num_layers = int(model.config.get_text_config().num_hidden_layers)
+    config = model.config.get_text_config()
     try:
-        probe = probe_layers(model)
-    except UnsupportedAttention as error:
-        raise attention_refusal(source, model, error) from None
+        return probe_cache(source, model)[1]
+    except ModelRejected:
+        raise
     except Exception:  # noqa: BLE001  (a model without weights can raise any error)
-        return [_usual_kv_shape(model.config.get_text_config())] * num_layers
-    if sorted(probe.shapes) != list(range(num_layers)):
-        raise layers_refusal(source, model, num_layers, probe.num_calls)
-    return [probe.shapes[layer] for layer in range(num_layers)]
+        num_layers = int(config.num_hidden_layers)
+        return CacheShape([_usual_kv_shape(config)] * num_layers, model.dtype)
 
 
 def _usual_kv_shape(config: Any) -> KVShape:

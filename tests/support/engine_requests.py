@@ -32,8 +32,10 @@ def make_request(
     )
 
 
-def make_scheduler(num_blocks: int = 100, *, max_num_seqs: int = 8, budget: int = 64) -> Scheduler:
-    blocks = BlockManager(num_blocks, BLOCK)
+def make_scheduler(
+    num_blocks: int = 100, *, max_num_seqs: int = 8, budget: int = 64, num_slots: int = 0
+) -> Scheduler:
+    blocks = BlockManager(num_blocks, BLOCK, num_slots)
     return Scheduler(blocks, max_num_seqs=max_num_seqs, max_num_batched_tokens=budget)
 
 

@@ -14,6 +14,7 @@ from worker.engine.scheduler import Chunk
 from worker.kernels.interface import AttentionBatch
 from worker.kernels.transfer import to_device
 from worker.model.kv_cache import BLOCK_SIZE
+from worker.model.recurrent import NO_SLOT, Group, groups_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,8 @@ class StepBatch:
     """(chunk, index of its first token) of each chunk of a request for an embedding."""
     segments: list[tuple[AdapterVersion | None, int]]
     """(adapter version, number of tokens) of each chunk, in the order of the tokens."""
+    groups: tuple[Group, ...]
+    """Groups of the chunks by their number of tokens, for the recurrent layers."""
 
     def logits_segments(self) -> list[tuple[AdapterVersion | None, int]]:
         """Return the segments (adapter version, number of rows) of `logits_rows`."""
@@ -74,13 +77,14 @@ def build_step(chunks: Sequence[Chunk], device: torch.device) -> StepBatch:
         slots += _slots(chunk)
         starts.append(len(ids))
         rows += range(len(ids) - chunk.num_samples, len(ids))
-    tokens, query_starts, lengths, tables, logits_rows = to_device(
+    tokens, query_starts, lengths, tables, logits_rows, states = to_device(
         [
             np.array([ids, positions, slots], np.int64),
             np.array(starts, np.int32),
             np.array([c.end for c in ordered], np.int32),
             _block_tables(ordered),
             np.array(rows + scored_rows, np.int64),
+            _state_slots(ordered),
         ],
         device,
     )
@@ -96,6 +100,7 @@ def build_step(chunks: Sequence[Chunk], device: torch.device) -> StepBatch:
         logits_rows=logits_rows,
         pooled=pooled,
         segments=[(c.request.version, c.num_tokens) for c in ordered],
+        groups=groups_of([c.num_tokens for c in ordered], states[0], states[1]),
     )
 
 
@@ -112,6 +117,12 @@ def _slots(chunk: Chunk) -> Iterator[int]:
     table = chunk.request.block_table
     for position in range(chunk.start, chunk.end):
         yield table[position // BLOCK_SIZE] * BLOCK_SIZE + position % BLOCK_SIZE
+
+
+def _state_slots(chunks: Sequence[Chunk]) -> NDArray[np.int64]:
+    """Return the slots that each chunk reads its states from and writes them to, `[2, B]` int64."""
+    sources = [c.request.state_slot if c.start else NO_SLOT for c in chunks]
+    return np.array([sources, [c.request.state_slot for c in chunks]], np.int64)
 
 
 def _block_tables(chunks: Sequence[Chunk]) -> NDArray[np.int32]:

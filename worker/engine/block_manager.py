@@ -1,10 +1,14 @@
-"""Allocates the blocks of the KV cache and shares equal prefixes. Policy only."""
+"""Allocates the blocks of the KV cache and shares equal prefixes. Policy only.
+
+With its first block, a request also gets a slot for its recurrent states, if the model has any.
+"""
 
 import hashlib
 from array import array
 from collections import Counter, OrderedDict
 
 from worker.engine.request import Request
+from worker.engine.state_slots import StateSlots
 
 
 class BlockManager:
@@ -16,9 +20,11 @@ class BlockManager:
     such blocks, the least recently used is evicted first.
     """
 
-    def __init__(self, num_blocks: int, block_size: int) -> None:
+    def __init__(self, num_blocks: int, block_size: int, num_slots: int = 0) -> None:
+        """Create free blocks and, for a model with recurrent layers, free slots."""
         self.num_blocks = num_blocks
         self.block_size = block_size
+        self.slots = StateSlots(num_slots)
         # Last in, first out, so that few requests use a small part of the cache's memory.
         self._empty = list(range(num_blocks - 1, -1, -1))
         self._idle: OrderedDict[int, None] = OrderedDict()
@@ -34,11 +40,13 @@ class BlockManager:
         return len(self._empty) + len(self._idle)
 
     def can_allocate(self, request: Request, num_tokens: int) -> bool:
-        """Return whether `allocate` would find enough free blocks for the same arguments."""
-        return self._missing(request, num_tokens) <= self.num_free
+        """Return whether `allocate` would find enough memory for the same arguments."""
+        has_blocks = self._missing(request, num_tokens) <= self.num_free
+        return has_blocks and self.slots.has_one_for(request)
 
     def allocate(self, request: Request, num_tokens: int) -> None:
         """Extend the request's block table to cover `num_tokens` tokens."""
+        self.slots.give(request)
         for _ in range(self._missing(request, num_tokens)):
             block = self._empty.pop() if self._empty else self._evict()
             self._owners[block] = 1
@@ -77,7 +85,8 @@ class BlockManager:
                 self._hash_of[block] = hash_
 
     def free(self, request: Request) -> None:
-        """Release the request's blocks and reset its counts of computed and cached tokens to 0."""
+        """Release the request's blocks and slot. Reset its counts of computed and cached tokens."""
+        self.slots.take_back(request)
         for block in reversed(request.block_table):
             self._release(block)
         request.block_table.clear()

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from shared.errors import SettingsError
+from worker.model.cache_shape import CacheShape, CacheSize
 from worker.model.kv_cache import BLOCK_SIZE
 
 
@@ -22,6 +23,24 @@ class EngineConfig:
     """Whether a token is output without a step if the grammar allows no other token."""
     looks_up_tokens: bool = True
     """Whether steps verify tokens that prompt lookup proposes."""
+
+    def cache_size(self, shape: CacheShape, model_limit: int) -> CacheSize:
+        """Return the sizes of the cache. `model_limit` is the model's maximum context in tokens.
+
+        Raises:
+            SettingsError: the memory doesn't hold the recurrent states of one sequence.
+        """
+        size = shape.divide(
+            self.kv_cache_bytes,
+            max_num_seqs=self.max_num_seqs,
+            max_model_len=min(model_limit, self.max_model_len or model_limit),
+        )
+        if shape.states and not size.num_slots:
+            mib = -(-shape.bytes_per_state >> 20)
+            raise SettingsError(
+                f"--kv-cache-mb is too small: the recurrent states of one sequence take {mib} MiB"
+            )
+        return size
 
     def longest(self, model_limit: int, num_blocks: int) -> int:
         """Return the maximum length of a sequence in tokens, at most the model's limit.

@@ -22,8 +22,9 @@ from worker.lora.checkpoint.adapter import LoRAAdapter
 from worker.lora.layers import LoRAContext
 from worker.lora.memory.layout import AdapterImage, PoolLayout
 from worker.lora.memory.pool import LoRAPool, Reserved
-from worker.model.kv_cache import BLOCK_SIZE, KVCache, bytes_per_block
+from worker.model.kv_cache import BLOCK_SIZE, KVCache
 from worker.model.loader import LoadedModel
+from worker.model.recurrent import StatePool
 
 
 class NativeEngine:
@@ -33,8 +34,8 @@ class NativeEngine:
     """
 
     def __init__(self, loaded: LoadedModel, config: EngineConfig) -> None:
-        num_blocks = config.kv_cache_bytes // bytes_per_block(loaded.kv_shapes, loaded.dtype)
-        self.max_model_len = config.longest(loaded.max_model_len, num_blocks)
+        self.cache_size = size = config.cache_size(loaded.cache, loaded.max_model_len)
+        self.max_model_len = config.longest(loaded.max_model_len, size.num_blocks)
         self.base = loaded.base
         self._pool = LoRAPool(
             self.base, max_bytes=config.adapter_bytes, dtype=loaded.dtype, device=loaded.device
@@ -43,13 +44,16 @@ class NativeEngine:
         for siblings in loaded.siblings:
             siblings.attach(self._pool, context, is_head=siblings.names == (self.base.head,))
         self._pool.side.attach(loaded.model, context.hook_of)
-        cache = KVCache(loaded.kv_shapes, num_blocks, dtype=loaded.dtype, device=loaded.device)
-        self._runner = ModelRunner(loaded, cache, context)
+        cache = KVCache(loaded.cache.kv, size.num_blocks, dtype=loaded.dtype, device=loaded.device)
+        states = None
+        if size.num_slots:
+            states = StatePool(loaded.cache.states, size.num_slots, loaded.device)
+        self._runner = ModelRunner(loaded, cache, context, states)
         self._steps = StepRunner(
             self._runner, loaded.device, max_tokens=config.max_num_batched_tokens
         )
         self._scheduler = Scheduler(
-            BlockManager(num_blocks, BLOCK_SIZE),
+            BlockManager(size.num_blocks, BLOCK_SIZE, size.num_slots),
             max_num_seqs=config.max_num_seqs,
             max_num_batched_tokens=config.max_num_batched_tokens,
         )
@@ -59,14 +63,16 @@ class NativeEngine:
             vocab_size=loaded.config.vocab_size,
             forces_tokens=config.forces_tokens,
         )
+        # A rejected draft token would already have changed its request's states.
+        looks_up = config.looks_up_tokens and states is None
         self._drafter = Drafter(
             self._scheduler.blocks,
             max_model_len=self.max_model_len,
-            max_rows=config.max_num_batched_tokens if config.looks_up_tokens else 0,
+            max_rows=config.max_num_batched_tokens if looks_up else 0,
         )
         self._rejected: list[StepOutput] = []
         self._residents = AdapterLRU()
-        self._caches_prefixes = config.caches_prefixes
+        self._caches_prefixes = config.caches_prefixes and states is None
         self.num_failures_in_a_row = 0
         """Number of steps that failed since the last successful one."""
         self._num_steps = 0
@@ -165,7 +171,12 @@ class NativeEngine:
         ms = (time.perf_counter() - started_s) * 1000
         self.num_failures_in_a_row = 0 if result.computed else self.num_failures_in_a_row + 1
         outputs += self._update(result.computed)
-        if not result.failed and self._steps.num_out_of_memory == num_out_of_memory:
+        for request in reversed(result.lost):
+            self._scheduler.restart(request)
+        if (
+            not (result.failed or result.lost)
+            and self._steps.num_out_of_memory == num_out_of_memory
+        ):
             self._scheduler.pace.observe(size, ms)
             self._drafter.observe(size, ms)
         return outputs + [self._answers.fail(request, error) for request, error in result.failed]

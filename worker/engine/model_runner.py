@@ -22,6 +22,7 @@ from worker.model.attention import AttentionStep, attention_step
 from worker.model.kv_cache import KVCache
 from worker.model.loader import LoadedModel
 from worker.model.out_of_memory import free_unused, is_out_of_memory
+from worker.model.recurrent import RecurrentStep, StatePool
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +49,26 @@ class Computed:
 class ModelRunner:
     """Runs forward passes with the model, the KV cache and the resident adapters."""
 
-    def __init__(self, loaded: LoadedModel, cache: KVCache, context: LoRAContext) -> None:
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        cache: KVCache,
+        context: LoRAContext,
+        states: StatePool | None = None,
+    ) -> None:
+        """Create a runner. `states` are needed for a model with recurrent layers."""
         self._model = loaded.model
         self._kernels = loaded.kernels
         self._device = loaded.device
         self._cache = cache
+        self._states = states
         self._lora = context
         self._hidden = HiddenStates(loaded.model)
+
+    @property
+    def has_states(self) -> bool:
+        """See `Runner.has_states`."""
+        return self._states is not None
 
     def close(self) -> None:
         """Remove the runner's hook from the model. The runner can't be used any more."""
@@ -88,9 +102,14 @@ class ModelRunner:
         ]
 
     def _forward(self, batch: StepBatch) -> torch.Tensor:
-        self._lora.set_batch(batch.segments, batch.logits_segments)
+        recurrent = None
+        if self._states is not None:
+            recurrent = RecurrentStep(self._states, batch.groups, self._lora.entering_group)
+        group_sizes = [group.size for group in batch.groups] if recurrent else []
+        self._lora.set_batch(batch.segments, batch.logits_segments, group_sizes)
         self._hidden.is_wanted = bool(batch.pooled)
-        with attention_step(AttentionStep(self._kernels, self._cache, batch.attention)):
+        step = AttentionStep(self._kernels, self._cache, batch.attention, recurrent)
+        with attention_step(step):
             out = self._model(
                 input_ids=batch.input_ids,
                 position_ids=batch.positions,
@@ -124,6 +143,12 @@ def sample_and_read(
 class Runner(Protocol):
     """Computes chunks in one forward pass."""
 
+    @property
+    def has_states(self) -> bool:
+        """Whether a pass changes recurrent states.
+
+        If such a pass fails, its requests have to be computed again from their first tokens."""
+
     def run(self, chunks: Sequence[Chunk]) -> list[Computed]:
         """Compute `chunks`. After an error, the same tokens can be computed again."""
 
@@ -136,6 +161,8 @@ class StepResult:
     """Results of the chunks, or of their parts, in the order of their computation."""
     failed: list[tuple[Request, JobError]] = field(default_factory=list)
     """Requests that end with an error. The results of their other chunks must be ignored."""
+    lost: list[Request] = field(default_factory=list)
+    """Requests whose recurrent states a failed pass may have changed, in the step's order."""
 
 
 class StepRunner:
@@ -143,6 +170,7 @@ class StepRunner:
 
     A pass that runs out of memory is repeated with half as many tokens. Tokens are sampled in the
     pass that computes them, as a function of their logits, so repeating a pass doesn't change them.
+    If the pass has changed recurrent states, it isn't repeated, but its requests are lost.
     """
 
     def __init__(self, runner: Runner, device: torch.device, *, max_tokens: int) -> None:
@@ -162,11 +190,13 @@ class StepRunner:
             outcome = self._run_pass(part)
             if isinstance(outcome, JobError):
                 result.failed.extend((chunk.request, outcome) for chunk in part)
-                failed = {chunk.request.id for chunk in part}
-                remaining = [chunk for chunk in rest if chunk.request.id not in failed]
+                remaining = _without(rest, part)
             elif outcome is not None:
                 result.computed.extend(outcome)
                 remaining = rest
+            elif self._runner.has_states:
+                result.lost.extend(chunk.request for chunk in part)
+                remaining = _without(rest, part)
         return result
 
     def _run_pass(self, chunks: Sequence[Chunk]) -> list[Computed] | JobError | None:
@@ -197,6 +227,12 @@ class StepRunner:
             requests=[chunk.request.id for chunk in chunks],
         )
         return OUT_OF_MEMORY if num_tokens == 1 else None
+
+
+def _without(chunks: Sequence[Chunk], others: Sequence[Chunk]) -> list[Chunk]:
+    """Return the chunks whose requests have no chunk in `others`."""
+    ids = {chunk.request.id for chunk in others}
+    return [chunk for chunk in chunks if chunk.request.id not in ids]
 
 
 def _log() -> Any:

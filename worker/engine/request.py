@@ -144,6 +144,8 @@ class Request:
     """Number of computed tokens whose keys and values were reused from shared blocks."""
     block_table: list[int] = field(default_factory=list)
     """KV blocks, in the order of the tokens."""
+    state_slot: int = 0
+    """Slot with the recurrent states after the computed tokens. 0 if the request has no slot."""
     cache_key: bytes | None = None
     """Hash of weights, tenant and salt; None if the request shares no blocks.
 

@@ -145,6 +145,10 @@ class Scheduler:
         self.blocks.free(request)
         request.status = RequestStatus.FINISHED
 
+    def restart(self, request: Request) -> None:
+        """Let a running request compute all its tokens again. It waits in front of its queue."""
+        self._preempt(request)
+
     def schedule(self) -> list[Chunk]:
         """Return the chunks of the next step. The list is empty only if no requests remain.
 

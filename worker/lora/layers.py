@@ -4,8 +4,9 @@ Linears that read the same input, such as q, k and v, are called siblings. They 
 matrix product.
 """
 
-from collections.abc import Callable, Container, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any
 
@@ -27,22 +28,49 @@ class LoRAContext:
     kernels: Kernels
     batches: BatchCache
     batch: LoRABatch | None = None
-    """Batch of the step's tokens. None if all of the tokens use the base model."""
+    """Batch of the tokens that are computed now. None if all of them use the base model.
+
+    These are the step's tokens or, in a recurrent layer, those of one group."""
+    of_groups: list[LoRABatch | None] = field(default_factory=list)
+    """Batches of the step's groups, if it has several."""
     head_batch: LoRABatch | None = None
     """Batch of the output head's input rows. None if no adapter of the step changes the head."""
     head: "Siblings | None" = None
     """The output head. None until it is attached."""
 
-    def set_batch(self, tokens: Sequences, head_rows: Callable[[], Sequences]) -> None:
+    def set_batch(
+        self,
+        tokens: Sequences,
+        head_rows: Callable[[], Sequences],
+        group_sizes: Sequence[int] = (),
+    ) -> None:
         """Set the batches of the next forward pass.
 
         `tokens` has pairs of an adapter and its number of tokens, in batch order. `head_rows`
         returns such pairs for the rows that enter the output head. It is called only if an adapter
-        changes the head.
+        changes the head. `group_sizes` has the number of pairs of each group; see `entering_group`.
         """
+        self.of_groups = self._batches_of_groups(tokens, group_sizes)
         self.batch = self.batches.batch_of(tokens)
         is_changed = self.batch and self.head and self.head.is_changed_by(self.batch)
         self.head_batch = self.batches.batch_of(head_rows()) if is_changed else None
+
+    @contextmanager
+    def entering_group(self, number: int) -> Iterator[None]:
+        """Let the linears compute only the tokens of the group with this number."""
+        whole = self.batch
+        self.batch = self.of_groups[number]
+        try:
+            yield
+        finally:
+            self.batch = whole
+
+    def _batches_of_groups(
+        self, tokens: Sequences, group_sizes: Sequence[int]
+    ) -> list[LoRABatch | None]:
+        ends = list(accumulate(group_sizes))
+        pairs = zip([0, *ends], ends, strict=False)
+        return [self.batches.batch_of(tokens[start:end]) for start, end in pairs]
 
     def hook_of(self, name: str) -> Callable[..., None]:
         """Return a forward hook that applies side weights to the output of the module `name`.

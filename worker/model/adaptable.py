@@ -30,10 +30,10 @@ def adaptable_modules(base: BaseModules) -> list[str]:
 
 
 def check_each_is_called(source: str, model: nn.Module, base: BaseModules, calls: Calls) -> None:
-    """Check that the model calls each linear except the head in a forward pass.
+    """Check that the model calls each of its quantised linears except the head.
 
-    Some models multiply by a linear's weight without calling the linear. An adapter on such a
-    linear would have no effect.
+    Some models multiply by a linear's weight without calling the linear. Then the weight must not
+    be quantised.
 
     Raises:
         ModelRejected: such a linear isn't called.
@@ -43,7 +43,20 @@ def check_each_is_called(source: str, model: nn.Module, base: BaseModules, calls
     if missed:
         raise ModelRejected(
             f"--model {source}: {type(model).__name__} doesn't call each of its linears, so "
-            f"adapters on {some_of(missed)} would differ from PEFT's; {OTHER_ENGINE}"
+            f"{some_of(missed)} can't be quantised; leave --quantize out, or {OTHER_ENGINE}"
+        )
+
+
+def check_adaptable(source: str, model: nn.Module, base: BaseModules) -> None:
+    """Check that adapters can change a linear besides the head. `base` has the suitable modules.
+
+    Raises:
+        ModelRejected: there is no such linear.
+    """
+    if base.linears.keys() <= {base.head}:
+        raise ModelRejected(
+            f"--model {source}: adapters can't change any linear of {type(model).__name__}; "
+            f"{OTHER_ENGINE}"
         )
 
 

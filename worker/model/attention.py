@@ -17,6 +17,7 @@ from transformers import AttentionInterface, PreTrainedModel
 
 from worker.kernels.interface import AttentionBatch, AttentionParams, Kernels
 from worker.model.kv_cache import KVCache, KVShape
+from worker.model.recurrent import RecurrentStep
 
 PAGED_ATTENTION = "lorikeet_paged"
 """Name under which `attend` is registered in transformers."""
@@ -46,6 +47,8 @@ class AttentionStep:
     kernels: Kernels
     cache: KVCache
     batch: AttentionBatch
+    recurrent: RecurrentStep | None = None
+    """States that the recurrent layers use. None for a model without such layers."""
 
 
 class _Current(threading.local):
@@ -70,6 +73,13 @@ def current_step() -> AttentionStep:
     """Return the step of the forward pass that runs in this thread."""
     assert _current.step is not None, "a forward needs attention_step around it"
     return _current.step
+
+
+def current_recurrent() -> RecurrentStep:
+    """Return the states of the forward pass that runs in this thread."""
+    recurrent = current_step().recurrent
+    assert recurrent is not None, "a forward of recurrent layers needs their states"
+    return recurrent
 
 
 @torch.inference_mode()
@@ -123,8 +133,7 @@ def attend(
         UnsupportedAttention: the model uses an attention feature that isn't implemented here.
     """
     _refuse_unknown(attention_mask, dropout, kwargs)
-    layer = module.layer_idx
-    assert isinstance(layer, int)
+    layer = _layer_of(module)
     params = AttentionParams(
         scaling if scaling is not None else query.shape[-1] ** -0.5,
         sliding_window,
@@ -139,6 +148,14 @@ def attend(
         return query.new_zeros(1, query.shape[2], query.shape[1], value.shape[3]), None
     query, key, value = (part[0].transpose(0, 1) for part in (query, key, value))
     return store_and_attend(layer, query, key, value, params)[None], None
+
+
+def _layer_of(module: nn.Module) -> int:
+    layer: Any = module.layer_idx
+    if layer is None or layer < 0:
+        raise UnsupportedAttention("one attention module in several layers")
+    number: int = layer
+    return number
 
 
 def _chunk_size(module: nn.Module, layer: int) -> int | None:

@@ -17,26 +17,27 @@ from worker.kernels.pick import pick_kernels
 from worker.lora.base.dialect import Dialect
 from worker.lora.base.modules import BaseModules, base_modules
 from worker.lora.layers import Siblings, serve_linears, weights_of
-from worker.model.adaptable import adaptable_modules, check_each_is_called, without_unsuitable
+from worker.model.adaptable import (
+    adaptable_modules,
+    check_adaptable,
+    check_each_is_called,
+    without_unsuitable,
+)
 from worker.model.attention import (
-    PAGED_ATTENTION,
     AttentionStep,
     LayerProbe,
     attention_step,
-    probe_layers,
+    current_recurrent,
 )
+from worker.model.cache_shape import CacheShape
 from worker.model.fuse import fuse, fusible
-from worker.model.kv_cache import KVShape
-from worker.model.loading.architecture import read_config
+from worker.model.loading.architecture import longest_context, read_config
 from worker.model.loading.chatglm import find_dialect
 from worker.model.loading.device import pick_device
 from worker.model.loading.end_tokens import end_token_ids
 from worker.model.loading.folder import digest_of, find_model, model_name
-from worker.model.loading.refusals import (
-    attention_refusal,
-    layers_refusal,
-    refusing_by_name,
-)
+from worker.model.loading.probe import probe_cache
+from worker.model.loading.refusals import refusing_by_name
 from worker.model.loading.tokenizer import load_tokenizer
 from worker.model.loading.weights import load_weights
 from worker.model.module_calls import record_calls, sibling_groups
@@ -50,6 +51,7 @@ from worker.model.quantise import (
     quantising_kernels,
 )
 from worker.model.quantise_on_load import QuantiseOnLoad
+from worker.model.recurrent import serve_mixers
 from worker.model.verify import Verifier, check_windows
 
 OnStep = Callable[[str, int, int], None]
@@ -77,8 +79,8 @@ class LoadedModel:
     """Longest context that the model supports, in tokens."""
     eos_ids: frozenset[int]
     """Ids of the tokens that end an answer."""
-    kv_shapes: list[KVShape]
-    """Shape of the keys and values of each layer."""
+    cache: CacheShape
+    """What is kept of each sequence between steps."""
     kernels: Kernels
     base: BaseModules
     """Modules that adapters may target."""
@@ -178,9 +180,11 @@ def prepare_model(
             digest = quantised_digest(digest)
         with lending_weights(model, quantised):
             verifier = Verifier(source, model)
-            probe = _switch_attention(source, model)
-            shapes = [probe.shapes[layer] for layer in range(len(probe.shapes))]
-            step = verifier.step(kernels, shapes)
+            use_packed_positions(model)
+            probe, cache = probe_cache(source, model)
+            check_windows(source, model, probe)
+            serve_mixers(model, current_recurrent)
+            step = verifier.step(kernels, cache)
             base, siblings, fused = _serve(
                 source, model, base, kernels, quantised, probe, verifier, step
             )
@@ -192,9 +196,9 @@ def prepare_model(
             config=config,
             dtype=model.dtype,
             device=model.device,
-            max_model_len=int(config.max_position_embeddings),
+            max_model_len=longest_context(config),
             eos_ids=end_token_ids(config, model.generation_config, tokenizer),
-            kv_shapes=shapes,
+            cache=cache,
             kernels=kernels,
             base=base,
             weight_bytes=_weight_bytes(model, siblings),
@@ -208,20 +212,6 @@ def _weight_bytes(model: PreTrainedModel, siblings: list[Siblings]) -> int:
     held = [*model.parameters(), *model.buffers()]
     inside: int = sum(tensor.nbytes for tensor in held if not tensor.is_meta)
     return inside + sum(one.base.packed_bytes for one in siblings)
-
-
-def _switch_attention(source: str, model: PreTrainedModel) -> LayerProbe:
-    model.set_attn_implementation(PAGED_ATTENTION)
-    use_packed_positions(model)
-    num_layers = int(model.config.get_text_config().num_hidden_layers)
-    try:
-        probe = probe_layers(model)
-    except NotImplementedError as error:
-        raise attention_refusal(source, model, error) from None
-    if probe.num_calls != num_layers or sorted(probe.shapes) != list(range(num_layers)):
-        raise layers_refusal(source, model, num_layers, probe.num_calls)
-    check_windows(source, model, probe)
-    return probe
 
 
 def _serve(
@@ -242,10 +232,12 @@ def _serve(
     is_quantised = bool(quantised)
     with record_calls(model, {*adaptable_modules(base), *others}) as calls:
         verifier.check(step)
-    check_each_is_called(source, model, base, calls)
+    if is_quantised:
+        check_each_is_called(source, model, base, calls)
     base = without_unsuitable(
         base, calls, num_tokens=verifier.num_tokens, num_logits=verifier.num_logits
     )
+    check_adaptable(source, model, base)
     inside = [call for call in calls if call.name in base.linears and call.name != base.head]
     heads = [[base.head]] if base.head else []
     siblings = serve_linears(model, [*sibling_groups(model, inside), *heads], kernels, quantised)
@@ -260,4 +252,5 @@ def _serve(
                 is_quantised=is_quantised,
             )
     verifier.check(step, rounds_inputs=is_quantised)
+    verifier.check_continued(step, rounds_inputs=is_quantised)
     return replace(base, weights=weights_of(siblings, base.linears)), siblings, fused

@@ -8,9 +8,11 @@ from worker.engine.scheduler import Chunk
 from worker.lora.batch import BatchCache
 from worker.lora.layers import LoRAContext
 from worker.lora.memory.pool import LoRAPool
-from worker.model.kv_cache import BLOCK_SIZE, KVCache, bytes_per_block
+from worker.model.cache_shape import CacheSize, num_blocks_of
+from worker.model.kv_cache import KVCache
 from worker.model.loader import LoadedModel
 from worker.model.memory_policy import Batch
+from worker.model.recurrent import StatePool
 
 _SAMPLING = ChoiceSampling(seed=0, top_p=0.9, presence_penalty=0.5, logprobs=20)
 """Sampling parameters with which the sampler uses most of its tables, and so most of its memory."""
@@ -20,22 +22,24 @@ class LargestStep:
     """A step with as many tokens as allowed. It samples one token for each sequence."""
 
     def __init__(self, loaded: LoadedModel, batch: Batch) -> None:
-        """Create the step, and a KV cache for its tokens."""
+        """Create the step, and a cache for its tokens."""
         self._loaded = loaded
         self.chunks = _chunks(batch, max_model_len=loaded.max_model_len)
         num_blocks = sum(len(chunk.request.block_table) for chunk in self.chunks)
-        self.kv_bytes = num_blocks * bytes_per_block(loaded.kv_shapes, loaded.dtype)
-        """Size of the step's own KV cache in bytes."""
-        self._cache = KVCache(
-            loaded.kv_shapes, num_blocks, dtype=loaded.dtype, device=loaded.device
-        )
+        size = CacheSize(num_blocks, len(self.chunks) if loaded.cache.states else 0)
+        self.kv_bytes = loaded.cache.total_bytes(size)
+        """Size of the step's own cache in bytes."""
+        self._cache = KVCache(loaded.cache.kv, num_blocks, dtype=loaded.dtype, device=loaded.device)
+        self._states = None
+        if size.num_slots:
+            self._states = StatePool(loaded.cache.states, size.num_slots, loaded.device)
 
     def run(self) -> list[Computed]:
         """Compute the step with the base model, as an engine does."""
         loaded = self._loaded
         pool = LoRAPool(loaded.base, max_bytes=0, dtype=loaded.dtype, device=loaded.device)
         context = LoRAContext(loaded.kernels, BatchCache(pool))
-        runner = ModelRunner(loaded, self._cache, context)
+        runner = ModelRunner(loaded, self._cache, context, self._states)
         try:
             return runner.run(self.chunks)
         finally:
@@ -46,7 +50,7 @@ def _chunks(batch: Batch, *, max_model_len: int) -> list[Chunk]:
     chunks: list[Chunk] = []
     first_block = 0
     for index, length in enumerate(_lengths(batch, max_model_len)):
-        num_blocks = -(-length // BLOCK_SIZE)
+        num_blocks = num_blocks_of(length)
         request = Request(
             id=RequestId(str(index)),
             prompt_ids=[0] * length,
@@ -54,6 +58,7 @@ def _chunks(batch: Batch, *, max_model_len: int) -> list[Chunk]:
             sampling=_SAMPLING,
             max_tokens=1,
             block_table=list(range(first_block, first_block + num_blocks)),
+            state_slot=index + 1,
         )
         first_block += num_blocks
         chunks.append(Chunk(request, 0, length, samples=index < batch.max_num_seqs))

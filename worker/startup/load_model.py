@@ -14,7 +14,7 @@ from worker.engine.grammar import GrammarCompiler
 from worker.engine.pooling import embedding_size
 from worker.lora.checkpoint.adapter import version_of
 from worker.lora.memory.host_tier import HostTier
-from worker.model.kv_cache import BLOCK_SIZE, bytes_per_block
+from worker.model.kv_cache import BLOCK_SIZE
 from worker.model.loader import LoadedModel, OnStep, load_model
 from worker.model.loading.architecture import read_config
 from worker.model.loading.folder import find_model
@@ -111,7 +111,7 @@ def _info(
         kernels=loaded.kernels.name,
         num_fused=len(loaded.fused),
         kv_tokens=kv_blocks * BLOCK_SIZE,
-        kv_bytes=kv_blocks * bytes_per_block(loaded.kv_shapes, loaded.dtype),
+        kv_bytes=loaded.cache.total_bytes(engine.cache_size),
         weight_bytes=loaded.weight_bytes,
         max_num_seqs=sizes.batch.max_num_seqs,
         max_num_batched_tokens=sizes.batch.max_num_batched_tokens,

@@ -3,11 +3,10 @@
 from typing import Protocol
 
 import structlog
-import torch
 
 from shared.errors import SettingsError
 from shared.settings import WorkerSettings
-from worker.model.kv_cache import BLOCK_SIZE, KVShape, bytes_per_block
+from worker.model.cache_shape import CacheShape, CacheSize
 from worker.model.memory import Asked, Device, Sizes, size_worker
 from worker.model.memory_policy import MIB, MIN_CONTEXT, Parts
 
@@ -18,12 +17,8 @@ class SizedModel(Protocol):
     """Properties of a model that determine a worker's sizes. The model needn't be loaded."""
 
     @property
-    def kv_shapes(self) -> list[KVShape]:
-        """Shape of the keys and values of each layer."""
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Dtype of the keys and values in the KV cache."""
+    def cache(self) -> CacheShape:
+        """What is kept of each sequence between steps."""
 
     @property
     def max_model_len(self) -> int:
@@ -36,13 +31,21 @@ def sizes_of(settings: WorkerSettings, model: SizedModel, device: Device) -> Siz
     Raises:
         SettingsError: the device has too little memory for a step or for a useful context.
     """
-    block_bytes = bytes_per_block(model.kv_shapes, model.dtype)
-    full_context = -(-model.max_model_len // BLOCK_SIZE) * block_bytes
+    full_context = model.cache.bytes_of(model.max_model_len)
     sizes = size_worker(device, _asked(settings), full_context=full_context)
     if settings.max_model_len is None:  # otherwise the engine checks that the cache holds it
-        num_tokens = sizes.parts.kv // block_bytes * BLOCK_SIZE
-        _check_context(settings, device, model.max_model_len, num_tokens, full_context)
+        size = cache_size(model, sizes)
+        _check_context(settings, device, model.max_model_len, size.num_tokens, full_context)
     return sizes
+
+
+def cache_size(model: SizedModel, sizes: Sizes) -> CacheSize:
+    """Return the sizes of the cache of a worker with these sizes."""
+    return model.cache.divide(
+        sizes.parts.kv,
+        max_num_seqs=sizes.batch.max_num_seqs,
+        max_model_len=model.max_model_len,
+    )
 
 
 def _asked(settings: WorkerSettings) -> Asked:

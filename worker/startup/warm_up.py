@@ -20,6 +20,7 @@ from worker.lora.memory.pool import LoRAPool, PageNumbers
 from worker.model.attention import AttentionStep, attention_step
 from worker.model.kv_cache import BLOCK_SIZE, KVCache
 from worker.model.loader import LoadedModel
+from worker.model.recurrent import RecurrentStep, StatePool, groups_of
 
 if TYPE_CHECKING:
     from worker.kernels.triton.variants import SequenceShape
@@ -86,7 +87,10 @@ class _Runner:
         for siblings in loaded.siblings:
             is_head = siblings.names == (loaded.base.head,)
             siblings.attach(pool, self._lora, is_head=is_head)
-        self._cache = KVCache(loaded.kv_shapes, 1, dtype=loaded.dtype, device=loaded.device)
+        self._cache = KVCache(loaded.cache.kv, 1, dtype=loaded.dtype, device=loaded.device)
+        self._states = None
+        if loaded.cache.states:
+            self._states = StatePool(loaded.cache.states, 1, loaded.device)
 
     @torch.inference_mode()
     def run(self, step: Sequence["SequenceShape"]) -> None:
@@ -95,12 +99,22 @@ class _Runner:
         lengths = [sequence.num_tokens for sequence in step]
         tokens = list(zip(versions, lengths, strict=True))
         # The head gets as many rows as the linears, so that its kernels have the same variants.
-        self._lora.set_batch(tokens, lambda: tokens)
+        recurrent = self._recurrent_step(lengths)
+        group_sizes = [group.size for group in recurrent.groups] if recurrent else []
+        self._lora.set_batch(tokens, lambda: tokens, group_sizes)
         batch = self._attention_batch(step)
         blanks = torch.zeros(1, sum(lengths), dtype=torch.int64, device=self._loaded.device)
-        with attention_step(AttentionStep(self._loaded.kernels, self._cache, batch)):
+        with attention_step(AttentionStep(self._loaded.kernels, self._cache, batch, recurrent)):
             self._loaded.model(input_ids=blanks, position_ids=blanks, use_cache=False)
         self._lora.set_batch([], list)
+
+    def _recurrent_step(self, lengths: Sequence[int]) -> RecurrentStep | None:
+        """Return a step in which all sequences have the same states. None without such states."""
+        if self._states is None:
+            return None
+        slots = torch.ones(len(lengths), dtype=torch.int64, device=self._loaded.device)
+        groups = groups_of(lengths, slots, slots)
+        return RecurrentStep(self._states, groups, self._lora.entering_group)
 
     def _attention_batch(self, step: Sequence["SequenceShape"]) -> AttentionBatch:
         """Return a batch in which all block table entries refer to the cache's only block."""

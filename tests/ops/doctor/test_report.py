@@ -268,7 +268,7 @@ def test_sizes_equal_those_of_the_loaded_model(model_type: str, tmp_path: Path) 
     folder = save_tiny_model(tmp_path, model_type)
     shape = served_shape(str(folder), folder, torch.float32)
     loaded = load_model(str(folder), dtype="float32", device="cpu")
-    assert shape.kv_shapes == loaded.kv_shapes
+    assert shape.cache == loaded.cache
     assert shape.max_model_len == loaded.max_model_len
     padding = loaded.weight_bytes - shape.weight_bytes  # of packed weights, to whole vectors
     assert 0 <= padding < 0.2 * shape.weight_bytes
@@ -307,4 +307,4 @@ def test_the_size_of_an_adapter_on_all_linears_equals_that_of_peft(tmp_path: Pat
 def test_the_demo_has_a_size_before_it_is_converted() -> None:
     shape = demo_shape(torch.bfloat16)
     assert shape.num_parameters == 134_515_008
-    assert shape.kv_shapes == [KVShape(3, 64, 64)] * 30
+    assert shape.cache.kv == [KVShape(3, 64, 64)] * 30

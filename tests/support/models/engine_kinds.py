@@ -52,7 +52,7 @@ class Native:
             EngineConfig(
                 max_num_seqs=MAX_NUM_SEQS,
                 max_model_len=MAX_MODEL_LEN,
-                kv_cache_bytes=400 * bytes_per_block(loaded.kv_shapes, loaded.dtype),
+                kv_cache_bytes=400 * bytes_per_block(loaded.cache.kv, loaded.dtype),
                 adapter_bytes=NUM_ADAPTERS * self.image(0).num_bytes,
             ),
         )

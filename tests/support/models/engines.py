@@ -17,7 +17,6 @@ from worker.engine.engine import NativeEngine
 from worker.engine.request import ChoiceSampling, Request, RequestId, StepOutput
 from worker.lora.checkpoint.adapter import read_checkpoint
 from worker.lora.checkpoint.adapter_files import AdapterFiles
-from worker.model.kv_cache import bytes_per_block
 from worker.model.loader import LoadedModel, prepare_model
 
 Outputs = dict[RequestId, list[StepOutput]]
@@ -46,7 +45,7 @@ def engine_of(
     config = EngineConfig(
         max_num_seqs=max_num_seqs,
         max_num_batched_tokens=budget,
-        kv_cache_bytes=num_blocks * bytes_per_block(loaded.kv_shapes, loaded.dtype),
+        kv_cache_bytes=_cache_bytes(loaded, num_blocks, max_num_seqs),
         adapter_bytes=64 << 20,
         caches_prefixes=caches_prefixes,
         forces_tokens=speculates,
@@ -59,6 +58,17 @@ def engine_of(
         engine.add_adapter(adapter)
         versions[name] = adapter.version
     return engine, versions
+
+
+def _cache_bytes(loaded: LoadedModel, num_blocks: int, max_num_seqs: int) -> int:
+    """Return the bytes of a cache with `num_blocks` blocks and up to `max_num_seqs` slots.
+
+    If states are much larger than blocks, the cache has more blocks.
+    """
+    blocks = num_blocks * loaded.cache.bytes_per_block
+    state = loaded.cache.bytes_per_state
+    slots = (max_num_seqs + 1) * state
+    return blocks + min(slots, max(blocks, 16 * state)) if blocks else slots
 
 
 def greedy_request(

@@ -61,7 +61,8 @@ def greedy(model: Any, prompt: Sequence[int], num_tokens: int) -> list[int]:
 @torch.inference_mode()
 def logits_along(model: Any, prompt: Sequence[int], got: Sequence[int]) -> torch.Tensor:
     """Return `[len(got), V]`: the logits from which `model` would sample each token of `got`."""
-    logits: torch.Tensor = model(input_ids=torch.tensor([[*prompt, *got]])).logits[0]
+    ids = torch.tensor([[*prompt, *got]])
+    logits: torch.Tensor = model(input_ids=ids, use_cache=False).logits[0]
     return logits[len(prompt) - 1 : -1]
 
 

@@ -104,7 +104,7 @@ def small_engine(loaded: LoadedModel, root: Path, num_adapters: int) -> NativeEn
     probe, _ = engine_of(loaded)
     probe.add_adapter(adapters(probe, root / "probe", 1)[0])
     config = EngineConfig(
-        kv_cache_bytes=100 * bytes_per_block(loaded.kv_shapes, loaded.dtype),
+        kv_cache_bytes=100 * bytes_per_block(loaded.cache.kv, loaded.dtype),
         adapter_bytes=num_adapters * probe.stats().adapter_bytes,
     )
     return NativeEngine(loaded, config)
@@ -126,7 +126,7 @@ def test_nobody_is_evicted_for_an_adapter_that_still_has_no_room(
 
 
 def test_a_context_or_a_cache_that_does_not_fit_stops_the_start(loaded: LoadedModel) -> None:
-    block = bytes_per_block(loaded.kv_shapes, loaded.dtype)
+    block = bytes_per_block(loaded.cache.kv, loaded.dtype)
     with pytest.raises(SettingsError, match="--max-model-len 600 exceeds the model's limit of 512"):
         NativeEngine(loaded, EngineConfig(max_model_len=600))
     with pytest.raises(SettingsError, match="--kv-cache-mb: it holds 32 tokens"):

@@ -333,7 +333,7 @@ def loss(loaded: LoadedModel, ids: Tensor) -> float:
         context_lens=length,
         block_tables=torch.arange(num_blocks, dtype=torch.int32)[None],
     )
-    cache = KVCache(loaded.kv_shapes, num_blocks, dtype=loaded.dtype, device=loaded.device)
+    cache = KVCache(loaded.cache.kv, num_blocks, dtype=loaded.dtype, device=loaded.device)
     with attention_step(AttentionStep(loaded.kernels, cache, batch)):
         logits = loaded.model(
             input_ids=ids[None],

@@ -146,7 +146,7 @@ def test_a_fused_layer_computes_sinks_and_chunks_as_its_modules_do(dtype: torch.
         context_lens=torch.tensor([13], dtype=torch.int32),
         block_tables=torch.zeros(1, 1, dtype=torch.int32),
     )
-    cache = KVCache(loaded.kv_shapes, 1, dtype=dtype, device=loaded.device)
+    cache = KVCache(loaded.cache.kv, 1, dtype=dtype, device=loaded.device)
     x = torch.randn(1, 13, 64, generator=torch.Generator().manual_seed(0)).to(dtype)
     given = {"position_embeddings": stack.rotary_emb(x, position_ids=positions[None])}
     with attention_step(AttentionStep(kernels, cache, batch)):

@@ -33,9 +33,9 @@ def scripted(rest: int, *, is_cpu: bool = False) -> Any:
 def loaded() -> LoadedModel:
     """A tiny model with a context of 64 Ki tokens, 1 KiB of KV cache each."""
     model = load(tiny_model())
-    shapes = model.kv_shapes * 2
-    assert sum(shape.num_bytes(model.dtype) for shape in shapes) == 1024
-    return replace(model, max_model_len=1 << 16, kv_shapes=shapes)
+    cache = replace(model.cache, kv=model.cache.kv * 2)
+    assert sum(shape.num_bytes(model.dtype) for shape in cache.kv) == 1024
+    return replace(model, max_model_len=1 << 16, cache=cache)
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def test_the_memory_in_the_warning_is_enough(
 def test_a_device_without_memory_for_a_useful_context_is_refused(loaded: LoadedModel) -> None:
     with pytest.raises(SettingsError, match=r"scripted:0 has memory for only 0 tokens.*lower.*"):
         sizes_of(settings(adapter_memory_mb=64), loaded, scripted(32 * MIB))
-    small = replace(loaded, kv_shapes=loaded.kv_shapes * 8)
+    small = replace(loaded, cache=replace(loaded.cache, kv=loaded.cache.kv * 8))
     with pytest.raises(SettingsError, match="--kv-cache-mb 1 holds only 128 tokens: raise it"):
         sizes_of(settings(kv_cache_mb=1), small, scripted(GIB))
     short = replace(small, max_model_len=100)
@@ -125,7 +125,7 @@ def test_it_has_no_more_sequences_than_tokens_a_small_cache_and_no_effect_on_eng
     step = LargestStep(loaded, Batch(max_num_seqs=2, max_num_batched_tokens=40))
     blocks = [block for chunk in step.chunks for block in chunk.request.block_table]
     assert blocks == list(range(4))  # one for a token, and three for 39 tokens
-    token_bytes = sum(shape.num_bytes(loaded.dtype) for shape in loaded.kv_shapes)
+    token_bytes = sum(shape.num_bytes(loaded.dtype) for shape in loaded.cache.kv)
     assert step.kv_bytes == 4 * 16 * token_bytes
     step.run()
     assert dict(loaded.model.base_model._forward_hooks) == hooks

@@ -20,6 +20,10 @@ from worker.model.loading.refusals import OTHER_ENGINE
 from worker.model.verify import check_rope
 
 _SERVED_LAYERS = {"full_attention", "sliding_attention", "chunked_attention"}
+_SERVED_LAYERS |= {"linear_attention", "conv", "mamba", "hybrid", "hybrid_sliding"}
+_SERVED_LAYERS |= {"attention", "mlp", "moe"}
+_UNLIMITED_CONTEXT = 1 << 17
+"""Context in tokens of a model whose configuration names no limit."""
 _MEDIA_PARTS = ("vision_config", "audio_config")
 """Configuration fields that describe the parts of a model that read images, video or sound."""
 
@@ -41,6 +45,11 @@ def read_config(source: str, folder: Path) -> Any:
     _check_layers(source, config)
     check_rope(source, config)
     return config
+
+
+def longest_context(config: Any) -> int:
+    """Return the longest context that a model supports, in tokens."""
+    return int(getattr(config, "max_position_embeddings", None) or _UNLIMITED_CONTEXT)
 
 
 def _config_of(source: str, folder: Path) -> Any:

@@ -80,13 +80,13 @@ class ServedModel:
             kernels=kernels,
         )
         self.weight_bytes = _bytes_of_linears(loaded.model)
-        self.kv_bytes_per_token = bytes_per_block(loaded.kv_shapes, dtype) // BLOCK_SIZE
+        self.kv_bytes_per_token = bytes_per_block(loaded.cache.kv, dtype) // BLOCK_SIZE
         pool, self.versions, self.adapter_bytes = _pool(loaded.base, sizes, dtype, device)
         context = LoRAContext(kernels, BatchCache(pool))
         for siblings in loaded.siblings:
             siblings.attach(pool, context, is_head=siblings.names == (loaded.base.head,))
         pool.side.attach(loaded.model, context.hook_of)
-        cache = _random_cache(loaded.kv_shapes, sizes, dtype, device)
+        cache = _random_cache(loaded.cache.kv, sizes, dtype, device)
         self.runner = ModelRunner(loaded, cache, context)
         self._blocks = BlockManager(cache.num_blocks, BLOCK_SIZE)
 

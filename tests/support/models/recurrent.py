@@ -1,0 +1,47 @@
+"""Tiny models with recurrent layers: state spaces, linear attention and short convolutions."""
+
+from tiny import roughen, tiny_tokenizer
+from torch import manual_seed
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from ops.lab.generate.models.tiny_config import tiny_config
+
+TYPES = (
+    *("qwen3_5_text", "qwen3_5_moe_text", "qwen3_next", "lfm2", "lfm2_moe", "granitemoehybrid"),
+    *("kimi_linear", "falcon_h1", "nemotron_h", "olmo_hybrid", "bamba", "mamba2", "minimax"),
+    *("bailing_hybrid", "zaya"),
+)
+"""Model types of transformers with recurrent layers that the native engine serves."""
+REPRESENTATIVE = ("qwen3_5_text", "lfm2", "falcon_h1")
+"""Types with linear attention, short convolutions, and a state space beside attention."""
+_SMALLER = {
+    "nemotron_h": {
+        "ssm_state_size": 16,
+        "mamba_num_heads": 4,
+        "mamba_head_dim": 16,
+        "n_groups": 2,
+    }
+}
+"""Fields of configurations that would make states much larger than blocks."""
+_STATE_SPACES = {"falcon_h1", "nemotron_h", "bamba", "mamba2", "granitemoehybrid"}
+"""Types whose `out_proj` PEFT refuses."""
+
+
+def recurrent_model(model_type: str) -> PreTrainedModel:
+    """Return a random float32 model of this type, with eager attention."""
+    config = tiny_config(model_type)
+    for name, value in _SMALLER.get(model_type, {}).items():
+        setattr(config, name, value)
+    config.vocab_size = len(tiny_tokenizer())
+    config.initializer_range = 0.2  # see tiny.py
+    manual_seed(0)
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
+    return roughen(model.eval().float())
+
+
+def targets(model_type: str, linears: list[str]) -> list[str]:
+    """Return those of the served `linears` that PEFT can train by their full names."""
+    refused = {"lm_head", *(["out_proj"] if model_type in _STATE_SPACES else [])}
+    names = [name for name in linears if name.rpartition(".")[2] not in refused]
+    # PEFT takes linears with such names for experts.
+    return [name for name in names if "expert" not in name]

@@ -1,0 +1,145 @@
+"""Models with recurrent layers answer as transformers + PEFT do, whatever happens to a request."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from engines import engine_of, greedy_request, load, outputs_of, random_prompt, tokens_of
+from recurrent import REPRESENTATIVE, TYPES, recurrent_model, targets
+from reference import check_greedy_along, logits_along, with_adapter
+from slow_cases import slow_unless
+from tiny import save_adapter
+from torch import nn
+
+from worker.engine.engine import NativeEngine
+from worker.engine.request import Request
+from worker.model.loader import LoadedModel
+
+NAMES = ["base", "first", "second"]
+NUM_TOKENS = 24
+NUM_REQUESTS = 32
+NUM_BLOCKS = 24
+
+
+@dataclass
+class Case:
+    """A model with recurrent layers, and adapters on all its linears."""
+
+    model_type: str
+    loaded: LoadedModel
+    adapters: dict[str, Path]
+
+    def model_of(self, name: str) -> Any:
+        """Return PEFT's model with an adapter, or the base."""
+        base = recurrent_model(self.model_type)
+        return base if name == "base" else with_adapter(base, self.adapters[name])
+
+    def engine(self, **options: int) -> tuple[NativeEngine, dict[str, Any]]:
+        """Return an engine that has to preempt requests."""
+        return engine_of(self.loaded, self.adapters, budget=23, **options)
+
+
+@pytest.fixture(
+    scope="module", params=slow_unless(lambda one: one in REPRESENTATIVE, [(one,) for one in TYPES])
+)
+def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
+    model_type = request.param
+    loaded = load(recurrent_model(model_type))
+    names = targets(model_type, list(loaded.base.linears))
+    root = tmp_path_factory.mktemp(model_type)
+    adapters = {
+        name: save_adapter(
+            root / name, base=recurrent_model(model_type), seed=seed, r=r, target_modules=names
+        )
+        for seed, (name, r) in enumerate({"first": 8, "second": 3}.items())
+    }
+    return Case(model_type, loaded, adapters)
+
+
+def requests_of(versions: dict[str, Any]) -> list[tuple[str, Request]]:
+    """Return requests with the names of their models. Always three have the same prompt."""
+    return [
+        (
+            NAMES[i // 3 % 3],
+            greedy_request(
+                str(i),
+                random_prompt(i // 3, 3 + 7 * (i // 3) % 60),
+                NUM_TOKENS,
+                versions.get(NAMES[i // 3 % 3]),
+            ),
+        )
+        for i in range(NUM_REQUESTS)
+    ]
+
+
+def check_answers(case: Case, requests: list[tuple[str, Request]], tokens: dict[Any, Any]) -> None:
+    for asked in NAMES:
+        model = case.model_of(asked)
+        for name, request in requests:
+            if name == asked and request.id in tokens:
+                got = tokens[request.id]
+                assert len(got) == NUM_TOKENS
+                check_greedy_along(logits_along(model, request.prompt_ids, got), got)
+
+
+@contextmanager
+def failing_at(module: nn.Module, number: int) -> Iterator[list[int]]:
+    """Let call `number` of a module run out of memory. Yield a list of the calls' numbers."""
+    calls: list[int] = []
+
+    def fail(*_: Any) -> None:
+        calls.append(len(calls))
+        if len(calls) == number + 1:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    handle = module.register_forward_hook(fail)
+    try:
+        yield calls
+    finally:
+        handle.remove()
+
+
+def test_answers_equal_the_reference_over_preemptions_an_abort_and_a_failed_step(
+    case: Case,
+) -> None:
+    engine, versions = case.engine(num_blocks=NUM_BLOCKS)
+    requests = requests_of(versions)
+    outputs: dict[Any, Any] = {request.id: [] for _, request in requests}
+    for _, request in requests:
+        engine.add(request)
+    layers = next(one for one in case.loaded.model.modules() if isinstance(one, nn.ModuleList))
+    num_steps = 0
+    with failing_at(layers[-1], 40) as calls:  # the states of earlier layers have changed then
+        while engine.has_work:
+            for output in engine.step():
+                assert output.error is None, output.error
+                outputs[output.request_id].append(output)
+            num_steps += 1
+            if num_steps == 30:
+                engine.abort(requests[1][1].id)
+    stats = engine.stats()
+    assert len(calls) > 40
+    assert stats.num_out_of_memory == 1
+    # Without attention, no memory is taken while an answer grows.
+    assert stats.num_preemptions >= 10 or not case.loaded.cache.bytes_per_block
+    del outputs[requests[1][1].id]
+    check_answers(case, requests, {id_: tokens_of(each) for id_, each in outputs.items()})
+    assert engine._scheduler.blocks.num_free == engine._scheduler.blocks.num_blocks
+    slots = engine._scheduler.blocks.slots
+    assert slots.num_free == slots.num_slots > 0
+
+
+def test_an_answer_has_the_same_bits_alone_and_in_company(case: Case) -> None:
+    def answers(numbers: list[int], **options: int) -> dict[Any, Any]:
+        engine, versions = case.engine(**options)
+        requests = requests_of(versions)
+        outputs = outputs_of(engine, [requests[number][1] for number in numbers])
+        return {id_: [(o.token_id, o.logprobs) for o in each] for id_, each in outputs.items()}
+
+    together = answers(list(range(12)))
+    for number in range(0, 12, 3):
+        assert answers([number])[str(number)] == together[str(number)]
