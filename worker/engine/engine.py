@@ -173,10 +173,7 @@ class NativeEngine:
         outputs += self._update(result.computed)
         for request in reversed(result.lost):
             self._scheduler.restart(request)
-        if (
-            not (result.failed or result.lost)
-            and self._steps.num_out_of_memory == num_out_of_memory
-        ):
+        if not result.failed and self._steps.num_out_of_memory == num_out_of_memory:
             self._scheduler.pace.observe(size, ms)
             self._drafter.observe(size, ms)
         return outputs + [self._answers.fail(request, error) for request, error in result.failed]

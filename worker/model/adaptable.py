@@ -7,12 +7,14 @@ module, or calls it with rows other than the batch's tokens.
 from collections.abc import Sequence
 from dataclasses import replace
 
+import torch
 from torch import Size, Tensor, nn
+from transformers import PreTrainedModel
 
 from shared.errors import ModelRejected
 from worker.lora.base.modules import BaseModules
 from worker.model.loading.refusals import OTHER_ENGINE, some_of
-from worker.model.module_calls import Call
+from worker.model.module_calls import Call, record_calls
 
 Calls = Sequence[Call]
 
@@ -29,15 +31,19 @@ def adaptable_modules(base: BaseModules) -> list[str]:
     return [*embedding, *base.linears, *base.norms]
 
 
-def check_each_is_called(source: str, model: nn.Module, base: BaseModules, calls: Calls) -> None:
-    """Check that the model calls each of its quantised linears except the head.
+@torch.inference_mode()
+def check_each_is_called(source: str, model: PreTrainedModel, base: BaseModules) -> None:
+    """Check, by a forward pass, that the model calls each of its linears except the head.
 
-    Some models multiply by a linear's weight without calling the linear. Then the weight must not
-    be quantised.
+    Some models multiply by a linear's weight without calling the linear. Such a linear can't be
+    quantised, as its weight is dequantised only while it is called.
 
     Raises:
         ModelRejected: such a linear isn't called.
     """
+    ids = torch.zeros(1, 2, dtype=torch.int64, device=model.device)
+    with record_calls(model, base.linears) as calls:
+        model(input_ids=ids, use_cache=False)
     called = {call.name for call in calls}
     missed = [name for name in base.linears if name != base.head and name not in called]
     if missed:

@@ -179,6 +179,8 @@ def prepare_model(
             quantise_linears_(source, model, base, chosen, quantised)
             digest = quantised_digest(digest)
         with lending_weights(model, quantised):
+            if quantised:
+                check_each_is_called(source, model, base)
             verifier = Verifier(source, model)
             use_packed_positions(model)
             probe, cache = probe_cache(source, model)
@@ -232,8 +234,6 @@ def _serve(
     is_quantised = bool(quantised)
     with record_calls(model, {*adaptable_modules(base), *others}) as calls:
         verifier.check(step)
-    if is_quantised:
-        check_each_is_called(source, model, base, calls)
     base = without_unsuitable(
         base, calls, num_tokens=verifier.num_tokens, num_logits=verifier.num_logits
     )

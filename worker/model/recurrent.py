@@ -354,4 +354,4 @@ def _joined(parts: Sequence[Any]) -> Any:
         return first
     if isinstance(first, tuple):
         return tuple(_joined(of_groups) for of_groups in zip(*parts, strict=True))
-    return torch.cat(parts, 1)
+    return torch.cat(list(parts), 1)

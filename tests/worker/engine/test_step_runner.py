@@ -30,6 +30,8 @@ def too_little_memory() -> Exception:
 class Passes:
     """A runner that runs out of memory above a number of tokens."""
 
+    has_states = False
+
     def __init__(self, most: int, error: Callable[[], Exception] = too_little_memory) -> None:
         self.most = most
         self.error = error
@@ -138,6 +140,8 @@ class Flaky:
 
     Every second failure follows the computation, as if the sampler had failed.
     """
+
+    has_states = False
 
     def __init__(self, engine: NativeEngine, most: int) -> None:
         self._runner = engine._runner

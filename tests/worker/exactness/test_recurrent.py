@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +133,11 @@ def test_answers_equal_the_reference_over_preemptions_an_abort_and_a_failed_step
     assert slots.num_free == slots.num_slots > 0
 
 
-def test_an_answer_has_the_same_bits_alone_and_in_company(case: Case) -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_an_answer_has_the_same_bits_alone_and_in_company(case: Case, dtype: torch.dtype) -> None:
+    if dtype != torch.float32:
+        case = replace(case, loaded=load(recurrent_model(case.model_type).to(dtype)))
+
     def answers(numbers: list[int], **options: int) -> dict[Any, Any]:
         engine, versions = case.engine(**options)
         requests = requests_of(versions)

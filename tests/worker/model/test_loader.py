@@ -51,7 +51,7 @@ REFUSED = {
         "this model$",
     ),
     "bloom": ({}, "BloomForCausalLM doesn't send each of its 2 layers"),
-    "qwen3_next": ({}, "Qwen3NextForCausalLM doesn't send each of its 2 layers"),
+    "falcon_mamba": ({}, "FalconMambaForCausalLM computes the rest of a prompt differently"),
 }
 
 
@@ -154,7 +154,7 @@ REFUSED_CONFIGS: list[tuple[str, dict[str, Any], list[str]]] = [
     ("zeta9", {}, ["model_type 'zeta9'", "upgrade transformers"]),
     ("zeta9", {"auto_map": {"AutoConfig": "configuration_zeta.ZetaConfig"}}, [f"zeta9 {CODE}"]),
     ("clip", {"auto_map": {"AutoModelForCausalLM": "modeling_clip.Clip"}}, [f"clip {CODE}"]),
-    ("qwen3_next", {}, ["qwen3_next use linear_attention"]),
+    ("deepseek_v32", {}, ["deepseek_v32 use indexed_attention"]),
     (
         "zeta9_vl",
         {"vision_config": {}},
