@@ -65,8 +65,8 @@ class AdapterClient(ServerClient):
     ) -> Body:
         """Send the files of an adapter and return the adapter.
 
-        `on_sent` gets the size of each sent piece. `replace` has the same meaning as in `load`. With
-        `canary`, the adapter becomes the candidate of its name, and answers this share of the
+        `on_sent` gets the size of each sent piece. `replace` has the same meaning as in `load`.
+        With `canary`, the adapter becomes the candidate of its name, and answers this share of the
         requests, in percent.
         """
         query = {"name": name, "replace": str(replace).lower()}

@@ -22,6 +22,7 @@ from ops.local.ports import free_port
 
 CONTEXT = 2048
 """Maximum context of a server in tokens, unless a test asks for a shorter one."""
+RERANKED = {"query": "What is a panda?", "documents": ["hi", "It is a bear."]}
 SHORTEST_KEY = 16
 """Length of the shortest key that Lorikeet takes. With a shorter one, the server has no keys."""
 STUBS = (
@@ -89,7 +90,7 @@ Stubs(
     names=STUBS,
     known={
         **MODELS,
-        "TEST_RERANK_QUERY_DOCS": [{"query": "What is a panda?", "documents": ["hi", "A bear."]}] * 2,
+        "TEST_RERANK_QUERY_DOCS": [RERANKED, RERANKED],
         "CustomTestCase": ServerTestCase,
         "DEFAULT_TIMEOUT_FOR_SERVER_LAUNCH": 600,
         "DEFAULT_URL_FOR_TEST": f"http://127.0.0.1:{PORT}",
