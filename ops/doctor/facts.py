@@ -131,6 +131,9 @@ class Fit:
     """Longest context in tokens that the model and the settings allow."""
     typical_context: int
     max_num_seqs: int
+    """Number of sequences that run at once. Recurrent states may limit it, too."""
+    state_bytes: int = 0
+    """Size in bytes of one sequence's recurrent states. 0 for a model without them."""
     step_bytes: int
     adapter_bytes: int
     host_bytes: int

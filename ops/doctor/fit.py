@@ -59,16 +59,17 @@ def fit(worker: WorkerSettings, shape: ModelShape, device: PlannedDevice) -> Fit
     """
     sizes = sizes_of(worker, shape, device)
     size = cache_size(shape, sizes)
-    num_tokens = size.num_tokens
     full_context = min(shape.max_model_len, worker.max_model_len or shape.max_model_len)
-    max_model_len = min(full_context, num_tokens)
+    max_model_len = min(full_context, size.num_tokens)
+    num_seqs = sizes.batch.max_num_seqs
     return Fit(
         kv_bytes=sizes.parts.kv,
-        kv_tokens=num_tokens,
+        kv_tokens=size.num_tokens,
         max_model_len=max_model_len,
         full_context=full_context,
         typical_context=min(TYPICAL_CONTEXT, max_model_len),
-        max_num_seqs=sizes.batch.max_num_seqs,
+        max_num_seqs=min(num_seqs, size.num_slots) if shape.cache.states else num_seqs,
+        state_bytes=shape.cache.bytes_per_state,
         step_bytes=sizes.step_bytes,
         adapter_bytes=sizes.parts.adapters,
         host_bytes=sizes.parts.copies,

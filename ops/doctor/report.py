@@ -205,6 +205,10 @@ def _fit(fit: Fit | None) -> Iterator[Row]:
     if fit is None:
         return
     yield Row("KV cache", f"{size(fit.kv_bytes)}, {fit.kv_tokens:,} tokens")
+    if fit.state_bytes:
+        num_bytes = (fit.max_num_seqs + 1) * fit.state_bytes
+        text = f"{fit.max_num_seqs} of {size(fit.state_bytes)} each, in {size(num_bytes)} of it"
+        yield Row("states", text)
     context = f"{fit.max_model_len:,} tokens"
     if fit.max_model_len < fit.full_context:
         needed = -(-fit.kv_bytes * fit.full_context // fit.kv_tokens // MIB)

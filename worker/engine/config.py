@@ -28,19 +28,13 @@ class EngineConfig:
         """Return the sizes of the cache. `model_limit` is the model's maximum context in tokens.
 
         Raises:
-            SettingsError: the memory doesn't hold the recurrent states of one sequence.
+            SettingsError: see `CacheShape.divide`.
         """
-        size = shape.divide(
+        return shape.divide(
             self.kv_cache_bytes,
             max_num_seqs=self.max_num_seqs,
             max_model_len=min(model_limit, self.max_model_len or model_limit),
         )
-        if shape.states and not size.num_slots:
-            mib = -(-shape.bytes_per_state >> 20)
-            raise SettingsError(
-                f"--kv-cache-mb is too small: the recurrent states of one sequence take {mib} MiB"
-            )
-        return size
 
     def longest(self, model_limit: int, num_blocks: int) -> int:
         """Return the maximum length of a sequence in tokens, at most the model's limit.

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from shared.errors import SettingsError
 from worker.model.kv_cache import BLOCK_SIZE, KVShape, bytes_per_block
 from worker.model.recurrent import StateShapes, bytes_per_state
 
@@ -59,15 +60,24 @@ class CacheShape:
 
         Each of `max_num_seqs` sequences gets a slot, if there is enough memory. A sequence has at
         most `max_model_len` tokens.
+
+        Raises:
+            SettingsError: the memory doesn't hold the states of one sequence.
         """
         if not self.states:
             return CacheSize(num_bytes // self.bytes_per_block, 0)
         share = num_bytes // _STATES_SHARE if self.bytes_per_block else num_bytes
         # One slot holds the state before the first token.
-        num_slots = max(0, min(max_num_seqs, share // self.bytes_per_state - 1))
+        num_slots = min(max_num_seqs, share // self.bytes_per_state - 1)
+        if num_slots < 1:
+            needed = -(-self.bytes_of(min(max_model_len, BLOCK_SIZE)) * _STATES_SHARE >> 20)
+            raise SettingsError(
+                "--kv-cache-mb is too small for the model's recurrent states: set at least "
+                f"{needed}"
+            )
         if not self.bytes_per_block:
             return CacheSize(num_slots * num_blocks_of(max_model_len), num_slots)
-        left = max(0, num_bytes - self._bytes_of_slots(num_slots))
+        left = num_bytes - self._bytes_of_slots(num_slots)
         return CacheSize(left // self.bytes_per_block, num_slots)
 
     def _bytes_of_slots(self, num_slots: int) -> int:

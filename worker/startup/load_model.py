@@ -113,7 +113,9 @@ def _info(
         kv_tokens=kv_blocks * BLOCK_SIZE,
         kv_bytes=loaded.cache.total_bytes(engine.cache_size),
         weight_bytes=loaded.weight_bytes,
-        max_num_seqs=sizes.batch.max_num_seqs,
+        max_num_seqs=min(
+            sizes.batch.max_num_seqs, engine.cache_size.num_slots or sizes.batch.max_num_seqs
+        ),
         max_num_batched_tokens=sizes.batch.max_num_batched_tokens,
         step_bytes=sizes.step_bytes,
     )

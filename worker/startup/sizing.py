@@ -40,7 +40,11 @@ def sizes_of(settings: WorkerSettings, model: SizedModel, device: Device) -> Siz
 
 
 def cache_size(model: SizedModel, sizes: Sizes) -> CacheSize:
-    """Return the sizes of the cache of a worker with these sizes."""
+    """Return the sizes of the cache of a worker with these sizes.
+
+    Raises:
+        SettingsError: see `CacheShape.divide`.
+    """
     return model.cache.divide(
         sizes.parts.kv,
         max_num_seqs=sizes.batch.max_num_seqs,

@@ -1,5 +1,7 @@
 """Tiny models with recurrent layers: state spaces, linear attention and short convolutions."""
 
+from pathlib import Path
+
 from tiny import roughen, tiny_tokenizer
 from torch import manual_seed
 from transformers import AutoModelForCausalLM, PreTrainedModel
@@ -37,6 +39,13 @@ def recurrent_model(model_type: str) -> PreTrainedModel:
     manual_seed(0)
     model: PreTrainedModel = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
     return roughen(model.eval().float())
+
+
+def save_recurrent(folder: Path, model_type: str) -> Path:
+    """Save `recurrent_model` and a tokenizer to a folder for `--model`, and return it."""
+    recurrent_model(model_type).save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return folder
 
 
 def targets(model_type: str, linears: list[str]) -> list[str]:

@@ -38,10 +38,10 @@ transformers and PEFT to within 0.001. This was not measured on a GPU.
 Four properties decide:
 
 * Each layer sends its attention through transformers' attention interface, and nothing besides the
-  scale, a sliding window, chunks, a soft cap and attention sinks changes the result. The layers
-  keep no state but keys and values.
+  scale, a sliding window, chunks, a soft cap and attention sinks changes the result. Or it is
+  recurrent, keeps its state in transformers' cache, and continues from this state exactly.
 * Text needs only the decoder of a multimodal model and its head. Its towers aren't loaded.
-* The model calls each linear in a forward pass, so that adapters on it are exact.
+* The model calls its linears with a row for each token, so that adapters on them are exact.
 * Requests that are computed together get the same logits as each alone. `longrope` and `dynamic`
   position encodings depend on the longest request, so a model that uses one is refused.
 
