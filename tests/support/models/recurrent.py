@@ -16,15 +16,16 @@ TYPES = (
 """Model types of transformers with recurrent layers that the native engine serves."""
 REPRESENTATIVE = ("qwen3_5_text", "lfm2", "falcon_h1")
 """Types with linear attention, short convolutions, and a state space beside attention."""
-_SMALLER = {
+_OTHER_FIELDS = {
     "nemotron_h": {
+        "initializer_range": 0.08,
         "ssm_state_size": 16,
         "mamba_num_heads": 4,
         "mamba_head_dim": 16,
         "n_groups": 2,
     }
 }
-"""Fields of configurations that would make states much larger than blocks."""
+"""Fields of configurations: smaller states, and weights whose steps rounding doesn't decide."""
 _STATE_SPACES = {"falcon_h1", "nemotron_h", "bamba", "mamba2", "granitemoehybrid"}
 """Types whose `out_proj` PEFT refuses."""
 
@@ -32,10 +33,10 @@ _STATE_SPACES = {"falcon_h1", "nemotron_h", "bamba", "mamba2", "granitemoehybrid
 def recurrent_model(model_type: str) -> PreTrainedModel:
     """Return a random float32 model of this type, with eager attention."""
     config = tiny_config(model_type)
-    for name, value in _SMALLER.get(model_type, {}).items():
-        setattr(config, name, value)
     config.vocab_size = len(tiny_tokenizer())
     config.initializer_range = 0.2  # see tiny.py
+    for name, value in _OTHER_FIELDS.get(model_type, {}).items():
+        setattr(config, name, value)
     manual_seed(0)
     model: PreTrainedModel = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
     return roughen(model.eval().float())
