@@ -19,6 +19,7 @@ from worker.engine.rules import check_size, not_resident, prefix_key, reason_to_
 from worker.engine.scheduler import Scheduler, step_size
 from worker.lora.batch import BatchCache
 from worker.lora.checkpoint.adapter import LoRAAdapter
+from worker.lora.expert_layers import attach_experts
 from worker.lora.layers import LoRAContext
 from worker.lora.memory.layout import AdapterImage, PoolLayout
 from worker.lora.memory.pool import LoRAPool, Reserved
@@ -44,6 +45,7 @@ class NativeEngine:
         for siblings in loaded.siblings:
             siblings.attach(self._pool, context, is_head=siblings.names == (self.base.head,))
         self._pool.side.attach(loaded.model, context.hook_of)
+        attach_experts(loaded.model, self.base.experts.values(), self._pool, context)
         cache = KVCache(loaded.cache.kv, size.num_blocks, dtype=loaded.dtype, device=loaded.device)
         states = None
         if size.num_slots:

@@ -1,8 +1,9 @@
 """Maps the tokens of a batch to adapters, in the format that the LoRA kernels read."""
 
 from collections.abc import Sequence
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from itertools import accumulate
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,11 +23,25 @@ _MAX_CACHED_BATCHES = 2
 """Number of cached batches. A step needs a batch for its tokens, and one for the head's inputs."""
 
 
+NO_ADAPTER = -1
+"""Number that stands for the base model in `Owners.numbers`."""
+
+
+class Owners(NamedTuple):
+    """The adapters of a batch, and the adapter of each of its tokens."""
+
+    versions: list[AdapterVersion]
+    numbers: NDArray[np.int64]
+    """`[T]`: index of each token's adapter in `versions`, or NO_ADAPTER."""
+
+
 class LoRABatch:
     """LoRA plan and side weights for one batch. Valid until the pool removes an adapter."""
 
     def __init__(self, pool: LoRAPool, sequences: Sequences) -> None:
         self.num_tokens = sum(num_tokens for _, num_tokens in sequences)
+        self._pool = pool
+        self._sequences = sequences
         tokens = _tokens_by_adapter(sequences)
         pages = [
             [pool.pages(version, group) for version in tokens] for group in range(len(pool.groups))
@@ -37,6 +52,17 @@ class LoRABatch:
         self.plan = _plan(list(tokens.values()), pages, pool.device)
         self.side = side_batch(pool.side, tokens)
         """Applies the adapters' side weights. None if no adapter in the batch has any."""
+
+    @cached_property
+    def owners(self) -> "Owners":
+        """The adapter of each token."""
+        versions = list(_tokens_by_adapter(self._sequences))
+        numbers = {version: number for number, version in enumerate(versions)}
+        indices = [
+            NO_ADAPTER if version is None else numbers[version] for version, _ in self._sequences
+        ]
+        lengths = [num_tokens for _, num_tokens in self._sequences]
+        return Owners(versions, np.repeat(np.array(indices, np.int64), lengths))
 
     def check_size(self, names: Sequence[str], num_rows: int) -> None:
         """Raise RuntimeError unless the modules `names` get exactly one row per token."""

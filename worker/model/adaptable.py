@@ -4,7 +4,7 @@ Adapters change a module's output token by token. This isn't possible if the mod
 module, or calls it with rows other than the batch's tokens.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
 import torch
@@ -12,7 +12,9 @@ from torch import Size, Tensor, nn
 from transformers import PreTrainedModel
 
 from shared.errors import ModelRejected
+from worker.lora.base.experts import ROUTER
 from worker.lora.base.modules import BaseModules
+from worker.lora.router_weight import OnProduct, release_routers, watch_routers
 from worker.model.loading.refusals import OTHER_ENGINE, some_of
 from worker.model.module_calls import Call, record_calls
 
@@ -25,10 +27,38 @@ _NO_TENSOR = "doesn't return one tensor"
 def adaptable_modules(base: BaseModules) -> list[str]:
     """Return the names of the modules whose calls must be recorded for `without_unsuitable`.
 
-    They are the embedding, the linears and the norms of `base`.
+    They are the embedding, the linears, the norms and the experts of `base`.
     """
     embedding = [base.embedding.name] if base.embedding else []
-    return [*embedding, *base.linears, *base.norms]
+    return [*embedding, *base.linears, *base.norms, *_mixtures(base)]
+
+
+def by_token_routers(
+    model: nn.Module, base: BaseModules, num_tokens: int, run: Callable[[], None]
+) -> set[str]:
+    """Run a forward pass by `run`. Return the routers that are called with a row for each token.
+
+    Each of them multiplies by its weight exactly once.
+    """
+    rows: dict[str, list[int]] = {
+        weight.module: [] for weight in base.experts.values() if weight.parameter == ROUTER
+    }
+
+    def counting(name: str) -> OnProduct:
+        return lambda x, _: rows[name].append(x.shape[:-1].numel())
+
+    watch_routers(model, rows, counting)
+    try:
+        run()
+    finally:
+        release_routers(model, rows)
+    return {name for name, counts in rows.items() if counts == [num_tokens]}
+
+
+def _mixtures(base: BaseModules) -> list[str]:
+    """Return the names of the modules of experts."""
+    weights = base.experts.values()
+    return list(dict.fromkeys(each.module for each in weights if each.parameter != ROUTER))
 
 
 @torch.inference_mode()
@@ -67,20 +97,23 @@ def check_adaptable(source: str, model: nn.Module, base: BaseModules) -> None:
 
 
 def without_unsuitable(
-    base: BaseModules, calls: Calls, *, num_tokens: int, num_logits: int
+    base: BaseModules, calls: Calls, *, num_tokens: int, num_logits: int, routers: Collection[str]
 ) -> BaseModules:
     """Return `base` without the modules that adapters can't change, according to `calls`.
 
     `calls` are the calls in one forward pass. A module stays if it was called, and each call had
     one row for each of the pass's `num_tokens` tokens. The head must get one row for each of the
     `num_logits` tokens whose logits are computed. Callers choose different values for `num_tokens`
-    and `num_logits`. Modules that get only the head's rows are recognised by this difference.
+    and `num_logits`. Modules that get only the head's rows are recognised by this difference. Of
+    the routers, those in `routers` stay.
     """
     calls_of: dict[str, list[Call]] = {name: [] for name in adaptable_modules(base)}
     for call in calls:
         if call.name in calls_of:
             calls_of[call.name].append(call)
     unsuitable = {}
+    found = _mixtures(base)
+    mixtures = {name for name in found if _routes_each_token(calls_of.pop(name), num_tokens)}
     for name, its_calls in calls_of.items():
         num_rows = num_logits if name == base.head else num_tokens
         if problem := _problem(its_calls, num_rows, is_linear=name in base.linears):
@@ -92,6 +125,11 @@ def without_unsuitable(
         head=None if base.head in unsuitable else base.head,
         embedding=None if base.embedding and base.embedding.name in unsuitable else base.embedding,
         others={**base.others, **unsuitable},
+        experts={
+            name: weight
+            for name, weight in base.experts.items()
+            if weight.module in routers or weight.module in mixtures
+        },
     )
 
 
@@ -108,6 +146,17 @@ def _is_by_token(call: Call, num_rows: int, *, is_linear: bool) -> bool:
         return False
     shapes = (call.input.shape, call.output.shape)
     return all(_has_rows(shape, num_rows, is_linear=is_linear) for shape in shapes)
+
+
+def _routes_each_token(calls: Calls, num_tokens: int) -> bool:
+    """Return whether experts are called once, with a row for each token and `[T, K]` experts."""
+    if len(calls) != 1:
+        return False
+    inputs = [*calls[0].args, *calls[0].kwargs.values()]
+    shapes = [value.shape for value in inputs if isinstance(value, Tensor)]
+    return len(shapes) == len(inputs) == 3 and all(
+        len(shape) == 2 and shape[0] == num_tokens for shape in shapes
+    )
 
 
 def _has_rows(shape: Size, num_rows: int, *, is_linear: bool) -> bool:

@@ -16,9 +16,11 @@ from worker.kernels.interface import Kernels
 from worker.kernels.pick import pick_kernels
 from worker.lora.base.dialect import Dialect
 from worker.lora.base.modules import BaseModules, base_modules
+from worker.lora.expert_layers import serve_experts
 from worker.lora.layers import Siblings, serve_linears, weights_of
 from worker.model.adaptable import (
     adaptable_modules,
+    by_token_routers,
     check_adaptable,
     check_each_is_called,
     without_unsuitable,
@@ -186,6 +188,7 @@ def prepare_model(
             probe, cache = probe_cache(source, model)
             check_windows(source, model, probe)
             serve_mixers(model, current_recurrent)
+            serve_experts(model)
             step = verifier.step(kernels, cache)
             base, siblings, fused = _serve(
                 source, model, base, kernels, quantised, probe, verifier, step
@@ -233,9 +236,9 @@ def _serve(
     others = fusible(model) if isinstance(kernels, NativeKernels) else []
     is_quantised = bool(quantised)
     with record_calls(model, {*adaptable_modules(base), *others}) as calls:
-        verifier.check(step)
+        routers = by_token_routers(model, base, verifier.num_tokens, lambda: verifier.check(step))
     base = without_unsuitable(
-        base, calls, num_tokens=verifier.num_tokens, num_logits=verifier.num_logits
+        base, calls, num_tokens=verifier.num_tokens, num_logits=verifier.num_logits, routers=routers
     )
     check_adaptable(source, model, base)
     inside = [call for call in calls if call.name in base.linears and call.name != base.head]

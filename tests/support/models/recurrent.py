@@ -1,6 +1,7 @@
 """Tiny models with recurrent layers: state spaces, linear attention and short convolutions."""
 
 from pathlib import Path
+from typing import Any
 
 from tiny import roughen, tiny_tokenizer
 from torch import manual_seed
@@ -30,12 +31,15 @@ _STATE_SPACES = {"falcon_h1", "nemotron_h", "bamba", "mamba2", "granitemoehybrid
 """Types whose `out_proj` PEFT refuses."""
 
 
-def recurrent_model(model_type: str) -> PreTrainedModel:
-    """Return a random float32 model of this type, with eager attention."""
+def recurrent_model(model_type: str, **fields: Any) -> PreTrainedModel:
+    """Return a random float32 model of this type, with eager attention.
+
+    `fields` replace fields of its configuration.
+    """
     config = tiny_config(model_type)
     config.vocab_size = len(tiny_tokenizer())
     config.initializer_range = 0.2  # see tiny.py
-    for name, value in _OTHER_FIELDS.get(model_type, {}).items():
+    for name, value in {**_OTHER_FIELDS.get(model_type, {}), **fields}.items():
         setattr(config, name, value)
     manual_seed(0)
     model: PreTrainedModel = AutoModelForCausalLM.from_config(config, attn_implementation="eager")

@@ -13,6 +13,7 @@ from shared.errors import AdapterRejected
 from worker.lora.base.base_weight import BaseTable, BaseWeight, base_table, row_squares
 from worker.lora.base.decoder import decoder_name, dropped_modules, name_of
 from worker.lora.base.dialect import Dialect
+from worker.lora.base.experts import MixtureWeight, mixture_weights
 from worker.lora.base.linear import can_join
 from worker.lora.base.targeting import Targeting
 from worker.lora.patterns.name_patterns import NamePatterns
@@ -67,6 +68,8 @@ class BaseModules:
     """Shapes and digests of the embedding's and the head's weights, by module name."""
     norms: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """Parameter sizes of the norms, by module name and then by parameter name."""
+    experts: Mapping[str, MixtureWeight] = field(default_factory=dict)
+    """Weights of experts and routers that adapters may target, by name, in the model's order."""
     weights: Mapping[str, BaseWeight] = field(default_factory=dict)
     """Weight properties of unquantised linears, by name. Empty until `serve_linears` has run."""
     dialect: Dialect | None = None
@@ -101,6 +104,7 @@ class BaseModules:
             all_linear=frozenset(map(name_of, self.all_linear)),
             tables=by_new_name(self.tables),
             norms=by_new_name(self.norms),
+            experts={w.name: w for e in self.experts.values() for w in (e.renamed(name_of),)},
             weights=by_new_name(self.weights),
         )
 
@@ -226,6 +230,7 @@ def base_modules(model: nn.Module, dialect: Dialect | None = None) -> BaseModule
         others=others,
         all_linear=frozenset(all_linear),
         norms={name: sizes for name, module in model.named_modules() if (sizes := _sizes(module))},
+        experts=mixture_weights(model),
         dialect=dialect,
         decoder=decoder_name(model),
         towers=dropped_modules(model),

@@ -23,6 +23,7 @@ from worker.lora.base.modules import BaseModules
 from worker.lora.checkpoint.adapter_files import AdapterFiles
 from worker.lora.checkpoint.config import AdapterConfig
 from worker.lora.checkpoint.expected_tensors import check_duplicates
+from worker.lora.checkpoint.experts import ExpertPair
 from worker.lora.checkpoint.low_rank import LowRank, LowRankStack
 from worker.lora.checkpoint.manifest import Manifest, manifest_of
 from worker.lora.checkpoint.prompting import Prompting, read_prompting
@@ -194,7 +195,19 @@ def _low_rank(tensors: AdapterTensors, manifest: Manifest, dtype: torch.dtype) -
         a, _ = tensors.cast_all([pair.a for pair in pairs], dtype)
         b, factor = tensors.cast_all([pair.b for pair in pairs], dtype, scaling)
         stacks.append(LowRankStack(modules, a, b, factor, scaling))
-    return LowRank(stacks, [pair.module for pair in manifest.pairs])
+    experts = [_expert_stack(tensors, pair, dtype) for pair in manifest.experts]
+    names = [pair.module for pair in manifest.pairs]
+    return LowRank([*stacks, *experts], [*names, *(n for each in experts for n in each.modules)])
+
+
+def _expert_stack(tensors: AdapterTensors, pair: ExpertPair, dtype: torch.dtype) -> LowRankStack:
+    """Read the low-rank matrices of all experts of a layer."""
+    pause()
+    a = tensors.cast(pair.a, dtype)
+    (b,), factor = tensors.cast_all([pair.b], dtype, pair.scaling)
+    of_experts = b.view(len(b), pair.rank, pair.weight.num_experts).permute(2, 0, 1)
+    stacked = a.view(pair.weight.num_experts, pair.rank, -1)
+    return LowRankStack(pair.weight.linears, stacked, of_experts, factor, pair.scaling)
 
 
 def _weights_digest(tensors: AdapterTensors, config: AdapterConfig, manifest: Manifest) -> str:
@@ -204,7 +217,12 @@ def _weights_digest(tensors: AdapterTensors, config: AdapterConfig, manifest: Ma
         pause()
         sha.update(pair.digest_prefix)
         tensors.hash_into(sha, pair.a, pair.b)
+    for expert in manifest.experts:
+        pause()
+        sha.update(json.dumps([expert.weight.name, expert.rank, expert.scaling.hex()]).encode())
+        tensors.hash_into(sha, expert.a, expert.b)
     low_rank = [key for pair in manifest.pairs for key in (pair.a, pair.b)]
+    low_rank += [key for expert in manifest.experts for key in (expert.a, expert.b)]
     for key in tensors.other_keys(low_rank):
         pause()
         sha.update(tensors.digest_prefix(key, config.scaling(key.module)))

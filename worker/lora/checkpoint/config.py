@@ -30,6 +30,8 @@ ALL_LINEAR = "all-linear"
 _READ = frozenset(
     (
         "target_modules",
+        "target_parameters",
+        "peft_version",
         "exclude_modules",
         "layers_to_transform",
         "layers_pattern",
@@ -54,7 +56,6 @@ _WITHOUT_EFFECT = frozenset(
         "inference_mode",
         "lora_dropout",
         "megatron_core",  # used only with megatron_config
-        "peft_version",
         "qalora_group_size",  # used only with use_qalora
         "revision",
         "runtime_config",  # where tensors are kept during training
@@ -92,6 +93,10 @@ class AdapterConfig:
     """
     targeting: Targeting
     """The fields that select modules for low-rank terms."""
+    target_parameters: tuple[str, ...] = ()
+    """Name suffixes of the parameters, such as experts' weights, that get low-rank terms."""
+    peft_version: tuple[int, ...] = ()
+    """Release of PEFT that saved the adapter, such as (0, 21). Empty if the file doesn't say it."""
     trained_name: Callable[[str], str] = str
     """Function that returns the name that a served module had in the model that was trained.
 
@@ -158,6 +163,8 @@ def parse_config(text: bytes, may_be_slow: bool) -> AdapterConfig:
         modules_to_save=tuple(_strings("modules_to_save", fields)),
         token_indices=_token_indices(fields),
         targeting=_targeting(fields, may_be_slow),
+        target_parameters=tuple(_strings("target_parameters", fields)),
+        peft_version=_release(fields.get("peft_version")),
     )
 
 
@@ -260,6 +267,12 @@ def _token_indices(fields: Mapping[str, Any]) -> dict[str | None, tuple[int, ...
                 raise _refusal(name, value, "expected a list of token ids, or an object of them")
             indices[module] = tuple(ids)
     return indices
+
+
+def _release(version: Any) -> tuple[int, ...]:
+    """Return the first two numbers of a version such as "0.21.2", or () if it isn't one."""
+    parts = version.split(".")[:2] if isinstance(version, str) else []
+    return tuple(map(int, parts)) if all(part.isdecimal() for part in parts) else ()
 
 
 def _rank(name: str, value: Any) -> int:

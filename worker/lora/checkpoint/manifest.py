@@ -14,7 +14,12 @@ from shared.errors import AdapterRejected
 from shared.protocol.capabilities import AdapterKind
 from worker.lora.base.modules import BaseModules, place_in_layer
 from worker.lora.checkpoint.config import AdapterConfig
-from worker.lora.checkpoint.expected_tensors import expected_tensors, match_tensors
+from worker.lora.checkpoint.expected_tensors import (
+    ExpectedTensor,
+    expected_tensors,
+    match_tensors,
+)
+from worker.lora.checkpoint.experts import ExpertPair, expert_pairs, expert_shapes
 from worker.lora.checkpoint.json_file import MAX_CACHED_BYTES, MAX_CACHED_TEXTS
 from worker.lora.checkpoint.safetensors_header import Header
 from worker.lora.checkpoint.target_modules import TrainedModules, trained_modules
@@ -61,6 +66,8 @@ class Manifest:
     The linears of a group have the same place in their layers. The matrices A have equal shapes,
     dtypes and scaling, and are evenly spaced in the file. The same holds for the matrices B.
     """
+    experts: tuple[ExpertPair, ...]
+    """The targeted weights of experts."""
     rank: int
     """Largest rank of any module."""
     kinds: frozenset[AdapterKind]
@@ -82,11 +89,13 @@ def manifest_of(config: AdapterConfig, header: Header, base: BaseModules) -> Man
 def _manifest(config: AdapterConfig, header: Header, base: BaseModules) -> Manifest:
     trained_as = trained_names(header.tensors, base)
     config = replace(config, trained_name=trained_as.trained)
-    config.resolve(base.names)
+    config.resolve([*base.names, *base.experts])
     trained = trained_modules(config, trained_as.of(base)).renamed(trained_as.served)
+    experts = expert_pairs(config, base)
     linears = [module for module in trained.targets if module in base.linears]
     _check_fan_in_fan_out(config, base, linears)
     expected = expected_tensors(config, base, trained)
+    expected |= {key: ExpectedTensor(shape) for key, shape in expert_shapes(experts).items()}
     names = match_tensors(header.tensors, expected, trained_as)
     pairs = [_pair(module, config, names, header) for module in linears]
     return Manifest(
@@ -95,7 +104,8 @@ def _manifest(config: AdapterConfig, header: Header, base: BaseModules) -> Manif
         names=names,
         pairs=tuple(pairs),
         stackable_pairs=tuple(_stackable(pairs, names, header)),
-        rank=max(config.rank(module) for module in trained.targets),
+        experts=tuple(experts),
+        rank=max([*map(config.rank, trained.targets), *(pair.rank for pair in experts)]),
         kinds=frozenset(_kinds(config, trained, names, base)),
     )
 

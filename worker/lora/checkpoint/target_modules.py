@@ -55,7 +55,7 @@ def trained_modules(config: AdapterConfig, base: BaseModules) -> TrainedModules:
         AdapterRejected: the adapter targets no module, changes an unsupported module, or changes
             one module in two ways.
     """
-    targets = base.targets(config.targeting)
+    targets = [] if _targets_parameters_alone(config) else base.targets(config.targeting)
     saved = _saved_modules(config, base)
     tokens = _token_sources(config, base)
     for field, modules in (("modules_to_save", saved), ("trainable_token_indices", tokens)):
@@ -70,6 +70,13 @@ def trained_modules(config: AdapterConfig, base: BaseModules) -> TrainedModules:
         )
     is_tied = bool(base.tied_targets(config.targeting)) or _saves_tied_tables(config, base)
     return TrainedModules(targets, saved, tokens, is_tied)
+
+
+def _targets_parameters_alone(config: AdapterConfig) -> bool:
+    """Return whether an adapter targets parameters, such as experts' weights, and no module."""
+    targeting = config.targeting
+    names_modules = targeting.names or targeting.pattern or targeting.is_all_linear
+    return bool(config.target_parameters) and not names_modules
 
 
 def _saved_modules(config: AdapterConfig, base: BaseModules) -> list[str]:

@@ -27,10 +27,6 @@ REFUSAL_REASONS = {
     "lora_ga_config": _CHANGED_BASE,
     "megatron_config": "it needs Megatron's parallel layers",
     "monteclora_config": "it samples weights at random",
-    "target_parameters": (
-        "a parameter that isn't the weight of a linear, such as an expert's, sees tokens in "
-        f"another order; {ATTENTION_ALONE}"
-    ),
     "use_bdlora": "its A and B are block-diagonal",
     "use_qalora": "it needs a base model quantised by GPTQ",
     "velora_config": "it changes how gradients are computed and stores more than A and B",

@@ -2,9 +2,9 @@
 
 A page holds PAGE_ROWS rows of a linear's matrix A, `[PAGE_ROWS, in]`, followed by the same number
 of rows of the transposed and scaled matrix B, `[PAGE_ROWS, out]`. Linears that have the same shape
-and the same place in their layers form a group. An adapter that targets a group has the same number
-of pages for each layer of the group. This number is determined by the adapter's largest rank in the
-group. Unused rows are zero.
+and the same place in their layers form a group. So do the weights of experts, one after another. An
+adapter that targets a group has the same number of pages for each layer of the group. This number
+is determined by the adapter's largest rank in the group. Unused rows are zero.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -86,6 +86,9 @@ class PoolLayout:
         places: dict[tuple[str, ModuleShape], list[str]] = {}
         for name, shape in base.linears.items():
             places.setdefault((place_in_layer(name), shape), []).append(name)
+        for weight in base.experts.values():
+            shape = ModuleShape(weight.in_features, weight.out_features)
+            places.setdefault((place_in_layer(weight.name), shape), []).extend(weight.linears)
         self.groups = tuple(
             PoolGroup(shape, tuple(names), self._page_units(shape))
             for (_, shape), names in places.items()

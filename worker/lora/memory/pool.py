@@ -4,7 +4,7 @@ Units, runs and pages are defined in `pages.py`, groups and sites in `layout.py`
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from shared.protocol.ids import AdapterVersion
 from worker.kernels.interface import LoRASite, LoRASites
+from worker.lora.base.experts import MixtureWeight
 from worker.lora.base.modules import BaseModules
 from worker.lora.checkpoint.adapter import LoRAAdapter
 from worker.lora.memory.arena import Arena
@@ -123,6 +124,14 @@ class LoRAPool:
         sites = [self.sites[name] for name in names]
         storage = [self._storage(site, offset) for site, offset in zip(sites, offsets, strict=True)]
         return SiblingSites(LoRASites(storage), frozenset(site.group for site in sites))
+
+    def expert_sites(self, weight: MixtureWeight) -> tuple[LoRASites, Site]:
+        """Return the memory of the LoRA weights of a layer's experts, and the first expert's site.
+
+        The plan of such sites has the pages of the experts that it needs, in group 0 and layer 0.
+        """
+        site = self.sites[weight.linears[0]]
+        return LoRASites([replace(self._storage(site, 0), group=0, layer=0)]), site
 
     def reserve(self, image: AdapterImage) -> Reserved | None:
         """Allocate memory for a new adapter, or return None if there isn't enough memory."""

@@ -29,6 +29,8 @@ from ops.lab.generate.models.tiny_config import tiny_config, tiny_tokenizer
 from shared.errors import AdapterRejected, ModelRejected
 from worker.engine.config import EngineConfig
 from worker.engine.engine import NativeEngine
+from worker.lora.base.experts import ROUTER
+from worker.lora.base.modules import place_in_layer
 from worker.lora.checkpoint.adapter import read_checkpoint
 from worker.lora.checkpoint.adapter_files import AdapterFiles
 from worker.model.loader import LoadedModel, load_model
@@ -150,35 +152,44 @@ def _from_config(config: Any) -> PreTrainedModel:
 
 def _served(loaded: LoadedModel, reference: PreTrainedModel, folder: Path) -> str:
     linears = [name for name in loaded.base.linears if name != loaded.base.head]
-    attempts = {
+    experts = sorted({place_in_layer(name) for name in loaded.base.experts})
+    choices = {
         "all linears": linears,
         # PEFT refuses adapters on these linears of state spaces.
         "all linears but out_proj": [n for n in linears if not n.endswith(".out_proj")],
         # In some models with experts, PEFT treats other linears as experts because of their names.
         "linears of attention": [n for n in linears if "attn" in n and not n.endswith("gate_proj")],
     }
-    for number, (what, names) in enumerate(attempts.items()):
+    attempts = [(what, names, experts) for what, names in choices.items()]
+    attempts += [(what, names, []) for what, names in choices.items() if experts]
+    for number, (what, names, parameters) in enumerate(attempts):
         try:
-            _compare(loaded, reference, names, folder / str(number))
+            _compare(loaded, reference, names, parameters, folder / str(number))
         except (AdapterRejected, ValueError):
             if number == len(attempts) - 1:
                 raise
         else:
-            return _adaptable(loaded, what)
+            return _adaptable(loaded, what, parameters)
     raise AssertionError
 
 
 def _compare(
-    loaded: LoadedModel, reference: PreTrainedModel, targets: Sequence[str], folder: Path
+    loaded: LoadedModel,
+    reference: PreTrainedModel,
+    targets: Sequence[str],
+    parameters: Sequence[str],
+    folder: Path,
 ) -> None:
-    """Check the engine's log-probabilities for the base model and an adapter on `targets`.
+    """Check the engine's log-probabilities for the base model and an adapter.
+
+    The adapter is on the linears `targets`, and on the weights of experts named `parameters`.
 
     Raises:
         _Ended: they differ from those that transformers and PEFT compute.
         AdapterRejected: the adapter isn't served.
         ValueError: PEFT can't make such an adapter.
     """
-    adapted = _save_adapter(folder, copy.deepcopy(reference), targets, loaded)
+    adapted = _save_adapter(folder, copy.deepcopy(reference), targets, parameters, loaded)
     config = EngineConfig(
         max_num_batched_tokens=_STEP_TOKENS, kv_cache_bytes=8 << 20, adapter_bytes=64 << 20
     )
@@ -193,14 +204,19 @@ def _compare(
 
 
 def _save_adapter(
-    folder: Path, base: PreTrainedModel, targets: Sequence[str], loaded: LoadedModel
+    folder: Path,
+    base: PreTrainedModel,
+    targets: Sequence[str],
+    parameters: Sequence[str],
+    loaded: LoadedModel,
 ) -> Any:
-    """Save a random adapter on `targets`, and return `base` with this adapter."""
+    """Save a random adapter, and return `base` with this adapter. See `_compare`."""
     config = LoraConfig(
         task_type="CAUSAL_LM",
         r=8,
         lora_alpha=8,
         target_modules=list(targets),
+        target_parameters=list(parameters) or None,
         fan_in_fan_out=bool(loaded.base.conv1d),
     )
     adapted = randomise(get_peft_model(base, config))
@@ -227,14 +243,18 @@ def deviation(scored: Scored, model: Any) -> float:
     return float((expected - torch.tensor(scored.logprobs)).abs().max())
 
 
-def _adaptable(loaded: LoadedModel, linears: str) -> str:
+def _adaptable(loaded: LoadedModel, linears: str, parameters: Sequence[str]) -> str:
     base = loaded.base
-    if any("expert" in name for name, _ in loaded.model.named_parameters()):
+    experts = []
+    if parameters:
+        routers = any(weight.parameter == ROUTER for weight in base.experts.values())
+        experts = ["experts", *(["router"] if routers else [])]
+    elif any("expert" in name for name, _ in loaded.model.named_parameters()):
         linears = linears.replace("all linears", "all linears but experts'")
     elif base.all_linear - base.linears.keys():
         linears = linears.replace("all", "some")
     tables = ["embedding"] * bool(base.embedding) + ["head"] * bool(base.head)
-    return ", ".join([linears, *tables])
+    return ", ".join([linears, *experts, *tables])
 
 
 def _one_line(error: BaseException) -> str:

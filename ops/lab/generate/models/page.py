@@ -48,9 +48,9 @@ Four properties decide:
 Each worker checks its own model when it starts. The table is about transformers' default
 configuration of each type, and other models of the type may have layers of other kinds.
 
-Adapters may target the modules that are listed, and [norms and more](adapters.md). All experts of a
-layer share one tensor, so no adapter can change them. Where only attention is listed, PEFT takes
-the names of the other linears for those of experts.
+Adapters may target the modules that are listed, and [norms and more](adapters.md). Where only
+attention is listed, PEFT takes the names of the other linears for those of experts. Where experts
+aren't listed, transformers computes them by code of the model's own.
 
 The last column shows what the vLLM engine did with each type that the native engine refuses, tried
 in the same way with vLLM {vllm} on CPUs: in float32, or in bfloat16 to within 0.3 where vLLM has no

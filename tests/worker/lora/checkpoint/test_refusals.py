@@ -109,16 +109,31 @@ def test_gpt_2s_transposed_weights_need_fan_in_fan_out(tmp_path: Path) -> None:
     refused(base, folder, "fan_in_fan_out=False doesn't fit")
 
 
+@pytest.mark.filterwarnings("ignore")  # PEFT's advice on training
+def test_experts_of_an_older_peft_are_refused_if_their_matrices_may_be_swapped(
+    tmp_path: Path,
+) -> None:
+    model = tiny_model("mixtral", intermediate_size=32)  # gate and up together are square
+    fields = {"target_modules": [], "target_parameters": ["mlp.experts.gate_up_proj"]}
+    folder = save_adapter(tmp_path / "a", base=model, r=4, **fields)
+    base = base_modules(tiny_model("mixtral", intermediate_size=32))
+    assert len(read_adapter(base, folder).modules) == 2 * 4
+    for version in ("0.20.1", None):
+        set_field(folder, peft_version=version)
+        refused(base, folder, "A and B of .*gate_up_proj may be swapped, as PEFT before 0.21")
+
+
 ADVICE = 'train the attention modules: target_modules=["q_proj", "k_proj", "v_proj", "o_proj"]'
 
 
 @pytest.mark.filterwarnings("ignore")  # PEFT's advice on training
-def test_experts_and_their_router_are_refused_with_advice_and_other_modules_without(
+def test_separate_experts_are_refused_with_advice_and_other_modules_without(
     tmp_path: Path,
 ) -> None:
     mixtral = base_modules(tiny_model("mixtral"))
     folder = save_adapter(tmp_path / "fused", "mixtral", r=4, target_modules="all-linear")
-    assert ADVICE in refused(mixtral, folder, "target_parameters")
+    set_field(folder, target_parameters=["gate_up_proj", "q_proj.weight"])
+    refused(mixtral, folder, r"target_parameters=\['q_proj.weight'\] isn't supported")
     folder = save_adapter(tmp_path / "separate", "mixtral", r=4, target_modules=["q_proj"])
     name = "base_model.model.model.layers.0.block_sparse_moe.experts.0.w1.lora_A.weight"
     change_tensors(folder, lambda tensors: tensors.update({name: torch.ones(4, 64)}))
