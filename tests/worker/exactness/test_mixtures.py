@@ -6,13 +6,17 @@ from typing import Any
 
 import pytest
 import torch
+from adapter_folders import change_tensors
 from engine_requests import make_request
 from engines import engine_of, load, outputs_of, random_prompt, tokens_of
 from mixtures import REPRESENTATIVE, TYPES, mixture_model, parameters
+from peft import LoraConfig
 from reference import check_greedy_along, check_logprobs_along, logits_along, with_adapter
+from safetensors.torch import save_file
 from slow_cases import slow_unless
 from tiny import save_adapter
 
+from shared.errors import AdapterRejected
 from worker.engine.request import ChoiceSampling, Request
 from worker.model.loader import LoadedModel
 
@@ -102,3 +106,54 @@ def test_an_answer_in_bfloat16_has_the_same_bits_alone_and_in_company(case: Case
     together = answers(list(range(9)), num_blocks=24)
     for number in range(6):
         assert answers([number])[str(number)] == together[str(number)]
+
+
+@pytest.fixture
+def separate(tmp_path: Path) -> Path:
+    """An adapter of qwen3_moe as PEFT saved it with transformers 4: each expert has its tensors."""
+    model = mixture_model("qwen3_moe")
+    experts = model.model.layers[0].mlp.experts
+    num_experts, width = experts.num_experts, experts.down_proj.shape[2]
+    hidden, rank = model.config.hidden_size, 4
+    generator = torch.Generator().manual_seed(5)
+
+    def noise(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=generator) * 0.1
+
+    sizes = {
+        **{f"mlp.experts.{n}.gate_proj": (hidden, width) for n in range(num_experts)},
+        **{f"mlp.experts.{n}.up_proj": (hidden, width) for n in range(num_experts)},
+        **{f"mlp.experts.{n}.down_proj": (width, hidden) for n in range(num_experts)},
+        "mlp.gate": (hidden, num_experts),
+        "self_attn.q_proj": (hidden, model.model.layers[0].self_attn.q_proj.out_features),
+    }
+    tensors = {}
+    for layer in range(model.config.num_hidden_layers):
+        for name, (in_features, out_features) in sizes.items():
+            start = f"base_model.model.model.layers.{layer}.{name}"
+            tensors[f"{start}.lora_A.weight"] = noise(rank, in_features)
+            tensors[f"{start}.lora_B.weight"] = noise(out_features, rank)
+    save_file(tensors, tmp_path / "adapter_model.safetensors")
+    names = ["q_proj", "gate_proj", "up_proj", "down_proj", "gate"]
+    config = LoraConfig(task_type="CAUSAL_LM", r=rank, lora_alpha=6, target_modules=names)
+    config.save_pretrained(tmp_path)
+    return tmp_path
+
+
+def test_experts_that_are_stored_one_by_one_answer_as_peft_converts_them(separate: Path) -> None:
+    engine, versions = engine_of(load(mixture_model("qwen3_moe")), {"all": separate}, budget=23)
+    requests = requests_of(versions)
+    outputs = outputs_of(engine, [request for _, request in requests])
+    model = with_adapter(mixture_model("qwen3_moe"), separate)
+    for name, request in requests:
+        if name == "all":
+            got = tokens_of(outputs[request.id])
+            check_greedy_along(logits_along(model, request.prompt_ids, got), got)
+
+
+def test_experts_without_all_their_parts_are_refused(separate: Path) -> None:
+    change_tensors(
+        separate, lambda tensors: [tensors.pop(n) for n in list(tensors) if "up_proj" in n]
+    )
+    with pytest.raises(AdapterRejected, match="have gate_proj, but not up_proj, which the served"):
+        engine_of(load(mixture_model("qwen3_moe")), {"all": separate})

@@ -26,6 +26,8 @@ class MixtureWeight:
     out_features: int
     is_transposed: bool = False
     """Whether each expert's weight is stored as `[in, out]`."""
+    is_concatenated: bool = True
+    """Whether all rows of `gate` precede those of `up`. Otherwise, they alternate."""
 
     @property
     def name(self) -> str:
@@ -80,11 +82,9 @@ def _weights(name: str, module: Any) -> list[MixtureWeight]:
     for parameter in (GATE_UP if module.has_gate else UP, DOWN):
         num_experts, *widths = getattr(module, parameter).shape
         in_features, out_features = widths if module.is_transposed else reversed(widths)
-        found.append(
-            MixtureWeight(
-                name, parameter, num_experts, in_features, out_features, module.is_transposed
-            )
-        )
+        weight = MixtureWeight(name, parameter, num_experts, in_features, out_features)
+        flags = {name: getattr(module, name) for name in ("is_transposed", "is_concatenated")}
+        found.append(replace(weight, **flags))
     return found
 
 

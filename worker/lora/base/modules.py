@@ -108,14 +108,18 @@ class BaseModules:
             weights=by_new_name(self.weights),
         )
 
-    def targets(self, targeting: Targeting) -> list[str]:
+    def targets(self, targeting: Targeting, *, may_be_empty: bool = False) -> list[str]:
         """Return the names of the modules that an adapter's configuration targets.
 
-        The embedding comes first, then the linears in the order of `linears`.
+        The embedding comes first, then the linears in the order of `linears`. With `may_be_empty`,
+        the result may be empty, and a configuration without target modules has no default ones.
 
         Raises:
             AdapterRejected: the configuration targets no module or an unsupported module.
         """
+        has_targets = targeting.names or targeting.pattern or targeting.is_all_linear
+        if may_be_empty and not has_targets:
+            return []
         targeting = self._with_default_targets(targeting)
         targeted = targeting.targeted(self.names)
         for name, kind in self.others.items():
@@ -126,7 +130,7 @@ class BaseModules:
                 )
         targeted |= self.tied_targets(targeting)
         targets = [name for name in self.names if name in targeted]
-        if not targets:
+        if not targets and not may_be_empty:
             raise AdapterRejected(
                 "target_modules matches no module of the base model; check that the adapter was "
                 "trained on this model"

@@ -27,9 +27,11 @@ from worker.lora.checkpoint.experts import ExpertPair
 from worker.lora.checkpoint.low_rank import LowRank, LowRankStack
 from worker.lora.checkpoint.manifest import Manifest, manifest_of
 from worker.lora.checkpoint.prompting import Prompting, read_prompting
+from worker.lora.checkpoint.separate_experts import SeparateExperts
 from worker.lora.checkpoint.served_names import ServedNames, trained_modules_of
 from worker.lora.checkpoint.side_reader import SideReader
 from worker.lora.checkpoint.tensor_file import read_tensors
+from worker.lora.checkpoint.tensor_names import TensorRole
 from worker.lora.checkpoint.tensors import AdapterTensors
 from worker.lora.side.weights import SideWeights
 from worker.lora.throttle import pause
@@ -196,6 +198,7 @@ def _low_rank(tensors: AdapterTensors, manifest: Manifest, dtype: torch.dtype) -
         b, factor = tensors.cast_all([pair.b for pair in pairs], dtype, scaling)
         stacks.append(LowRankStack(modules, a, b, factor, scaling))
     experts = [_expert_stack(tensors, pair, dtype) for pair in manifest.experts]
+    experts += [_joined_stack(tensors, each, dtype) for each in manifest.separate_experts]
     names = [pair.module for pair in manifest.pairs]
     return LowRank([*stacks, *experts], [*names, *(n for each in experts for n in each.modules)])
 
@@ -208,6 +211,25 @@ def _expert_stack(tensors: AdapterTensors, pair: ExpertPair, dtype: torch.dtype)
     of_experts = b.view(len(b), pair.rank, pair.weight.num_experts).permute(2, 0, 1)
     stacked = a.view(pair.weight.num_experts, pair.rank, -1)
     return LowRankStack(pair.weight.linears, stacked, of_experts, factor, pair.scaling)
+
+
+def _joined_stack(
+    tensors: AdapterTensors, experts: SeparateExperts, dtype: torch.dtype
+) -> LowRankStack:
+    """Read the low-rank matrices of experts that are stored one by one."""
+    pause()
+    weight, rank, num_parts = experts.weight, experts.rank, len(experts.stored.parts)
+    height = weight.out_features // num_parts
+    b = torch.zeros(weight.num_experts, weight.out_features, num_parts * rank, dtype=dtype)
+    matrices_a, factor = [], 1.0
+    for number, part in enumerate(experts.stored.parts):
+        a, _ = tensors.cast_all(experts.keys(part, TensorRole.LORA_A), dtype)
+        matrices_a.append(a)
+        keys = experts.keys(part, TensorRole.LORA_B)
+        block, factor = tensors.cast_all(keys, dtype, experts.scaling)
+        rows, columns = (slice(n * number, n * (number + 1)) for n in (height, rank))
+        b[:, rows, columns] = block
+    return LowRankStack(weight.linears, torch.cat(matrices_a, 1), b, factor, experts.scaling)
 
 
 def _weights_digest(tensors: AdapterTensors, config: AdapterConfig, manifest: Manifest) -> str:
@@ -223,6 +245,12 @@ def _weights_digest(tensors: AdapterTensors, config: AdapterConfig, manifest: Ma
         tensors.hash_into(sha, expert.a, expert.b)
     low_rank = [key for pair in manifest.pairs for key in (pair.a, pair.b)]
     low_rank += [key for expert in manifest.experts for key in (expert.a, expert.b)]
+    for each in manifest.separate_experts:
+        pause()
+        keys = [key for key, _ in each.shapes()]
+        sha.update(json.dumps([each.weight.name, each.rank, each.scaling.hex()]).encode())
+        tensors.hash_into(sha, *keys)
+        low_rank += keys
     for key in tensors.other_keys(low_rank):
         pause()
         sha.update(tensors.digest_prefix(key, config.scaling(key.module)))

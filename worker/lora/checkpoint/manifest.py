@@ -22,10 +22,16 @@ from worker.lora.checkpoint.expected_tensors import (
 from worker.lora.checkpoint.experts import ExpertPair, expert_pairs, expert_shapes
 from worker.lora.checkpoint.json_file import MAX_CACHED_BYTES, MAX_CACHED_TEXTS
 from worker.lora.checkpoint.safetensors_header import Header
+from worker.lora.checkpoint.separate_experts import (
+    SeparateExperts,
+    separate_experts,
+    stored_parts,
+    with_router_as_parameter,
+)
 from worker.lora.checkpoint.target_modules import TrainedModules, trained_modules
 from worker.lora.checkpoint.tensor_file import common_distance
-from worker.lora.checkpoint.tensor_names import TensorKey, TensorRole
-from worker.lora.checkpoint.trained_names import trained_names
+from worker.lora.checkpoint.tensor_names import TensorKey, TensorRole, parse_name
+from worker.lora.checkpoint.trained_names import TrainedNames, trained_names
 from worker.lora.throttle import CHUNK_ELEMENTS
 
 
@@ -67,7 +73,9 @@ class Manifest:
     dtypes and scaling, and are evenly spaced in the file. The same holds for the matrices B.
     """
     experts: tuple[ExpertPair, ...]
-    """The targeted weights of experts."""
+    """The targeted weights of experts and routers."""
+    separate_experts: tuple[SeparateExperts, ...]
+    """The targeted weights of experts that are stored one by one."""
     rank: int
     """Largest rank of any module."""
     kinds: frozenset[AdapterKind]
@@ -89,15 +97,25 @@ def manifest_of(config: AdapterConfig, header: Header, base: BaseModules) -> Man
 def _manifest(config: AdapterConfig, header: Header, base: BaseModules) -> Manifest:
     trained_as = trained_names(header.tensors, base)
     config = replace(config, trained_name=trained_as.trained)
-    config.resolve([*base.names, *base.experts])
-    trained = trained_modules(config, trained_as.of(base)).renamed(trained_as.served)
-    experts = expert_pairs(config, base)
+    stored = stored_parts(_modules(header, trained_as), base)
+    if stored:
+        config = with_router_as_parameter(config, base)
+    separate_names = [name for one in stored for name in one.names]
+    config.resolve([*base.names, *base.experts, *separate_names])
+    of_base = trained_as.of(base)
+    trained = trained_modules(config, of_base, has_experts=bool(stored)).renamed(trained_as.served)
+    experts, separate = expert_pairs(config, base), separate_experts(config, stored)
     linears = [module for module in trained.targets if module in base.linears]
     _check_fan_in_fan_out(config, base, linears)
     expected = expected_tensors(config, base, trained)
     expected |= {key: ExpectedTensor(shape) for key, shape in expert_shapes(experts).items()}
+    for each in separate:
+        expected |= {key: ExpectedTensor(shape) for key, shape in each.shapes()}
     names = match_tensors(header.tensors, expected, trained_as)
     pairs = [_pair(module, config, names, header) for module in linears]
+    ranks = [config.rank(module) for module in trained.targets]
+    ranks += [pair.rank for pair in experts]
+    ranks += [len(one.stored.parts) * one.rank for one in separate]
     return Manifest(
         config=config,
         trained=trained,
@@ -105,9 +123,16 @@ def _manifest(config: AdapterConfig, header: Header, base: BaseModules) -> Manif
         pairs=tuple(pairs),
         stackable_pairs=tuple(_stackable(pairs, names, header)),
         experts=tuple(experts),
-        rank=max([*map(config.rank, trained.targets), *(pair.rank for pair in experts)]),
+        separate_experts=tuple(separate),
+        rank=max(ranks),
         kinds=frozenset(_kinds(config, trained, names, base)),
     )
+
+
+def _modules(header: Header, trained_as: TrainedNames) -> list[str]:
+    """Return the modules that the file has matrices A of, by their names in the served model."""
+    keys = (parse_name(name) for name in header.tensors)
+    return [trained_as.served(k.module) for k in keys if k and k.role is TensorRole.LORA_A]
 
 
 def _kinds(

@@ -48,14 +48,19 @@ class TrainedModules:
         )
 
 
-def trained_modules(config: AdapterConfig, base: BaseModules) -> TrainedModules:
+def trained_modules(
+    config: AdapterConfig, base: BaseModules, *, has_experts: bool = False
+) -> TrainedModules:
     """Return the modules of `base` that an adapter with `config` changes.
+
+    With `has_experts`, the adapter may target experts alone.
 
     Raises:
         AdapterRejected: the adapter targets no module, changes an unsupported module, or changes
             one module in two ways.
     """
-    targets = [] if _targets_parameters_alone(config) else base.targets(config.targeting)
+    may_be_empty = has_experts or bool(config.target_parameters)
+    targets = base.targets(config.targeting, may_be_empty=may_be_empty)
     saved = _saved_modules(config, base)
     tokens = _token_sources(config, base)
     for field, modules in (("modules_to_save", saved), ("trainable_token_indices", tokens)):
@@ -70,13 +75,6 @@ def trained_modules(config: AdapterConfig, base: BaseModules) -> TrainedModules:
         )
     is_tied = bool(base.tied_targets(config.targeting)) or _saves_tied_tables(config, base)
     return TrainedModules(targets, saved, tokens, is_tied)
-
-
-def _targets_parameters_alone(config: AdapterConfig) -> bool:
-    """Return whether an adapter targets parameters, such as experts' weights, and no module."""
-    targeting = config.targeting
-    names_modules = targeting.names or targeting.pattern or targeting.is_all_linear
-    return bool(config.target_parameters) and not names_modules
 
 
 def _saved_modules(config: AdapterConfig, base: BaseModules) -> list[str]:
