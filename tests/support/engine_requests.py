@@ -33,9 +33,14 @@ def make_request(
 
 
 def make_scheduler(
-    num_blocks: int = 100, *, max_num_seqs: int = 8, budget: int = 64, num_slots: int = 0
+    num_blocks: int = 100,
+    *,
+    max_num_seqs: int = 8,
+    budget: int = 64,
+    num_slots: int = 0,
+    num_snapshots: int = 0,
 ) -> Scheduler:
-    blocks = BlockManager(num_blocks, BLOCK, num_slots)
+    blocks = BlockManager(num_blocks, BLOCK, num_slots, num_snapshots)
     return Scheduler(blocks, max_num_seqs=max_num_seqs, max_num_batched_tokens=budget)
 
 

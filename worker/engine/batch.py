@@ -14,7 +14,7 @@ from worker.engine.scheduler import Chunk
 from worker.kernels.interface import AttentionBatch
 from worker.kernels.transfer import to_device
 from worker.model.kv_cache import BLOCK_SIZE
-from worker.model.recurrent import NO_SLOT, Group, groups_of
+from worker.model.recurrent import Group, groups_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +120,14 @@ def _slots(chunk: Chunk) -> Iterator[int]:
 
 
 def _state_slots(chunks: Sequence[Chunk]) -> NDArray[np.int64]:
-    """Return the slots that each chunk reads its states from and writes them to, `[2, B]` int64."""
-    sources = [c.request.state_slot if c.start else NO_SLOT for c in chunks]
+    """Return the slots that each chunk reads its states from and writes them to, `[2, B]` int64.
+
+    A chunk that doesn't begin after the computed tokens follows a chunk of the same step.
+    """
+    sources = [
+        c.request.state_source if c.start == c.request.num_computed_tokens else c.request.state_slot
+        for c in chunks
+    ]
     return np.array([sources, [c.request.state_slot for c in chunks]], np.int64)
 
 

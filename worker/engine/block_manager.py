@@ -6,9 +6,11 @@ With its first block, a request also gets a slot for its recurrent states, if th
 import hashlib
 from array import array
 from collections import Counter, OrderedDict
+from itertools import takewhile
 
 from worker.engine.request import Request
 from worker.engine.state_slots import StateSlots
+from worker.engine.state_snapshots import StateSnapshots
 
 
 class BlockManager:
@@ -20,11 +22,14 @@ class BlockManager:
     such blocks, the least recently used is evicted first.
     """
 
-    def __init__(self, num_blocks: int, block_size: int, num_slots: int = 0) -> None:
-        """Create free blocks and, for a model with recurrent layers, free slots."""
+    def __init__(
+        self, num_blocks: int, block_size: int, num_slots: int = 0, num_snapshots: int = 0
+    ) -> None:
+        """Create free blocks and, for a model with recurrent layers, free slots and snapshots."""
         self.num_blocks = num_blocks
         self.block_size = block_size
         self.slots = StateSlots(num_slots)
+        self.snapshots = StateSnapshots(num_slots + 1, num_snapshots)
         # Last in, first out, so that few requests use a small part of the cache's memory.
         self._empty = list(range(num_blocks - 1, -1, -1))
         self._idle: OrderedDict[int, None] = OrderedDict()
@@ -56,8 +61,11 @@ class BlockManager:
         """Share existing blocks that hold the request's next tokens. Return the number of tokens.
 
         Updates the request's block table and its counts of computed and cached tokens. The last
-        token is always computed, because its logits determine the next token.
+        token is always computed, because its logits determine the next token. If the model has
+        recurrent states, blocks are shared only up to a snapshot.
         """
+        if self.slots.num_slots:
+            return self._reuse_states(request)
         num_before = request.num_computed_tokens
         while (block := self._next_shared(request)) is not None:
             index = request.num_computed_tokens // self.block_size
@@ -72,6 +80,45 @@ class BlockManager:
         num_reused = request.num_computed_tokens - num_before
         request.num_cached_tokens += num_reused
         return num_reused
+
+    def _reuse_states(self, request: Request) -> int:
+        """Like `reuse`, for a model with recurrent states."""
+        if request.num_computed_tokens or request.cache_key is None:
+            return 0
+        num_blocks = (request.num_tokens - 1) // self.block_size
+        shared = list(
+            takewhile(lambda index: self._hash(request, index) in self._block_of, range(num_blocks))
+        )
+        # The states where a prefix ends that several requests have are worth a snapshot.
+        request.snapshot_at = len(shared) * self.block_size
+        for index in reversed(shared):
+            slot = self.snapshots.find(self._hash(request, index))
+            if slot is not None:
+                for block in (self._block_of[self._hash(request, i)] for i in shared[: index + 1]):
+                    self._idle.pop(block, None)
+                    self._owners[block] += 1
+                    request.block_table.append(block)
+                request.num_computed_tokens = (index + 1) * self.block_size
+                request.num_cached_tokens += request.num_computed_tokens
+                request.state_source = slot
+                return request.num_computed_tokens
+        return 0
+
+    def snapshot(self, request: Request) -> int | None:
+        """Return the slot to which the request's states must be copied now, or None.
+
+        Call this when a step has computed tokens of the request.
+        """
+        index, offset = divmod(request.num_computed_tokens, self.block_size)
+        if not self.slots.num_slots or request.cache_key is None or offset or not index:
+            return None
+        block_hash = self._hash(request, index - 1)
+        slot = self.snapshots.reserve(block_hash)
+        if request.num_computed_tokens > len(request.prompt_ids):
+            if request.last_snapshot is not None:
+                self.snapshots.demote(request.last_snapshot)
+            request.last_snapshot = block_hash
+        return slot
 
     def publish(self, request: Request, start: int) -> None:
         """Let other requests share full blocks of `request`, from the block of token `start` on."""
@@ -90,7 +137,7 @@ class BlockManager:
         for block in reversed(request.block_table):
             self._release(block)
         request.block_table.clear()
-        request.num_computed_tokens = request.num_cached_tokens = 0
+        request.num_computed_tokens = request.num_cached_tokens = request.state_source = 0
 
     def _missing(self, request: Request, num_tokens: int) -> int:
         return -(-num_tokens // self.block_size) - len(request.block_table)

@@ -49,13 +49,15 @@ class NativeEngine:
         cache = KVCache(loaded.cache.kv, size.num_blocks, dtype=loaded.dtype, device=loaded.device)
         states = None
         if size.num_slots:
-            states = StatePool(loaded.cache.states, size.num_slots, loaded.device)
+            num_states = size.num_slots + size.num_snapshots
+            states = StatePool(loaded.cache.states, num_states, loaded.device)
+        self._states = states
         self._runner = ModelRunner(loaded, cache, context, states)
         self._steps = StepRunner(
             self._runner, loaded.device, max_tokens=config.max_num_batched_tokens
         )
         self._scheduler = Scheduler(
-            BlockManager(size.num_blocks, BLOCK_SIZE, size.num_slots),
+            BlockManager(size.num_blocks, BLOCK_SIZE, size.num_slots, size.num_snapshots),
             max_num_seqs=config.max_num_seqs,
             max_num_batched_tokens=config.max_num_batched_tokens,
         )
@@ -74,7 +76,7 @@ class NativeEngine:
         )
         self._rejected: list[StepOutput] = []
         self._residents = AdapterLRU()
-        self._caches_prefixes = config.caches_prefixes and states is None
+        self._caches_prefixes = config.caches_prefixes
         self.num_failures_in_a_row = 0
         """Number of steps that failed since the last successful one."""
         self._num_steps = 0
@@ -204,6 +206,7 @@ class NativeEngine:
             request = computed.chunk.request
             request.num_computed_tokens = computed.chunk.start + computed.chunk.num_certain_tokens
             self._scheduler.blocks.publish(request, computed.chunk.start)
+            self._keep_states(request)
             if request.version is not None:
                 self._residents.move_to_end(request.version)
             if computed.embedding is not None:
@@ -211,6 +214,18 @@ class NativeEngine:
             elif computed.samples:
                 outputs += self._answers.extend(computed)
         return outputs
+
+    def _keep_states(self, request: Request) -> None:
+        """Note where the request's recurrent states are. Copy them if other requests may need them.
+
+        The request lost its slot if it was preempted meanwhile.
+        """
+        if self._states is None or not request.state_slot:
+            return
+        request.state_source = request.state_slot
+        slot = self._scheduler.blocks.snapshot(request)
+        if slot is not None:
+            self._states.copy(request.state_slot, slot)
 
     def _embed(self, request: Request, embedding: bytes) -> StepOutput:
         if not embedding:

@@ -145,7 +145,15 @@ class Request:
     block_table: list[int] = field(default_factory=list)
     """KV blocks, in the order of the tokens."""
     state_slot: int = 0
-    """Slot with the recurrent states after the computed tokens. 0 if the request has no slot."""
+    """Slot of the request's recurrent states. 0 if the request has no slot."""
+    state_source: int = 0
+    """Slot with the states after the computed tokens: the request's own one, or a snapshot.
+
+    0 before the first token."""
+    snapshot_at: int = 0
+    """Number of first tokens after which the states should be kept for other requests."""
+    last_snapshot: bytes | None = None
+    """Hash of the block after which the states were kept last, if it ends in the output."""
     cache_key: bytes | None = None
     """Hash of weights, tenant and salt; None if the request shares no blocks.
 

@@ -270,6 +270,20 @@ class Scheduler:
         is_input = request.embedding is not None or request.is_scoring
         return self.inputs if is_input else self.waiting
 
+    def _next_snapshot(self, request: Request) -> int:
+        """Return the number of first tokens that the request's next chunks should compute.
+
+        If recurrent states can be kept for other requests, this is where a prefix ends that other
+        requests have, then the end of the last full block before the request's last token, then
+        the end of the request. For all other requests, it is the end of the request.
+        """
+        keeps_states = self.blocks.slots.num_slots and request.cache_key is not None
+        if not keeps_states or not request.is_prefilling:
+            return request.num_tokens
+        size = self.blocks.block_size
+        ends = (request.snapshot_at, (request.num_tokens - 1) // size * size, request.num_tokens)
+        return next(end for end in ends if end > request.num_computed_tokens)
+
     def _next_chunk(self, request: Request, budget: int) -> Chunk:
         """Return the largest chunk of at most `budget` tokens.
 
@@ -277,7 +291,9 @@ class Scheduler:
         possible.
         """
         start = request.num_computed_tokens
-        missing = request.num_tokens - start
+        missing = self._next_snapshot(request) - start
+        if missing <= budget and start + missing < request.num_tokens:
+            return Chunk(request, start, missing, samples=False)
         if missing <= budget:
             return Chunk(request, start, missing, samples=request.embedding is None)
         cut = (start + budget) // self.blocks.block_size * self.blocks.block_size

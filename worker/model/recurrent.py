@@ -61,7 +61,7 @@ def bytes_per_state(shapes: StateShapes) -> int:
 
 
 class StatePool:
-    """Memory for the states of `num_slots` sequences. Sequences use slots 1 to `num_slots`."""
+    """Memory for `num_slots` copies of a sequence's states, numbered from 1."""
 
     def __init__(self, shapes: StateShapes, num_slots: int, device: torch.device) -> None:
         """Allocate the memory. Raises SettingsError if the device doesn't have enough."""
@@ -76,6 +76,11 @@ class StatePool:
                 f"--kv-cache-mb: {num_bytes >> 20} MiB of states can't be allocated on {device}; "
                 "set it lower"
             ) from None
+
+    def copy(self, source: int, target: int) -> None:
+        """Copy the states of slot `source` to slot `target`."""
+        for states in self._states.values():
+            states[target].copy_(states[source])
 
     def state(self, key: StateKey) -> Tensor | None:
         """Return a state of all slots, `[num_slots + 1, ...]`, or None if there is no such state.
