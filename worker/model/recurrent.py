@@ -355,8 +355,10 @@ def _packed(output: Any, group: Group) -> Any:
 def _joined(parts: Sequence[Any]) -> Any:
     """Join the outputs of a step's groups, which `_packed` has returned."""
     first = parts[0]
-    if len(parts) == 1 or first is None:
+    if len(parts) == 1:
         return first
+    if any(part is None for part in parts):  # in another group, it happened to have the right size
+        return None
     if isinstance(first, tuple):
         return tuple(_joined(of_groups) for of_groups in zip(*parts, strict=True))
     return torch.cat(list(parts), 1)

@@ -24,7 +24,7 @@ from worker.model.cache_shape import CacheSize
 from worker.model.loader import LoadedModel
 
 NAMES = ["base", "first", "second"]
-NUM_TOKENS = 24
+NUM_TOKENS = 40
 NUM_REQUESTS = 32
 NUM_BLOCKS = 20
 SCALE = 0.1
