@@ -100,7 +100,7 @@ def build_step(chunks: Sequence[Chunk], device: torch.device) -> StepBatch:
         logits_rows=logits_rows,
         pooled=pooled,
         segments=[(c.request.version, c.num_tokens) for c in ordered],
-        groups=groups_of([c.num_tokens for c in ordered], states[0], states[1]),
+        groups=_groups(ordered, states),
     )
 
 
@@ -129,6 +129,13 @@ def _state_slots(chunks: Sequence[Chunk]) -> NDArray[np.int64]:
         for c in chunks
     ]
     return np.array([sources, [c.request.state_slot for c in chunks]], np.int64)
+
+
+def _groups(chunks: Sequence[Chunk], slots: Tensor) -> tuple[Group, ...]:
+    """Return the groups of `chunks`. A model without recurrent layers needs none."""
+    if not chunks[0].request.state_slot:
+        return ()
+    return groups_of([c.num_tokens for c in chunks], slots[0], slots[1])
 
 
 def _block_tables(chunks: Sequence[Chunk]) -> NDArray[np.int32]:

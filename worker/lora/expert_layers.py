@@ -14,7 +14,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import PreTrainedModel
-from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS, _grouped_linear
+from transformers.integrations.moe import (
+    ALL_EXPERTS_FUNCTIONS,
+    _grouped_linear,
+    grouped_mm_experts_forward,
+)
 
 from worker.kernels.interface import LoRAPages, LoRAPlan
 from worker.kernels.transfer import to_device
@@ -144,10 +148,12 @@ def compute_experts(
     """
     adapters: ExpertAdapters | None = getattr(self, _ATTRIBUTE, None)
     batch = adapters.batch if adapters else None
+    if adapters is None or batch is None:  # without reading the routing on the host
+        base: Tensor = grouped_mm_experts_forward(self, hidden_states, top_k_index, top_k_weights)
+        return base
     num_tokens, num_top = top_k_index.shape
     device = hidden_states.device
-    if batch is not None:
-        batch.check_size(["experts"], num_tokens)
+    batch.check_size(["experts"], num_tokens)
     routing = _routing(top_k_index, batch)
     counts = np.bincount(routing.experts, minlength=self.num_experts)
     tokens, places, experts, ends = to_device(
@@ -159,8 +165,7 @@ def compute_experts(
         bias = getattr(self, f"{parameter}_bias")[experts] if self.has_bias else None
         weight = getattr(self, parameter)
         y: Tensor = _grouped_linear(x, weight, ends, bias=bias, is_transposed=self.is_transposed)
-        if adapters is not None and batch is not None:
-            adapters.add_(y, x, parameter, batch, routing)
+        adapters.add_(y, x, parameter, batch, routing)
         return y
 
     inner = product(hidden_states[tokens], GATE_UP if self.has_gate else UP)
@@ -175,10 +180,10 @@ def compute_experts(
     return total.to(hidden_states.dtype)
 
 
-def _routing(top_k_index: Tensor, batch: LoRABatch | None) -> Routing:
+def _routing(top_k_index: Tensor, batch: LoRABatch) -> Routing:
     experts = top_k_index.reshape(-1).cpu().numpy()
     tokens = np.arange(len(experts)) // top_k_index.shape[1]
-    adapters = batch.owners.numbers[tokens] if batch else np.zeros_like(tokens)
+    adapters = batch.owners.numbers[tokens]
     order = np.lexsort((adapters, experts))
     return Routing(tokens[order], order, experts[order], adapters[order])
 
