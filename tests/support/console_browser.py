@@ -21,7 +21,7 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
-TIMEOUT_MS = 20_000
+TIMEOUT_MS = 40_000
 """Time in which a page must show what a test expects; machines that run tests may be busy."""
 AXE_OPTIONS = {"resultTypes": ["violations"], "preload": False}
 """Preloading would make the page request its style sheets again."""
