@@ -13,7 +13,7 @@ from worker.engine.block_manager import BlockManager
 from worker.engine.config import EngineConfig
 from worker.engine.drafter import Drafter
 from worker.engine.interface import LEAST_RECENTLY_USED, EngineStats, EvictionOrder, Placing
-from worker.engine.model_runner import Computed, ModelRunner, StepRunner
+from worker.engine.model_runner import ModelRunner, StepResult, StepRunner
 from worker.engine.request import Request, RequestId, StepOutput
 from worker.engine.rules import check_size, not_resident, prefix_key, reason_to_reject
 from worker.engine.scheduler import Scheduler, step_size
@@ -174,7 +174,7 @@ class NativeEngine:
         result = self._steps.run(chunks)
         ms = (time.perf_counter() - started_s) * 1000
         self.num_failures_in_a_row = 0 if result.computed else self.num_failures_in_a_row + 1
-        outputs += self._update(result.computed)
+        outputs += self._update(result)
         for request in reversed(result.lost):
             self._scheduler.restart(request)
         if not result.failed and self._steps.num_out_of_memory == num_out_of_memory:
@@ -200,13 +200,18 @@ class NativeEngine:
             num_out_of_memory=self._steps.num_out_of_memory,
         )
 
-    def _update(self, results: Sequence[Computed]) -> list[StepOutput]:
+    def _update(self, result: StepResult) -> list[StepOutput]:
         outputs: list[StepOutput] = []
-        for computed in results:
+        # A slot has the states after the last of a request's chunks, or after a part of a lost one.
+        last = {computed.chunk.request.id: computed for computed in result.computed}
+        for request in (*result.lost, *(request for request, _ in result.failed)):
+            last.pop(request.id, None)
+        for computed in result.computed:
             request = computed.chunk.request
             request.num_computed_tokens = computed.chunk.start + computed.chunk.num_certain_tokens
             self._scheduler.blocks.publish(request, computed.chunk.start)
-            self._keep_states(request)
+            if last.get(request.id) is computed:
+                self._keep_states(request)
             if request.version is not None:
                 self._residents.move_to_end(request.version)
             if computed.embedding is not None:

@@ -92,15 +92,19 @@ class Engine(RuleBasedStateMachine):
     def step(self) -> None:
         result = self.runner.run(self.scheduler.schedule())
         assert not self.passes.wrong
+        last = {computed.chunk.request.id: computed for computed in result.computed}
+        for request in (*result.lost, *(request for request, _ in result.failed)):
+            last.pop(request.id, None)
         for computed in result.computed:
             request = computed.chunk.request
             request.num_computed_tokens = computed.chunk.end
             blocks = self.scheduler.blocks
             blocks.publish(request, computed.chunk.start)
-            request.state_source = request.state_slot
-            if (kept := blocks.snapshot(request)) is not None:
-                assert kept > NUM_SLOTS
-                self.passes.states[kept] = self.passes.states[request.state_slot]
+            if last.get(request.id) is computed:
+                request.state_source = request.state_slot
+                if (kept := blocks.snapshot(request)) is not None:
+                    assert kept > NUM_SLOTS
+                    self.passes.states[kept] = self.passes.states[request.state_slot]
             if computed.samples:
                 request.output_ids.append(7)
                 self.missing[request.id] -= 1
@@ -140,7 +144,7 @@ class Engine(RuleBasedStateMachine):
 
 
 TestEngine = Engine.TestCase
-TestEngine.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestEngine.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
 
 
 @given(lengths=st.lists(st.integers(1, 4), max_size=12).map(sorted))
