@@ -13,6 +13,7 @@ from worker.lora.base.experts import ROUTER, MixtureWeight
 from worker.lora.base.modules import BaseModules
 from worker.lora.checkpoint.config import AdapterConfig
 from worker.lora.checkpoint.tensor_names import TensorKey, TensorRole
+from worker.lora.patterns.linear_patterns import ends
 
 _WRAPPED = ".base_layer"
 FIRST_IN_ORDER = (0, 21)
@@ -63,9 +64,10 @@ def expert_pairs(config: AdapterConfig, base: BaseModules) -> list[ExpertPair]:
             "doesn't implement it"
         )
     found: dict[str, list[MixtureWeight]] = {}
-    unmatched = set(targets)
+    wanted, unmatched = frozenset(targets), set(targets)
     for weight in base.experts.values():
-        matching = _matching(config.trained_name(weight.name), targets)
+        name = config.trained_name(weight.name)
+        matching = wanted & {name, *ends(name)}
         unmatched -= matching
         if matching:
             found.setdefault(weight.module, []).append(weight)
@@ -89,10 +91,6 @@ def _check_orientation(config: AdapterConfig, weight: MixtureWeight) -> None:
             f"target_parameters: A and B of {weight.name} may be swapped, as PEFT before 0.21 "
             "saves them; save the adapter again with PEFT 0.21 or later"
         )
-
-
-def _matching(name: str, targets: Sequence[str]) -> set[str]:
-    return {target for target in targets if name == target or name.endswith(f".{target}")}
 
 
 def _nested(config: AdapterConfig, weights: Sequence[MixtureWeight]) -> Iterator[ExpertPair]:

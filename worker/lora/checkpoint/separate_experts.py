@@ -14,6 +14,7 @@ from worker.lora.base.experts import DOWN, GATE_UP, ROUTER, MixtureWeight
 from worker.lora.base.modules import BaseModules
 from worker.lora.checkpoint.config import AdapterConfig
 from worker.lora.checkpoint.tensor_names import TensorKey, TensorRole
+from worker.lora.patterns.linear_patterns import ends
 
 _PARTS: Mapping[str, tuple[tuple[str, ...], ...]] = {
     GATE_UP: (("gate_proj", "up_proj"), ("w1", "w3")),
@@ -101,7 +102,7 @@ def with_router_as_parameter(config: AdapterConfig, base: BaseModules) -> Adapte
     """
     names = config.targeting.names or frozenset()
     routers = [weight.module for weight in base.experts.values() if weight.parameter == ROUTER]
-    named = {name for name in names if any(_ends_with(router, name) for router in routers)}
+    named = names & {name for router in routers for name in (router, *ends(router))}
     if not named:
         return config
     return replace(
@@ -132,7 +133,3 @@ def separate_experts(config: AdapterConfig, stored: Sequence[StoredParts]) -> li
             raise AdapterRejected(f"experts of {one.weight.name} have different ranks or scaling")
         experts.append(SeparateExperts(one, *sizes.pop()))
     return experts
-
-
-def _ends_with(module: str, name: str) -> bool:
-    return module == name or module.endswith(f".{name}")
