@@ -77,14 +77,15 @@ def build_step(chunks: Sequence[Chunk], device: torch.device) -> StepBatch:
         slots += _slots(chunk)
         starts.append(len(ids))
         rows += range(len(ids) - chunk.num_samples, len(ids))
-    tokens, query_starts, lengths, tables, logits_rows, states = to_device(
+    has_states = ordered[0].request.state_slot > 0
+    tokens, query_starts, lengths, tables, logits_rows, *states = to_device(
         [
             np.array([ids, positions, slots], np.int64),
             np.array(starts, np.int32),
             np.array([c.end for c in ordered], np.int32),
             _block_tables(ordered),
             np.array(rows + scored_rows, np.int64),
-            _state_slots(ordered),
+            *([_state_slots(ordered)] if has_states else []),
         ],
         device,
     )
@@ -100,7 +101,11 @@ def build_step(chunks: Sequence[Chunk], device: torch.device) -> StepBatch:
         logits_rows=logits_rows,
         pooled=pooled,
         segments=[(c.request.version, c.num_tokens) for c in ordered],
-        groups=_groups(ordered, states),
+        groups=tuple(
+            group
+            for sources, slots in states
+            for group in groups_of([c.num_tokens for c in ordered], sources, slots)
+        ),
     )
 
 
@@ -129,13 +134,6 @@ def _state_slots(chunks: Sequence[Chunk]) -> NDArray[np.int64]:
         for c in chunks
     ]
     return np.array([sources, [c.request.state_slot for c in chunks]], np.int64)
-
-
-def _groups(chunks: Sequence[Chunk], slots: Tensor) -> tuple[Group, ...]:
-    """Return the groups of `chunks`. A model without recurrent layers needs none."""
-    if not chunks[0].request.state_slot:
-        return ()
-    return groups_of([c.num_tokens for c in chunks], slots[0], slots[1])
 
 
 def _block_tables(chunks: Sequence[Chunk]) -> NDArray[np.int32]:
