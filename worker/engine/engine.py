@@ -173,7 +173,9 @@ class NativeEngine:
         started_s = time.perf_counter()
         result = self._steps.run(chunks)
         ms = (time.perf_counter() - started_s) * 1000
-        self.num_failures_in_a_row = 0 if result.computed else self.num_failures_in_a_row + 1
+        # Lost requests are computed again in smaller passes, until a pass of one token fails.
+        has_failed = not (result.computed or result.lost)
+        self.num_failures_in_a_row = self.num_failures_in_a_row + 1 if has_failed else 0
         outputs += self._update(result)
         for request in reversed(result.lost):
             self._scheduler.restart(request)

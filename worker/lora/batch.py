@@ -1,6 +1,6 @@
 """Maps the tokens of a batch to adapters, in the format that the LoRA kernels read."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property, lru_cache, partial
 from itertools import accumulate
 from typing import NamedTuple
@@ -74,6 +74,10 @@ class LoRABatch:
     def sites(self, siblings: SiblingSites) -> LoRASites | None:
         """Return the sites of `siblings` in the pool, or None if no adapter targets them."""
         return None if self._targeted.isdisjoint(siblings.groups) else siblings.storage
+
+    def targets(self, groups: Iterable[int]) -> bool:
+        """Return whether an adapter of the batch has LoRA weights in any of the pool's `groups`."""
+        return not self._targeted.isdisjoint(groups)
 
     def changes(self, names: tuple[str, ...]) -> bool:
         """Return whether side weights of the batch change the output of any linear in `names`."""

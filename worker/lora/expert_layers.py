@@ -62,8 +62,10 @@ class ExpertAdapters:
 
     @property
     def batch(self) -> LoRABatch | None:
-        """Batch of the tokens that are computed now. None if all of them use the base model."""
-        return self._context.batch
+        """Batch of the tokens that are computed now. None if no adapter of it changes an expert."""
+        batch = self._context.batch
+        groups = [first.group for _, first in self._sites.values()]
+        return batch if batch is not None and batch.targets(groups) else None
 
     def add_(
         self, y: Tensor, x: Tensor, parameter: str, batch: LoRABatch, routing: Routing

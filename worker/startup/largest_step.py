@@ -26,7 +26,7 @@ class LargestStep:
         self._loaded = loaded
         self.chunks = _chunks(batch, max_model_len=loaded.max_model_len)
         num_blocks = sum(len(chunk.request.block_table) for chunk in self.chunks)
-        size = CacheSize(num_blocks, len(self.chunks) if loaded.cache.states else 0)
+        size = CacheSize(num_blocks, 1 if loaded.cache.states else 0)
         self.kv_bytes = loaded.cache.total_bytes(size)
         """Size of the step's own cache in bytes."""
         self._cache = KVCache(loaded.cache.kv, num_blocks, dtype=loaded.dtype, device=loaded.device)
@@ -58,7 +58,7 @@ def _chunks(batch: Batch, *, max_model_len: int) -> list[Chunk]:
             sampling=_SAMPLING,
             max_tokens=1,
             block_table=list(range(first_block, first_block + num_blocks)),
-            state_slot=index + 1,
+            state_slot=1,  # the results are ignored, so all sequences may share it
         )
         first_block += num_blocks
         chunks.append(Chunk(request, 0, length, samples=index < batch.max_num_seqs))

@@ -241,14 +241,17 @@ def _weights_digest(tensors: AdapterTensors, config: AdapterConfig, manifest: Ma
         tensors.hash_into(sha, pair.a, pair.b)
     for expert in manifest.experts:
         pause()
-        sha.update(json.dumps([expert.weight.name, expert.rank, expert.scaling.hex()]).encode())
-        tensors.hash_into(sha, expert.a, expert.b)
+        for key in (expert.a, expert.b):
+            sha.update(json.dumps(["experts", expert.weight.name]).encode())
+            sha.update(tensors.digest_prefix(key, expert.scaling))
+            tensors.hash_into(sha, key)
     low_rank = [key for pair in manifest.pairs for key in (pair.a, pair.b)]
     low_rank += [key for expert in manifest.experts for key in (expert.a, expert.b)]
     for each in manifest.separate_experts:
         pause()
         keys = [key for key, _ in each.shapes()]
-        sha.update(json.dumps([each.weight.name, each.rank, each.scaling.hex()]).encode())
+        for key in keys:
+            sha.update(tensors.digest_prefix(key, each.scaling))
         tensors.hash_into(sha, *keys)
         low_rank += keys
     for key in tensors.other_keys(low_rank):

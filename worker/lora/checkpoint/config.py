@@ -6,6 +6,7 @@ as unsupported, because ignoring their values could silently give wrong answers.
 """
 
 import math
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -67,6 +68,7 @@ _SUPPORTED_VALUES: dict[str, tuple[object, ...]] = {
     "bias": ("none", "all", "lora_only"),  # the file holds all biases that were trained
     "init_lora_weights": (None, True, False, "gaussian", "eva", "orthogonal", "mica"),
 }
+_RELEASE = re.compile(r"(\d{1,4})\.(\d{1,4})(?!\d)", re.ASCII)
 T = TypeVar("T")
 
 
@@ -271,8 +273,8 @@ def _token_indices(fields: Mapping[str, Any]) -> dict[str | None, tuple[int, ...
 
 def _release(version: Any) -> tuple[int, ...]:
     """Return the first two numbers of a version such as "0.21.2", or () if it isn't one."""
-    parts = version.split(".")[:2] if isinstance(version, str) else []
-    return tuple(map(int, parts)) if all(part.isdecimal() for part in parts) else ()
+    match = _RELEASE.match(version) if isinstance(version, str) else None
+    return (int(match[1]), int(match[2])) if match else ()
 
 
 def _rank(name: str, value: Any) -> int:

@@ -14,10 +14,15 @@ from worker.lora.base.modules import BaseModules
 from worker.lora.checkpoint.config import AdapterConfig
 from worker.lora.checkpoint.tensor_names import TensorKey, TensorRole
 from worker.lora.patterns.linear_patterns import ends
+from worker.lora.patterns.name_patterns import shorten
 
 _WRAPPED = ".base_layer"
-FIRST_IN_ORDER = (0, 21)
-"""First release of PEFT in which A reads the input of experts that are stored as `[out, in]`."""
+_FIRST_IN_ORDER = (0, 20)
+"""First release of PEFT in which A reads the input of experts, however they are stored."""
+_FIRST_SWAPPED = (0, 19)
+"""First release that swaps the matrices of experts that are stored as `[in, out]`.
+
+Earlier releases swap those of experts that are stored as `[out, in]`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +78,8 @@ def expert_pairs(config: AdapterConfig, base: BaseModules) -> list[ExpertPair]:
             found.setdefault(weight.module, []).append(weight)
     if unmatched:
         raise AdapterRejected(
-            f"target_parameters={sorted(unmatched)} isn't supported: it names no weight of experts "
-            f"in this model{_advice(base)}"
+            f"target_parameters={shorten(repr(sorted(unmatched)))} isn't supported: it names no "
+            f"weight of experts in this model{_advice(base)}"
         )
     for weights in found.values():
         for weight in weights:
@@ -85,12 +90,14 @@ def expert_pairs(config: AdapterConfig, base: BaseModules) -> list[ExpertPair]:
 def _check_orientation(config: AdapterConfig, weight: MixtureWeight) -> None:
     """Refuse a file whose matrices may be swapped, if their shapes don't show it."""
     is_square = weight.in_features == weight.out_features
-    may_swap = weight.parameter != ROUTER and not weight.is_transposed
-    if is_square and may_swap and config.peft_version < FIRST_IN_ORDER:
-        raise AdapterRejected(
-            f"target_parameters: A and B of {weight.name} may be swapped, as PEFT before 0.21 "
-            "saves them; save the adapter again with PEFT 0.21 or later"
-        )
+    release = config.peft_version
+    is_early = release and release < _FIRST_SWAPPED and weight.is_transposed
+    if not is_square or weight.parameter == ROUTER or release >= _FIRST_IN_ORDER or is_early:
+        return
+    raise AdapterRejected(
+        f"target_parameters: A and B of {weight.name} may be swapped, as releases of PEFT before "
+        "0.20 save them; save the adapter again with a later one"
+    )
 
 
 def _nested(config: AdapterConfig, weights: Sequence[MixtureWeight]) -> Iterator[ExpertPair]:

@@ -113,6 +113,7 @@ def _manifest(config: AdapterConfig, header: Header, base: BaseModules) -> Manif
         expected |= {key: ExpectedTensor(shape) for key, shape in each.shapes()}
     names = match_tensors(header.tensors, expected, trained_as)
     pairs = [_pair(module, config, names, header) for module in linears]
+    _check_experts(experts, separate, names, header)
     ranks = [config.rank(module) for module in trained.targets]
     ranks += [pair.rank for pair in experts]
     ranks += [len(one.stored.parts) * one.rank for one in separate]
@@ -127,6 +128,29 @@ def _manifest(config: AdapterConfig, header: Header, base: BaseModules) -> Manif
         rank=max(ranks),
         kinds=frozenset(_kinds(config, trained, names, base)),
     )
+
+
+def _check_experts(
+    experts: Sequence[ExpertPair],
+    separate: Sequence[SeparateExperts],
+    names: Mapping[TensorKey, str],
+    header: Header,
+) -> None:
+    """Check that no weight is stored twice, and that separate experts can be joined.
+
+    Raises:
+        AdapterRejected: they can't.
+    """
+    weights = [pair.weight.name for pair in experts] + [one.weight.name for one in separate]
+    if twice := sorted(name for name in set(weights) if weights.count(name) > 1):
+        raise AdapterRejected(f"the file has matrices for {twice[0]} in two forms; remove one")
+    for one in separate:
+        dtypes = {header.tensors[names[key]].dtype for key, _ in one.shapes()}
+        if len(dtypes) > 1:
+            raise AdapterRejected(
+                f"experts of {one.weight.name} have the dtypes {' and '.join(sorted(dtypes))}; "
+                "save them in one"
+            )
 
 
 def _modules(header: Header, trained_as: TrainedNames) -> list[str]:

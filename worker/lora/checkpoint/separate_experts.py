@@ -128,8 +128,19 @@ def separate_experts(config: AdapterConfig, stored: Sequence[StoredParts]) -> li
             )
         if not one.weight.is_concatenated:
             raise AdapterRejected(f"{one.weight.name} can't be put together from separate experts")
-        sizes = {(config.rank(name), config.scaling(name)) for name in one.names}
-        if len(sizes) > 1:
-            raise AdapterRejected(f"experts of {one.weight.name} have different ranks or scaling")
-        experts.append(SeparateExperts(one, *sizes.pop()))
+        trained = [config.trained_name(name) for name in one.names]
+        if not config.targeting.is_all_linear:
+            others = {*trained} - config.targeting.targeted(trained)
+            if others:
+                raise AdapterRejected(
+                    f"the file has matrices for {min(others)}, which adapter_config.json doesn't "
+                    "train; check target_modules"
+                )
+        usual = (config.r, config.alpha / config.r)
+        if {(config.rank(name), config.scaling(name)) for name in one.names} != {usual}:
+            raise AdapterRejected(
+                "rank_pattern and alpha_pattern aren't supported on experts that are stored one by "
+                "one: PEFT 0.21 matches them against other names than the release that trained them"
+            )
+        experts.append(SeparateExperts(one, *usual))
     return experts
