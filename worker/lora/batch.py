@@ -126,9 +126,9 @@ def _plan(
     device: torch.device,
 ) -> LoRAPlan:
     """Build the plan from each adapter's token indices, and its page numbers in each group."""
-    tables = [_starts([len(part) for part in tokens]), np.concatenate(tokens)]
+    tables = [starts_of([len(part) for part in tokens]), np.concatenate(tokens)]
     for by_adapter in pages:
-        tables.append(_starts([part.shape[1] for part in by_adapter]))
+        tables.append(starts_of([part.shape[1] for part in by_adapter]))
         tables.append(np.concatenate(by_adapter, axis=1))
     token_starts, flat_tokens, *group_tables = to_device(
         [table.astype(np.int32) for table in tables], device
@@ -143,5 +143,6 @@ def _plan(
     )
 
 
-def _starts(lengths: Sequence[int]) -> NDArray[np.int64]:
+def starts_of(lengths: Sequence[int]) -> NDArray[np.int64]:
+    """Return where each run of `lengths` starts, and the end of the last: `[len(lengths) + 1]`."""
     return np.array([0, *accumulate(lengths)])

@@ -23,7 +23,7 @@ from transformers.integrations.moe import (
 from worker.kernels.interface import LoRAPages, LoRAPlan
 from worker.kernels.transfer import to_device
 from worker.lora.base.experts import DOWN, GATE_UP, ROUTER, UP, MixtureWeight
-from worker.lora.batch import LoRABatch
+from worker.lora.batch import NO_ADAPTER, LoRABatch, starts_of
 from worker.lora.layers import LoRAContext
 from worker.lora.memory.layout import Site
 from worker.lora.memory.pages import PAGE_ROWS
@@ -93,9 +93,9 @@ class ExpertAdapters:
         starts, ends, pages = zip(*pairs, strict=True)
         rows = [np.arange(start, end) for start, end in zip(starts, ends, strict=True)]
         tables = [
-            _starts([len(part) for part in rows]),
+            starts_of([len(part) for part in rows]),
             np.concatenate(rows),
-            _starts([len(part) for part in pages]),
+            starts_of([len(part) for part in pages]),
             np.concatenate(pages)[None],
         ]
         token_starts, tokens, page_starts, flat_pages = to_device(
@@ -196,12 +196,8 @@ def _pairs(routing: Routing) -> Iterator[tuple[int, int, int, int]]:
     is_first = (np.diff(experts) != 0) | (np.diff(adapters) != 0)
     starts = [0, *(np.flatnonzero(is_first) + 1).tolist()]
     for start, end in zip(starts, [*starts[1:], len(experts)], strict=True):
-        if adapters[start] >= 0:
+        if adapters[start] != NO_ADAPTER:
             yield start, end, int(experts[start]), int(adapters[start])
-
-
-def _starts(lengths: list[int]) -> NDArray[np.int64]:
-    return np.array([0, *np.cumsum(lengths)])
 
 
 ALL_EXPERTS_FUNCTIONS.register(SORTED_EXPERTS, compute_experts)

@@ -8,7 +8,7 @@ many tokens. Instead of transformers' cache it gets a view of the states of thes
 import inspect
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -140,12 +140,7 @@ class RecurrentStep:
 
     def enter(self, number: int) -> AbstractContextManager[None]:
         """Return the context in which a mixer computes group `number`."""
-        return _no_context() if self.entering is None else self.entering(number)
-
-
-@contextmanager
-def _no_context() -> Iterator[None]:
-    yield
+        return nullcontext() if self.entering is None else self.entering(number)
 
 
 class _CacheStandIn:

@@ -50,7 +50,7 @@ ROUTER = "weight"
 """Name of a router's parameter."""
 
 
-def is_experts(module: Any) -> bool:
+def _is_experts(module: Any) -> bool:
     """Return whether transformers computes the module by a registered function for experts."""
     has_flags = all(hasattr(module, name) for name in ("is_transposed", "has_gate", "has_bias"))
     return has_flags and hasattr(module, "_apply_gate") and _first(module) is not None
@@ -65,7 +65,7 @@ def mixture_weights(model: nn.Module) -> dict[str, MixtureWeight]:
     }
 
 
-def is_router(module: Any) -> bool:
+def _is_router(module: Any) -> bool:
     """Return whether the module may be a router: it has a matrix, and isn't a known module."""
     weight = module._parameters.get(ROUTER)
     is_known = isinstance(module, nn.Linear | nn.Embedding | Conv1D)
@@ -73,10 +73,10 @@ def is_router(module: Any) -> bool:
 
 
 def _weights(name: str, module: Any) -> list[MixtureWeight]:
-    if is_router(module):
+    if _is_router(module):
         out_features, in_features = module.weight.shape
         return [MixtureWeight(name, ROUTER, 1, in_features, out_features)]
-    if not is_experts(module):
+    if not _is_experts(module):
         return []
     found = []
     for parameter in (GATE_UP if module.has_gate else UP, DOWN):
