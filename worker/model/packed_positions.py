@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from worker.model.cache_stand_in import CacheStandIn
+
 _CACHE_LENGTH = "get_seq_length"
 """Method of transformers' caches that returns their number of tokens."""
 _CACHES = ("cache", "past_key_values")
@@ -28,7 +30,7 @@ def use_packed_positions(model: nn.Module) -> None:
             layer.register_forward_pre_hook(_replace_cache, with_kwargs=True)
 
 
-class _PackedLengths:
+class _PackedLengths(CacheStandIn):
     """Replaces transformers' cache as an argument of layers. Stores no keys or values."""
 
     def __init__(self, position_ids: Tensor) -> None:

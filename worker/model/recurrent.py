@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from shared.errors import SettingsError
+from worker.model.cache_stand_in import RecurrentStandIn
 
 NO_SLOT = 0
 """Slot of the state before the first token of a sequence. It contains zeros."""
@@ -23,8 +24,10 @@ _STATE_CALLS = {
     *("get_conv_state", "update_conv_state"),
     *("get_recurrent_state", "update_recurrent_state"),
     *("get_linear_cache", "set_linear_cache"),
+    # Functions of transformers 5.25 that call these methods for the mixer.
+    *("causal_conv1d_forward", "mamba_scan_forward", "mamba2_scan_forward"),
 }
-"""Methods of transformers' cache that read and write states."""
+"""Methods of transformers' cache that read and write states, and functions that call them."""
 _CACHE = "cache"
 """Name of a mixer's argument for transformers' cache."""
 
@@ -143,15 +146,7 @@ class RecurrentStep:
         return nullcontext() if self.entering is None else self.entering(number)
 
 
-class _CacheStandIn:
-    """The methods of transformers' cache that mixers call besides those for states."""
-
-    def is_recording_past(self, layer_idx: int) -> bool:
-        """Return False, because old states aren't kept."""
-        return False
-
-
-class _GroupStates(_CacheStandIn):
+class _GroupStates(RecurrentStandIn):
     """States of the sequences of one group, with the methods of transformers' cache.
 
     A mixer may change the tensors that it gets. `store` copies them back.
@@ -214,7 +209,7 @@ class _GroupStates(_CacheStandIn):
 
 
 @dataclass(slots=True)
-class _Recorder(_CacheStandIn):
+class _Recorder(RecurrentStandIn):
     """Records the shapes of the states that a mixer stores."""
 
     shapes: dict[StateKey, StateShape] = field(default_factory=dict)

@@ -45,12 +45,11 @@ SUPPORTED = {
     "gemma3n_text": {},
 }
 REFUSED = {
-    "falcon": (
+    "bloom": (
         {},
-        "FalconForCausalLM doesn't send each of its 2 layers.*; try --engine vllm if vLLM knows "
+        "BloomForCausalLM doesn't send each of its 2 layers.*; try --engine vllm if vLLM knows "
         "this model$",
     ),
-    "bloom": ({}, "BloomForCausalLM doesn't send each of its 2 layers"),
     "falcon_mamba": ({}, "FalconMambaForCausalLM computes the rest of a prompt differently"),
 }
 
