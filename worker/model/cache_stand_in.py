@@ -19,8 +19,8 @@ class CacheStandIn:
             raise AttributeError(name)
         raise ModelRejected(
             f"the model uses `{name}` of the cache of transformers {transformers.__version__}, "
-            "which the native engine doesn't know; install a version of transformers within the "
-            "range of worker/requirements.txt, or try --engine vllm"
+            "which the native engine doesn't know; `pip install lorikeet-serve` installs a tested "
+            "version of transformers, or try --engine vllm"
         )
 
 

@@ -51,9 +51,18 @@ ROUTER = "weight"
 
 
 def _is_experts(module: Any) -> bool:
-    """Return whether transformers computes the module by a registered function for experts."""
+    """Return whether transformers computes the module by a registered function for experts.
+
+    A subclass with a `forward` of its own, as in Ergo, may pass other rows than tokens.
+    """
     has_flags = all(hasattr(module, name) for name in ("is_transposed", "has_gate", "has_bias"))
-    return has_flags and hasattr(module, "_apply_gate") and _first(module) is not None
+    is_dispatched = hasattr(type(module).forward, "__wrapped__")
+    return (
+        has_flags
+        and is_dispatched
+        and hasattr(module, "_apply_gate")
+        and _first(module) is not None
+    )
 
 
 def mixture_weights(model: nn.Module) -> dict[str, MixtureWeight]:
