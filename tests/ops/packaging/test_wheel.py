@@ -137,7 +137,7 @@ def test_other_platforms_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 SCRIPT = Path(cpu_torch.__file__)
-VERSION = "99.0+cpu"
+VERSION = cpu_torch.torch_requirement().removeprefix("torch==") + "+cpu"
 
 
 class Folder(QuietHandler, SimpleHTTPRequestHandler):
@@ -213,5 +213,10 @@ def test_an_index_that_hangs_is_left_out_in_time(monkeypatch: pytest.MonkeyPatch
         assert not cpu_torch.answers(listens_and_never_answers.url)
 
 
-def test_the_requirement_is_the_workers() -> None:
-    assert cpu_torch.torch_requirement() in cpu_torch.REQUIREMENTS.read_text().splitlines()
+@pytest.mark.slow
+@pytest.mark.skipif(cpu_torch.has_gpu(), reason="needs a machine without a GPU")
+def test_another_version_of_torch_is_replaced(python: Path, index: str, tmp_path: Path) -> None:
+    old = make_wheel(tmp_path, "torch", "2.0", {"torch/__init__.py": b""})
+    subprocess.run([python, "-m", "pip", "install", "--quiet", "--no-index", old], check=True)
+    run(python, index)
+    assert torch_version(python) == VERSION
