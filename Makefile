@@ -2,8 +2,10 @@
 PYTHON ?= python3
 ARGS ?=
 BIN := .venv/bin
+# Tests that fail run once more, alone. Those that pass then are listed as unsteady, and fail nothing.
+TWICE := tests/support/run_again.py
 # Up to four processes share the test files. In the order of their names, long files don't come last.
-PYTEST := $(BIN)/pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+PYTEST := $(BIN)/python $(TWICE) --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 # Slow tests often wait for servers, so there is one process more of them than cores.
 SLOW_PROCESSES := $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 # What running needs, and what everything else needs besides.
@@ -144,7 +146,7 @@ $(VLLM)/.ready: $(VLLM_REQUIREMENTS) worker/engine_vllm/requirements.txt $(CONST
 # The contract of engines, for vLLM's alone, and its texts, in its environment. `test-all` also runs pools with both engines.
 test-vllm: $(READY) vllm
 	$(BIN)/python -c 'from ops.demo.model import demo_model; demo_model()'
-	$(VLLM)/bin/pytest --timeout 600 $(VLLM_WARNINGS) -k vllm tests/worker/engine/test_contract.py tests/vllm $(ARGS)
+	$(VLLM)/bin/python $(TWICE) --timeout 600 $(VLLM_WARNINGS) -k vllm tests/worker/engine/test_contract.py tests/vllm $(ARGS)
 
 # dist/lorikeet_serve-*.whl, which contains the CPU kernels, compiled for each level of x86-64.
 wheel: $(READY)

@@ -24,7 +24,7 @@ from shared.store.redis.keys import Keys
 from shared.store.views.pool_views import PoolViews
 from worker.kernels.cpu.levels import LevelUnavailable, cpu_flags, forced_level
 
-pytest_plugins = ["left_out", "shared_servers"]
+pytest_plugins = ["left_out", "outcomes", "shared_servers"]
 
 # A slow example says nothing about the code, since the machine may be busy.
 hypothesis.settings.register_profile("no-deadline", deadline=None)

@@ -37,7 +37,7 @@ markers =
 def pytest_commands(*targets: str) -> list[str]:
     command = ["make", "--dry-run", *targets]
     shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    return [line for line in shown.splitlines() if "/pytest" in line]
+    return [line for line in shown.splitlines() if "run_again.py" in line]
 
 
 def test_both_targets_in_one_invocation_run_nothing_twice() -> None:
