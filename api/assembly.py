@@ -207,7 +207,12 @@ def assembled_pool(
         AdapterUploads(
             Uploads(redis, keys), max_mb=settings.max_adapter_mb, deadline_s=settings.deadline_s
         ),
-        TokenizerCalls(Tokenizations(redis, keys), views, process.call_slots),
+        TokenizerCalls(
+            Tokenizations(redis, keys),
+            views,
+            process.call_slots,
+            limit_s=settings.deadline_s,
+        ),
         *_file_parts(settings, redis, process),
     )
     return Pool(settings.pool, settings.root_path, parts)

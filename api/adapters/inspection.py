@@ -2,7 +2,8 @@
 
 A worker replies with findings: the checked adapter, or the error that prevents the adapter's use.
 If a worker doesn't reply, the front end asks another worker. Workers that can serve every adapter
-are asked first. An adapter is refused if no live worker can serve it.
+are asked first. While no worker is alive, an inspection waits, as a job does. An adapter is refused
+if no live worker can serve it.
 """
 
 import asyncio
@@ -18,12 +19,12 @@ from shared.protocol.adapters import Adapter
 from shared.protocol.capabilities import why_unserved
 from shared.protocol.ids import InspectionId, WorkerId
 from shared.store.adapters.inspections import Findings, Inspection, Inspections
-from shared.store.views.pool_views import PoolViews, WorkerView
+from shared.store.views.pool_views import PoolViews
 
 TAKE_S = 5.0
 """Seconds within which a worker must take an inspection from its mailbox."""
 POLL_S = 1.0
-"""Seconds between two checks that the inspecting worker is still alive."""
+"""Seconds between two checks that the inspecting worker, or any worker, is alive."""
 MAX_DEATHS = 2
 """Number of worker deaths after which an inspection fails.
 
@@ -59,13 +60,18 @@ class Inspector:
         """Have a worker inspect an adapter for `tenant`, and return the worker's findings.
 
         Raises:
-            JobFailed: no live worker is left to ask, `MAX_DEATHS` workers died while they inspected
-                the adapter, or the inspection took too long.
+            JobFailed: `MAX_DEATHS` workers died while they inspected the adapter, or the inspection
+                took too long.
             RedisUnavailable: Redis can't be reached.
         """
+        dead: set[WorkerId] = set()
         try:
-            async with asyncio.timeout(self._limit_s), self._slots.slot(tenant):
-                return await self._checked(await self._ask_workers(inspection))
+            async with asyncio.timeout(self._limit_s):
+                while True:
+                    async with self._slots.slot(tenant):
+                        if findings := await self._ask_workers(inspection, dead):
+                            return await self._checked(findings)
+                    await asyncio.sleep(POLL_S)
         except TimeoutError:
             source = without_query(inspection.source)
             message = f"no worker has read {source!r} within {self._limit_s:g} s; try again"
@@ -88,36 +94,35 @@ class Inspector:
             raise JobFailed(replace(findings.error, param=param))
         return findings.adapter
 
-    async def _ask_workers(self, inspection: Inspection) -> Findings:
-        asked: set[WorkerId] = set()
-        deaths = 0
-        while deaths < MAX_DEATHS:
-            wid = await self._least_busy(asked)
-            if wid is None:
-                message = "no worker is alive that could read the adapter; try again"
-                raise failed(ErrorCode.UNAVAILABLE, message)
+    async def _ask_workers(self, inspection: Inspection, dead: set[WorkerId]) -> Findings | None:
+        """Ask live workers in turn, and return the first reply; None if no worker replies.
+
+        Workers that die while they inspect the adapter are added to `dead`.
+        """
+        asked = set(dead)
+        while (wid := await self._least_busy(asked)) is not None:
             asked.add(wid)
             reply = await self._ask(wid, inspection)
             if isinstance(reply, Findings):
                 return reply
-            deaths += reply is _NoFindings.DIED
-        source = without_query(inspection.source)
-        message = f"{deaths} workers died while they read {source!r}"
-        raise failed(ErrorCode.UNAVAILABLE, message)
+            if reply is _NoFindings.DIED:
+                dead.add(wid)
+            if len(dead) == MAX_DEATHS:
+                source = without_query(inspection.source)
+                message = f"{MAX_DEATHS} workers died while they read {source!r}"
+                raise failed(ErrorCode.UNAVAILABLE, message)
+        return None
 
     async def _checked(self, findings: Findings) -> Findings:
         """Return `findings`. If no live worker can serve the adapter, an error replaces it."""
         if (adapter := findings.adapter) is None:
             return findings
-        serving = [worker.info.serves for worker in await self._alive()]
+        serving = [worker.info.serves for worker in await self._views.live_workers()]
         reason = why_unserved(f"adapter {adapter.name}", adapter.needs, serving)
         if not reason:
             return findings
         error = JobError(code=ErrorCode.ADAPTER_REJECTED, message=reason, param="lora_path")
         return replace(findings, adapter=None, error=error)
-
-    async def _alive(self) -> list[WorkerView]:
-        return [w for w in await self._views.workers() if w.lease_left_ms > 0]
 
     async def _least_busy(self, excluded: Collection[WorkerId]) -> WorkerId | None:
         """Return the live worker with the fewest running jobs among those not in `excluded`.
@@ -125,7 +130,7 @@ class Inspector:
         Workers that can't serve every adapter come last, since they may refuse an adapter that
         another worker accepts. Returns None if no other worker is alive.
         """
-        alive = [w for w in await self._alive() if w.id not in excluded]
+        alive = [w for w in await self._views.live_workers() if w.id not in excluded]
         best = min(alive, key=lambda w: (not w.info.serves.is_everything, w.running), default=None)
         return best.id if best else None
 
@@ -143,5 +148,7 @@ class Inspector:
             if not is_taken and clock() > take_until_s:
                 await self._inspections.withdraw(inspection_id)
                 return _NoFindings.NOT_TAKEN
-            if reply is None and all(worker.id != wid for worker in await self._alive()):
+            if reply is None and all(
+                worker.id != wid for worker in await self._views.live_workers()
+            ):
                 return _NoFindings.DIED if is_taken else _NoFindings.NOT_TAKEN

@@ -1,6 +1,7 @@
 """Asks workers to convert between text and token ids."""
 
 import asyncio
+import contextlib
 import secrets
 
 from fastapi import Request
@@ -26,6 +27,8 @@ ATTEMPT_S = 4.0
 The worker that has taken the call may have died.
 """
 MAX_ATTEMPTS = 2
+POLL_S = 0.5
+"""Seconds between two checks whether a worker is alive."""
 MAX_CALLS = 16
 """Maximum number of concurrent calls of one front end. Further calls wait.
 
@@ -34,17 +37,23 @@ Each call uses a Redis connection, and its text is in Redis until a worker takes
 MAX_CALLS_OF_TENANT = 8
 """Maximum number of concurrent calls for one tenant."""
 LIMIT_S = 10.0
-"""Maximum seconds for a call, including the wait for other calls."""
+"""Maximum seconds for a call while a worker is alive, including the wait for other calls."""
 
 
 class TokenizerCalls:
     """Sends tokenization calls to the workers of one pool."""
 
-    def __init__(self, tokenizations: Tokenizations, views: PoolViews, slots: FairSlots) -> None:
-        """Create an object. `slots` limits the number of concurrent calls."""
+    def __init__(
+        self, tokenizations: Tokenizations, views: PoolViews, slots: FairSlots, *, limit_s: float
+    ) -> None:
+        """Create an object. `slots` limits the number of concurrent calls.
+
+        While no worker is alive, a call waits for at most `limit_s` seconds.
+        """
         self._tokenizations = tokenizations
         self._views = views
         self._slots = slots
+        self._limit_s = limit_s
 
     async def ask(self, tenant: str, call: Call) -> Reply:
         """Have any live worker answer a call of `tenant`, and return the reply.
@@ -56,11 +65,12 @@ class TokenizerCalls:
         """
         if isinstance(call, EncodeChat) and call.job.images:
             await self._check_images(call.job)
-        try:
-            async with asyncio.timeout(LIMIT_S), self._slots.slot(tenant):
-                reply = await self._ask(call)
-        except TimeoutError:
-            reply = None
+        reply = None
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._limit_s):
+                reply = await self._ask_in_turn(tenant, call)
+                while reply is None and await self._waited_for_worker():
+                    reply = await self._ask_in_turn(tenant, call)
         if reply is None:
             message = "no worker has answered in time; start a worker, or try again"
             raise failed(ErrorCode.UNAVAILABLE, message)
@@ -82,6 +92,21 @@ class TokenizerCalls:
         needs = Needs(features=job.features)
         if reason := why_unserved(f"model {job.model}", needs, workers):
             raise failed(ErrorCode.UNSUPPORTED_PARAMETER, reason, "messages")
+
+    async def _waited_for_worker(self) -> bool:
+        """Wait until a worker is alive. Return False if one was alive from the start."""
+        has_waited = False
+        while not await self._views.live_workers():
+            has_waited = True
+            await asyncio.sleep(POLL_S)
+        return has_waited
+
+    async def _ask_in_turn(self, tenant: str, call: Call) -> Reply | None:
+        """Send a call in the tenant's turn. Return None if no worker answers within `LIMIT_S`."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LIMIT_S), self._slots.slot(tenant):
+                return await self._ask(call)
+        return None
 
     async def _ask(self, call: Call) -> Reply | None:
         call_id = CallId(secrets.token_hex(16))

@@ -28,7 +28,7 @@ from api.schema.server_info import (
 from shared.errors import invalid_value
 from shared.protocol.access.rights import Scope
 from shared.store.adapters.registry import Registry
-from shared.store.views.pool_views import PoolViews, WorkerView
+from shared.store.views.pool_views import PoolViews
 
 router = APIRouter(tags=["operations"])
 FORMAT = "config_format"
@@ -99,7 +99,7 @@ async def get_server_info(
         raise invalid_value(f"{FORMAT} must be {_JSON}, not {sent[:40]!r}", FORMAT)
     base = await registered_base(registry)
     await check_model(registry, access, base.name)
-    workers = await _live_workers(views)
+    workers = await views.live_workers()
     num_sequences = sum(worker.info.max_num_seqs for worker in workers)
     return ServerInfo(
         model_path=base.name,
@@ -139,8 +139,4 @@ async def get_model_info(access: InAccess, registry: Registry = part(Registry)) 
 @guarded(Work.SUMMARY, Scope.INFERENCE)
 async def get_world_size(views: PoolViews = part(PoolViews)) -> WorldSize:
     """Return the number of live workers of the pool."""
-    return WorldSize(world_size=len(await _live_workers(views)))
-
-
-async def _live_workers(views: PoolViews) -> list[WorkerView]:
-    return [worker for worker in await views.workers() if worker.lease_left_ms > 0]
+    return WorldSize(world_size=len(await views.live_workers()))

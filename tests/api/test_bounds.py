@@ -15,7 +15,6 @@ from raw_client import with_settings
 from routes_support import example_path, routes
 from starlette.types import Message
 
-from api.answers import tokenization
 from api.app import create_app
 from api.http.guards import Guard, Guards, Key, Work, guard_of, guarded
 from ops.lab.generate.bounds import BOUNDS
@@ -216,11 +215,10 @@ async def test_without_a_valid_key_every_route_answers_401(
             assert reply.headers["www-authenticate"] == "Bearer"
 
 
-@KEYS_NEEDED
+@with_settings(require_keys=True, deadline_s=0.5)  # no worker reads adapters or tokenizes
 async def test_a_key_without_the_scope_of_a_route_gets_403_and_one_with_it_does_not(
-    app: FastAPI, http: httpx.AsyncClient, store: KeyStore, monkeypatch: pytest.MonkeyPatch
+    app: FastAPI, http: httpx.AsyncClient, store: KeyStore
 ) -> None:
-    monkeypatch.setattr(tokenization, "ATTEMPT_S", 0.1)  # no worker describes the tokenizer
     secrets = {scope: (await new_key(store, scope))[0] for scope in Scope}
     for method, template, path in guarded_operations(app):
         for scope, secret in secrets.items():

@@ -181,6 +181,10 @@ class PoolViews(PoolStore):
         ]
         return sorted(views, key=lambda view: view.id)
 
+    async def live_workers(self) -> list[WorkerView]:
+        """Return the workers whose leases are valid, sorted by id."""
+        return [view for view in await self.workers() if view.lease_left_ms > 0]
+
     async def counts(self) -> QueueCounts:
         """Return the counts of jobs and of lost workers."""
         counters = await self._redis.hgetall(self._keys.counters)  # type: ignore[misc]

@@ -22,10 +22,24 @@ LOAD, VALIDATE, UPLOAD = "/v1/load_lora_adapter", "/v1/adapters/validate", "/v1/
 SQL = {"lora_name": "sql", "lora_path": "/adapters/sql"}
 
 
-async def test_without_a_worker_an_adapter_cannot_be_loaded(http: httpx.AsyncClient) -> None:
+async def test_without_a_worker_an_adapter_is_loaded_once_a_worker_starts(
+    http: httpx.AsyncClient, readers: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inspection, "POLL_S", 0.1)
+    asked = asyncio.create_task(http.post(LOAD, json=SQL))
+    _, waiting = await asyncio.wait([asked], timeout=1)
+    assert waiting
+    await readers()
+    assert (await asked).status_code == 200
+
+
+@with_settings(deadline_s=0.5)
+async def test_without_a_worker_within_the_deadline_an_adapter_cannot_be_loaded(
+    http: httpx.AsyncClient,
+) -> None:
     reply = await http.post(LOAD, json=SQL)
-    assert error_of(reply)[:2] == (503, "service_unavailable")
-    assert "no worker is alive" in reply.json()["error"]["message"]
+    assert error_of(reply)[:2] == (504, "deadline_exceeded")
+    assert "no worker has read '/adapters/sql'" in reply.json()["error"]["message"]
 
 
 async def test_another_worker_is_asked_if_one_dies_during_the_inspection(
@@ -36,6 +50,19 @@ async def test_another_worker_is_asked_if_one_dies_during_the_inspection(
     await until(lambda: bool(dying.asked))
     await readers()
     assert (await request).status_code == 200
+
+
+async def test_a_worker_that_starts_after_two_died_of_an_inspection_is_not_asked(
+    http: httpx.AsyncClient, readers: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inspection, "POLL_S", 0.1)
+    asked = asyncio.create_task(http.post(LOAD, json=SQL))
+    for _ in range(2):
+        dying = await readers(dies=True)
+        await until(lambda dying=dying: bool(dying.asked))
+    reply = await asked
+    assert error_of(reply)[:2] == (503, "service_unavailable")
+    assert "2 workers died" in reply.json()["error"]["message"]
 
 
 async def test_an_inspection_that_killed_two_workers_is_not_sent_to_a_third(
@@ -54,10 +81,11 @@ async def test_another_worker_is_asked_if_one_does_not_take_the_inspection(
     monkeypatch.setattr(inspection, "TAKE_S", 0.1)
     monkeypatch.setattr(inspection, "POLL_S", 0.1)
     await readers(ignores_inspections=True)
-    reply = await http.post(LOAD, json=SQL)
-    assert error_of(reply)[0] == 503
+    asked = asyncio.create_task(http.post(LOAD, json=SQL))
+    _, waiting = await asyncio.wait([asked], timeout=1)
+    assert waiting
     healthy = await readers()
-    assert (await http.post(LOAD, json=SQL)).status_code == 200
+    assert (await asked).status_code == 200
     assert len(healthy.asked) == 1
 
 

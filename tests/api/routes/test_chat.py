@@ -11,7 +11,7 @@ import openai
 import pytest
 from api_support import ADAPTER, USAGE_BODY, ScriptedWorker, error_of
 from chat_stream import MESSAGES, admitted_stream
-from raw_client import BODY, CHAT, STREAM
+from raw_client import BODY, CHAT, STREAM, with_settings
 from sse_events import sse_events
 
 from api.answers import tokenization
@@ -30,6 +30,7 @@ from shared.protocol.tokenization import (
     Reply,
     decode_call,
 )
+from shared.store.jobs.queue import Queue
 from shared.store.jobs.tokenizations import Tokenizations
 from shared.store.redis.connection import Redis
 from shared.store.redis.keys import Keys
@@ -322,6 +323,36 @@ async def test_a_call_is_sent_again_if_its_worker_dies(
     assert first == again
 
 
+async def test_without_a_live_worker_a_call_waits_until_one_starts(
+    http: httpx.AsyncClient,
+    redis: Redis,
+    keys: Keys,
+    queue: Queue,
+    tokenizer: Tokenizer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tokenization, "ATTEMPT_S", 0.1)
+    request = asyncio.create_task(http.post("/tokenize", json={"prompt": "x"}))
+    _, waiting = await asyncio.wait([request], timeout=1)
+    assert waiting
+    assert await redis.exists(keys.calls) == 0
+    monkeypatch.setattr(tokenization, "ATTEMPT_S", 30)
+    await ScriptedWorker.start(queue)
+    call_id, _ = await tokenizer.take()
+    await tokenizer.calls.answer(call_id, Reply(ids=(7,)))
+    assert (await request).json()["tokens"] == [7]
+
+
+async def test_a_call_that_live_workers_do_not_take_is_a_503(
+    http: httpx.AsyncClient, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tokenization, "ATTEMPT_S", 0.1)
+    await ScriptedWorker.start(queue)
+    answer = await http.post("/tokenize", json={"prompt": "x"})
+    assert error_of(answer) == (503, "service_unavailable", None)
+
+
+@with_settings(deadline_s=0.5)
 async def test_without_a_live_worker_the_answer_is_503_and_nothing_is_left(
     http: httpx.AsyncClient, redis: Redis, keys: Keys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
