@@ -6,7 +6,9 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from servers import POLL_S, STOP_TIMEOUT_S, Process, start_lorikeet, wait_for
 from tiny import save_adapter, save_tiny_model
 
 from ops.local.embedded_redis import EmbeddedRedis
+from ops.local.ports import free_port
 
 NUM_JOBS = 20
 DEADLINE_S = 200
@@ -31,7 +34,7 @@ class Up:
     def __init__(self, process: Process, log: Path) -> None:
         self.process = process
         self.log = log
-        self.http = httpx.Client(timeout=60, verify=False)
+        self.http = httpx.Client(timeout=DEADLINE_S, verify=False)
 
     def wait_for(self, pattern: str, times: int = 1) -> re.Match[str]:
         """Wait for `times` matches of `pattern` in the output, and return the last one."""
@@ -101,7 +104,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 @contextmanager
 def running_up(log: Path, *words: str, **variables: str) -> Iterator[Up]:
-    process = start_lorikeet(["up", *words, "--port", "0"], log, **variables)
+    process = start_lorikeet(["up", "--port", "0", *words], log, **variables)
     up = Up(process, log)
     try:
         yield up
@@ -109,6 +112,30 @@ def running_up(log: Path, *words: str, **variables: str) -> Iterator[Up]:
         process.kill()
         process.wait()
         up.http.close()
+
+
+def is_ready(http: httpx.Client) -> bool:
+    try:
+        return http.get("/ready").is_success
+    except httpx.TransportError:
+        return False
+
+
+def needing_a_worker(http: httpx.Client, adapter: Path) -> list[Callable[[], httpx.Response]]:
+    """Requests of each kind that a worker must answer."""
+    weights = (adapter / "adapter_model.safetensors").read_bytes()
+    query = {"name": "uploaded", "config": (adapter / "adapter_config.json").read_text()}
+    load = {"lora_name": "loaded", "lora_path": str(adapter), "load_inplace": True}
+    chat = {"model": "tiny", "max_tokens": 4, "messages": [{"role": "user", "content": "hello"}]}
+    score = {"model": "tiny", "text_1": "one", "text_2": "two"}
+    return [
+        partial(http.post, "/v1/adapters", params=query, content=weights),
+        partial(http.post, "/v1/load_lora_adapter", json=load),
+        partial(http.post, "/v1/chat/completions", json=chat),
+        partial(http.post, "/v1/embeddings", json={"model": "tiny", "input": "hello"}),
+        partial(http.post, "/v1/score", json=score),
+        partial(http.post, "/tokenize", json={"prompt": "hello"}),
+    ]
 
 
 def test_it_serves_recovers_and_leaves_no_processes(tmp_path: Path) -> None:
@@ -205,6 +232,25 @@ def test_waiting_jobs_and_changes_of_adapters_survive_a_kill_and_the_message_nam
         wait_until(lambda: not {"queued", "running"} & set(up.states(jobs)))
         assert up.states(jobs) == ["done"] * len(jobs)
         up.stop()
+
+
+@pytest.mark.slow
+def test_requests_in_the_moment_of_readiness_are_answered_at_a_first_and_a_second_start(
+    tmp_path: Path,
+) -> None:
+    base, port = save_tiny_model(tmp_path / "tiny"), free_port()
+    folder = save_adapter(tmp_path / "adapters" / "a", r=4, target_modules=["q_proj"])
+    words = [str(base), "--adapter-root", str(folder.parent), "--port", str(port)]
+    for start in ("first", "second"):
+        log = tmp_path / start
+        with running_up(log, *words, "--data-dir", str(tmp_path / "data")) as up:
+            up.http.base_url = httpx.URL(f"http://127.0.0.1:{port}")
+            wait_for(partial(is_ready, up.http), log.read_text, up.process, DEADLINE_S)
+            sends = needing_a_worker(up.http, folder)
+            with ThreadPoolExecutor(len(sends)) as pool:
+                replies = list(pool.map(lambda send: send(), sends))
+            assert [reply.text for reply in replies if not reply.is_success] == []
+            up.stop()
 
 
 @pytest.mark.slow
