@@ -543,6 +543,11 @@ class WorkerSettings(PoolSettings):
     simulated_load_ms: int = _number(
         50, "Milliseconds that the simulated engine takes to read an adapter.", least=0
     )
+    simulated_answer_tokens: int | None = _number(
+        None,
+        "Number of tokens after which the simulated engine ends an answer. By default each token "
+        "is the last one with a probability of 1/256.",
+    )
     threads: int | None = _number(
         None, "CPU threads of the engine. By default one per available core.", most=MAX_THREADS
     )

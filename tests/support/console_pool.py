@@ -9,8 +9,14 @@ from servers import Server
 
 BASE = "simulated"
 ADAPTERS = ("pirate", "sentiment", "sql", "support")
-FLAGS = ("--engine", "simulated", "--simulated-step-ms", "20", "--lease-ms", "1500")
-"""A step gives each running job a token, so a job of 500 tokens takes ten seconds."""
+FLAGS = (
+    *("--engine", "simulated", "--simulated-step-ms", "20", "--simulated-answer-tokens", "6000"),
+    *("--lease-ms", "1500"),
+)
+"""A step gives each running job a token, so a job of 500 tokens takes ten seconds.
+
+Unless a request limits its answer, the answer takes two minutes.
+"""
 
 
 def start_jobs(

@@ -15,7 +15,14 @@ from worker.engine.interface import LEAST_RECENTLY_USED, EngineStats, EvictionOr
 from worker.engine.request import Request, RequestId, StepOutput, TokenLogprobs
 from worker.engine.rules import STEP_FAILED, finish_reason, not_resident, reason_to_reject
 from worker.engine_simulated.adapters import SimulatedAdapter
-from worker.engine_simulated.tokens import END_ID, State, first_state, next_step, resume_state
+from worker.engine_simulated.tokens import (
+    END_ID,
+    State,
+    Step,
+    first_state,
+    next_step,
+    resume_state,
+)
 
 log = structlog.get_logger()
 
@@ -42,12 +49,18 @@ class SimulatedEngine:
         max_model_len: int,
         adapter_bytes: int,
         step_s: float,
+        answer_tokens: int | None = None,
     ) -> None:
-        """Create an engine without adapters. A step takes `step_s` seconds."""
+        """Create an engine without adapters.
+
+        A step takes `step_s` seconds. Answers that may end do so after `answer_tokens` tokens. If
+        this is None, each token is the last one with a small probability.
+        """
         self._base = base
         self._max_num_seqs = max_num_seqs
         self._max_model_len = max_model_len
         self._step_s = step_s
+        self._answer_tokens = answer_tokens
         self._running: dict[RequestId, _Running] = {}
         self._waiting: deque[Request] = deque()
         self._rejected: list[StepOutput] = []
@@ -166,6 +179,12 @@ class SimulatedEngine:
             )
             running.history = resume_state(first, request.output_ids)
 
+    def _ends(self, request: Request, step: Step) -> bool:
+        num_tokens = len(request.output_ids)
+        if END_ID not in request.stop_ids or num_tokens < request.sampling.min_tokens:
+            return False
+        return step.is_last if self._answer_tokens is None else num_tokens >= self._answer_tokens
+
     def _advance(self, running: _Running) -> StepOutput:
         request = running.request
         if request.version is not None:
@@ -173,9 +192,7 @@ class SimulatedEngine:
         if request.max_tokens == 0:
             return self._end_without_token(request)
         step = next_step(running.history, request.claim_epoch)
-        may_end = END_ID in request.stop_ids
-        ends = may_end and step.is_last and len(request.output_ids) >= request.sampling.min_tokens
-        token_id = END_ID if ends else step.token_id
+        token_id = END_ID if self._ends(request, step) else step.token_id
         running.history = step.state
         reports_prompt = request.scores_prompt and not request.output_ids
         request.output_ids.append(token_id)

@@ -46,6 +46,7 @@ def load_simulated(settings: WorkerSettings) -> ServedModel:
         max_model_len=base.max_model_len,
         adapter_bytes=budgets.pool,
         step_s=settings.simulated_step_ms / 1000,
+        answer_tokens=settings.simulated_answer_tokens,
     )
     return ServedModel(
         engine=engine,

@@ -42,7 +42,8 @@ class Step(NamedTuple):
     is_last: bool
     """Whether the engine outputs the end token in place of this token.
 
-    It doesn't do so if the request ignores end tokens or asks for more tokens."""
+    It doesn't do so if the request ignores end tokens or asks for more tokens, or if the engine
+    ends answers after a fixed number of tokens."""
     state: State
     """State after the token."""
 

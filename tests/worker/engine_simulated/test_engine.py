@@ -44,9 +44,14 @@ from worker.text.interface import EncodedPrompt
 BASE = AdapterVersion("base@000000000000")
 
 
-def engine_of(step_s: float = 0) -> SimulatedEngine:
+def engine_of(step_s: float = 0, answer_tokens: int | None = None) -> SimulatedEngine:
     return SimulatedEngine(
-        BASE, max_num_seqs=1000, max_model_len=4096, adapter_bytes=0, step_s=step_s
+        BASE,
+        max_num_seqs=1000,
+        max_model_len=4096,
+        adapter_bytes=0,
+        step_s=step_s,
+        answer_tokens=answer_tokens,
     )
 
 
@@ -80,6 +85,17 @@ def test_the_end_token_comes_after_256_tokens_on_average_and_later_or_never_if_i
     assert 200 < sum(len(each.output_ids) for each in usual) / len(usual) < 320
     assert 301 <= min(len(each.output_ids) for each in patient) < 320
     assert {len(each.output_ids) for each in ignoring} == {500}
+
+
+def test_an_answer_ends_after_the_set_number_of_tokens_unless_its_request_says_otherwise() -> None:
+    stop: dict[str, Any] = {"stop_ids": frozenset({END_ID})}
+    usual = [request(seed, **stop) for seed in range(400)]
+    short = request(400, max_tokens=5, **stop)
+    patient = request(401, sampling=ChoiceSampling(seed=401, min_tokens=12), **stop)
+    ignoring = request(402, max_tokens=50)
+    run(engine_of(answer_tokens=7), *usual, short, patient, ignoring)
+    assert {(len(each.output_ids), each.output_ids[-1]) for each in usual} == {(8, END_ID)}
+    assert [len(each.output_ids) for each in (short, patient, ignoring)] == [5, 13, 50]
 
 
 def test_a_step_takes_the_set_time_whatever_the_number_of_requests() -> None:
