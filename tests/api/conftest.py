@@ -62,7 +62,7 @@ async def server(settings: ApiSettings, registry: Registry) -> AsyncIterator[Run
 
 @pytest.fixture
 async def http(server: RunningApp) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=server.url, timeout=20) as client:
+    async with httpx.AsyncClient(base_url=server.url, timeout=60) as client:
         yield client
 
 
@@ -71,7 +71,7 @@ async def other(server: RunningApp, settings: ApiSettings) -> AsyncIterator[http
     """A client of another front end of the same pool."""
     async with (
         running_app(settings) as running,
-        httpx.AsyncClient(base_url=running.url, timeout=20) as client,
+        httpx.AsyncClient(base_url=running.url, timeout=60) as client,
     ):
         yield client
 
@@ -79,7 +79,7 @@ async def other(server: RunningApp, settings: ApiSettings) -> AsyncIterator[http
 @pytest.fixture
 async def client(server: RunningApp) -> AsyncIterator[openai.AsyncOpenAI]:
     async with openai.AsyncOpenAI(
-        api_key="none", base_url=f"{server.url}/v1", max_retries=0, timeout=20
+        api_key="none", base_url=f"{server.url}/v1", max_retries=0, timeout=60
     ) as client:
         yield client
 

@@ -37,7 +37,7 @@ def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def _cancel(server: Server, secret: str, *jobs: str) -> None:
     headers = {"Authorization": f"Bearer {secret}"}
     for job in jobs:
-        httpx.post(f"{server.url}/v1/jobs/{job}/cancel", headers=headers, timeout=20)
+        httpx.post(f"{server.url}/v1/jobs/{job}/cancel", headers=headers, timeout=60)
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

@@ -229,7 +229,7 @@ async def test_versions_to_compare_start_without_the_answers_of_other_models(
     def are_cancelled() -> bool:
         return {get_job(server, job)["state"] for job in jobs} == {"cancelled"}
 
-    wait_for(are_cancelled, server.log_text, server.process, timeout_s=20)
+    wait_for(are_cancelled, server.log_text, server.process)
 
 
 KEPT_WITHOUT_TOKENS = """(isWithoutText) => {

@@ -22,7 +22,7 @@ def open_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 def status(server: Server, key: str | None = None) -> int:
     headers = {"Authorization": f"Bearer {key}"} if key else {}
-    return httpx.get(f"{server.url}/v1/models", headers=headers, timeout=20).status_code
+    return httpx.get(f"{server.url}/v1/models", headers=headers, timeout=60).status_code
 
 
 def wait_for_status(server: Server, wanted: int, key: str | None = None) -> None:

@@ -20,12 +20,12 @@ def server(server: Server) -> Iterator[Server]:
     server.wait_for_workers(2)
     yield server
     for worker in pool_of(server)["workers"]:
-        httpx.post(f"{server.url}/v1/workers/{worker['id']}/resume", timeout=20)
-    httpx.post(f"{server.url}/v1/adapters/sql/resume", timeout=20)
+        httpx.post(f"{server.url}/v1/workers/{worker['id']}/resume", timeout=60)
+    httpx.post(f"{server.url}/v1/adapters/sql/resume", timeout=60)
 
 
 def pool_of(server: Server) -> dict[str, Any]:
-    body: dict[str, Any] = httpx.get(f"{server.url}/v1/pool", timeout=20).json()
+    body: dict[str, Any] = httpx.get(f"{server.url}/v1/pool", timeout=60).json()
     return body
 
 

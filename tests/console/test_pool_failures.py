@@ -164,7 +164,7 @@ async def test_a_hidden_tab_has_no_stream(console: ConsolePage, server: Server) 
 
 def busiest_worker(server: Server) -> tuple[str, int]:
     """Return the id of the worker with the most jobs, and their number."""
-    workers = httpx.get(f"{server.url}/v1/pool", timeout=20).json()["workers"]
+    workers = httpx.get(f"{server.url}/v1/pool", timeout=60).json()["workers"]
     worker = max(workers, key=lambda each: each["running"])
     return worker["id"], worker["running"]
 

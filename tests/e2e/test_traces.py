@@ -27,7 +27,7 @@ TRACEPARENT = {"traceparent": f"00-{TRACE}-{PARENT}-01"}
 SECRET = "The moon is made of pecorino."
 CHAT = {"model": NAME, "messages": [{"role": "user", "content": SECRET}], "seed": 1}
 QUICK = {"OTEL_SDK_DISABLED": "false", "OTEL_BSP_SCHEDULE_DELAY": "100"}
-END_S = 20
+END_S = 60
 
 
 @pytest.fixture(autouse=True)

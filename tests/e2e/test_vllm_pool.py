@@ -105,7 +105,7 @@ async def test_jobs_that_vllm_cannot_serve_run_on_the_native_worker(
         pass
     await check_exact(streams, views, models)
     expected = {"native": before["native"] + 12 * 24, "vllm": before["vllm"]}
-    await eventually(lambda: have_computed(views, expected), within_s=10)
+    await eventually(lambda: have_computed(views, expected))
 
 
 LABELS = [70, 200, 9]
@@ -150,7 +150,7 @@ async def test_streams_of_a_killed_vllm_worker_continue_on_the_native_worker(
         processes = psutil.Process(pid_of(victim)).children(recursive=True)
         assert len(processes) >= 2  # the engine core and its worker
         os.kill(pid_of(victim), signal.SIGKILL)
-        await eventually(lambda: all_ended(processes), within_s=10)
+        await eventually(lambda: all_ended(processes))
     await check_exact(streams, views, models)
     server.wait_for_workers(2, PATIENCE_S)
 

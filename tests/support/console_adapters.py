@@ -12,7 +12,7 @@ CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 def adapter(server: Server, name: str) -> dict[str, Any]:
     """Return what the server says of an adapter."""
-    body: dict[str, Any] = httpx.get(f"{server.url}/v1/adapters/{name}", timeout=20).json()
+    body: dict[str, Any] = httpx.get(f"{server.url}/v1/adapters/{name}", timeout=60).json()
     return body
 
 

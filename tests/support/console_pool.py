@@ -27,19 +27,19 @@ def start_jobs(
     `fields` are further fields of the requests.
     """
     headers = {"Authorization": f"Bearer {server.api_key}"} if server.api_key else {}
-    with httpx.Client(base_url=server.url, headers=headers, timeout=20) as http:
+    with httpx.Client(base_url=server.url, headers=headers, timeout=60) as http:
         return [_start(http, model, num_tokens, seed, fields) for seed in range(count)]
 
 
 def get_job(server: Server, job: str) -> dict[str, Any]:
     """Return the state of a job and its answer, if it has one."""
-    body: dict[str, Any] = httpx.get(f"{server.url}/v1/jobs/{job}", timeout=20).json()
+    body: dict[str, Any] = httpx.get(f"{server.url}/v1/jobs/{job}", timeout=60).json()
     return body
 
 
 def cancel_jobs(server: Server, ids: list[str]) -> None:
     """Cancel jobs, including those that have ended."""
-    with httpx.Client(base_url=server.url, timeout=20) as http:
+    with httpx.Client(base_url=server.url, timeout=60) as http:
         for each in ids:
             http.post(f"/v1/jobs/{each}/cancel")
 

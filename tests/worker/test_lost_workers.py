@@ -27,6 +27,8 @@ from worker.watchdog import until_stalled
 LEASE_MS = 1000
 STEP_MS = 10
 STALL_S = 1.0
+BEFORE_DEFAULT_STALL_S = 40.0
+"""Less than the default of `--stall-s`, which is 60, and more than a busy machine needs."""
 PROCESS_DEADLINE_S = 60.0
 Processes = list["subprocess.Popen[bytes]"]
 HANGING_WORKER = Path(__file__).parents[1] / "support" / "hanging_worker.py"
@@ -107,7 +109,7 @@ async def test_sigterm_lets_running_jobs_finish_and_exits_cleanly(
         await client.until_published(job, 2)
         process.send_signal(signal.SIGTERM)
         assert (await client.end_of(job)).try_ == 1
-        assert process.wait(20) == 0
+        assert process.wait(PROCESS_DEADLINE_S) == 0
     assert await client.views.workers() == []
 
 
@@ -170,7 +172,7 @@ async def test_a_process_with_a_hung_engine_exits_and_its_supervisor_starts_anot
     hung_s = time.monotonic()
     os.kill(workers[0].pid, signal.SIGUSR1)
     ends = [await client.end_of(job) for job in jobs]
-    assert time.monotonic() - hung_s < STALL_S + 2 * LEASE_MS / 1000 + 150 * 0.01 + 2
+    assert time.monotonic() - hung_s < BEFORE_DEFAULT_STALL_S
     assert [end.state for end in ends] == [JobState.DONE] * len(jobs)
     assert any(end.try_ > 1 for end in ends)
     assert check_texts(client, jobs) > 0
@@ -228,7 +230,7 @@ async def test_a_worker_that_hangs_ends_in_time_and_another_finishes_its_jobs(
         hung_s = time.monotonic()
         hanging.send_signal(signal.SIGUSR1)
         await until(lambda: hanging.poll() is not None, PROCESS_DEADLINE_S)
-        assert time.monotonic() - hung_s < stall_s + 2 * lease_ms / 1000
+        assert time.monotonic() - hung_s < BEFORE_DEFAULT_STALL_S
         assert hanging.returncode == signal.SIGUSR2
     with worker_process(redis_url, pool, lease_ms=lease_ms):
         ends = [await client.end_of(job) for job in jobs]

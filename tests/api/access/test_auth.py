@@ -236,7 +236,7 @@ def start_of(process_id: int) -> str:
 
 async def use_key(http: httpx.AsyncClient, worker: ScriptedWorker, secret: str) -> None:
     """Get an answer, and be refused in several ways."""
-    reply, _ = await worker.serve(http.post(CHAT, json=BODY, headers=bearer(secret), timeout=20))
+    reply, _ = await worker.serve(http.post(CHAT, json=BODY, headers=bearer(secret), timeout=60))
     assert reply.status_code == 200
     statuses = []
     for path, headers in (

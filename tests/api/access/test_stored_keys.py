@@ -27,7 +27,7 @@ from shared.store.redis.connection import Redis
 from shared.store.redis.keys import Keys
 
 STATIC = "blue-" + "b" * 20
-BUSY_S = 4.0
+BUSY_S = 30.0
 """Time in seconds that requests themselves may take on a busy machine."""
 UNREACHABLE = "redis://127.0.0.1:1/0"
 
@@ -36,7 +36,7 @@ async def status_becomes(http: httpx.AsyncClient, status: int, headers: Any = No
     """Ask until the status is as expected, and return the seconds that this took."""
     start = time.monotonic()
     while (await http.get("/v1/models", headers=headers)).status_code != status:
-        assert time.monotonic() - start < 10
+        assert time.monotonic() - start < 60
         await asyncio.sleep(0.05)
     return time.monotonic() - start
 

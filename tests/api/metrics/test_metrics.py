@@ -177,7 +177,7 @@ class Traced:
     """A front end whose spans go to a collector."""
 
     def __init__(self, app: RunningApp, tracer: Tracer, collector: Collector) -> None:
-        self.http = httpx.AsyncClient(base_url=app.url, timeout=20)
+        self.http = httpx.AsyncClient(base_url=app.url, timeout=60)
         self._tracer = tracer
         self._collector = collector
 

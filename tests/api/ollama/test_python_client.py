@@ -23,7 +23,7 @@ HI = [{"role": "user", "content": "hi"}]
 
 @pytest.fixture
 async def programme(server: RunningApp) -> AsyncIterator[ollama.AsyncClient]:
-    async with ollama.AsyncClient(host=server.url, timeout=20) as client:
+    async with ollama.AsyncClient(host=server.url, timeout=60) as client:
         yield client
 
 
@@ -36,10 +36,10 @@ async def test_a_stream_that_waits_longer_than_the_client_is_not_broken(
     server: RunningApp, worker: ScriptedWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(delivery, "KEEP_ALIVE_S", 0.1)
-    async with ollama.AsyncClient(host=server.url, timeout=1) as impatient:
+    async with ollama.AsyncClient(host=server.url, timeout=2) as impatient:
         reading = asyncio.create_task(read(impatient))
         job = await worker.take()
-        await asyncio.sleep(2)  # twice the client's limit for silence
+        await asyncio.sleep(4)  # twice the client's limit for silence
         await worker.tokens(job, 0, (1,), "he")
         await asyncio.sleep(0.3)
         await worker.answer(job)

@@ -242,7 +242,7 @@ class Tokenizer:
 
     async def take(self) -> tuple[CallId, Call]:
         """Wait for the next call and take it."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while (raw := await self.calls.take(timeout_s=1)) is None:
                 pass
         return decode_call(raw)

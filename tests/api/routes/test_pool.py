@@ -251,7 +251,7 @@ async def test_the_stream_reports_an_outage_and_goes_on_after_it(
 ) -> None:
     async with (
         running_app(settings.model_copy(update={"redis_url": own_server.url})) as running,
-        httpx.AsyncClient(base_url=running.url, timeout=20) as http,
+        httpx.AsyncClient(base_url=running.url, timeout=60) as http,
         stream(http) as reader,
     ):
         await next_named(reader, "pool")

@@ -29,7 +29,7 @@ HOSTILE = "<img src=x onerror=document.title=1>"
 
 def names(server: Server) -> list[str]:
     """Return the names of all models."""
-    reply = httpx.get(f"{server.url}/v1/models", timeout=20).json()
+    reply = httpx.get(f"{server.url}/v1/models", timeout=60).json()
     return [model["id"] for model in reply["data"]]
 
 

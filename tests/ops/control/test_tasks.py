@@ -188,7 +188,7 @@ async def logs(control: "subprocess.Popen[str]", event: str) -> None:
     assert control.stderr is not None
     line = "started"
     while event not in line:
-        line = await asyncio.wait_for(asyncio.to_thread(control.stderr.readline), 15)
+        line = await asyncio.wait_for(asyncio.to_thread(control.stderr.readline), 60)
         assert line, "the process ended"
 
 
@@ -240,7 +240,7 @@ async def test_of_several_processes_one_runs_each_task(
     async def is_reported() -> bool:
         return bool(await redis.exists(keys.reported))
 
-    await eventually(is_reported, within_s=20)
+    await eventually(is_reported)
     for control in controls:
         control.terminate()
     output = "".join(control.communicate(timeout=30)[1] for control in controls)

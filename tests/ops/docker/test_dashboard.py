@@ -51,7 +51,7 @@ async def client(
     await register_models(Registry(redis, keys))
     async with (
         running_app(ApiSettings(redis_url=redis_url, pool=pool)) as server,
-        httpx.AsyncClient(base_url=server.url, timeout=20) as client,
+        httpx.AsyncClient(base_url=server.url, timeout=60) as client,
     ):
         yield client
 

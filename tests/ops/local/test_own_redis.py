@@ -87,7 +87,7 @@ def test_another_user_of_the_machine_gets_neither_the_password_nor_the_jobs(
         cwd="/",
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=60,
     )
     assert done.stdout.startswith("NOAUTH") or done.stdout.startswith("-NOAUTH")
     assert "Permission denied" in done.stderr

@@ -74,7 +74,7 @@ async def join(queue: Queue, wid: str) -> None:
 
 
 async def announced(pool: StartingPool, url: str) -> list[str]:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         return list(await up._names_when_ready(url, pool, lambda _: None))
 
 

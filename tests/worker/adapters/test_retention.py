@@ -157,8 +157,8 @@ async def ask(inspections: Inspections, views: PoolViews, source: str) -> tuple[
     """What the pool's worker finds."""
     wid, inspection_id = await only_worker(views), InspectionId(uuid.uuid4().hex)
     assert await inspections.ask(wid, inspection_id, Inspection(name="one", source=source))
-    assert await inspections.next_reply(inspection_id, timeout_s=2) is True
-    findings = await inspections.next_reply(inspection_id, timeout_s=2)
+    assert await inspections.next_reply(inspection_id, timeout_s=60) is True
+    findings = await inspections.next_reply(inspection_id, timeout_s=60)
     assert isinstance(findings, Findings)
     return findings, wid
 
@@ -183,7 +183,7 @@ async def test_an_inspection_is_taken_once_and_not_after_it_was_withdrawn(client
     async with client.worker():
         wid = await only_worker(client.views)
         assert await inspections.ask(wid, first, asked)
-        assert await inspections.next_reply(first, timeout_s=2) is True
+        assert await inspections.next_reply(first, timeout_s=60) is True
         assert await inspections.take(first) is None
     assert not await inspections.ask(wid, second, asked)  # it has left
     await client.redis.set(

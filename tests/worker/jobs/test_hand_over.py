@@ -120,7 +120,7 @@ async def test_a_worker_without_drain_time_or_stopped_twice_releases_its_jobs(
         worker.stop()
         if is_stopped_twice:
             worker.stop()
-        await until(lambda: has_workers(client.views, 0), within_s=3)
+        await until(lambda: has_workers(client.views, 0), within_s=20)
     assert (await client.views.job(job.id)).state is JobState.QUEUED
     async with client.worker(ScriptedEngine()):
         end = await client.end_of(job)

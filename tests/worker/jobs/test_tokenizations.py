@@ -44,7 +44,7 @@ def calls(redis: Redis, keys: Keys) -> Tokenizations:
 async def ask(calls: Tokenizations, call: Call) -> Reply:
     call_id = CallId(secrets.token_hex(16))
     await calls.send(call_id, call)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while (reply := await calls.next_reply(call_id, timeout_s=1)) is None:
             pass
     return reply

@@ -187,7 +187,7 @@ async def test_a_limit_ends_the_turn_and_holds_nothing(control: Control) -> None
     slow = await control.add(*[{}] * 20)
     started_s = time.monotonic()
     await control.turn()
-    assert time.monotonic() - started_s < 5
+    assert time.monotonic() - started_s < 30
     assert (await control.read(slow)).num_completed == 1
     assert sum(control.asked.values()) <= 5, "only a few requests find out about the limit"
     assert await control.redis.exists(control.keys.turning) == 0

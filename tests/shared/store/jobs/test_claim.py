@@ -105,7 +105,7 @@ async def test_a_worker_that_finds_no_job_is_woken_by_the_next_one(actor, enqueu
     worker = await actor()
     assert await worker.claim() == []
     job = await enqueue()
-    assert await worker.queue.wait(worker.id, timeout_s=2) == Mail(kind=MailKind.JOB)
+    assert await worker.queue.wait(worker.id, timeout_s=60) == Mail(kind=MailKind.JOB)
     assert await worker.claim_ids() == [job.id]
 
 

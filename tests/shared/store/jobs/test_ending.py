@@ -55,7 +55,7 @@ async def test_a_running_job_is_cancelled_by_its_worker_with_the_given_reason(
     (claimed,) = await worker.claim()
     reason = JobError(code=ErrorCode.DEADLINE_EXCEEDED, message='the "deadline" is over')
     assert await queue.cancel(job.id, error=reason) == JobState.RUNNING
-    assert await queue.wait(worker.id, timeout_s=2) == Mail(kind=MailKind.CANCEL, job=job.id)
+    assert await queue.wait(worker.id, timeout_s=60) == Mail(kind=MailKind.CANCEL, job=job.id)
     assert await events(job) == []
     assert await worker.finish(claimed, JobState.CANCELLED, used=5) == FinishOutcome.OK
     (end,) = await events(job)

@@ -47,11 +47,11 @@ async def test_the_reader_waits_for_events(actor, enqueue, redis: Redis, keys: K
     reading = asyncio.create_task(ReplyReader(redis, keys, API).read())
     piece = tokens(job, 0, [1])
     await publish(worker, piece)
-    assert await asyncio.wait_for(reading, 2) == [piece]
+    assert await asyncio.wait_for(reading, 60) == [piece]
 
 
 async def test_the_reader_returns_when_there_are_no_events(redis: Redis, keys: Keys) -> None:
-    assert await asyncio.wait_for(ReplyReader(redis, keys, API).read(), 3) == []
+    assert await asyncio.wait_for(ReplyReader(redis, keys, API).read(), 60) == []
 
 
 async def test_each_api_process_gets_its_own_events(actor, enqueue, queue: Queue, events) -> None:

@@ -117,7 +117,7 @@ async def test_a_silent_server_is_unavailable_after_the_time_limit() -> None:
         client = connect(url, timeout_s=0.2)
         for call in (client.ping, client.pipeline().ping().execute):
             with pytest.raises(RedisUnavailable, match="out of reach"):
-                await asyncio.wait_for(call(), 2)
+                await asyncio.wait_for(call(), 60)
         await client.aclose()
 
 
@@ -126,7 +126,7 @@ async def test_a_cancellation_that_redis_py_drops_is_raised(
 ) -> None:
     async def drop_cancellation(connection: Connection, *args: Any, **options: Any) -> None:
         with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.sleep(10)
+            await asyncio.sleep(120)
         await send(connection, *args, **options)
 
     send = Connection.send_packed_command
@@ -135,7 +135,7 @@ async def test_a_cancellation_that_redis_py_drops_is_raised(
     call = asyncio.create_task(redis.ping())
     await asyncio.sleep(0)
     call.cancel()
-    await asyncio.wait({call}, timeout=5)
+    await asyncio.wait({call}, timeout=60)
     assert call.cancelled()
 
 

@@ -202,7 +202,7 @@ async def test_a_wait_that_redis_interrupts_raises_redis_unavailable(
 ) -> None:
     redis = open_client(own_server.url)
     mail = asyncio.create_task(
-        Queue(open_client(own_server.url), keys).wait(WorkerId("w1"), timeout_s=2)
+        Queue(open_client(own_server.url), keys).wait(WorkerId("w1"), timeout_s=60)
     )
 
     async def is_unblocked() -> bool:

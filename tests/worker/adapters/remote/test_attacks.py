@@ -216,7 +216,7 @@ async def test_bytes_and_phase_are_shown_until_the_adapter_is_registered(
             reply = await http.get("/v1/adapters/slow")
             return reply.status_code == 200 and reply.json()["staging"]["bytes"] == 100
 
-        await eventually(is_halfway, within_s=20)
+        await eventually(is_halfway)
         shown = (await http.get("/v1/adapters/slow")).json()
         assert shown == {
             "id": "slow",
@@ -252,7 +252,7 @@ async def test_slow_servers_delay_no_adapter_of_this_machine(
     async with serve(url, str(good.parent)) as http:
         loading = [load(http, f"late-{number}", url) for number in range(MAX_STAGING + 2)]
         for _ in range(MAX_STAGING):
-            assert await asyncio.to_thread(arrived.acquire, timeout=20)
+            assert await asyncio.to_thread(arrived.acquire, timeout=60)
         assert (await load(http, "local", str(good))).status_code == 200
         assert not arrived.acquire(blocking=False), "another adapter is being fetched"
         go.set()
