@@ -24,6 +24,7 @@ from ops.local.ports import free_port
 NUM_JOBS = 20
 DEADLINE_S = 200
 JOB = {"prompt": "hello", "ignore_eos": True, "background": True}
+BUDGETS = ("--kv-cache-mb", "64", "--adapter-memory-mb", "64")
 SIMULATED = ("base", "--engine", "simulated", "--workers", "1")
 """A base model that needs no files, so that a start takes seconds."""
 
@@ -240,7 +241,7 @@ def test_requests_in_the_moment_of_readiness_are_answered_at_a_first_and_a_secon
 ) -> None:
     base, port = save_tiny_model(tmp_path / "tiny"), free_port()
     folder = save_adapter(tmp_path / "adapters" / "a", r=4, target_modules=["q_proj"])
-    words = [str(base), "--adapter-root", str(folder.parent), "--port", str(port)]
+    words = [str(base), "--adapter-root", str(folder.parent), "--port", str(port), *BUDGETS]
     for start in ("first", "second"):
         log = tmp_path / start
         with running_up(log, *words, "--data-dir", str(tmp_path / "data")) as up:
