@@ -4,10 +4,11 @@ ARGS ?=
 BIN := .venv/bin
 # Tests that fail run once more, alone. Those that pass then are listed as unsteady, and fail nothing.
 TWICE := tests/support/run_again.py
-# Up to four processes share the test files. In the order of their names, long files don't come last.
-PYTEST := $(BIN)/python $(TWICE) --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
-# Slow tests often wait for servers, so there is one process more of them than cores.
-SLOW_PROCESSES := $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
+# Several processes share the test files. In the order of their names, long files don't come last.
+PYTEST := $(BIN)/python $(TWICE) --dist loadfile --no-loadscope-reorder
+# Tests often wait for servers, slow ones most of all, so there are more processes than cores.
+PROCESSES := $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
+SLOW_PROCESSES := $(shell expr $$(getconf _NPROCESSORS_ONLN) + 2)
 # What running needs, and what everything else needs besides.
 RUNTIME := .venv/.runtime
 READY := .venv/.ready
@@ -60,7 +61,7 @@ setup: $(READY)
 # Everything but the tests marked slow or long, in about five minutes on two cores.
 # LORIKEET_CPU_LEVEL=avx2 in the environment forces that level of the CPU's kernels in all tests.
 test: $(READY)
-	$(PYTEST) $(ARGS)
+	$(PYTEST) --numprocesses $(PROCESSES) --maxprocesses 4 $(ARGS)
 
 # `test`, then the tests marked slow.
 test-all: test test-slow
