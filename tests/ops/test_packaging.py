@@ -41,10 +41,9 @@ NEEDS = {
     "tests": {API, WORKER, DEMO, "dev"},
 }
 """Lists and extras that a folder or file may need besides `SHARED`. The longest path wins."""
-FROM_ELSEWHERE = {"triton", "utils", "vllm"}
+FROM_ELSEWHERE = {"triton", "vllm"}
 """Imported where they exist: PyTorch's CUDA wheels install Triton, and its absence is handled. vLLM
-has a virtual environment of its own, whose packages worker/engine_vllm/requirements*.txt list. The
-tests of llama.cpp and LMDeploy have a module `utils`, which ops/lab/peers changes."""
+has a virtual environment of its own, whose packages worker/engine_vllm/requirements*.txt list."""
 OTHER_ENVIRONMENT = [
     ROOT / "tests" / "clients" / name for name in ("scenarios", "generic", "streams")
 ]

@@ -5,29 +5,16 @@ import sys
 import typer
 
 from ops.lab.bench.api_cpu import api_cpu
-from ops.lab.bench.batches import batches
 from ops.lab.bench.comparison import comparison
 from ops.lab.bench.int8 import int8
-from ops.lab.bench.neighbour import neighbour
 from ops.lab.bench.pairs import pairs
 from ops.lab.bench.scale import scale
 from ops.lab.bench.speculation import speculation
-from ops.lab.bench.updates import updates
 from shared.errors import LorikeetError
 
 COMPARISON = "comparison"
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=False)
-for command in (
-    comparison,
-    pairs,
-    int8,
-    speculation,
-    neighbour,
-    batches,
-    api_cpu,
-    scale,
-    updates,
-):
+for command in (comparison, pairs, int8, speculation, api_cpu, scale):
     app.command()(command)
 
 

@@ -1,1 +1,0 @@
-"""Parts of `batches.py`: a run of all tenants' batches, and the client that each tenant uses."""

@@ -1,1 +1,0 @@
-"""Runs the client-side tests of other servers against Lorikeet."""

@@ -1,1 +1,0 @@
-"""Pytest plugins that replace a peer's server by Lorikeet, in the process of the peer's tests."""
