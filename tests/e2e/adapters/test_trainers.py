@@ -14,8 +14,8 @@ from reference import greedy
 from served_tiny import TinyModels
 from sse_events import sse_events
 from tiny import tiny_model
-
 from trainer_calls import TRAINERS, Trained, Trainer
+
 from shared.store.audit.auditor import Auditor
 from shared.store.redis.connection import Redis
 from shared.store.redis.keys import Keys
