@@ -27,11 +27,17 @@ from ops.commands.clients import (
 from ops.commands.flags import spread_adapters
 from ops.help_pages import App
 from ops.local.supervisor import EXIT_REFUSED, ChildRefused
-from shared.errors import AdapterRejected, LorikeetError, ModelRejected, SettingsError
+from shared.errors import (
+    AdapterRejected,
+    LorikeetError,
+    ModelRejected,
+    SettingsError,
+    UpstreamChanged,
+)
 
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 128 + signal.SIGINT
-_REFUSALS = (SettingsError, ModelRejected, AdapterRejected, ChildRefused)
+_REFUSALS = (SettingsError, UpstreamChanged, ModelRejected, AdapterRejected, ChildRefused)
 
 app = App(
     help="Serve one base model and any number of its LoRA adapters through one OpenAI-compatible "
@@ -86,8 +92,8 @@ def _options(
 def main() -> None:
     """Run the command in `sys.argv`.
 
-    After an expected error, exit with status 2 if settings, a model or an adapter were refused, and
-    otherwise with status 1. After Ctrl-C, exit with status 130.
+    After an expected error, exit with status 2 if settings, a package, a model or an adapter were
+    refused, and otherwise with status 1. After Ctrl-C, exit with status 130.
     """
     try:
         app(args=spread_adapters(sys.argv[1:]))

@@ -2,6 +2,7 @@
 
 LorikeetError
 ├── SettingsError            a flag, variable or file is invalid: the process doesn't start
+├── UpstreamChanged          a package lacks a name that we use: the process doesn't start
 ├── RedisUnavailable         Redis can't be reached or can't serve: HTTP 503
 ├── ProtocolMismatch         a message has a protocol version that this process can't read
 ├── LeaseLost                this process was declared dead, and its jobs run elsewhere
@@ -150,6 +151,10 @@ class LorikeetError(Exception):
 
 class SettingsError(LorikeetError):
     """A setting is missing, unknown or invalid."""
+
+
+class UpstreamChanged(LorikeetError):
+    """The installed version of a package lacks a name that Lorikeet uses."""
 
 
 class RedisUnavailable(LorikeetError):

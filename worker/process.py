@@ -8,6 +8,8 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import structlog
+
 from shared.errors import EngineBroken, SettingsError
 from shared.event_loop import run
 from shared.settings import WorkerSettings
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
     from worker.model.loader import OnStep  # imports torch
 
     Load = Callable[[WorkerSettings, OnStep], ServedModel]
+
+log = structlog.get_logger()
 
 EXIT_BROKEN = 1
 
@@ -71,15 +75,25 @@ def _force_cpu_level(name: str) -> None:
         raise SettingsError(str(error)) from None
 
 
+def _warn_if_untested() -> None:
+    from worker.upstream.versions import untested_note
+
+    if note := untested_note():
+        log.warning("untested_versions", note=note)
+
+
 def _load_native(settings: WorkerSettings, on_step: "OnStep") -> ServedModel:
     _check(settings)
+    _warn_if_untested()
     _force_cpu_level(settings.cpu_level)
     share_cores()
     use_huge_pages()
     # This imports torch, which takes seconds. The settings and Redis have been checked by then.
     on_step("importing torch", 0, 0)
     from worker.startup.load_model import load_served
+    from worker.upstream.changes import check_names
 
+    check_names()
     served = load_served(settings, on_step)
     # The objects that exist now stay for the life of the process. A collection that visits them
     # all takes tenths of a second, in which no thread computes.

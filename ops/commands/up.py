@@ -88,7 +88,16 @@ def up(
         notes.append(f"no GPU is used: {gpus.problem}")
     if redis_url and own.data_dir:
         notes.append("--data-dir isn't used, because --redis-url names the Redis")
+    if worker.engine == "native" and (untested := _untested()):
+        notes.append(untested)
     _run(plan, notes)
+
+
+def _untested() -> str | None:
+    # Imported here, because front ends and simulated workers run without this room's packages.
+    from worker.upstream.versions import untested_note
+
+    return untested_note()
 
 
 def _plan(

@@ -99,8 +99,7 @@ def _convert(source: Path, target: Path) -> None:
             bar.update(task, advance=1, description=f"demo model: {text}")
 
         import torch
-        from transformers import AutoModelForCausalLM, GgufConfig
-        from transformers.utils import logging
+        from transformers import AutoModelForCausalLM, GgufConfig, logging
 
         logging.disable_progress_bar()
         stage("dequantise")

@@ -60,6 +60,10 @@ class Machine:
     """Path of a Python interpreter that has vLLM; None if there is none."""
     folders: tuple[Folder, ...]
     missing_packages: tuple[str, ...]
+    versions: tuple[str, ...] = ()
+    """Packages of which only some versions were tested, with the installed version of each."""
+    untested: Problem | None = None
+    """Which of them have another version; None if all versions were tested."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,6 +17,7 @@ from worker.engine_vllm.environment import FOLDER
 from worker.kernels.cpu.build import NotCompiled, find_compiler
 from worker.kernels.cpu.levels import cpu_flags
 from worker.model.machine_memory import machine_memory
+from worker.upstream.versions import BoundedPackage, bounded_packages, install_command
 
 _INSTRUCTION_SETS = {
     "AVX2": {"avx2"},
@@ -42,6 +43,7 @@ def machine_facts(settings: WorkerSettings | None, folders: tuple[Folder, ...]) 
     """Return facts about this machine. `settings` is None if the settings are invalid."""
     memory = machine_memory()
     flags = cpu_flags()
+    packages = [each for each in bounded_packages() if each.installed]
     return Machine(
         cpu=_cpu_model(),
         cores=usable_cores(),
@@ -57,6 +59,8 @@ def machine_facts(settings: WorkerSettings | None, folders: tuple[Folder, ...]) 
         vllm=_vllm(settings),
         folders=folders,
         missing_packages=tuple(name for name in _PACKAGES if find_spec(name) is None),
+        versions=tuple(f"{each.name} {each.installed}" for each in packages),
+        untested=_untested([each for each in packages if not each.is_tested]),
     )
 
 
@@ -105,6 +109,12 @@ def _gpus() -> Iterator[Gpu]:
         name, total, free = (part.strip() for part in line.rsplit(",", 2))
         if total.isdigit() and free.isdigit():  # some GPUs share the machine's memory
             yield Gpu(name=name, total=int(total) * MIB, free=int(free) * MIB)
+
+
+def _untested(packages: Sequence[BoundedPackage]) -> Problem | None:
+    if not packages:
+        return None
+    return Problem(", ".join(map(str, packages)), f"run {install_command(packages)}")
 
 
 def _compiler() -> str | None:

@@ -9,9 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, PreTrainedModel
-from transformers.pytorch_utils import Conv1D
-from transformers.utils import logging
+from transformers import AutoConfig, PreTrainedModel, logging
 
 from shared.errors import ModelRejected, first_line
 from worker.kernels.cpu.quantised import BYTES_PER_WEIGHT
@@ -25,6 +23,7 @@ from worker.model.loading.probe import probe_cache
 from worker.model.loading.quantisation import quantisation_of
 from worker.model.memory_policy import layer_width
 from worker.model.quantise import Quantize
+from worker.upstream.linears import Conv1D
 
 DEMO_CONFIG = {
     "model_type": "llama",

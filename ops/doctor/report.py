@@ -111,6 +111,7 @@ def _machine(machine: Machine | None, plan: Plan | None) -> Iterator[Row]:
     if machine.missing_packages:
         names = ", ".join(machine.missing_packages)
         yield Row("packages", f"missing: {names}", Mark.MISSING, INSTALL)
+    yield _row("versions", ", ".join(machine.versions), machine.untested, Mark.HINT)
     yield Row("C++ compiler", machine.compiler or "none")
     yield _vllm(machine, is_needed=plan is not None and plan.engine == "vllm")
     for folder in machine.folders:

@@ -12,7 +12,7 @@ from shared.die_with_parent import die_with_parent
 from shared.errors import LorikeetError
 
 EXIT_REFUSED = 2
-"""Exit status of a process that refuses its settings, model or adapters.
+"""Exit status of a process that refuses its settings, packages, model or adapters.
 
 The supervisor doesn't restart such a process.
 """
@@ -31,7 +31,7 @@ from the supervisor.
 
 
 class ChildRefused(LorikeetError):
-    """A child refused its settings, model or adapters. Its output has already shown the reason."""
+    """A child refused its settings, packages, model or adapters. Its output has shown why."""
 
 
 class ChildFailed(LorikeetError):

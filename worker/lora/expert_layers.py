@@ -14,11 +14,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import PreTrainedModel
-from transformers.integrations.moe import (
-    ALL_EXPERTS_FUNCTIONS,
-    _grouped_linear,
-    grouped_mm_experts_forward,
-)
 
 from worker.kernels.interface import LoRAPages, LoRAPlan
 from worker.kernels.transfer import to_device
@@ -29,6 +24,11 @@ from worker.lora.memory.layout import Site
 from worker.lora.memory.pages import PAGE_ROWS
 from worker.lora.memory.pool import LoRAPool
 from worker.lora.router_weight import attach_routers
+from worker.upstream.experts import (
+    ALL_EXPERTS_FUNCTIONS,
+    grouped_linear,
+    grouped_mm_experts_forward,
+)
 
 SORTED_EXPERTS = "lorikeet_sorted"
 """Name under which `compute_experts` is registered in transformers."""
@@ -166,7 +166,7 @@ def compute_experts(
     def product(x: Tensor, parameter: str) -> Tensor:
         bias = getattr(self, f"{parameter}_bias")[experts] if self.has_bias else None
         weight = getattr(self, parameter)
-        y: Tensor = _grouped_linear(x, weight, ends, bias=bias, is_transposed=self.is_transposed)
+        y: Tensor = grouped_linear(x, weight, ends, bias=bias, is_transposed=self.is_transposed)
         adapters.add_(y, x, parameter, batch, routing)
         return y
 

@@ -13,11 +13,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, PreTrainedModel
+from transformers import PreTrainedModel
 
 from worker.kernels.interface import AttentionBatch, AttentionParams, Kernels
 from worker.model.kv_cache import KVCache, KVShape
 from worker.model.recurrent import RecurrentStep
+from worker.upstream.attention import AttentionInterface
 
 PAGED_ATTENTION = "lorikeet_paged"
 """Name under which `attend` is registered in transformers."""

@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.utils import ModelOutput
 
 from worker.kernels.cpu.layer import NormParams
 from worker.kernels.cpu.native import NativeKernels
@@ -24,6 +23,7 @@ from worker.model.fused import FusedAttention, FusedGatedMLP, FusedRMSNorm
 from worker.model.fused_layer import FusedStack, fused_layer, fused_stack
 from worker.model.kv_cache import KVShape
 from worker.model.module_calls import Call
+from worker.upstream.outputs import ModelOutput
 
 # Largest allowed deviation from the original output, relative to the output's largest value.
 _TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}

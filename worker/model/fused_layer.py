@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
-from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from worker.kernels.cpu.layer import HeadParams, NativeLayer, NativeLayers, PackedLinear
 from worker.kernels.cpu.native import NativeKernels
@@ -12,6 +11,7 @@ from worker.lora.base.linear import NativePacked
 from worker.lora.layers import ServedLinear, Siblings
 from worker.model.attention import current_step
 from worker.model.fused import FusedAttention, FusedGatedMLP, FusedRMSNorm
+from worker.upstream.outputs import BaseModelOutputWithPast
 
 
 class FusedLayer(nn.Module):

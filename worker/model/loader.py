@@ -6,8 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
-from transformers import PreTrainedModel
-from transformers.utils import logging
+from transformers import PreTrainedModel, logging
 
 from shared.cache_folder import cache_folder
 from worker.kernels.cpu.native import NativeKernels

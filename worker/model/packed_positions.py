@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from worker.model.cache_stand_in import CacheStandIn
+from worker.upstream.caches import CacheStandIn
 
 _CACHE_LENGTH = "get_seq_length"
 """Method of transformers' caches that returns their number of tokens."""

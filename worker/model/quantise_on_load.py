@@ -8,14 +8,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.core_model_loading import ConversionOps
-from transformers.quantizers.auto import register_quantizer
-from transformers.quantizers.base import HfQuantizer
-from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from worker.kernels.cpu.quantised import QuantisedKernels, QuantisedWeight
 from worker.lora.base.linear import can_join
 from worker.lora.base.modules import is_expert
+from worker.upstream.quantisers import (
+    ConversionOps,
+    HfQuantizer,
+    QuantizationConfigMixin,
+    register_quantizer,
+)
 
 _METHOD = "lorikeet_int8"
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from shared.errors import SettingsError
-from worker.model.cache_stand_in import RecurrentStandIn
+from worker.upstream.caches import RecurrentStandIn
 
 NO_SLOT = 0
 """Slot of the state before the first token of a sequence. It contains zeros."""

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from transformers.pytorch_utils import Conv1D
+
+from worker.upstream.linears import Conv1D
 
 _CHUNK_ROWS = 4096
 """Number of rows of a weight that are processed at a time, to limit the memory for copies."""

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import nn
-from transformers.pytorch_utils import Conv1D
+
+from worker.upstream.linears import Conv1D
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,10 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
-from peft.utils.other import EMBEDDING_LAYER_NAMES
 from torch import Tensor, nn
-from transformers.pytorch_utils import Conv1D
 
 from shared.errors import AdapterRejected
 from worker.lora.base.base_weight import BaseTable, BaseWeight, base_table, row_squares
@@ -18,6 +15,11 @@ from worker.lora.base.linear import can_join
 from worker.lora.base.targeting import Targeting
 from worker.lora.patterns.name_patterns import NamePatterns
 from worker.lora.patterns.pattern_form import PatternForm
+from worker.upstream.adapter_targets import (
+    EMBEDDING_LAYER_NAMES,
+    TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING,
+)
+from worker.upstream.linears import Conv1D
 
 T = TypeVar("T")
 

@@ -5,11 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import transformers
-from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
-from transformers.models.auto.modeling_auto import (
-    MODEL_FOR_MULTIMODAL_LM_MAPPING,
-    MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,
-)
+from transformers import AutoConfig
 
 from shared.errors import ModelRejected, first_line
 from worker.model.loading.chatglm import glm_config
@@ -18,6 +14,12 @@ from worker.model.loading.folder import is_chatglm
 from worker.model.loading.gguf_file import gguf_config
 from worker.model.loading.refusals import OTHER_ENGINE
 from worker.model.verify import check_rope
+from worker.upstream.model_classes import (
+    CONFIG_MAPPING,
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_MULTIMODAL_LM_MAPPING,
+    MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,
+)
 
 _SERVED_LAYERS = {"full_attention", "sliding_attention", "chunked_attention"}
 _SERVED_LAYERS |= {"linear_attention", "conv", "mamba", "hybrid", "hybrid_sliding"}

@@ -9,10 +9,13 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM, PreTrainedModel
-from transformers.models.auto.modeling_auto import MODEL_FOR_MULTIMODAL_LM_MAPPING
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from worker.lora.base.decoder import decoder_name, name_of
+from worker.upstream.model_classes import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_MULTIMODAL_LM_MAPPING,
+)
 
 
 def conditional_class(config: Any) -> type[PreTrainedModel] | None:

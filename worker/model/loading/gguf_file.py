@@ -255,10 +255,8 @@ def _set_split(source: str, tokenizer: Any, rule: str) -> None:
     """
     from tokenizers import pre_tokenizers
 
-    try:
-        from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
-    except ImportError:  # an older release, which knows only GPT-2's rule
-        GGUF_PRE_TOKENIZER_SPLITS = {}  # noqa: N806
+    from worker.upstream.gguf_tokenizers import GGUF_PRE_TOKENIZER_SPLITS
+
     if rule == "smollm":
         bytes_of_words = pre_tokenizers.ByteLevel(add_prefix_space=False)
         digits = pre_tokenizers.Digits(individual_digits=True)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+from worker.upstream.model_classes import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
 
 def takes_images(config: Any) -> bool:

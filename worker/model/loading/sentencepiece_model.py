@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
-from transformers.convert_slow_tokenizer import import_protobuf
+
+from worker.upstream.tokenizer_files import import_protobuf
 
 _BPE = 2
 """Value of sentencepiece's `TrainerSpec.ModelType` for BPE."""

@@ -9,7 +9,8 @@ import base64
 from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
-from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+from worker.upstream.tokenizer_files import bytes_to_unicode
 
 
 def read_tiktoken(path: Path, pattern: str) -> Tokenizer:

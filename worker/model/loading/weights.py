@@ -7,12 +7,11 @@ from typing import Any
 
 import torch
 from transformers import (
-    MODEL_FOR_CAUSAL_LM_MAPPING,
     AutoModelForCausalLM,
     GenerationConfig,
     PreTrainedModel,
+    logging,
 )
-from transformers.utils import logging
 
 from shared.errors import ModelRejected, first_line
 from worker.model.loading.chatglm import find_dialect
@@ -26,6 +25,7 @@ from worker.model.loading.quantisation import (
 from worker.model.loading.refusals import some_of
 from worker.model.loading.stored_weights import served_weights
 from worker.model.loading.tensor_files import Place, Weight
+from worker.upstream.model_classes import MODEL_FOR_CAUSAL_LM_MAPPING
 
 
 def load_weights(

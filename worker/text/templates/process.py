@@ -16,11 +16,11 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from jinja2 import TemplateSyntaxError
-from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from shared.protocol.jobs import PromptEnd
 from shared.sandbox import end_after_cpu_s, limit_process
 from worker.text.templates.chat_template import render_chat
+from worker.upstream.chat_templates import PreTrainedTokenizerBase
 
 MAX_CPU_S = 1.0
 """Maximum CPU time for rendering one chat, in seconds."""

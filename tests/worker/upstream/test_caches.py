@@ -10,8 +10,8 @@ from recurrent import recurrent_model
 from torch import nn
 
 from shared.errors import ModelRejected
-from worker.model.cache_stand_in import CacheStandIn
 from worker.model.recurrent import mixers
+from worker.upstream.caches import CacheStandIn
 
 
 @pytest.mark.parametrize("model_type", ["qwen3_5_text", "mamba2"])
