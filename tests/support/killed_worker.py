@@ -2,18 +2,16 @@
 
 import os
 import signal
-import subprocess
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from engines import random_prompt
+from native_workers import native_worker
 from reference import check_greedy_along, logits_along
-from servers import LORIKEET
 from worker_support import Client, has_workers, until
 
-from ops.commands.flags import to_argv
 from shared.protocol.jobs import JobState, SamplingParams
 
 NUM_TOKENS = 400
@@ -33,7 +31,7 @@ async def check_answers_over_a_kill(
     `model_of` returns the reference for "base" and for each adapter's name.
     """
     with ExitStack() as workers:
-        first = workers.enter_context(_worker(redis_url, pool, base, adapters))
+        first = workers.enter_context(native_worker(redis_url, pool, base, adapters))
         await until(lambda: has_workers(client.views, 1), 120)
         registered = await client.registry.base()
         assert registered is not None
@@ -48,33 +46,10 @@ async def check_answers_over_a_kill(
         for job in jobs.values():
             await client.until_published(job, 10)
         os.kill(first.pid, signal.SIGKILL)
-        workers.enter_context(_worker(redis_url, pool, base, adapters))
+        workers.enter_context(native_worker(redis_url, pool, base, adapters))
         ends = [await client.end_of(job, 120) for job in jobs.values()]
     assert [(end.state, end.try_) for end in ends] == [(JobState.DONE, 2)] * len(ends)
     for name, job in jobs.items():
         ((ids, _),) = client.answers_of(job).values()
         assert len(ids) == NUM_TOKENS
         check_greedy_along(logits_along(model_of(name), prompt, ids), ids)
-
-
-@contextmanager
-def _worker(
-    redis_url: str, pool: str, base: Path, adapters: Mapping[str, Path]
-) -> Iterator["subprocess.Popen[bytes]"]:
-    settings = {
-        "redis_url": redis_url,
-        "pool": pool,
-        "dtype": "float32",
-        "adapters": tuple(f"{name}={folder}" for name, folder in adapters.items()),
-        "lease_ms": 1000,
-        "kv_cache_mb": 64,
-        "adapter_memory_mb": 64,
-        "threads": 1,
-    }
-    argv = [str(LORIKEET), "worker", str(base), *to_argv(settings, list(settings))]
-    process = subprocess.Popen(argv, env=dict(os.environ))
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()

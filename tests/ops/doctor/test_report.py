@@ -133,6 +133,7 @@ def test_what_is_missing_prevents_the_start_and_has_a_fix(
         ({"plan": replace(PLAN, kernels="", kernels_problem=BROKEN)}, "kernels", "mend it"),
         ({"redis": RedisFacts(url="r", server="Redis", warnings=(BROKEN,))}, "Redis", "mend it"),
         ({"plan": replace(PLAN, gpu_problem="torch is for CPUs")}, "GPUs", "install torch"),
+        ({"machine": replace(MACHINE, untested=BROKEN)}, "versions", "mend it"),
         ({"fit": replace(FIT, max_model_len=4096)}, "longest context", "--kv-cache-mb"),
         ({"skips_bad_adapters": True, "adapters": (BAD_ADAPTER,)}, "sql", "mend it"),
     ],
