@@ -238,9 +238,18 @@ async def test_a_job_is_followed_once_its_first_read_succeeds(
 async def test_a_double_click_on_older_turns_one_page(page: ConsolePage, narrow: Server) -> None:
     ids = start_jobs(narrow, "sentiment", 2 * PER_PAGE + 1, num_tokens=2)
     shown = await page.open("jobs")
+    older = shown.get_by_role("button", name="Older")
+    answered = asyncio.Event()
+
+    async def hold(route: Route) -> None:
+        await answered.wait()
+        await route.continue_()
+
+    await shown.route("**/v1/jobs?*model=sentiment*", hold)
     await choose(shown, model="sentiment")
-    await expect(row(shown, ids[-1])).to_be_visible()
-    await shown.get_by_role("button", name="Older").dblclick()
+    await expect(older).to_be_disabled()
+    answered.set()
+    await older.dblclick()
     await expect(row(shown, ids[PER_PAGE])).to_be_visible()
     await expect(shown.locator(".pager")).to_contain_text("Page 2")
 

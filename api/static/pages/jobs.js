@@ -91,14 +91,26 @@ class JobsPage {
 
   restart() {
     this.cursors = [null];
+    this.markPager();
     return this.refresh();
   }
 
   turn(step) {
-    if (this.shownQuery !== this.query.toString()) return; // an earlier request for a page hasn't ended yet
+    if (this.isWaiting) return;
     if (step < 0) this.cursors.pop();
     else this.cursors.push(this.lastId);
+    this.markPager();
     this.refresh();
+  }
+
+  /** Whether other jobs are selected than those that are shown, because a request hasn't ended yet. */
+  get isWaiting() {
+    return this.shownQuery !== this.query.toString();
+  }
+
+  /** Say that the pager can't be used while the page waits. Its buttons keep the focus, which `disabled` would take. */
+  markPager() {
+    for (const button of [this.newer, this.older]) button.ariaDisabled = String(this.isWaiting);
   }
 
   async refresh() {
@@ -144,6 +156,7 @@ class JobsPage {
     this.scroll.hidden = data.length === 0;
     this.newer.disabled = this.cursors.length === 1;
     this.older.disabled = !hasMore;
+    this.markPager();
     setText(this.pageText, `Page ${this.cursors.length}`);
     fill(this.empty, data.length === 0 && emptyBox("No jobs here", h("p", null, emptyText(hasMore))));
   }
