@@ -49,7 +49,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # vLLM leaves a context of ZeroMQ open when it ends.
 VLLM_WARNINGS := -W ignore::ResourceWarning -W ignore::pytest.PytestUnraisableExceptionWarning
 
-.PHONY: setup up test test-all test-slow test-long chaos check format bench wheel
+.PHONY: setup up test test-all test-slow test-long test-newest test-oldest chaos check format bench wheel
 .PHONY: browser clients compose docs helm lock vllm test-vllm
 .DEFAULT_GOAL := up
 
@@ -152,6 +152,13 @@ test-vllm: $(READY) vllm
 # dist/lorikeet_serve-*.whl, which contains the CPU kernels, compiled for each level of x86-64.
 wheel: $(READY)
 	$(BIN)/python -m ops.packaging.wheel $(ARGS)
+
+# The tests with the newest versions of all packages, also of those that the ranges exclude, and with the oldest
+# that the ranges allow. Each prints a table. They aren't part of the check, because other projects' releases decide.
+test-newest test-oldest: test-%: $(READY)
+	$(call VENV,$(LOCK))
+	$(LOCK)/bin/pip install $(UV)
+	$(BIN)/python -m ops.lab.versions $* $(ARGS)
 
 bench: $(READY)
 	$(BIN)/python -m ops.lab.bench $(ARGS)

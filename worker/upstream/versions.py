@@ -12,7 +12,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 LORIKEET = "lorikeet-serve"
-_UPPER = {"<", "<=", "==", "~="}
+UPPER = {"<", "<=", "==", "~="}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ def bounded_packages() -> Iterator[BoundedPackage]:
     for line in lines:
         wanted = Requirement(line)
         is_needed = wanted.marker is None or wanted.marker.evaluate({"extra": ""})
-        if is_needed and any(each.operator in _UPPER for each in wanted.specifier):
+        if is_needed and any(each.operator in UPPER for each in wanted.specifier):
             yield BoundedPackage(wanted.name, _installed(wanted.name), wanted.specifier)
 
 
