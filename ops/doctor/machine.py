@@ -17,7 +17,12 @@ from worker.engine_vllm.environment import FOLDER
 from worker.kernels.cpu.build import NotCompiled, find_compiler
 from worker.kernels.cpu.levels import cpu_flags
 from worker.model.machine_memory import machine_memory
-from worker.upstream.versions import BoundedPackage, bounded_packages, install_command
+from worker.upstream.versions import (
+    BoundedPackage,
+    bounded_packages,
+    install_command,
+    untested_packages,
+)
 
 _INSTRUCTION_SETS = {
     "AVX2": {"avx2"},
@@ -43,7 +48,6 @@ def machine_facts(settings: WorkerSettings | None, folders: tuple[Folder, ...]) 
     """Return facts about this machine. `settings` is None if the settings are invalid."""
     memory = machine_memory()
     flags = cpu_flags()
-    packages = [each for each in bounded_packages() if each.installed]
     return Machine(
         cpu=_cpu_model(),
         cores=usable_cores(),
@@ -59,8 +63,8 @@ def machine_facts(settings: WorkerSettings | None, folders: tuple[Folder, ...]) 
         vllm=_vllm(settings),
         folders=folders,
         missing_packages=tuple(name for name in _PACKAGES if find_spec(name) is None),
-        versions=tuple(f"{each.name} {each.installed}" for each in packages),
-        untested=_untested([each for each in packages if not each.is_tested]),
+        versions=tuple(f"{e.name} {e.installed}" for e in bounded_packages() if e.installed),
+        untested=_untested(untested_packages()),
     )
 
 

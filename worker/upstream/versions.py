@@ -63,12 +63,17 @@ def untested_note() -> str | None:
 
     It ends with the command that installs tested versions.
     """
-    untested = [each for each in bounded_packages() if each.installed and not each.is_tested]
+    untested = untested_packages()
     if not untested:
         return None
     names = ", ".join(map(str, untested))
     command = install_command(untested)
     return f"Lorikeet wasn't tested with {names}; {command} installs tested versions"
+
+
+def untested_packages() -> list[BoundedPackage]:
+    """Return the installed packages whose versions are outside their windows."""
+    return [each for each in bounded_packages() if each.installed and not each.is_tested]
 
 
 def install_command(packages: Sequence[BoundedPackage]) -> str:
